@@ -1,0 +1,30 @@
+# make demo | test | check | stand-ins | clean: each makes .venv first where it is missing or out of date.
+PYTHON ?= python3.11
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check stand-ins clean
+
+demo: $(INSTALLED)  ## speech in, adapter out, WER falling
+	$(BIN)/python -m recipes.demo
+
+test: $(INSTALLED)  ## every test
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+stand-ins: $(INSTALLED)  ## make the tiny encoder and LLM of model/stand_in again: about an hour, resumable
+	$(BIN)/python -m recipes.stand_in.encoder --out model/stand_in/encoder --work build/stand_in
+	$(BIN)/python -m recipes.stand_in.llm --out model/stand_in/llm --work build/stand_in
+
+clean:  ## remove .venv and caches; runs/ and build/stand_in, which took time, stay
+	rm -rf .venv build/lib build/bdist.* slam_asr.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): setup.py pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not there; install Python 3.11, or say PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input -c constraints.txt -e '.[dev,synth]'
+	touch $@

@@ -1,0 +1,51 @@
+"""Packaging of slam-asr: an application with flat package names, installed into an environment of its own.
+
+Packages are listed one by one, so that a stray folder beside them is never shipped; tests/test_house.py compares the
+list with the tree. Versions here say what is needed; constraints.txt says what was tested.
+"""
+
+from setuptools import setup
+
+SYNTH = ["espeakng-loader>=0.2.4"]  # GPL-3: an optional extra, never vendored
+TENSORBOARD = ["tensorboard>=2.20"]
+
+setup(
+    name="slam-asr",
+    version="0.1.0",
+    description="Train the adapter between a frozen speech encoder and a frozen LLM (SLAM-ASR, arXiv 2402.08846)",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        "launch",
+        "train",
+        "decode",
+        "data_prep",
+        "data_prep.importers",
+        "data_prep.synth",
+        "model",
+        "model.encoders",
+        "recipes",
+        "recipes.stand_in",
+    ],
+    install_requires=[
+        "torch>=2.11",
+        "torchaudio>=2.11",
+        "deepspeed>=0.19.8",
+        "transformers>=5.17",
+        "tokenizers>=0.23",
+        "safetensors>=0.8",
+        "webdataset>=1.0.2",
+        "soundfile>=0.14",
+        "jiwer>=4.0",
+        "numpy>=2.0",
+        "pyyaml>=6.0",
+        "prometheus-client>=0.26",
+        "tqdm>=4.67",
+    ],
+    extras_require={
+        "synth": SYNTH,
+        "tensorboard": TENSORBOARD,
+        "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH],
+    },
+    entry_points={"console_scripts": ["slam-asr = launch.command:main"]},
+)
