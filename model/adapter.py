@@ -1,0 +1,62 @@
+"""The one trained part: encoder frames to LLM embeddings (SLAM-ASR, arXiv 2402.08846, section 3).
+
+T encoder frames, D encoder width, k frames stacked, S speech embeddings, H LLM width.
+"""
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model.batch import cumulative
+from model.errors import UserError
+
+Length = TypeVar("Length")
+"""An int, or an integer numpy array or tensor."""
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """What rebuilds an adapter: stored in adapter.json beside its weights."""
+
+    type: str
+    stack: int
+    hidden: int
+    dropout: float
+    encoder_dim: int
+    llm_dim: int
+
+
+class ConcatAdapter(nn.Module):
+    """Stack k frames, then Linear - ReLU - Linear. A rest of fewer than k frames (under k x 20 ms) is left out, as in the paper."""
+
+    def __init__(self, spec: AdapterSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.linear1 = nn.Linear(spec.stack * spec.encoder_dim, spec.hidden)
+        self.linear2 = nn.Linear(spec.hidden, spec.llm_dim)
+        self.dropout = nn.Dropout(spec.dropout)
+
+    def out_len(self, num_frames: Length) -> Length:
+        """Speech embeddings made of `num_frames` encoder frames."""
+        frames: Any = num_frames
+        return frames // self.spec.stack
+
+    def forward(self, frames: Tensor, frame_cu: Tensor) -> tuple[Tensor, Tensor]:
+        """frames [sum T, D] with frame_cu [B + 1] -> embeddings [sum S, H] (float32), with their cumulative lengths [B + 1]."""
+        lengths = frame_cu.diff()
+        whole = [part[: len(part) - len(part) % self.spec.stack] for part in frames.split(lengths.tolist())]
+        stacked = torch.cat(whole).reshape(-1, self.spec.stack * self.spec.encoder_dim)  # [sum S, k D]
+        hidden = torch.relu(self.linear1(stacked.to(self.linear1.weight.dtype)))
+        return self.linear2(self.dropout(hidden)), cumulative(self.out_len(lengths))
+
+
+ADAPTERS = {"concat": ConcatAdapter}
+
+
+def build_adapter(spec: AdapterSpec) -> ConcatAdapter:
+    """A freshly initialised adapter in float32 (its master precision); seed torch before calling it."""
+    if spec.type not in ADAPTERS:
+        raise UserError(f"unknown adapter type {spec.type!r}; known: {', '.join(ADAPTERS)}")
+    return ADAPTERS[spec.type](spec)

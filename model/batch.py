@@ -1,0 +1,75 @@
+"""The contract between data and model: one micro-batch, packed.
+
+Shapes use B utterances, N samples, T encoder frames, D encoder width, L target tokens. Nothing is padded: utterances
+lie end to end, and `*_cu` are cumulative lengths (`audio[audio_cu[i]:audio_cu[i + 1]]` is utterance i). The cumulative
+lengths stay on the CPU, so that no shape is ever read back from an accelerator.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch: either audio or cached features, and the target tokens."""
+
+    keys: tuple[str, ...]
+    """B utterance keys, for messages and hypotheses."""
+    texts: tuple[str, ...]
+    """B transcripts as written."""
+    audio: Tensor | None
+    """float32 [sum N], 16 kHz mono in [-1, 1]; None when features are cached."""
+    audio_cu: Tensor
+    """int64 [B + 1] on the CPU; all zeros when features are cached."""
+    features: Tensor | None
+    """[sum T, D] in the cache's dtype; None when audio is given."""
+    feature_cu: Tensor
+    """int64 [B + 1] on the CPU; all zeros when audio is given."""
+    targets: Tensor
+    """int64 [sum L]: each transcript's token ids, ending with EOS."""
+    target_cu: Tensor
+    """int64 [B + 1] on the CPU."""
+
+    @property
+    def num_targets(self) -> int:
+        """Target tokens in the batch, EOS included: what the summed loss is divided by, after adding up all ranks."""
+        return int(self.target_cu[-1])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its data on `device`; cumulative lengths stay on the CPU."""
+        audio = None if self.audio is None else self.audio.to(device, non_blocking=True)
+        features = None if self.features is None else self.features.to(device, non_blocking=True)
+        return replace(self, audio=audio, features=features, targets=self.targets.to(device, non_blocking=True))
+
+
+def pack(
+    keys: Sequence[str],
+    texts: Sequence[str],
+    targets: Sequence[Sequence[int]],
+    waves: Sequence[Tensor] | None = None,
+    features: Sequence[Tensor] | None = None,
+) -> Batch:
+    """A Batch from per-utterance lists; give either `waves` (each [N]) or `features` (each [T, D])."""
+    assert (waves is None) != (features is None), "a batch holds audio or features, not both"
+    return Batch(
+        keys=tuple(keys),
+        texts=tuple(texts),
+        audio=None if waves is None else torch.cat(list(waves)),
+        audio_cu=cumulative([len(wave) for wave in waves or [()] * len(keys)]),
+        features=None if features is None else torch.cat(list(features)),
+        feature_cu=cumulative([len(frames) for frames in features or [()] * len(keys)]),
+        targets=torch.tensor([token for ids in targets for token in ids], dtype=torch.int64),
+        target_cu=cumulative([len(ids) for ids in targets]),
+    )
+
+
+def cumulative(lengths: Sequence[int] | Tensor) -> Tensor:
+    """Cumulative lengths, int64 [B + 1], from B lengths."""
+    lengths = torch.as_tensor(lengths, dtype=torch.int64)
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])

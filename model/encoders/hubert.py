@@ -1,0 +1,71 @@
+"""HuBERT (Hsu et al., arXiv 2106.07447): waveform to 50 frames a second, frozen.
+
+Utterances are encoded one by one, at their own length. With group norm in the convolution stack (HuBERT-base) a padded
+batch would change every frame, and on a CPU padding costs more than it saves.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model.batch import cumulative
+from model.errors import UserError
+from model.frontend import normalise
+
+Length = TypeVar("Length")
+"""An int, or an integer numpy array or tensor."""
+
+
+class HubertEncoder(nn.Module):
+    """The transformers model behind `out_len` and `forward`; HuBERT, wav2vec 2.0 and WavLM share this architecture."""
+
+    def __init__(self, model: Any, sample_rate: int, do_normalize: bool, layer: int | None, weights: str) -> None:
+        """`model` is a loaded HubertModel. `layer` counts transformer layers from 1; None is the last, with its final norm."""
+        super().__init__()
+        depth = model.config.num_hidden_layers
+        if layer is not None and not 1 <= layer <= depth:
+            raise UserError(f"encoder layer {layer} does not exist; this encoder has layers 1 to {depth}")
+        self.model = model
+        self.dim: int = model.config.hidden_size
+        self.layer: int = depth if layer is None else layer
+        self.sample_rate = sample_rate
+        self.do_normalize = do_normalize
+        self.weights = weights
+        if self.layer < depth:
+            self._drop_layers_above()
+
+    def _drop_layers_above(self) -> None:
+        """Layers that are not read are not computed; a stable-layer-norm stack norms only after its own last layer."""
+        self.model.encoder.layers = self.model.encoder.layers[: self.layer]
+        if getattr(self.model.config, "do_stable_layer_norm", False):
+            self.model.encoder.layer_norm = nn.Identity()
+
+    def out_len(self, num_samples: Length) -> Length:
+        """Frames of an utterance of `num_samples`: the convolutions' own arithmetic, floor((n - kernel) / stride) + 1."""
+        length: Any = num_samples
+        for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
+            length = (length - kernel) // stride + 1
+        return length
+
+    @torch.no_grad()
+    def forward(self, audio: Tensor, audio_cu: Tensor) -> tuple[Tensor, Tensor]:
+        """audio [sum N] with audio_cu [B + 1] -> frames [sum T, D] in the encoder's dtype, with frame_cu [B + 1]."""
+        frames = [self._encode(wave) for wave in audio.split(audio_cu.diff().tolist())]
+        return torch.cat(frames), cumulative([len(utterance) for utterance in frames])
+
+    def _encode(self, wave: Tensor) -> Tensor:  # [N] -> [T, D]
+        wave = normalise(wave) if self.do_normalize else wave
+        return self.model(wave.to(self.model.dtype)[None]).last_hidden_state[0]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that decides the frames of a waveform: cached features of another fingerprint are refused."""
+        return {
+            "family": self.model.config.model_type,
+            "weights": self.weights,
+            "layer": self.layer,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "normalise": self.do_normalize,
+            "sample_rate": self.sample_rate,
+            "dim": self.dim,
+        }

@@ -1,0 +1,93 @@
+"""Opening pretrained parts: HF ids and local folders alike, strictly, with one-line errors.
+
+A part is loaded in the dtype it is stored in, fingerprinted, then cast: the fingerprint of the same weights is the same
+whatever precision a run uses.
+"""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from model.errors import UserError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
+    """The dtype of frozen weights. `auto` is bfloat16 on an accelerator that computes it natively, else float32."""
+    if name != "auto":
+        if name not in DTYPES:
+            raise UserError(f"unknown dtype {name!r}; known: auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    on_gpu = torch.device(device).type == "cuda"
+    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def open_pretrained(auto_class: Any, what: str, source: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()) -> Any:
+    """`auto_class.from_pretrained(source)` in the stored dtype; a weight the checkpoint lacks is an error, never random.
+
+    `may_miss` names weights (by suffix) that inference never reads.
+    """
+    _show_downloads_only()
+    with loading(what, source):
+        model, info = auto_class.from_pretrained(
+            source, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)] if may_miss else info["missing_keys"]
+    if missing or info["mismatched_keys"]:
+        wrong = sorted(missing)[:3] or [str(key) for key in info["mismatched_keys"]][:3]
+        raise UserError(f"{what} {source!r} lacks weights of its own architecture: {', '.join(map(str, wrong))} ...; use a whole checkpoint")
+    return freeze(model)
+
+
+def _show_downloads_only() -> None:
+    """No bar for reading weights from disk: it would stand among our own lines. Downloads show theirs as before."""
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    showed = not are_progress_bars_disabled()
+    disable_progress_bar()
+    if showed:
+        enable_progress_bars()
+
+
+@contextmanager
+def loading(what: str, source: str):
+    """Turns the library's long "not found" into one line that says how to point at a folder."""
+    try:
+        yield
+    except Exception as error:  # the libraries answer a wrong folder with anything from OSError to TypeError
+        if isinstance(error, (UserError, MemoryError)):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "trust_remote_code" in str(error):
+            hint = "it runs code of its own; set model.trust_remote_code: true only if you trust it"
+        elif os.path.isdir(source):
+            hint = "the folder needs config.json, safetensors weights and, of an LLM, a tokenizer"
+        else:
+            hint = f"give a local folder, or fetch it first with `hf download {source}`"
+        raise UserError(f"cannot load the {what} {source!r}: {reason}; {hint}") from error
+
+
+def freeze(module: Any) -> Any:
+    """The module in eval mode with no parameter asking for a gradient."""
+    return module.eval().requires_grad_(False)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 over every parameter's name, dtype, shape and bytes, as stored; 1.5 GB/s and core."""
+
+    def digest(item: tuple[str, torch.Tensor]) -> bytes:
+        name, tensor = item
+        header = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+        data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
+        return hashlib.sha256(header + hashlib.sha256(memoryview(data)).digest()).digest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(digest, sorted(module.named_parameters())))
+    return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -1,0 +1,164 @@
+"""The adapter's own file: `adapter.safetensors` (float32 weights) and `adapter.json` (all that decoding must know).
+
+An export and a training checkpoint both hold the two files, so whatever reads one reads the other. Nothing is unpickled.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
+from model.encoders import Encoder, load_encoder
+from model.errors import UserError
+from model.llm import Llm, load_llm
+from model.prompt import Prompt
+from model.slam_asr import SlamAsr
+
+WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
+FORMAT = "slam-asr-adapter"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class AdapterCard:
+    """adapter.json: the adapter's shape, and which encoder, LLM and prompt it was trained with."""
+
+    spec: AdapterSpec
+    encoder: dict[str, Any]
+    """Encoder.fingerprint() of the training run."""
+    encoder_source: str
+    """Hugging Face id or folder that the encoder came from."""
+    llm: dict[str, Any]
+    """Llm.fingerprint of the training run."""
+    llm_source: str
+    prompt: str
+    """The template, with its <speech> mark."""
+    step: int = 0
+    """Optimizer steps it was trained for."""
+    weights_sha256: str = ""
+    """Of adapter.safetensors; filled when written."""
+
+
+def save_adapter(folder: Path, weights: dict[str, Tensor], card: AdapterCard) -> None:
+    """Writes both files into an existing folder and fsyncs them; publishing the folder by rename is the caller's."""
+    data = save({name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()})
+    write_synced(folder / WEIGHTS, data)
+    stated = asdict(card) | {"format": FORMAT, "version": VERSION, "weights_sha256": hashlib.sha256(data).hexdigest()}
+    write_synced(folder / CARD, (json.dumps(stated, indent=1, sort_keys=True) + "\n").encode())
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Writes and fsyncs one file."""
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_card(folder: Path) -> AdapterCard:
+    """adapter.json, strictly: UserError for anything missing, foreign or of another version."""
+    path = folder / CARD
+    try:
+        stated = json.loads(path.read_text("utf-8"))
+        if (stated.pop("format"), stated.pop("version")) != (FORMAT, VERSION):
+            raise UserError(f"{path} is not a {FORMAT} file of version {VERSION}; export the adapter again with this version")
+        return AdapterCard(spec=AdapterSpec(**stated.pop("spec")), **stated)
+    except FileNotFoundError:
+        raise UserError(f"no {CARD} in {str(folder)!r}; give a run, checkpoint or export folder") from None
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a readable adapter description ({error}); export the adapter again") from None
+
+
+def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
+    """The card and the float32 weights, checked against the card's sha256 and shapes."""
+    card = read_card(folder)
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no {WEIGHTS} in {str(folder)!r}; the folder is incomplete") from None
+    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+        raise UserError(f"{folder / WEIGHTS} does not match the sha256 in {CARD}; it is damaged, use another checkpoint")
+    try:
+        return card, load(data)
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is not a safetensors file ({error})") from None
+
+
+def find_adapter(path: str | Path) -> Path:
+    """The folder that holds the adapter: `path` is an export or a checkpoint, or a run (its best checkpoint, else its newest)."""
+    path = Path(path)
+    if (path / CARD).is_file():
+        return path
+    checkpoints = path / "checkpoints"
+    best = checkpoints / "best"
+    if best.is_symlink() and "/" not in os.readlink(best) and (checkpoints / os.readlink(best) / CARD).is_file():
+        return checkpoints / os.readlink(best)
+    steps = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
+    if not steps:
+        raise UserError(f"no adapter in {str(path)!r}; give a run, checkpoint or export folder")
+    return steps[-1]
+
+
+def load_for_decoding(
+    path: str | Path,
+    encoder: str | None = None,
+    llm: str | None = None,
+    dtype: str = "auto",
+    device: Any = "cpu",
+    with_encoder: bool = True,
+    trust_remote_code: bool = False,
+) -> SlamAsr:
+    """The recogniser that an adapter belongs to, ready to decode.
+
+    `encoder` and `llm` say where the frozen parts lie on this machine, if not where they lay in training. UserError if they are
+    not the parts that the adapter was trained with.
+    """
+    card, weights = read_adapter(find_adapter(path))
+    source = encoder or card.encoder_source
+    speech = load_encoder(source, card.encoder["layer"], dtype, device, trust_remote_code) if with_encoder else None
+    if speech is not None:
+        require_encoder(card, speech.fingerprint(), source)
+    words = load_llm(llm or card.llm_source, dtype, device, trust_remote_code)
+    require_llm(card, words, llm or card.llm_source)
+    return assemble(speech, load_weights(build_adapter(card.spec), weights), words, card.prompt).to(device).eval()
+
+
+def assemble(encoder: Encoder | None, adapter: ConcatAdapter, llm: Llm, template: str) -> SlamAsr:
+    """The recogniser from its parts."""
+    return SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, template))
+
+
+def load_weights(adapter: ConcatAdapter, weights: dict[str, Tensor]) -> ConcatAdapter:
+    """The adapter with these weights; UserError if a name or a shape differs."""
+    own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if own != given:
+        raise UserError(f"these adapter weights are of another shape: the recipe's adapter has {own}, the file has {given}")
+    adapter.load_state_dict(weights)
+    return adapter
+
+
+def require_encoder(card: AdapterCard, found: dict[str, Any], source: str) -> None:
+    """UserError unless `found` is the encoder that the adapter was trained with; another precision of it is accepted."""
+    _require("encoder", {**card.encoder, "dtype": None}, {**found, "dtype": None}, source)
+
+
+def require_llm(card: AdapterCard, found: Llm, source: str) -> None:
+    """UserError unless `found` is the LLM that the adapter was trained with."""
+    _require("LLM", card.llm, found.fingerprint, source)
+
+
+def _require(what: str, trained: dict[str, Any], found: dict[str, Any], source: str) -> None:
+    for name in sorted(trained.keys() | found.keys()):
+        if trained.get(name) != found.get(name):
+            raise UserError(
+                f"the adapter was trained with another {what}: its {name} is {trained.get(name)}, that of {source!r} is "
+                f"{found.get(name)}; give the {what} it was trained with"
+            )
