@@ -1,0 +1,106 @@
+"""The `slam-asr` command: finds the verb, imports that verb's module alone, runs it, and gives its exit code.
+
+A verb is a module of this folder with two functions, and nothing heavy at its top, so that help answers at once:
+
+    configure(parser: argparse.ArgumentParser) -> None    its arguments
+    run(args: argparse.Namespace) -> int                  its work; the exit code
+
+Exit codes: 0 done; 1 what was asked for was found wanting, or is a fault of ours (with its traceback); 2 a mistake that
+the person can mend (one line on stderr); 130 stopped with Ctrl-C; 141 the reader of our output went away.
+"""
+
+import argparse
+import importlib
+import os
+import select
+import sys
+from collections.abc import Sequence
+
+from model.errors import UserError
+
+VERBS = {  # verb: (module, one line)
+    "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
+    "transcribe": ("launch.transcribe", "print what an adapter hears in recordings"),
+    "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
+    "export": ("launch.export", "take the adapter out of a run, as two files to share"),
+}
+TRAINING = """\
+training has doors of its own, all the same run:
+  python -m train RECIPE.yaml [section.key=value ...]
+  deepspeed --num_accelerators 2 --module train RECIPE.yaml [section.key=value ...]
+  torchrun --nproc_per_node 2 -m train RECIPE.yaml [section.key=value ...]"""
+DONE, MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit
+        return code
+    except UserError as error:
+        print(f"slam-asr: {error}", file=sys.stderr)
+        return MISTAKE
+    except KeyboardInterrupt:
+        print("slam-asr: stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        if not _reader_went_away():
+            raise  # some other pipe broke, and that is a fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
+        return BROKEN_PIPE
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        return _without_verb(arguments)
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise UserError(_unknown(verb))
+    module_name, summary = VERBS[verb]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f"slam-asr {verb}", description=summary[0].upper() + summary[1:] + ".")
+    module.configure(parser)
+    return module.run(parser.parse_args(rest))
+
+
+def _without_verb(arguments: Sequence[str]) -> int:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, (_, summary) in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="slam-asr",
+        usage="slam-asr VERB ...",
+        description="Speech recognition by a small adapter between a frozen speech encoder and a frozen LLM.",
+        epilog=f"verbs (slam-asr VERB --help says more):\n{verbs}\n\n{TRAINING}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    if parser.parse_args(arguments).version:
+        from importlib.metadata import version
+
+        print(f"slam-asr {version('slam-asr')}")
+        return DONE
+    parser.print_help(sys.stderr)
+    return MISTAKE
+
+
+def _unknown(verb: str) -> str:
+    if verb == "train":
+        return TRAINING
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, VERBS, n=1)
+    hint = f'did you mean "slam-asr {near[0]}"?' if near else f"the verbs are {', '.join(VERBS)}"
+    return f'unknown verb "{verb}", {hint}'
+
+
+def _reader_went_away() -> bool:
+    """Whether nobody reads our standard output any more."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # POLLERR is always reported
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""The door: `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
+
+from train import stop
+
+stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
+
+import argparse  # noqa: E402
+import os  # noqa: E402
+import sys  # noqa: E402
+import warnings  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from model.errors import UserError  # noqa: E402
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 finished or stopped as asked, 2 a person's mistake (one line on stderr)."""
+    args = _parser().parse_args(arguments)
+    try:
+        return _train(args)
+    except UserError as error:
+        print(f"train: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m train", description="Train the adapter of a recipe; the same command resumes.")
+    parser.add_argument("recipe", type=Path, help="YAML file, such as recipes/librispeech_tinyllama.yaml")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
+    parser.add_argument("--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (default: zero0)")
+    parser.add_argument("--allow-changes", action="store_true", help="go on with a run although its recipe or data have changed")
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # the deepspeed launcher gives it; the environment says it
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    from train.config import load_config
+    from train.deepspeed_json import read_deepspeed_json
+
+    config = load_config(args.recipe, args.overrides)
+    named = Path(__file__).parent.parent / "ds_configs" / f"{args.deepspeed}.json"
+    deepspeed_json = read_deepspeed_json(named if named.exists() else Path(args.deepspeed))
+    warnings.filterwarnings("ignore", module=r"torch\.|deepspeed|transformers")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+    import torch
+
+    from train.loop import fit
+    from train.run import open_run
+    from train.world import join_world
+
+    world = join_world()
+    torch.use_deterministic_algorithms(config.run.deterministic)
+    try:
+        run = open_run(config, deepspeed_json, world, args.allow_changes)
+        fit(run)
+        run.report.close()
+        world.barrier()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

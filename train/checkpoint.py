@@ -1,0 +1,150 @@
+"""Checkpoints that do not depend on the number of GPUs, and are whole or not there.
+
+    checkpoints/step-00000400/   adapter.safetensors, adapter.json   the adapter: an export as it stands
+                                 optimizer.safetensors               AdamW's moments, unsharded, float32
+                                 state.json                          step, recipe, fingerprints, best score so far
+                                 MANIFEST.json                       length and sha256 of each
+    checkpoints/best             link to the step with the best validation score
+
+A checkpoint is written under a temporary name, fsynced and renamed; one that does not verify is named and passed over. The frozen
+parts are not in it, nor is any random state: randomness is reseeded from (seed, step, micro-batch). Nothing is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from data_prep.durable import sync_folder
+from model.errors import UserError
+from model.weights import AdapterCard, read_adapter, save_adapter, write_synced
+
+MANIFEST, STATE, OPTIMIZER = "MANIFEST.json", "state.json", "optimizer.safetensors"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class State:
+    """What a run must know to go on, besides weights and moments."""
+
+    step: int
+    """Optimizer steps done."""
+    recipe: dict[str, Any]
+    """config.result_fields: all of the recipe that the weights follow from."""
+    data: str
+    """Identity of the training data."""
+    world_size: int
+    """Ranks that wrote it; told, never required."""
+    best: float | None
+    """Best validation score so far, lower is better; None before the first."""
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole training state: made by the loop, read by resume; its adapter also by export and decode."""
+
+    card: AdapterCard
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    state: State
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Writes `folder`/step-N and returns it; called by rank 0 alone."""
+    final = folder / f"step-{checkpoint.state.step:08d}"
+    temporary = folder / f".tmp-{final.name}-{os.getpid()}"
+    if temporary.exists():
+        shutil.rmtree(temporary)
+    temporary.mkdir(parents=True)
+    save_adapter(temporary, checkpoint.weights, checkpoint.card)
+    write_synced(temporary / OPTIMIZER, save(checkpoint.moments))
+    write_synced(temporary / STATE, (json.dumps(asdict(checkpoint.state), indent=1, sort_keys=True) + "\n").encode())
+    write_synced(temporary / MANIFEST, (json.dumps(_manifest(temporary), indent=1, sort_keys=True) + "\n").encode())
+    sync_folder(temporary)
+    if final.exists():  # a checkpoint of this step that did not verify, or the run's last step saved again
+        final.rename(folder / f".tmp-replaced-{final.name}-{os.getpid()}")
+    temporary.rename(final)
+    sync_folder(folder)
+    return final
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes what an interrupted save left under a temporary name."""
+    for left in folder.glob(".tmp-*"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    return {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def mark_best(folder: Path, step_folder: Path) -> None:
+    """Points checkpoints/best at a step."""
+    link = folder / ".tmp-best"
+    link.unlink(missing_ok=True)
+    link.symlink_to(step_folder.name)
+    link.rename(folder / "best")
+
+
+def keep_newest(folder: Path, limit: int) -> None:
+    """Removes old checkpoints beyond `limit`; the best one stays besides."""
+    best = folder / "best"
+    kept = os.readlink(best) if best.is_symlink() else ""
+    for old in sorted(folder.glob("step-*"))[:-limit]:
+        if old.name != kept:
+            shutil.rmtree(old)
+
+
+def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that verifies, and one line for each newer one that does not.
+
+    UserError if there are checkpoints and none verifies: a run never starts again from nothing by itself.
+    """
+    faults = []
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        fault = _fault(path)
+        if fault is None:
+            return path, faults
+        faults.append(f"checkpoint {path.name} is damaged ({fault}) and is passed over")
+    if faults:
+        raise UserError(f"no checkpoint in {folder} is whole: {'; '.join(faults)}; move the folder away to start anew")
+    return None, []
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        listed = json.loads((path / MANIFEST).read_text())
+        for name, stated in listed.items():
+            if "/" in name:
+                return f"{MANIFEST} names {name!r}"
+            if (path / name).stat().st_size != stated["bytes"]:
+                return f"{name} has {(path / name).stat().st_size} bytes, not {stated['bytes']}"
+            if _sha256(path / name) != stated["sha256"]:
+                return f"{name} does not match its sha256"
+        lacking = {OPTIMIZER, STATE, "adapter.json", "adapter.safetensors"} - set(listed)
+        return f"{MANIFEST} lacks {sorted(lacking)}" if lacking else None
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST}: {error}"
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """A verified checkpoint's content."""
+    card, weights = read_adapter(path)
+    stated = json.loads((path / STATE).read_text())
+    if stated["version"] != VERSION:
+        raise UserError(f"{path} is of checkpoint version {stated['version']}, this code writes {VERSION}; use the code that wrote it")
+    return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), State(**stated))

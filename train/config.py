@@ -1,0 +1,279 @@
+"""The recipe: what is trained, as frozen typed sections. Where it runs (ranks, ZeRO stage) is flags, not here.
+
+`load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML (strict_yaml.py: no guessing), lays the overrides over it
+(overrides.py), types every value by its field (typed.py) and checks ranges, all before any weight loads. Relative paths
+in a recipe are relative to the current directory, as paths on a command line are.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from model.errors import UserError
+from train.overrides import lay_over
+from train.strict_yaml import read_yaml_file
+from train.typed import Rule, section
+
+DEFAULT_WARMUP_STEPS = 1000  # the paper's
+
+WITHOUT_INFLUENCE = (  # keys and whole sections that result_fields leaves out
+    *("eval", "save", "log", "run.dir", "run.collective_timeout_seconds"),
+    *("model.encoder", "model.llm", "model.trust_remote_code"),
+    *("data.train", "data.dev", "data.max_dev_samples", "data.reader_threads"),
+)
+
+AT_LEAST_0 = Rule("at least 0", lambda x: x >= 0)
+AT_LEAST_1 = Rule("at least 1", lambda x: x >= 1)
+ABOVE_0 = Rule("above 0", lambda x: x > 0)
+SHARE = Rule("from 0 up to but not 1", lambda x: 0 <= x < 1)
+RATIO = Rule("from 0 to 1", lambda x: 0 <= x <= 1)
+GIVEN = Rule("not empty", lambda x: len(x) > 0)
+ONE_SPEECH = Rule("with <speech> in it once", lambda x: x.count("<speech>") == 1)
+DIRECTORIES = Rule("at least one, none empty", lambda x: len(x) > 0 and all(x))
+
+Count = Annotated[int, AT_LEAST_1]
+Positive = Annotated[float, ABOVE_0]
+Text = Annotated[str, GIVEN]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """The one part that is trained."""
+
+    type: Text = "concat"
+    """Its kind, a key of the adapters in model/adapter.py. `concat` is the paper's."""
+    stack: Count = 5
+    """Encoder frames that are concatenated into one speech embedding (5 x 20 ms = 100 ms)."""
+    hidden: Count = 2048
+    """Width of the hidden layer."""
+    dropout: Annotated[float, SHARE] = 0.0
+    """Share of hidden units dropped in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The frozen encoder and LLM, and the adapter between them."""
+
+    encoder: Text
+    """Speech encoder: a Hugging Face id or a local folder."""
+    encoder_layer: Annotated[int, AT_LEAST_0] | None = None
+    """The layer whose output the adapter reads; null = the last."""
+    llm: Text
+    """Causal LLM: a Hugging Face id or a local folder."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    prompt: Annotated[str, ONE_SPEECH] = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+    """What the LLM reads; <speech> is replaced by the speech embeddings. It is saved with the adapter."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a checkpoint may run here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read: directories made by `slam-asr prep build` (audio) or `slam-asr prep features` (cached frames)."""
+
+    train: Annotated[tuple[str, ...], DIRECTORIES]
+    """Shard or feature directories to train on."""
+    dev: tuple[Text, ...] = ()
+    """The same, to evaluate on during training; may be empty."""
+    max_seconds: Positive = 30.0
+    """Longest utterance taken, in seconds of audio."""
+    min_seconds: Annotated[float, AT_LEAST_0] = 0.1
+    """Shortest utterance taken, in seconds of audio."""
+    max_characters: Count = 1000
+    """Longest transcript taken, in characters."""
+    over_length: Literal["refuse", "drop"] = "refuse"
+    """Utterances outside these limits: an error that names them, or left out with a count. They are never cut."""
+    max_train_samples: Count | None = None
+    """Take only the first so many utterances of `train`; null = all."""
+    max_dev_samples: Count | None = None
+    """Take only the first so many utterances of `dev`; null = all."""
+    seed: Annotated[int, AT_LEAST_0] | None = None
+    """Of the order of the data; null = run.seed."""
+    reader_threads: Count = 2
+    """Threads a rank that read and decode ahead. No influence on results."""
+
+    def __post_init__(self) -> None:
+        if self.min_seconds >= self.max_seconds:
+            raise UserError(f"data.min_seconds {self.min_seconds} is not below data.max_seconds {self.max_seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How samples become steps. Nothing here depends on the number of GPUs."""
+
+    tokens: Count = 4000
+    """LLM tokens (prompt, speech embeddings and transcript, padding included) a micro-batch; memory decides."""
+    micro_batches: Count = 8
+    """Micro-batches an optimizer step, over all ranks together: 8 = 1 rank accumulating 8 = 4 ranks accumulating 2."""
+    window: Count = 512
+    """Samples sorted by length together, after the shuffle: more = less padding, less random batches."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its learning rate. Of max_steps and epochs one is given, or both; the first reached ends the run."""
+
+    lr: Positive = 1e-4
+    """Highest learning rate."""
+    betas: tuple[Annotated[float, SHARE], Annotated[float, SHARE]] = (0.9, 0.999)
+    """AdamW's decay of the first and second moment, a step."""
+    eps: Positive = 1e-8
+    """Added to AdamW's denominator."""
+    weight_decay: Annotated[float, AT_LEAST_0] = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: Annotated[float, AT_LEAST_0] = 1.0
+    """Highest norm of the gradient of a step; 0 = no clipping."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up: the same learning rate, or a decay to 0 at the last step."""
+    warmup_steps: Annotated[int, AT_LEAST_0] | None = None
+    """Steps in which the learning rate rises from 0 to lr; 1000 unless warmup_ratio is given."""
+    warmup_ratio: Annotated[float, RATIO] | None = None
+    """The same as a share of all steps; instead of warmup_steps."""
+    max_steps: Count | None = None
+    """Optimizer steps after which the run ends; null = no such limit."""
+    epochs: Positive | None = None
+    """Passes over the data after which the run ends, fractions allowed; null = no such limit."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and self.epochs is None:
+            raise UserError("neither optim.max_steps nor optim.epochs is given; give at least one")
+        if self.warmup_ratio is None and self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", DEFAULT_WARMUP_STEPS)
+        if self.warmup_ratio is not None and self.warmup_steps is not None:
+            raise UserError(
+                f"optim.warmup_steps {self.warmup_steps} and optim.warmup_ratio {self.warmup_ratio} are both given; "
+                "write null for one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Evaluation on data.dev during training. No influence on the weights."""
+
+    every_steps: Count | None = None
+    """Optimizer steps between evaluations; null = at every save."""
+    at_start: bool = False
+    """Whether to evaluate before the first step too."""
+    wer: bool = True
+    """Whether to decode and score (WER), beside loss and token accuracy."""
+    beams: Count = 1
+    """Beam width of that decoding; 1 = greedy."""
+    max_new_tokens: Count | None = None
+    """Longest answer in LLM tokens; null = bounded by the length of the audio alone."""
+    tokens: Count = 4000
+    """LLM tokens a batch in evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """Checkpoints, in run.dir/checkpoints. No influence on the weights."""
+
+    strategy: Literal["steps", "epoch"] = "steps"
+    """When to save: every `every_steps`, or at the end of every epoch. The last step is always saved."""
+    every_steps: Count = 500
+    """Optimizer steps between saves, with strategy steps."""
+    total_limit: Count | None = 3
+    """Newest checkpoints kept, besides the best; null = all."""
+    best: Literal["loss", "accuracy", "wer", "none"] = "none"
+    """The figure on data.dev that picks the checkpoint kept as the best; none = no best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Progress; metrics.jsonl is always written."""
+
+    every_steps: Count = 10
+    """Optimizer steps between reports."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard files too (pip install 'slam-asr[tensorboard]')."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """This run."""
+
+    dir: Text
+    """Its folder: checkpoints, metrics, resolved config. The same command in the same folder resumes."""
+    seed: Annotated[int, AT_LEAST_0] = 0
+    """Of the adapter's first weights, of dropout, and of the order of the data unless data.seed is given."""
+    deterministic: bool = False
+    """Whether to refuse algorithms that may give other bits each time (a GPU is slower so; a CPU needs no help)."""
+    collective_timeout_seconds: Count = 600
+    """How long a rank waits for the others before it gives up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole recipe."""
+
+    model: ModelConfig
+    data: DataConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    optim: OptimConfig
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        if self.save.best != "none" and not self.data.dev:
+            raise UserError(f"save.best is {self.save.best}, but data.dev is empty; give data.dev or save.best: none")
+        if self.save.best == "wer" and not self.eval.wer:
+            raise UserError("save.best is wer, but eval.wer is false; write eval.wer: true or another save.best")
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the order of the data."""
+        return self.run.seed if self.data.seed is None else self.data.seed
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The recipe in `path` with overrides `section.key=value` laid over it; of a repeated override the last counts.
+
+    An override's value is the text as it is, read by the rules of its field; a list may be written [a, b].
+    UserError, one line with file and line number, for anything that is not a recipe.
+    """
+    return section(lay_over(read_yaml_file(path), overrides), Config)
+
+
+def to_yaml(config: Config) -> str:
+    """Every key with its value; load_config reads the same Config back from it."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True, width=1000)
+
+
+def result_fields(config: Config) -> dict[str, Any]:
+    """What the weights after a given number of steps follow from, as {dotted key: value}, to compare two runs by.
+
+    Not among them: what only watches or keeps (eval, save, log), where things lie (paths and ids; the index digest and
+    the fingerprints of encoder and LLM stand for them), and the end of a run whose learning rate does not depend on it.
+    """
+    fields = _flat(_plain(asdict(config))) | {"data.seed": config.data_seed}
+    without = set(WITHOUT_INFLUENCE)
+    if config.optim.schedule == "constant" and config.optim.warmup_ratio is None:
+        without |= {"optim.max_steps", "optim.epochs"}
+    return {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
+
+
+def config_digest(config: Config) -> str:
+    """sha256 (hex) of result_fields: equal digests, equal data and equal fingerprints give equal weights."""
+    return hashlib.sha256(json.dumps(result_fields(config), sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(sections: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in sections.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

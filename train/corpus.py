@@ -1,0 +1,122 @@
+"""The samples of a run: one or more shard directories, what is kept of them, and how long each is for the LLM."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.columns import COLUMNS
+from data_prep.index import ShardIndex, read_index
+from data_prep.reader import read_batch
+from model.adapter import ConcatAdapter
+from model.batch import Batch
+from model.encoders import Encoder
+from model.errors import UserError
+from model.prompt import Prompt
+from train.config import DataConfig
+
+TEXT_BYTES_PER_TOKEN = 3
+"""UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
+The plan only needs lengths that are close; what is computed and divided by is always counted on the real tokens."""
+SAMPLE_RATE = 16_000
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Samples by id 0..N-1 over all directories; `ids` are the kept ones."""
+
+    index: ShardIndex
+    ids: np.ndarray
+    """int64, kept samples."""
+    seconds: np.ndarray
+    """float64 [N], audio."""
+    tokens: np.ndarray
+    """int64 [N], LLM tokens: prompt, speech and an estimate of the answer."""
+    dropped: dict[str, int]
+    """Samples left out, by reason."""
+
+    @property
+    def shortest(self) -> int:
+        return int(self.ids[self.tokens[self.ids].argmin()])
+
+    def read(self, ids: Sequence[int] | np.ndarray, prompt: Prompt) -> Batch:
+        """The samples as one packed batch."""
+        return read_batch(self.index, [int(i) for i in ids], prompt)
+
+
+def open_indexes(paths: Sequence[str]) -> ShardIndex:
+    """All directories as one index; UserError if there is nothing in them or they do not fit together."""
+    for path in paths:
+        if not Path(path).is_dir():
+            raise UserError(f"no shard directory {path!r}; build it with `slam-asr prep build`, or correct data.train / data.dev")
+    index = join([read_index(Path(path)) for path in paths])
+    if len(index) == 0:
+        raise UserError(f"no utterances in {', '.join(paths)}; an empty split cannot be used")
+    return index
+
+
+def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
+    """Directories of one kind as one index, in the order given; its shards are named by their whole path."""
+    first = indexes[0]
+    for other in indexes[1:]:
+        if (other.kind, other.kind == "features" and other.fingerprint) != (first.kind, first.kind == "features" and first.fingerprint):
+            raise UserError(f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them")
+    offsets = np.cumsum([0, *(len(index.shards) for index in indexes[:-1])])
+    shards = [replace(s, name=str(index.path(i).resolve())) for index in indexes for i, s in enumerate(index.shards)]
+    columns = {name: np.concatenate([getattr(index, name) for index in indexes]) for name in COLUMNS}
+    return replace(
+        first,
+        shards=tuple(shards),
+        key=[key for index in indexes for key in index.key],
+        shard=np.concatenate([index.shard + offset for index, offset in zip(indexes, offsets, strict=True)]),
+        **columns,
+    )
+
+
+def make_corpus(
+    index: ShardIndex, data: DataConfig, limit: int | None, budget: int, encoder: Encoder | None, adapter: ConcatAdapter, prompt: Prompt
+) -> Corpus:
+    """The corpus that a recipe describes. What is too long or too short is refused or dropped with a count, never cut."""
+    seconds = index.samples / SAMPLE_RATE
+    frames = index.frames if encoder is None else encoder.out_len(index.samples)
+    speech = adapter.out_len(np.asarray(frames, np.int64))
+    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 1
+    tokens = around + speech + -(-index.text_bytes // TEXT_BYTES_PER_TOKEN)
+    faults = {
+        f"longer than data.max_seconds {data.max_seconds:g}": seconds > data.max_seconds,
+        f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
+        f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
+        f"shorter than one speech embedding ({adapter.spec.stack} encoder frames)": speech < 1,
+        f"longer than batch.tokens {budget}": tokens > budget,
+    }
+    kept = np.arange(len(index))
+    dropped: dict[str, int] = {}
+    for reason, bad in faults.items():
+        bad = bad[kept]
+        if bad.any() and data.over_length == "refuse":
+            raise UserError(_refusal(index, kept[bad], reason))
+        if bad.any():
+            dropped[reason] = int(bad.sum())
+        kept = kept[~bad]
+    if len(kept) == 0:
+        raise UserError(f"nothing is left of {len(index)} utterances: {dropped}; widen the limits in data")
+    return Corpus(index, kept[:limit], seconds, tokens, dropped)
+
+
+def _refusal(index: ShardIndex, bad: np.ndarray, reason: str) -> str:
+    names = ", ".join(index.key[i] for i in bad[:3]) + (" ..." if len(bad) > 3 else "")
+    return f"{len(bad)} utterances are {reason}: {names}; raise the limit, or set data.over_length: drop to leave them out"
+
+
+def require_features(index: ShardIndex, encoder: dict[str, Any], dtype: str) -> None:
+    """UserError unless cached features came from this very encoder: weights, layer and preprocessing; and dtype if one is asked."""
+    asked = {name: value for name, value in encoder.items() if name != "dtype" or dtype != "auto"}
+    made = {name: index.fingerprint.get(name) for name in asked}
+    for name in asked:
+        if asked[name] != made[name]:
+            raise UserError(
+                f"cached features in {index.root} do not belong to this recipe's encoder: {name} is {made[name]} in the cache and "
+                f"{asked[name]} in the encoder; rebuild them with `slam-asr prep features`, or correct model.encoder"
+            )

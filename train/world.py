@@ -1,0 +1,88 @@
+"""The ranks of a run, and the few collectives that a step needs. One process is a world of size one."""
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from model.errors import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place among the ranks."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """True on the one rank that writes files and talks."""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """The sums of `values` over all ranks, in float64. A collective."""
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value (anything JSON holds), on every rank. A collective."""
+        box = [value]
+        dist.broadcast_object_list(box, device=self.device)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, in rank order, on every rank. A collective."""
+        boxes: list[Any] = [None] * self.size
+        dist.all_gather_object(boxes, value)
+        return boxes
+
+    def barrier(self) -> None:
+        """Waits for all ranks. A collective."""
+        dist.barrier()
+
+
+def join_world() -> World:
+    """This process's rank, from the environment that deepspeed, torchrun and srun set; alone when there is none.
+
+    Fills the five variables that torch.distributed reads. UserError if the device that this rank should drive is not there.
+    """
+    env = os.environ
+    if "RANK" not in env and int(env.get("SLURM_NTASKS", "1")) > 1:
+        env |= {"RANK": env["SLURM_PROCID"], "WORLD_SIZE": env["SLURM_NTASKS"], "LOCAL_RANK": env["SLURM_LOCALID"]}
+    if "RANK" not in env:
+        env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    missing = [name for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in env]
+    if missing:
+        raise UserError(f"RANK is set but {', '.join(missing)} is not; start with deepspeed, torchrun or srun, or unset RANK")
+    rank, size, local_rank = int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"])
+    return World(rank, size, local_rank, _device(local_rank))
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"rank {os.environ['RANK']} wants GPU {local_rank}, this host shows {torch.cuda.device_count()}; start fewer ranks a host"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def collective_timeout(seconds: float) -> timedelta:
+    """How long a rank waits for the others in a collective before it gives up."""
+    return timedelta(seconds=seconds)
