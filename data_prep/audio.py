@@ -1,0 +1,221 @@
+"""The only audio code: bytes of any format that soundfile reads in, float32 [N] mono at 16 kHz in [-1, 1] out.
+
+Rules, so that no recording is changed or lost without a reason:
+- several channels are averaged; other rates are resampled (torchaudio, windowed sinc, ratio exact to 1e-6);
+- samples beyond full scale are clipped, beyond MAX_PEAK refused (they are not in [-1, 1] at all);
+- NaN, Inf, nothing, less than MIN_SAMPLES, more than MAX_SECONDS and a stream shorter than it declares are refused;
+- the declared length is looked at before anything is decoded, and decoding goes by blocks, so a bomb costs nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from data_prep.truncation import what_is_cut_off
+
+SAMPLE_RATE = 16000  # Hz, of every HuBERT-family encoder
+MIN_SAMPLES = 400  # 25 ms: the receptive field of the encoder's first frame
+MAX_SECONDS = 3600  # one utterance; longer recordings are cut by `start` and `duration`
+MAX_FRAMES = MAX_SECONDS * 48_000  # at the source's own rate: 691 MB of float32
+MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
+MAX_CHANNELS = 32
+MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, not sound
+CUT_SLACK_SECONDS = 0.1  # a stated duration this close to the recording's own is the whole recording
+BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
+UNKNOWN_FRAMES = 1 << 62  # libsndfile's "the header does not say"
+_ONE_THREAD: ContextVar[bool] = ContextVar("one_thread", default=False)
+
+Source = bytes | bytearray | str | os.PathLike[str]  # a recording's bytes, or its path
+
+
+class AudioError(Exception):
+    """A recording that cannot be used. `reason` is a short slug to count by; the message is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a recording's header declares."""
+
+    rate: int  # Hz
+    channels: int
+    frames: int  # samples per channel
+    format: str  # soundfile's name: "FLAC", "WAV" ...
+    subtype: str  # "PCM_16" ...
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+    def covered_by(self, start: float, duration: float | None) -> bool:
+        """Whether this cut, in seconds, is the whole recording."""
+        return start == 0 and (duration is None or abs(duration - self.seconds) <= CUT_SLACK_SECONDS)
+
+
+def probe(source: Source) -> AudioInfo:
+    """Reads the header only. Raises AudioError for what is no recording, or one of an impossible kind."""
+    with _stream(source) as stream, _open(stream) as file:
+        return _info(file)
+
+
+def decode(source: Source, start: float = 0.0, duration: float | None = None) -> np.ndarray:
+    """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
+    with _stream(source) as stream, _open(stream) as file:
+        info = _info(file)
+        first, count = _cut_frames(info, start, duration)
+        wave = _checked(_read_mono(file, info, first, count))
+        missing = what_is_cut_off(stream)
+        if missing:
+            raise AudioError("truncated", missing)
+    wave = resample(wave, info.rate)
+    if len(wave) < MIN_SAMPLES:
+        raise AudioError("too-short", f"{len(wave)} samples at 16 kHz, an utterance needs {MIN_SAMPLES}")
+    return np.clip(wave, -1.0, 1.0)
+
+
+def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
+    """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal."""
+    if rate == target:
+        return wave
+    import torch
+    from torchaudio.functional import resample as sinc_resample
+
+    ratio = Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
+    tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+    before = torch.get_num_threads()
+    if _ONE_THREAD.get():
+        torch.set_num_threads(1)
+    try:
+        return sinc_resample(tensor, ratio.denominator, ratio.numerator).numpy()
+    finally:
+        if _ONE_THREAD.get():
+            torch.set_num_threads(before)
+
+
+def encode_flac(wave: np.ndarray) -> bytes:
+    """16 kHz mono 16-bit FLAC of float [N], clipped to [-1, 1]. The same wave gives the same bytes."""
+    samples = np.clip(np.rint(np.asarray(wave, dtype=np.float64) * 32768.0), -32768, 32767).astype(np.int16)
+    out = io.BytesIO()
+    soundfile.write(out, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
+    """`encode_flac` into a file that appears whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(encode_flac(wave))
+    os.replace(temporary, path)
+
+
+def is_ready(data: bytes, info: AudioInfo) -> bool:
+    """Whether these bytes are what `encode_flac` makes: 16 kHz mono 16-bit FLAC, nothing in front of it."""
+    right = (info.format, info.subtype, info.rate, info.channels) == ("FLAC", "PCM_16", SAMPLE_RATE, 1)
+    return right and data[:4] == b"fLaC"
+
+
+def refuse_silence(wave: np.ndarray) -> None:
+    """Raises AudioError for a constant signal (to one 16-bit step): silence, or a recording of nothing but DC."""
+    if np.ptp(wave) <= 2 / 32768:
+        raise AudioError("silent", f"constant at {float(wave[0]):.4f} for {len(wave) / SAMPLE_RATE:.2f} s")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Resampling inside is done by one thread, so that its bits do not depend on the machine's cores."""
+    token = _ONE_THREAD.set(True)
+    try:
+        yield
+    finally:
+        _ONE_THREAD.reset(token)
+
+
+def _stream(source: Source) -> BinaryIO:
+    return io.BytesIO(source) if isinstance(source, bytes | bytearray) else open(source, "rb")
+
+
+def _open(stream: BinaryIO) -> soundfile.SoundFile:
+    size = stream.seek(0, io.SEEK_END)
+    if not size:
+        raise AudioError("empty", "the file has 0 bytes")
+    stream.seek(0)
+    try:
+        return soundfile.SoundFile(stream)
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        raise AudioError("unreadable", f"{size:,} bytes that soundfile cannot open: {_one_line(error)}") from None
+
+
+def _info(file: soundfile.SoundFile) -> AudioInfo:
+    info = AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+    if not MIN_RATE <= info.rate <= MAX_RATE:
+        raise AudioError("bad-rate", f"{info.rate} Hz, usable are {MIN_RATE} to {MAX_RATE} Hz")
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise AudioError("bad-channels", f"{info.channels} channels, usable are 1 to {MAX_CHANNELS}")
+    if info.frames <= 0:
+        raise AudioError("empty", "the header declares no samples")
+    if info.frames >= UNKNOWN_FRAMES:
+        raise AudioError("no-length", "the header does not say how long it is (written to a pipe?); encode it again")
+    return info
+
+
+def _cut_frames(info: AudioInfo, start: float, duration: float | None) -> tuple[int, int]:
+    """First frame and number of frames of the cut, within every limit."""
+    first = round(start * info.rate)
+    count = info.frames - first if duration is None else round(duration * info.rate)
+    over = first + count - info.frames
+    if start < 0 or first >= info.frames or over > CUT_SLACK_SECONDS * info.rate:
+        end = "" if duration is None else f" to {start + duration:.2f}"
+        raise AudioError("bad-cut", f"cut from {start:.2f}{end} s of a recording of {info.seconds:.2f} s")
+    count = info.frames if info.covered_by(start, duration) else count - max(over, 0)
+    if count > MAX_FRAMES or count > MAX_SECONDS * info.rate:
+        raise AudioError("too-long", f"{count / info.rate:,.0f} s, an utterance has at most {MAX_SECONDS:,} s")
+    return first, count
+
+
+def _read_mono(file: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
+    """Decodes `count` frames by blocks and averages the channels; fewer than that is an error."""
+    blocks, got = [], 0
+    try:
+        if first:
+            file.seek(first)
+        while got < count:
+            block = file.read(min(count - got, BLOCK_SAMPLES // info.channels), dtype="float32", always_2d=True)
+            if not len(block):
+                break
+            blocks.append(block[:, 0] if info.channels == 1 else block.mean(axis=1))
+            got += len(block)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError("damaged", f"decoding stops somewhere after sample {got:,}: {_one_line(error)}") from None
+    if got < count and info.format != "MP3":  # an MP3 only estimates its length
+        raise AudioError("truncated", f"{got:,} samples where the header declares {count:,}")
+    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+
+
+def _checked(wave: np.ndarray) -> np.ndarray:
+    if not len(wave):
+        raise AudioError("empty", "no samples")
+    if not np.isfinite(wave).all():
+        bad = np.flatnonzero(~np.isfinite(wave))
+        raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
+    peak = float(np.abs(wave).max())
+    if peak > MAX_PEAK:
+        raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
+    return wave
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).rsplit(">: ", 1)[-1]

@@ -1,0 +1,85 @@
+"""LibriSpeech as it is unpacked from OpenSLR, and corpora laid out like it: a split, several, or all of it.
+
+Somewhere under the folder lie `84-121123.trans.txt` with lines `84-121123-0000 GO DO YOU HEAR`, and beside each the
+recordings it names, `84-121123-0000.flac`. SPEAKERS.TXT, where there is one, adds the speaker's sex.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.utterance import Utterance, safe_key
+from model.errors import UserError
+
+EXTENSIONS = (".flac", ".wav")
+
+
+def import_librispeech(root: Path) -> Iterator[Utterance]:
+    """In the order of the paths. UserError: no such folder, no transcripts, a recording or a line without the other."""
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")
+    sexes = _sexes(root)
+    found = False
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        subfolders.sort()
+        recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
+        transcripts = [name for name in sorted(files) if name.endswith(".trans.txt")]
+        lines = {key: text for name in transcripts for key, text in _lines(Path(folder, name))}
+        _require_pairs(Path(folder), recordings, lines)
+        split = _split(root, Path(folder))
+        for key, text in sorted(lines.items()):
+            found = True
+            yield _utterance(key, os.path.join(folder, recordings[key]), text, split, sexes)
+    if not found:
+        raise UserError(f"{root} holds no *.trans.txt at any depth; give a LibriSpeech folder, or a split of it")
+
+
+def _utterance(name: str, audio: str, text: str, split: str, sexes: dict[str, str]) -> Utterance:
+    speaker = name.split("-")[0]
+    meta = {"split": split, "sex": sexes.get(speaker, ""), "id": name if safe_key(name) != name else ""}
+    known = {field: value for field, value in meta.items() if value}
+    return Utterance(safe_key(name), audio, text, language="en", speaker=speaker, meta=known)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; it must be UTF-8 text") from None
+    seen = set()
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            name, _, transcript = line.strip().partition(" ")
+            if name in seen:
+                raise UserError(f"{path}:{number}: {name} has a transcript already; remove one of the two lines")
+            seen.add(name)
+            yield name, transcript.strip()
+
+
+def _require_pairs(folder: Path, recordings: dict[str, str], lines: dict[str, str]) -> None:
+    without_line = sorted(set(recordings) - set(lines))
+    if without_line:
+        name = folder / recordings[without_line[0]]
+        raise UserError(f"{name} has no line in a .trans.txt beside it ({len(without_line)} such); add or remove it")
+    without_sound = sorted(set(lines) - set(recordings))
+    if without_sound:
+        name = without_sound[0]
+        raise UserError(f"{folder}: transcript {name} has no recording ({len(without_sound)} such); unpack it again")
+
+
+def _split(root: Path, folder: Path) -> str:
+    """`dev-clean` of `dev-clean/84/121123`, whether the folder given was the corpus, the split or a speaker."""
+    parts = (root.absolute() / folder.relative_to(root)).parts
+    return parts[-3] if len(parts) >= 3 else ""
+
+
+def _sexes(root: Path) -> dict[str, str]:
+    """Speaker id to "F" or "M", from SPEAKERS.TXT in the folder or one or two above it (a split was given)."""
+    for folder in (root, root / "LibriSpeech", *root.absolute().parents[:2]):
+        path = folder / "SPEAKERS.TXT"
+        if path.is_file():
+            rows = [line.split("|") for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
+            return {row[0].strip(): row[1].strip() for row in rows if len(row) > 2 and not row[0].startswith(";")}
+    return {}

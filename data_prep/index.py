@@ -1,0 +1,224 @@
+"""`ShardIndex`, the contract between shards and everything that reads them.
+
+A dataset directory holds `shard-000000.tar`, its columns `shard-000000.idx.json` ... and `index.json`, which lists the
+shards with their sizes and hashes and is written last: a directory without it is unfinished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.columns import COLUMNS, in_bounds, parse_columns
+from data_prep.durable import canonical_json, strict_json, write_durably
+from model.errors import UserError
+
+FORMAT, VERSION = "slam-asr-shards", 1
+INDEX_NAME = "index.json"
+SHARD_NAME = re.compile(r"shard-[0-9]{6}\.tar")
+KINDS = ("audio", "features")
+MAX_JSON_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """One finished tar."""
+
+    name: str
+    bytes: int
+    sha256: str
+    utterances: int
+    seconds: float
+    columns_sha256: str
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """N utterances in S shards. Arrays have one entry an utterance, in the order of shards and of members in them."""
+
+    root: Path
+    kind: str
+    """One of KINDS."""
+    shards: tuple[ShardInfo, ...]
+    fingerprint: dict[str, Any]
+    """What the content depends on: of audio, a hash of the input; of features, the encoder and its settings."""
+    options: dict[str, Any]
+    totals: dict[str, Any]
+    key: list[str]
+    shard: np.ndarray
+    """int32 [N]: position in `shards`."""
+    offset: np.ndarray
+    length: np.ndarray
+    meta_offset: np.ndarray
+    meta_length: np.ndarray
+    crc32: np.ndarray
+    samples: np.ndarray
+    frames: np.ndarray
+    characters: np.ndarray
+    text_bytes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    @property
+    def seconds(self) -> float:
+        """Of all audio."""
+        return float(self.samples.sum()) / 16000
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha256(canonical_json([self.kind, [shard.sha256 for shard in self.shards]])).hexdigest()
+
+    def digest(self) -> str:
+        """sha256 hex over the shards' own: the identity of the data, whatever its place."""
+        return self._digest
+
+    def path(self, shard: int) -> Path:
+        return self.root / self.shards[shard].name
+
+
+def shard_name(number: int) -> str:
+    return f"shard-{number:06d}.tar"
+
+
+def columns_path(shard: Path) -> Path:
+    """`shard-000000.idx.json` beside `shard-000000.tar`."""
+    return shard.with_suffix(".idx.json")
+
+
+def write_index(
+    root: Path,
+    kind: str,
+    shards: list[ShardInfo],
+    fingerprint: dict[str, Any],
+    options: dict[str, Any],
+    totals: dict[str, Any],
+) -> None:
+    """Declares the directory finished."""
+    document = {"format": FORMAT, "version": VERSION, "kind": kind, "shards": [asdict(shard) for shard in shards]}
+    document |= {"fingerprint": fingerprint, "options": options, "totals": totals}
+    write_durably(root / INDEX_NAME, canonical_json(document, indent=1) + b"\n")
+
+
+def read_index(root: str | os.PathLike[str]) -> ShardIndex:
+    """The index of a finished directory, checked against the sizes of its shards and the hashes of its columns.
+
+    UserError for whatever does not agree; the bytes inside the tars are checked when they are read.
+    """
+    root = Path(root)
+    document = _document(root)
+    infos = tuple(_shard_info(root, entry) for entry in document["shards"])
+    for info in infos:
+        _require_size(root, info)
+    parts = [_columns(root, info) for info in infos]
+    keys = [key for part in parts for key in part["key"]]
+    if len(set(keys)) != len(keys):
+        raise _stale(root, "its index holds a key twice")
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.zeros(0, kind), *(part[name] for part in parts)]) for name, kind in COLUMNS.items()
+    }
+    columns |= {name: document[name] for name in ("kind", "fingerprint", "options", "totals")}
+    shard = np.repeat(np.arange(len(infos), dtype=np.int32), [info.utterances for info in infos])
+    return ShardIndex(root=root, shards=infos, key=keys, shard=shard, **columns)
+
+
+def read_listing(root: Path) -> list[ShardInfo]:
+    """The shards that index.json names, with nothing checked but its own form."""
+    return [_shard_info(root, entry) for entry in _document(root)["shards"]]
+
+
+def finished_shard(path: Path, recipe: str) -> ShardInfo | None:
+    """A shard that its own columns show to be complete and made by this very `recipe`; None if there is none."""
+    try:
+        document = read_document(columns_path(path))
+        if document["recipe"] != recipe or path.stat().st_size != document["shard"]["bytes"]:
+            return None
+        found = hashlib.sha256(columns_path(path).read_bytes()).hexdigest()
+        return ShardInfo(**document["shard"], columns_sha256=found)
+    except (UserError, OSError, KeyError, TypeError):
+        return None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object of ours; UserError if it is none."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
+        document = strict_json(path.read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError("it is no JSON object")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {_check_hint(path.parent)}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {_check_hint(path.parent)}") from None
+    return document
+
+
+def _document(root: Path) -> dict[str, Any]:
+    if not root.is_dir():
+        raise UserError(f"{root} is no directory; give one that `slam-asr prep build` or `prep features` made")
+    if not (root / INDEX_NAME).exists():
+        raise UserError(f"{root} has no {INDEX_NAME}: it is not finished; run the command that builds it again")
+    document = read_document(root / INDEX_NAME)
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        found = f"{document.get('format')!r} version {document.get('version')!r}"
+        raise UserError(
+            f"{root / INDEX_NAME} is {found}, this program reads {FORMAT!r} version {VERSION}; build it again"
+        )
+    kinds = {"shards": list, "fingerprint": dict, "options": dict, "totals": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
+    if wrong or document.get("kind") not in KINDS:
+        raise _stale(root, f"field {(wrong or ['kind'])[0]!r} of {INDEX_NAME} is not what it must be")
+    return document
+
+
+def _shard_info(root: Path, entry: Any) -> ShardInfo:
+    kinds = {"name": str, "bytes": int, "sha256": str, "utterances": int, "seconds": float | int, "columns_sha256": str}
+    names = {item.name for item in fields(ShardInfo)}
+    if not isinstance(entry, dict) or set(entry) != names or not all(isinstance(entry[k], kinds[k]) for k in kinds):
+        raise _stale(root, f"a shard of {INDEX_NAME} is not described as it must be")
+    info = ShardInfo(**entry)
+    if not SHARD_NAME.fullmatch(info.name):
+        raise _stale(root, f"{INDEX_NAME} names a shard {info.name[:40]!r}")
+    return info
+
+
+def _require_size(root: Path, info: ShardInfo) -> None:
+    try:
+        found = (root / info.name).stat().st_size
+    except OSError:
+        raise _stale(root, f"{info.name} is missing, the index lists it") from None
+    if found != info.bytes:
+        raise _stale(root, f"{info.name} has {found:,} bytes, its index says {info.bytes:,}")
+
+
+def _columns(root: Path, info: ShardInfo) -> dict[str, Any]:
+    path = columns_path(root / info.name)
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        raise _stale(root, f"{path.name} is missing") from None
+    if found != info.columns_sha256:
+        raise _stale(root, f"{path.name} is not the file that {INDEX_NAME} describes")
+    raw = read_document(path).get("columns")
+    columns = parse_columns(raw) if isinstance(raw, dict) else None
+    if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes):
+        raise _stale(
+            root, f"{path.name} does not describe a tar of {info.bytes:,} bytes and {info.utterances:,} utterances"
+        )
+    return columns
+
+
+def _stale(root: Path, what: str) -> UserError:
+    return UserError(f"{root}: {what}; {_check_hint(root)}")
+
+
+def _check_hint(root: Path) -> str:
+    return f'run "slam-asr prep check {root}"'

@@ -1,0 +1,39 @@
+"""Utterances that stay out are counted by reason, named in a file, and bounded in number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.durable import canonical_json, write_durably
+from model.errors import UserError
+
+Note = dict[str, str]
+"""key, reason (a slug to count by), message, and in the file also audio."""
+
+
+def by_reason(notes: Iterable[Note]) -> dict[str, int]:
+    return dict(Counter(note["reason"] for note in notes))
+
+
+def write_notes(path: Path, notes: Iterable[Note]) -> None:
+    """One line for each, by key; no file where there is none."""
+    lines = [canonical_json(note) + b"\n" for note in sorted(notes, key=lambda note: note["key"])]
+    if lines:
+        write_durably(path, b"".join(lines))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def require_few(notes: list[Note], total: int, max_bad: float, path: Path) -> None:
+    """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`."""
+    allowed = int(max_bad * total)
+    if len(notes) <= allowed:
+        return
+    write_notes(path, notes)
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(by_reason(notes)).most_common(3))
+    raise UserError(
+        f"{len(notes):,} of {total:,} utterances cannot be used ({reasons}), --max-bad {max_bad:g} allows {allowed:,}; "
+        f"see {path}, mend them or raise --max-bad"
+    )

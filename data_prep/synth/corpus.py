@@ -1,0 +1,125 @@
+"""Write a corpus of synthetic speech: `write_corpus(out, "train", 2000, seed=0, workers=2)`.
+
+1. `script` draws who says what from the seed: training sentences in training voices, or held-out sentences in the
+   held-out voices of "dev", "test" and "hard".
+2. The script is cut into eight parts, whatever the number of workers. Each part is spoken in a process of its own
+   that has said nothing before, since espeak-ng's output depends on all it has said.
+3. Every part writes its FLAC files; the JSON lines that name them come last, in the order of the script.
+
+So the same call gives the same bytes, on one core or on sixteen, with one version of espeak-ng.
+"""
+
+import json
+import multiprocessing
+import os
+import random
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import audio
+from data_prep.synth import espeak, sentences, voices
+
+PARTS = 8
+
+
+@dataclass(frozen=True)
+class Line:
+    """One utterance to speak: `words_per_minute` and `pitch` (0 to 100) as espeak-ng takes them."""
+
+    key: str
+    voice: str
+    text: str
+    words_per_minute: int
+    pitch: int
+
+
+def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int) -> Path:
+    """Write `out`/`split`.jsonl and `out`/`split`/audio/*.flac (16 kHz, mono, 16 bit); return the former.
+
+    One line an utterance: key, audio (path relative to the file), text, duration (seconds), speaker (the voice),
+    language. ValueError for an unknown split or a number that cannot be.
+    """
+    if split not in voices.VOICES:
+        raise ValueError(f'unknown split "{split}"; the splits are {", ".join(voices.VOICES)}')
+    if utterances < 1 or workers < 1:
+        raise ValueError(f"utterances and workers must be at least 1, not {utterances} and {workers}")
+    folder = Path(out) / split / "audio"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = in_parts(script(split, utterances, seed, voices.installed(split)))
+    with fresh_processes(workers) as pool:
+        durations = [seconds for part in pool.map(_write_part, parts, [folder] * len(parts)) for seconds in part]
+    rows = (_row(line, split, duration) for line, duration in zip(sum(parts, []), durations, strict=True))
+    manifest = Path(out) / f"{split}.jsonl"
+    _write_atomically(manifest, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return manifest
+
+
+def script(split: str, utterances: int, seed: int, speakers: tuple[str, ...], random_share: float = 0.0) -> list[Line]:
+    """What is said, by whom and how fast: decided by the arguments alone. `random_share` of it are word strings."""
+    rng = random.Random(f"{split} {seed}")
+    lines = []
+    for number in range(utterances):
+        voice = rng.choice(speakers)
+        text = sentences.draw(rng, held_out=split != "train", random_share=random_share)
+        name = re.sub(r"[^A-Za-z0-9]+", "_", voice)
+        key = f"{split}_{number:06d}_{name}"
+        lines.append(Line(key, voice, text, rng.randint(150, 200), rng.randint(38, 62)))
+    return lines
+
+
+def in_parts(lines: list[Line]) -> list[list[Line]]:
+    """`lines` cut into at most `PARTS` runs of nearly equal length."""
+    cuts = [len(lines) * part // PARTS for part in range(PARTS + 1)]
+    return [lines[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if end > start]
+
+
+def fresh_processes(workers: int) -> ProcessPoolExecutor:
+    """A pool in which every task gets a process that has not spoken yet."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torchaudio.functional"])  # imported once, before the forks
+    return ProcessPoolExecutor(workers, context, max_tasks_per_child=1)
+
+
+def perform(lines: list[Line]) -> Iterator[tuple[Line, np.ndarray, espeak.Phonemes]]:
+    """Speak `lines` in order: each with its waveform [samples] float32 at 16 kHz and its phonemes (flite has none)."""
+    for line in lines:
+        if line.voice == voices.FLITE:
+            yield line, _flite(line.text), []
+        else:
+            wave, phonemes = espeak.speak(line.text, line.voice, line.words_per_minute, line.pitch)
+            with audio.one_thread():
+                yield line, audio.resample(wave, espeak.SAMPLE_RATE), phonemes
+
+
+def _write_part(lines: list[Line], folder: Path) -> list[float]:
+    durations = []
+    for line, wave, _ in perform(lines):
+        audio.write_flac(folder / f"{line.key}.flac", wave)
+        durations.append(len(wave) / audio.SAMPLE_RATE)
+    return durations
+
+
+def _row(line: Line, split: str, duration: float) -> dict[str, str | float]:
+    path = f"{split}/audio/{line.key}.flac"
+    said = {"key": line.key, "audio": path, "text": line.text, "duration": round(duration, 4)}
+    return said | {"speaker": line.voice, "language": "en"}
+
+
+def _flite(text: str) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "said.wav"
+        subprocess.run([voices.FLITE, "-t", text, "-o", str(path)], check=True, capture_output=True)
+        return audio.decode(path)
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

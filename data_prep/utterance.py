@@ -1,0 +1,155 @@
+"""`Utterance`, the contract between importers and everything that eats speech, and its JSONL form."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from data_prep.durable import canonical_json, replacing, strict_json
+from model.errors import UserError
+
+MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
+KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
+MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording, or a cut of one, and what is said in it. Raises UserError for values that cannot be."""
+
+    key: str
+    """Unique in its corpus, matches KEY; names the members in the shards."""
+    audio: str
+    """Path of a local audio file."""
+    text: str
+    """Transcript as written; empty where none is known."""
+    start: float = 0.0
+    """Seconds into the recording."""
+    duration: float | None = None
+    """Seconds; None for "to the end"."""
+    language: str = ""
+    speaker: str = ""
+    task: str = "transcribe"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    """Everything else that the corpus says, kept as it is."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.key, str) or not KEY.fullmatch(self.key):
+            raise UserError(
+                f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; importers use safe_key()"
+            )
+        for name in ("audio", "text", "language", "speaker", "task"):
+            if not isinstance(getattr(self, name), str):
+                raise UserError(f"utterance {self.key}: {name} is {_short(getattr(self, name))}, it must be text")
+        if not _is_seconds(self.start) or self.start < 0:
+            raise UserError(f"utterance {self.key}: start is {_short(self.start)}, it must be seconds from 0 on")
+        if self.duration is not None and (not _is_seconds(self.duration) or self.duration < 0):
+            raise UserError(f"utterance {self.key}: duration is {_short(self.duration)}, it must be seconds")
+        if not isinstance(self.meta, Mapping):
+            raise UserError(f"utterance {self.key}: meta is {_short(self.meta)}, it must be an object")
+
+
+FIELDS = tuple(item.name for item in fields(Utterance))
+DEFAULTS = {item.name: item.default for item in fields(Utterance) if item.default is not MISSING} | {"meta": {}}
+
+
+def safe_key(raw: str) -> str:
+    """A legal key for any text: other characters become "_"; a long one is cut and ends in a hash of the whole."""
+    key = re.sub(r"[^A-Za-z0-9_-]", "_", raw) or "_"
+    if len(key) <= MAX_KEY:
+        return key
+    digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{key[: MAX_KEY - 17]}_{digest}"
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) for each non-empty line of a JSONL file; UserError names file and line of what is none."""
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if line.strip():
+                    yield f"{path}:{number}", _row(line, f"{path}:{number}")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
+
+
+def read_jsonl(path: str | os.PathLike[str], allow_outside: bool = False) -> Iterator[Utterance]:
+    """Utterances of a file that `write_jsonl` wrote. Fields that Utterance does not have go into meta.
+
+    Relative audio paths start at the file's folder, and must stay inside it unless `allow_outside`.
+    """
+    path = Path(path)
+    for place, row in read_rows(path):
+        known = {name: value for name, value in row.items() if name in FIELDS and name != "meta"}
+        try:
+            meta = {**row.get("meta", {}), **{name: value for name, value in row.items() if name not in FIELDS}}
+            audio = resolve_audio(known.get("audio"), path.parent, allow_outside)
+            yield Utterance(**{**known, "audio": audio}, meta=meta)
+        except (UserError, TypeError) as error:
+            raise UserError(f"{place}: {error}") from None
+
+
+def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
+    """Writes one line each and returns their number; the file appears whole or not at all.
+
+    Audio inside the file's own folder is written relative to it, so that the two can move together.
+    """
+    path = Path(path)
+    home = os.path.abspath(path.parent)
+    count = 0
+    with replacing(path) as file:
+        for utterance in utterances:
+            audio = os.path.abspath(utterance.audio)
+            inside = audio.startswith(home + os.sep)
+            row = to_row(utterance) | {"audio": os.path.relpath(audio, home) if inside else audio}
+            file.write(canonical_json(row) + b"\n")
+            count += 1
+    return count
+
+
+def to_row(utterance: Utterance) -> dict[str, Any]:
+    """The fields that differ from their defaults, as a JSON object."""
+    row = {name: getattr(utterance, name) for name in FIELDS} | {"meta": dict(utterance.meta)}
+    return {name: value for name, value in row.items() if name not in DEFAULTS or value != DEFAULTS[name]}
+
+
+def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
+    """The local path that a manifest in folder `home` means. UserError for commands, URLs and escapes."""
+    if not isinstance(audio, str) or not audio or "\0" in audio:
+        raise UserError(f"audio is {_short(audio)}, it must be the path of a file")
+    if "://" in audio or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
+        raise UserError(f"audio {_short(audio)} is a command or an address; only local paths are read")
+    joined = os.path.normpath(home / audio)
+    outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
+    if outside and not allow_outside:
+        raise UserError(f"audio {_short(audio)} leaves the manifest's folder; allow it with --allow-outside")
+    return joined
+
+
+def _row(line: bytes, place: str) -> dict[str, Any]:
+    if len(line) > MAX_LINE_BYTES:
+        raise UserError(f"{place}: the line is longer than {MAX_LINE_BYTES:,} bytes; a manifest has one object a line")
+    try:
+        row = strict_json(line)
+        canonical_json(row)  # a lone surrogate could be read, but never be written
+    except (ValueError, RecursionError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
+        raise UserError(f"{place}: {reason}; a manifest has one JSON object a line") from None
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: {_short(row)} is no object; a manifest has one JSON object a line")
+    return row
+
+
+def _is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

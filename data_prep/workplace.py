@@ -1,0 +1,118 @@
+"""The directory a dataset is made in: one writer at a time, resumed or refused, nothing of others overwritten."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_prep.durable import canonical_json, sync_folder, write_durably
+from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document, read_index
+from model.errors import UserError
+
+UNFINISHED_NAME = ".unfinished.json"  # what is being built here; gone when index.json is there
+
+
+@contextmanager
+def claim(
+    out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool = False
+) -> Iterator[dict[str, Any] | None]:
+    """Holds `out` (made if need be) for this process; gives index.json's content if just this was finished before.
+
+    UserError if another process holds it, or if it holds something made from other input or with other options.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give another directory") from None
+    try:
+        _lock(descriptor, out)
+        wanted = {"fingerprint": fingerprint, "options": options}
+        finished = _look_around(out, wanted, overwrite)
+        if finished is None:
+            _start(out, wanted)
+        yield finished
+        (out / UNFINISHED_NAME).unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_full_explained(out: Path) -> Iterator[None]:
+    """Turns "no space left" into a line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"no space left for {out}; what is finished stays valid: make room and run it again") from None
+
+
+def remove_stale(out: Path, keep: set[str]) -> None:
+    """Removes tars of ours that the coming index does not list, with their columns."""
+    for path in sorted(out.glob("shard-*.tar")):
+        if SHARD_NAME.fullmatch(path.name) and path.name not in keep:
+            path.unlink()
+            columns_path(path).unlink(missing_ok=True)
+    sync_folder(out)
+
+
+def _lock(descriptor: int, out: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another process is building {out}; wait for it, or give another directory") from None
+    except OSError:
+        pass  # a file system without locks
+
+
+def _look_around(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+    """What is there already: this (its index), part of this or nothing (None), something else (UserError)."""
+    for name in (INDEX_NAME, UNFINISHED_NAME):
+        if (out / name).exists():
+            found = {} if overwrite and name == UNFINISHED_NAME else read_document(out / name)
+            same = {field: found.get(field) for field in wanted} == wanted
+            if same or overwrite:
+                return found if same and name == INDEX_NAME and _is_whole(out) else None
+            raise UserError(f"{out} holds {_difference(found, wanted)}; give another directory, or --overwrite")
+    if any(SHARD_NAME.fullmatch(path.name) for path in out.iterdir()) and not overwrite:
+        raise UserError(f"{out} holds shards without an index, not made here; give another directory, or --overwrite")
+    return None
+
+
+def _is_whole(out: Path) -> bool:
+    """Whether nothing of a finished directory was lost or cut since; what was, is built again."""
+    try:
+        read_index(out)
+    except UserError:
+        return False
+    return True
+
+
+def _start(out: Path, wanted: dict[str, Any]) -> None:
+    """From here on the directory is unfinished; remains of killed writers go."""
+    write_durably(out / UNFINISHED_NAME, canonical_json(wanted))
+    (out / INDEX_NAME).unlink(missing_ok=True)
+    sync_folder(out)
+    for leftover in (*out.glob(".shard-*.tmp"), *out.glob(".*.jsonl.*.tmp"), *out.glob(".*.json.*.tmp")):
+        leftover.unlink(missing_ok=True)
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The first option, or else the first part of the fingerprint, that is not the same."""
+    for part in ("options", "fingerprint"):
+        before, now = found.get(part) or {}, wanted[part]
+        for name in sorted({*before, *now}):
+            if before.get(name) != now.get(name):
+                return f"what was made with another {name} ({_short(before.get(name))}, now {_short(now.get(name))})"
+    return "something else"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:12]}..."

@@ -1,0 +1,173 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.audio import encode_flac, write_flac
+from data_prep.build import BuildOptions, build
+from data_prep.check import check
+from data_prep.index import read_index
+from data_prep.prepare import Limits
+from data_prep.reader import read_utterance, read_wave
+from data_prep.shards import read_sample
+from data_prep.stats import table
+from data_prep.utterance import write_jsonl
+from model.errors import UserError
+from tests.data_prep.conftest import tone
+
+OPTIONS = BuildOptions(shard_size=5)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_the_bytes_do_not_depend_on_workers_or_order(tmp_path, corpus):
+    resampled = tmp_path / "phone.wav"
+    import soundfile
+
+    soundfile.write(resampled, tone(0.6)[::2], 8000)
+    corpus = [*corpus, replace(corpus[0], key="phone", audio=str(resampled))]
+    build(corpus, tmp_path / "one", OPTIONS)
+    build(reversed(corpus), tmp_path / "three", replace(OPTIONS, workers=3))
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+    assert sorted(contents(tmp_path / "one"))[0] == "index.json"
+    assert not list((tmp_path / "one").glob(".*"))
+    assert check(tmp_path / "one") == []
+
+
+def test_what_was_said_comes_back_and_flac_is_copied_as_it_is(tmp_path, corpus):
+    totals = build(corpus, tmp_path / "out", OPTIONS)
+    index = read_index(tmp_path / "out")
+    assert len(index) == totals.utterances == 12 and len(index.shards) == 3
+    by_key = {utterance.key: utterance for utterance in corpus}
+    for i, key in enumerate(index.key):
+        sample, given = read_sample(index, i), by_key[key]
+        assert sample.media == Path(given.audio).read_bytes()
+        assert (sample.meta["text"], sample.meta["speaker"]) == (given.text, given.speaker)
+        assert len(read_wave(index, i)) == index.samples[i]
+        assert index.characters[i] == len(given.text) and index.text_bytes[i] == len(given.text.encode())
+        assert read_utterance(index, i).text == given.text
+    assert f"{index.seconds / 3600:.2f}" in table(index)
+
+
+def test_a_cut_is_cut_and_text_is_tidied(tmp_path, corpus):
+    write_flac(tmp_path / "long.flac", tone(3.0))
+    cut = replace(corpus[0], audio=str(tmp_path / "long.flac"), start=1.0, duration=0.5, text=" \ufeff Two  WORDS\n")
+    build([cut], tmp_path / "out", replace(OPTIONS, limits=Limits(lowercase=True)))
+    sample = read_sample(read_index(tmp_path / "out"), 0)
+    assert sample.media == encode_flac(tone(3.0)[16000:24000])
+    assert sample.meta["text"] == "two words" and sample.meta["seconds"] == 0.5
+
+
+def test_building_again_does_nothing_and_other_options_are_refused(tmp_path, corpus):
+    build(corpus, tmp_path / "out", OPTIONS)
+    before = contents(tmp_path / "out")
+    assert build(corpus, tmp_path / "out", OPTIONS).already_built
+    with pytest.raises(UserError, match=r"another seed \(0, now 1\)"):
+        build(corpus, tmp_path / "out", replace(OPTIONS, seed=1))
+    with pytest.raises(UserError, match="another input"):
+        build(corpus[1:], tmp_path / "out", OPTIONS)
+    assert contents(tmp_path / "out") == before
+    build(corpus[:4], tmp_path / "out", replace(OPTIONS, overwrite=True))
+    assert len(read_index(tmp_path / "out")) == 4 and len(contents(tmp_path / "out")) == 3
+
+
+def test_shards_of_others_are_not_overwritten(tmp_path, corpus):
+    (tmp_path / "shard-000000.tar").write_bytes(b"precious")
+    with pytest.raises(UserError, match="not made here"):
+        build(corpus, tmp_path, OPTIONS)
+    assert (tmp_path / "shard-000000.tar").read_bytes() == b"precious"
+
+
+def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, corpus):
+    many = [replace(corpus[i % 12], key=f"copy-{i}") for i in range(400)]
+    write_jsonl(tmp_path / "many.jsonl", many)
+    build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
+    program = (
+        "from pathlib import Path; from data_prep.build import *; from data_prep.utterance import read_jsonl\n"
+        f"if __name__ == '__main__': build(read_jsonl({str(tmp_path / 'many.jsonl')!r}), "
+        f"Path({str(tmp_path / 'out')!r}), BuildOptions(shard_size=10, workers=2))"
+    )
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(tmp_path / "program.py")]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("out/shard-*.idx.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while _alive(process.pid) and time.monotonic() < deadline:  # its workers end by themselves
+        time.sleep(0.02)
+    assert not _alive(process.pid)
+    with pytest.raises(UserError, match="not finished"):
+        read_index(tmp_path / "out")
+    totals = build(many, tmp_path / "out", replace(OPTIONS, shard_size=10))
+    assert 2 <= totals.kept_shards < 40
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def _alive(session: int) -> bool:
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_bad_utterances_are_named_counted_and_bounded(tmp_path, corpus):
+    folder = Path(corpus[0].audio).parent
+    (folder / "zero.wav").write_bytes(b"")
+    (folder / "late.flac").write_bytes(encode_flac(tone(2.0))[:-500])
+    write_flac(folder / "silent.flac", np.full(8000, 0.25))
+    os.mkfifo(folder / "pipe.wav")
+    bad = {
+        "missing-audio": replace(corpus[0], audio=str(folder / "nowhere.wav")),
+        "empty": replace(corpus[0], audio=str(folder / "zero.wav")),
+        "damaged": replace(corpus[0], audio=str(folder / "late.flac")),
+        "silent": replace(corpus[0], audio=str(folder / "silent.flac")),
+        "no-text": replace(corpus[0], text=" "),
+        "no-words": replace(corpus[0], text="?!..."),
+        "bad-text": replace(corpus[0], text="nul \0 inside"),
+        "text-too-long": replace(corpus[0], text="word " * 10_000),
+        "bad-cut": replace(corpus[0], start=9.0),
+    }
+    utterances = [*corpus, *(replace(utterance, key=f"bad-{reason}") for reason, utterance in bad.items())]
+    utterances.append(replace(corpus[0], key="bad-pipe", audio=str(folder / "pipe.wav")))
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"--max-bad 0.2 allows 4.*bad\.jsonl"):
+        build(utterances, out, replace(OPTIONS, max_bad=0.2))
+    assert not (out / "index.json").exists()
+    totals = build(utterances, out, replace(OPTIONS, max_bad=0.5))
+    assert totals.utterances == 12 and totals.bad == dict.fromkeys(bad, 1) | {"missing-audio": 2}
+    notes = [json.loads(line) for line in (out / "bad.jsonl").read_text().splitlines()]
+    assert len(notes) == 10 and all(set(note) == {"key", "audio", "reason", "message"} for note in notes)
+    assert check(out) == []
+
+
+def test_lengths_asked_for_are_dropped_with_a_count(tmp_path, corpus):
+    totals = build(corpus, tmp_path / "out", replace(OPTIONS, limits=Limits(min_seconds=0.3, max_seconds=0.6)))
+    assert totals.dropped == {"below-min-seconds": 2, "above-max-seconds": 3} and totals.utterances == 7
+    assert len((tmp_path / "out/dropped.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_key_twice_and_no_utterances_are_refused(tmp_path, corpus):
+    with pytest.raises(UserError, match="key utt-00 is there twice"):
+        build([*corpus, corpus[0]], tmp_path / "out", OPTIONS)
+    with pytest.raises(UserError, match="no utterances"):
+        build([], tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_capitals_are_warned_about(tmp_path, corpus, capsys):
+    build([replace(utterance, text="ALL CAPITALS") for utterance in corpus], tmp_path / "out", OPTIONS)
+    assert "12 of 12 transcripts are in CAPITALS" in capsys.readouterr().err

@@ -1,0 +1,182 @@
+import io
+import json
+import pickle
+import tarfile
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from data_prep import shards
+from data_prep.build import BuildOptions, build
+from data_prep.check import check
+from data_prep.index import read_index
+from data_prep.shards import ShardError, read_sample, stream, walk
+from model.errors import UserError
+
+
+@pytest.fixture
+def out(tmp_path, corpus):
+    build(corpus, tmp_path / "out", BuildOptions(shard_size=5))
+    return tmp_path / "out"
+
+
+UNCLOSED = pytest.mark.filterwarnings(  # webdataset leaves its files to the garbage collector
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@UNCLOSED
+def test_tar_and_webdataset_read_the_same(out):
+    index = read_index(out)
+    with tarfile.open(out / "shard-000000.tar", "r:") as tar:
+        members = tar.getmembers()
+        assert all(m.isreg() and m.mtime == m.uid == m.gid == 0 and not m.pax_headers for m in members)
+        assert [m.name for m in members[:2]] == [f"{index.key[0]}.flac", f"{index.key[0]}.json"]
+    samples = list(stream(sorted(out.glob("*.tar"))))
+    assert [sample["__key__"] for sample in samples] == index.key
+    for i, sample in enumerate(samples):
+        assert sample["flac"] == read_sample(index, i).media
+        assert json.loads(sample["json"]) == read_sample(index, i).meta
+
+
+@UNCLOSED
+def test_stream_runs_no_command_and_unpickles_nothing(tmp_path):
+    with pytest.raises(UserError, match="only local tar files"):
+        stream([f"pipe:touch {tmp_path}/owned"])
+
+    class Evil:
+        def __reduce__(self):
+            return open, (f"{tmp_path}/owned", "w")
+
+    data = pickle.dumps(Evil())
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        for name in ("a.pyd", "a.pickle", "a.pth"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    assert [sample["pickle"] for sample in stream([tmp_path / "evil.tar"])] == [data]
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_truncated_tar_is_refused_and_mended_by_building_again(out, corpus):
+    path = out / "shard-000001.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1024])
+    with pytest.raises(UserError, match=r'has 1,024 bytes, its index says [0-9,]+; run "slam-asr prep check'):
+        read_index(out)
+    assert [problem.split(":")[0] for problem in check(out)] == ["shard-000001.tar"]
+    path.unlink()
+    assert "missing" in check(out)[0]
+    assert build(corpus, out, BuildOptions(shard_size=5)).kept_shards == 2
+    assert path.read_bytes() == whole
+
+
+def test_a_flipped_byte_is_found_wherever_it_is(out):
+    index = read_index(out)
+    path = index.path(0)
+    whole = path.read_bytes()
+    offset, meta_offset = int(index.offset[1]), int(index.meta_offset[1])
+    for position in (offset - 512, offset - 400, offset, offset + 700, meta_offset - 500, meta_offset, meta_offset + 9):
+        changed = bytearray(whole)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        problems = check(out)
+        assert any("sha256" in problem for problem in problems), position
+        if position not in (offset - 400,):  # the header's mode: no one's data
+            with pytest.raises(ShardError, match=f"utterance {index.key[1]}.*prep check"):
+                read_sample(index, 1)
+        assert read_sample(index, 2).key == index.key[2]
+
+
+def test_an_index_that_disagrees_is_refused_with_the_place(out):
+    columns = out / "shard-000000.idx.json"
+    document = out / "index.json"
+    right, right_document = columns.read_bytes(), document.read_bytes()
+
+    def refused(match, columns_text=None, **changes):
+        columns.write_bytes(right if columns_text is None else columns_text)
+        document.write_text(json.dumps(json.loads(right_document) | changes))
+        with pytest.raises(UserError, match=match) as error:
+            read_index(out)
+        assert "\n" not in str(error.value)
+
+    refused("not the file that index.json describes", right.replace(b'"crc32":[', b'"crc32":[1,', 1))
+    refused("version 2", version=2)
+    refused("kind", kind="video")
+    refused("names a shard '../x", shards=[json.loads(right_document)["shards"][0] | {"name": "../x.tar"}])
+    refused("not described", shards=[{"name": "shard-000000.tar"}])
+    refused("missing", shards=[json.loads(right_document)["shards"][0] | {"name": "shard-000099.tar"}])
+    document.write_text("{")
+    with pytest.raises(UserError, match="cannot read"):
+        read_index(out)
+    document.unlink()
+    with pytest.raises(UserError, match="not finished"):
+        read_index(out)
+
+
+def test_columns_out_of_bounds_are_refused_even_with_the_right_hash(out):
+    import hashlib
+
+    columns, document = out / "shard-000000.idx.json", out / "index.json"
+    right = json.loads(columns.read_bytes())
+    for change in (
+        {"offset": [10**9] * 5},
+        {"length": [2**62] * 5},
+        {"length": [-1] * 5},
+        {"samples": ["1"] * 5},
+        {"frames": [2**40] * 5},
+        {"crc32": [1]},
+        {"key": ["../x"] * 5},
+        {"key": ["a/b", *right["columns"]["key"][1:]]},
+    ):
+        data = json.dumps(right | {"columns": right["columns"] | change}).encode()
+        columns.write_bytes(data)
+        text = json.loads(document.read_bytes())
+        text["shards"][0]["columns_sha256"] = hashlib.sha256(data).hexdigest()
+        document.write_text(json.dumps(text))
+        with pytest.raises(UserError, match="does not describe a tar"):
+            read_index(out)
+
+
+def test_foreign_tars_are_refused_by_the_walk(tmp_path):
+    for number, (name, kind) in enumerate([("../../x", b"0"), ("a", b"2"), ("a", b"S"), ("/etc/x", b"0")]):
+        info = tarfile.TarInfo(name)
+        info.type, info.size, info.linkname = kind, 0, "b" if kind == b"2" else ""
+        info.mtime = 1 if kind == b"0" else 0
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
+        with pytest.raises(ValueError, match="no header of a plain file"):
+            list(walk(path))
+    (tmp_path / "big.tar").write_bytes(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT)[:124] + b"7" * 11 + bytes(377))
+    with pytest.raises(ValueError):
+        list(walk(tmp_path / "big.tar"))
+    (tmp_path / "random.tar").write_bytes(np.random.default_rng(0).bytes(4096))
+    with pytest.raises(ValueError):
+        list(walk(tmp_path / "random.tar"))
+
+
+def test_many_threads_share_few_open_files(out, monkeypatch):
+    index = read_index(out)
+    monkeypatch.setattr(shards, "_OPEN", shards._OpenShards(1))
+    expected = [read_sample(index, i).media for i in range(len(index))]
+    failures = []
+
+    def read(seed):
+        for i in np.random.default_rng(seed).integers(0, len(index), 300):
+            if read_sample(index, int(i)).media != expected[i]:
+                failures.append(i)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not failures and len(shards._OPEN._files) <= 1
+
+
+def test_the_digest_is_of_the_data_not_of_its_place(tmp_path, corpus, out):
+    build(corpus, tmp_path / "elsewhere", BuildOptions(shard_size=5))
+    assert read_index(out).digest() == read_index(tmp_path / "elsewhere").digest()
+    changed = [replace(corpus[0], text="other"), *corpus[1:]]
+    build(changed, tmp_path / "other", BuildOptions(shard_size=5))
+    assert read_index(tmp_path / "other").digest() != read_index(out).digest()
