@@ -29,7 +29,10 @@ class AdapterSpec:
 
 
 class ConcatAdapter(nn.Module):
-    """Stack k frames, then Linear - ReLU - Linear. A rest of fewer than k frames (under k x 20 ms) is left out, as in the paper."""
+    """Stack k frames, then Linear - ReLU - Linear.
+
+    A rest of fewer than k frames (under k x 20 ms) is left out, as in the paper.
+    """
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__()
@@ -44,7 +47,8 @@ class ConcatAdapter(nn.Module):
         return frames // self.spec.stack
 
     def forward(self, frames: Tensor, frame_cu: Tensor) -> tuple[Tensor, Tensor]:
-        """frames [sum T, D] with frame_cu [B + 1] -> embeddings [sum S, H] (float32), with their cumulative lengths [B + 1]."""
+        """frames [sum T, D] with frame_cu [B + 1] -> embeddings [sum S, H] (float32), with their cumulative lengths [B
+        + 1]."""
         lengths = frame_cu.diff()
         whole = [part[: len(part) - len(part) % self.spec.stack] for part in frames.split(lengths.tolist())]
         stacked = torch.cat(whole).reshape(-1, self.spec.stack * self.spec.encoder_dim)  # [sum S, k D]

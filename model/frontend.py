@@ -5,6 +5,9 @@ from torch import Tensor
 
 
 def normalise(wave: Tensor) -> Tensor:
-    """Zero mean and unit variance over one utterance, as Wav2Vec2FeatureExtractor(do_normalize=True) does; [N] -> [N]."""
+    """Zero mean and unit variance over one utterance, as Wav2Vec2FeatureExtractor(do_normalize=True) does.
+
+    [N] -> [N].
+    """
     wave = wave.to(torch.float32)
     return (wave - wave.mean()) / torch.sqrt(wave.var(unbiased=False) + 1e-7)

@@ -29,7 +29,12 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
     weights = fingerprint(model)
     model = model.to(device=device, dtype=choose_dtype(dtype, device))
     _check_head(model, source)
-    identity = {"family": model.config.model_type, "weights": weights, "dim": embedding_dim(model), "vocabulary": len(tokenizer)}
+    identity = {
+        "family": model.config.model_type,
+        "weights": weights,
+        "dim": embedding_dim(model),
+        "vocabulary": len(tokenizer),
+    }
     return Llm(model, tokenizer, identity)
 
 
@@ -45,17 +50,25 @@ def logits_at(model: nn.Module, embeds: Tensor, mask: Tensor, positions: Tensor,
     """
     place = (mask.cumsum(-1) - 1).clamp(min=0)
     llm: Any = model
-    hidden = llm.base_model(inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False).last_hidden_state
+    hidden = llm.base_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False
+    ).last_hidden_state
     return llm.get_output_embeddings()(hidden[rows, positions])
 
 
 @torch.no_grad()
 def _check_head(model: Any, source: str) -> None:
-    """Some LLMs scale or cap their logits after the head; `logits_at` would then be wrong, so such a model is refused."""
+    """Some LLMs scale or cap their logits after the head.
+
+    `logits_at` would then be wrong, so such a model is refused.
+    """
     ids = torch.arange(1, 5, device=model.device)[None]
     embeds = model.get_input_embeddings()(ids)
     mask = torch.ones_like(ids)
     whole = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
     ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
     if not torch.allclose(whole.float(), ours.float(), rtol=1e-2, atol=1e-2):
-        raise UserError(f"LLM {source!r} changes its logits after the output layer (soft-capping or scaling), which is not supported")
+        raise UserError(
+            f"LLM {source!r} changes its logits after the output layer (soft-capping or scaling), which is not "
+            "supported; use another LLM"
+        )

@@ -28,8 +28,11 @@ def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
     return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def open_pretrained(auto_class: Any, what: str, source: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()) -> Any:
-    """`auto_class.from_pretrained(source)` in the stored dtype; a weight the checkpoint lacks is an error, never random.
+def open_pretrained(
+    auto_class: Any, what: str, source: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()
+) -> Any:
+    """`auto_class.from_pretrained(source)` in the stored dtype; a weight the checkpoint lacks is an error, never
+    random.
 
     `may_miss` names weights (by suffix) that inference never reads.
     """
@@ -38,10 +41,13 @@ def open_pretrained(auto_class: Any, what: str, source: str, trust_remote_code: 
         model, info = auto_class.from_pretrained(
             source, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
         )
-    missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)] if may_miss else info["missing_keys"]
+    missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)]
     if missing or info["mismatched_keys"]:
         wrong = sorted(missing)[:3] or [str(key) for key in info["mismatched_keys"]][:3]
-        raise UserError(f"{what} {source!r} lacks weights of its own architecture: {', '.join(map(str, wrong))} ...; use a whole checkpoint")
+        raise UserError(
+            f"{what} {source!r} lacks weights of its own architecture: {', '.join(map(str, wrong))} ...; "
+            "use a whole checkpoint"
+        )
     return freeze(model)
 
 
@@ -86,7 +92,7 @@ def fingerprint(module: nn.Module) -> str:
         name, tensor = item
         header = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
         data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
-        return hashlib.sha256(header + hashlib.sha256(memoryview(data)).digest()).digest()
+        return hashlib.sha256(header + hashlib.sha256(data.data).digest()).digest()
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         digests = list(pool.map(digest, sorted(module.named_parameters())))

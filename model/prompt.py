@@ -1,4 +1,5 @@
-"""The words around the speech. The template lives in the adapter's own file; training and decoding read the same string."""
+"""The words around the speech. The template lives in the adapter's own file; training and decoding read the same
+string."""
 
 from typing import Any
 
@@ -9,7 +10,10 @@ DEFAULT_TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
 
 
 class Prompt:
-    """Token ids before the speech, after it, and of the answer: `prefix_ids + [speech] + suffix_ids + target_ids(text)`."""
+    """Token ids before the speech, after it, and of the answer.
+
+    `prefix_ids + [speech] + suffix_ids + target_ids(text)`.
+    """
 
     def __init__(self, tokenizer: Any, template: str = DEFAULT_TEMPLATE) -> None:
         if template.count(SPEECH) != 1:
@@ -43,8 +47,8 @@ class Prompt:
 
     def _first_ids(self, text: str) -> list[int]:
         """The start of the sequence, with BOS if this tokenizer uses one."""
-        begin = [] if self._bos_id() is None else [self._bos_id()]
-        return [*begin, *self._ids(text)]
+        bos = self._bos_id()
+        return self._ids(text) if bos is None else [bos, *self._ids(text)]
 
     def _bos_id(self) -> int | None:
         bos = self.tokenizer.bos_token_id

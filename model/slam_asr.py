@@ -22,7 +22,10 @@ from model.prompt import Prompt
 
 
 class Output(NamedTuple):
-    """What one micro-batch says: sums over its `batch.num_targets` answer tokens. A tuple, as ZeRO-3 looks for tensors in one."""
+    """What one micro-batch says: sums over its `batch.num_targets` answer tokens.
+
+    A tuple, as ZeRO-3 looks for tensors in one.
+    """
 
     loss: Tensor
     """float32 scalar: the answer tokens' negative log likelihoods, summed."""
@@ -31,13 +34,16 @@ class Output(NamedTuple):
 
 
 class SlamAsr(nn.Module):
-    """The whole recogniser. Only the adapter asks for gradients; the frozen parts stay in eval mode whatever `train()` says."""
+    """The whole recogniser. Only the adapter asks for gradients.
+
+    The frozen parts stay in eval mode whatever `train()` says.
+    """
 
     def __init__(self, encoder: Encoder | None, adapter: ConcatAdapter, llm: Llm, prompt: Prompt) -> None:
         """`encoder` is None when features are cached. It stays on the device it was loaded to.
 
-        It is kept out of the module tree: it runs once per utterance, so ranks call it unequally often, and ZeRO-3, which shards
-        whatever is in the tree, would wait for ever.
+        It is kept out of the module tree: it runs once per utterance, so ranks call it unequally often, and ZeRO-3,
+        which shards whatever is in the tree, would wait for ever.
         """
         super().__init__()
         self._encoder = (encoder,)
@@ -81,7 +87,8 @@ class SlamAsr(nn.Module):
         return self._compose(layout, speech, batch.targets[:0]), layout.mask.to(speech.device)
 
     def speech_embeds(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The adapter's output for the batch, [sum of speech lengths, H] float32, and its cumulative lengths [B + 1]."""
+        """The adapter's output for the batch, [sum of speech lengths, H] float32, and its cumulative lengths [B +
+        1]."""
         if batch.audio is None:
             assert batch.features is not None
             return self.adapter(batch.features, batch.feature_cu)
@@ -92,12 +99,16 @@ class SlamAsr(nn.Module):
         speech = speech_cu.diff()
         if int(speech.min()) == 0:
             key = batch.keys[int(speech.argmin())]
-            raise UserError(f"utterance {key!r} is too short for one speech embedding; drop what is under data.min_seconds: 0.2")
+            raise UserError(
+                f"utterance {key!r} is too short for one speech embedding; drop what is under data.min_seconds: 0.2"
+            )
         layout = lay_out(len(self.prompt.prefix_ids), speech, len(self.prompt.suffix_ids), answer)
         longest = getattr(self.llm.config, "max_position_embeddings", None) or layout.width
         if layout.width > longest:
             key = batch.keys[int((speech + answer).argmax())]
-            raise UserError(f"utterance {key!r} needs {layout.width} LLM positions, this LLM has {longest}; lower data.max_seconds")
+            raise UserError(
+                f"utterance {key!r} needs {layout.width} LLM positions, this LLM has {longest}; lower data.max_seconds"
+            )
         return layout
 
     def _compose(self, layout: Layout, speech: Tensor, answer_ids: Tensor) -> Tensor:  # -> [B, S, H] in the LLM's dtype

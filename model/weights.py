@@ -1,6 +1,7 @@
 """The adapter's own file: `adapter.safetensors` (float32 weights) and `adapter.json` (all that decoding must know).
 
-An export and a training checkpoint both hold the two files, so whatever reads one reads the other. Nothing is unpickled.
+An export and a training checkpoint both hold the two files, so whatever reads one reads the other. Nothing is
+unpickled.
 """
 
 import hashlib
@@ -68,7 +69,9 @@ def read_card(folder: Path) -> AdapterCard:
     try:
         stated = json.loads(path.read_text("utf-8"))
         if (stated.pop("format"), stated.pop("version")) != (FORMAT, VERSION):
-            raise UserError(f"{path} is not a {FORMAT} file of version {VERSION}; export the adapter again with this version")
+            raise UserError(
+                f"{path} is not a {FORMAT} file of version {VERSION}; export the adapter again with this version"
+            )
         return AdapterCard(spec=AdapterSpec(**stated.pop("spec")), **stated)
     except FileNotFoundError:
         raise UserError(f"no {CARD} in {str(folder)!r}; give a run, checkpoint or export folder") from None
@@ -84,7 +87,9 @@ def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
     except FileNotFoundError:
         raise UserError(f"no {WEIGHTS} in {str(folder)!r}; the folder is incomplete") from None
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
-        raise UserError(f"{folder / WEIGHTS} does not match the sha256 in {CARD}; it is damaged, use another checkpoint")
+        raise UserError(
+            f"{folder / WEIGHTS} does not match the sha256 in {CARD}; it is damaged, use another checkpoint"
+        )
     try:
         return card, load(data)
     except SafetensorError as error:
@@ -92,7 +97,10 @@ def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The folder that holds the adapter: `path` is an export or a checkpoint, or a run (its best checkpoint, else its newest)."""
+    """The folder that holds the adapter.
+
+    `path` is an export or a checkpoint, or a run (its best checkpoint, else its newest).
+    """
     path = Path(path)
     if (path / CARD).is_file():
         return path
@@ -117,8 +125,8 @@ def load_for_decoding(
 ) -> SlamAsr:
     """The recogniser that an adapter belongs to, ready to decode.
 
-    `encoder` and `llm` say where the frozen parts lie on this machine, if not where they lay in training. UserError if they are
-    not the parts that the adapter was trained with.
+    `encoder` and `llm` say where the frozen parts lie on this machine, if not where they lay in training. UserError if
+    they are not the parts that the adapter was trained with.
     """
     card, weights = read_adapter(find_adapter(path))
     source = encoder or card.encoder_source
@@ -140,13 +148,18 @@ def load_weights(adapter: ConcatAdapter, weights: dict[str, Tensor]) -> ConcatAd
     own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if own != given:
-        raise UserError(f"these adapter weights are of another shape: the recipe's adapter has {own}, the file has {given}")
+        raise UserError(
+            f"these adapter weights are of another shape: the recipe's adapter has {own}, the file has {given}"
+        )
     adapter.load_state_dict(weights)
     return adapter
 
 
 def require_encoder(card: AdapterCard, found: dict[str, Any], source: str) -> None:
-    """UserError unless `found` is the encoder that the adapter was trained with; another precision of it is accepted."""
+    """UserError unless `found` is the encoder that the adapter was trained with.
+
+    Another precision of it is accepted.
+    """
     _require("encoder", {**card.encoder, "dtype": None}, {**found, "dtype": None}, source)
 
 
@@ -159,6 +172,6 @@ def _require(what: str, trained: dict[str, Any], found: dict[str, Any], source: 
     for name in sorted(trained.keys() | found.keys()):
         if trained.get(name) != found.get(name):
             raise UserError(
-                f"the adapter was trained with another {what}: its {name} is {trained.get(name)}, that of {source!r} is "
-                f"{found.get(name)}; give the {what} it was trained with"
+                f"the adapter was trained with another {what}: its {name} is {trained.get(name)}, "
+                f"that of {source!r} is {found.get(name)}; give the {what} it was trained with"
             )

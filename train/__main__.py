@@ -24,12 +24,19 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m train", description="Train the adapter of a recipe; the same command resumes.")
+    parser = argparse.ArgumentParser(
+        prog="python -m train", description="Train the adapter of a recipe; the same command resumes."
+    )
     parser.add_argument("recipe", type=Path, help="YAML file, such as recipes/librispeech_tinyllama.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
-    parser.add_argument("--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (default: zero0)")
-    parser.add_argument("--allow-changes", action="store_true", help="go on with a run although its recipe or data have changed")
-    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)  # the deepspeed launcher gives it; the environment says it
+    parser.add_argument(
+        "--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (default: zero0)"
+    )
+    parser.add_argument(
+        "--allow-changes", action="store_true", help="go on with a run although its recipe or data have changed"
+    )
+    # The deepspeed launcher gives this one; the environment says it too.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     return parser
 
 

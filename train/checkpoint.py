@@ -6,8 +6,9 @@
                                  MANIFEST.json                       length and sha256 of each
     checkpoints/best             link to the step with the best validation score
 
-A checkpoint is written under a temporary name, fsynced and renamed; one that does not verify is named and passed over. The frozen
-parts are not in it, nor is any random state: randomness is reseeded from (seed, step, micro-batch). Nothing is ever unpickled.
+A checkpoint is written under a temporary name, fsynced and renamed; one that does not verify is named and passed over.
+The frozen parts are not in it, nor is any random state: randomness is reseeded from (seed, step, micro-batch). Nothing
+is ever unpickled.
 """
 
 import hashlib
@@ -146,5 +147,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     card, weights = read_adapter(path)
     stated = json.loads((path / STATE).read_text())
     if stated["version"] != VERSION:
-        raise UserError(f"{path} is of checkpoint version {stated['version']}, this code writes {VERSION}; use the code that wrote it")
+        raise UserError(
+            f"{path} is of checkpoint version {stated['version']}, this code writes {VERSION}; "
+            "use the code that wrote it"
+        )
     return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), State(**stated))

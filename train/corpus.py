@@ -50,7 +50,9 @@ def open_indexes(paths: Sequence[str]) -> ShardIndex:
     """All directories as one index; UserError if there is nothing in them or they do not fit together."""
     for path in paths:
         if not Path(path).is_dir():
-            raise UserError(f"no shard directory {path!r}; build it with `slam-asr prep build`, or correct data.train / data.dev")
+            raise UserError(
+                f"no shard directory {path!r}; build it with `slam-asr prep build`, or correct data.train / data.dev"
+            )
     index = join([read_index(Path(path)) for path in paths])
     if len(index) == 0:
         raise UserError(f"no utterances in {', '.join(paths)}; an empty split cannot be used")
@@ -61,8 +63,10 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
     """Directories of one kind as one index, in the order given; its shards are named by their whole path."""
     first = indexes[0]
     for other in indexes[1:]:
-        if (other.kind, other.kind == "features" and other.fingerprint) != (first.kind, first.kind == "features" and first.fingerprint):
-            raise UserError(f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them")
+        if other.kind != first.kind or (first.kind == "features" and other.fingerprint != first.fingerprint):
+            raise UserError(
+                f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them"
+            )
     offsets = np.cumsum([0, *(len(index.shards) for index in indexes[:-1])])
     shards = [replace(s, name=str(index.path(i).resolve())) for index in indexes for i, s in enumerate(index.shards)]
     columns = {name: np.concatenate([getattr(index, name) for index in indexes]) for name in COLUMNS}
@@ -76,9 +80,18 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
 
 
 def make_corpus(
-    index: ShardIndex, data: DataConfig, limit: int | None, budget: int, encoder: Encoder | None, adapter: ConcatAdapter, prompt: Prompt
+    index: ShardIndex,
+    data: DataConfig,
+    limit: int | None,
+    budget: int,
+    encoder: Encoder | None,
+    adapter: ConcatAdapter,
+    prompt: Prompt,
 ) -> Corpus:
-    """The corpus that a recipe describes. What is too long or too short is refused or dropped with a count, never cut."""
+    """The corpus that a recipe describes.
+
+    What is too long or too short is refused or dropped with a count, never cut.
+    """
     seconds = index.samples / SAMPLE_RATE
     frames = index.frames if encoder is None else encoder.out_len(index.samples)
     speech = adapter.out_len(np.asarray(frames, np.int64))
@@ -107,16 +120,21 @@ def make_corpus(
 
 def _refusal(index: ShardIndex, bad: np.ndarray, reason: str) -> str:
     names = ", ".join(index.key[i] for i in bad[:3]) + (" ..." if len(bad) > 3 else "")
-    return f"{len(bad)} utterances are {reason}: {names}; raise the limit, or set data.over_length: drop to leave them out"
+    return (
+        f"{len(bad)} utterances are {reason}: {names}; raise the limit, or set data.over_length: drop to leave them out"
+    )
 
 
 def require_features(index: ShardIndex, encoder: dict[str, Any], dtype: str) -> None:
-    """UserError unless cached features came from this very encoder: weights, layer and preprocessing; and dtype if one is asked."""
+    """UserError unless cached features came from this very encoder: weights, layer, preprocessing.
+
+    Its precision too, if the recipe asks for one (`dtype` is not "auto").
+    """
     asked = {name: value for name, value in encoder.items() if name != "dtype" or dtype != "auto"}
-    made = {name: index.fingerprint.get(name) for name in asked}
-    for name in asked:
-        if asked[name] != made[name]:
+    for name, value in asked.items():
+        made = index.fingerprint.get(name)
+        if made != value:
             raise UserError(
-                f"cached features in {index.root} do not belong to this recipe's encoder: {name} is {made[name]} in the cache and "
-                f"{asked[name]} in the encoder; rebuild them with `slam-asr prep features`, or correct model.encoder"
+                f"the cached features in {index.root} are of another encoder: their {name} is {made}, that of this "
+                f"recipe's encoder is {value}; run `slam-asr prep features` again, or correct model.encoder"
             )

@@ -1,8 +1,8 @@
 """DeepSpeed behind four verbs: forward, backward, step, and the optimizer's moments out and in.
 
-The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter asks for gradients, so only it
-has optimizer state. The adapter is float32 and the frozen parts may be bfloat16, with DeepSpeed's own precision switched off:
-that way every ZeRO stage computes the same update.
+The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter asks for gradients,
+so only it has optimizer state. The adapter is float32 and the frozen parts may be bfloat16, with DeepSpeed's own
+precision switched off: that way every ZeRO stage computes the same update.
 """
 
 import logging
@@ -29,17 +29,22 @@ def start_deepspeed(world: World, timeout_seconds: float) -> Any:
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
-    # On a CPU DeepSpeed would compile this op here: 80 s, and a rank killed meanwhile leaves a lock that hangs every later run.
+    # On a CPU DeepSpeed would compile this op here: 80 s, and a rank killed meanwhile leaves a lock that hangs every
+    # later run.
     __compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if world.device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=collective_timeout(timeout_seconds), verbose=False)
+    deepspeed.init_distributed(
+        backend, auto_mpi_discovery=False, timeout=collective_timeout(timeout_seconds), verbose=False
+    )
     return deepspeed
 
 
 class Engine:
     """One optimizer update from `slots` micro-batches on each rank."""
 
-    def __init__(self, model: SlamAsr, optim: OptimConfig, deepspeed_json: dict[str, Any], slots: int, world: World) -> None:
+    def __init__(
+        self, model: SlamAsr, optim: OptimConfig, deepspeed_json: dict[str, Any], slots: int, world: World
+    ) -> None:
         """A collective, after start_deepspeed. `deepspeed_json` is a checked file of ds_configs/."""
         import deepspeed
 
@@ -57,6 +62,7 @@ class Engine:
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
+        self._deepspeed: Any
         self._deepspeed, *_ = deepspeed.initialize(model=model, optimizer=adam, config=config, dist_init_required=False)
 
     def forward(self, batch: Batch) -> Output:
@@ -71,10 +77,11 @@ class Engine:
         return self._deepspeed(batch.to(self.world.device))
 
     def backward(self, loss: Tensor, num_targets: float) -> None:
-        """Adds the gradient of loss / num_targets, where num_targets counts the whole step's answer tokens on all ranks.
+        """Adds the gradient of loss / num_targets, where num_targets counts the whole step's answer tokens on all
+        ranks.
 
-        DeepSpeed divides by the slots and averages over the ranks; the factor undoes both, so that the step's gradient is that of
-        the mean token loss, however the micro-batches fell to ranks. A collective at the step's last slot.
+        DeepSpeed divides by the slots and averages over the ranks; the factor undoes both, so that the step's gradient
+        is that of the mean token loss, however the micro-batches fell to ranks. A collective at the step's last slot.
         """
         self._deepspeed.backward(loss * (self.slots * self.world.size / num_targets))
         if not self._deepspeed.is_gradient_accumulation_boundary():
@@ -83,7 +90,10 @@ class Engine:
             self._plain_norm = self._plain_grad_norm()
 
     def step(self, lr: float) -> float:
-        """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping. A collective."""
+        """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping.
+
+        A collective.
+        """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
         self._deepspeed.step()
@@ -125,6 +135,7 @@ class Engine:
                     value = self._deepspeed.basic_optimizer.state[parameter][moment]
                 else:
                     value = safe_get_full_optimizer_state(parameter, moment)
+                assert value is not None
                 found[f"{moment}.{name}"] = value.detach().float().cpu().reshape(self._shape(parameter)).clone()
         return found
 
@@ -133,7 +144,8 @@ class Engine:
         return getattr(parameter, "ds_shape", parameter.shape)
 
     def restore(self, moments: dict[str, Tensor], step: int) -> None:
-        """Puts unsharded moments back, into any ZeRO stage and any number of ranks, as they were after `step` updates."""
+        """Puts unsharded moments back, into any ZeRO stage and any number of ranks, as they were after `step`
+        updates."""
         self._has_state = True
         if self.stage == 0:
             for name, parameter in self.model.adapter.named_parameters():
@@ -150,7 +162,10 @@ class Engine:
         zero = self._deepspeed.optimizer
         flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for flat in flats:
-            zero.optimizer.state[flat] = {"step": torch.tensor(float(step)), **{m: torch.zeros_like(flat) for m in MOMENTS}}
+            zero.optimizer.state[flat] = {
+                "step": torch.tensor(float(step)),
+                **{m: torch.zeros_like(flat) for m in MOMENTS},
+            }
         if self.stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
@@ -160,7 +175,8 @@ class Engine:
         if self.stage < 3:
             safe_set_full_optimizer_state(parameter, value.to(self.world.device), moment)
             return
-        # The full setter of ZeRO-3 fails where the ranks do not divide the tensor; the local one takes this rank's padded part.
+        # The full setter of ZeRO-3 fails where the ranks do not divide the tensor; the local one takes this rank's
+        # padded part.
         part = parameter.ds_tensor.numel()
         padded = torch.zeros(part * self.world.size)
         padded[: value.numel()] = value.flatten()

@@ -28,7 +28,10 @@ class Evaluator:
     """Where the latest hypotheses are written, for people to read."""
 
     def __call__(self, engine: Engine, step: int) -> dict[str, float]:
-        """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank. A collective."""
+        """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank.
+
+        A collective.
+        """
         sums = np.zeros(3)
         pairs: list[tuple[str, str, str]] = []
         synced = engine.stage == 3 and self.world.size > 1

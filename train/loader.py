@@ -1,6 +1,7 @@
 """From the plan to batches in memory: threads read ahead, in plan order.
 
-No worker processes and no state: reading, FLAC decoding and hashing release the GIL, and where to go on is the step's number.
+No worker processes and no state: reading, FLAC decoding and hashing release the GIL, and where to go on is the step's
+number.
 """
 
 from collections import deque
@@ -27,7 +28,8 @@ class Slot:
     """Its place among the step's G micro-batches, the same whatever the number of ranks."""
     batch: Batch
     counts: bool
-    """False where the step has no micro-batch left for this rank: the batch keeps the ranks in step and weighs nothing."""
+    """False where the step has no micro-batch left for this rank: the batch keeps the ranks in step and weighs
+    nothing."""
     seconds: float
     """Audio in it."""
 

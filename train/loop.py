@@ -1,7 +1,7 @@
 """Training, all of it: what `fit` does is what happens, in this order.
 
-A step takes its micro-batches from the plan, adds up the gradient of the mean token loss over all of them on all ranks, and
-updates the adapter once. The number of ranks changes who computes a micro-batch, never what is computed.
+A step takes its micro-batches from the plan, adds up the gradient of the mean token loss over all of them on all ranks,
+and updates the adapter once. The number of ranks changes who computes a micro-batch, never what is computed.
 """
 
 import math
@@ -21,9 +21,14 @@ from train.world import World
 
 
 def fit(run: Run) -> bool:
-    """Trains to the last step, or until asked to stop; True if finished. The same command goes on from the last checkpoint."""
+    """Trains to the last step, or until asked to stop; True if finished.
+
+    The same command goes on from the last checkpoint.
+    """
     if run.step == 0:
-        run.save(is_best=run.config.eval.at_start and run.evaluate())  # a disk that is full is found now, not in an hour
+        run.save(
+            is_best=run.config.eval.at_start and run.evaluate()
+        )  # a disk that is full is found now, not in an hour
     for slots in run.loader.steps(run.step):
         if run.step >= run.total_steps:
             break
@@ -41,7 +46,9 @@ def fit(run: Run) -> bool:
     return True
 
 
-def train_step(engine: Engine, slots: Sequence[Slot], lr: float, seed: int, step: int, world: World) -> tuple[StepResult, bool]:
+def train_step(
+    engine: Engine, slots: Sequence[Slot], lr: float, seed: int, step: int, world: World
+) -> tuple[StepResult, bool]:
     """One update of the adapter; what came of it over all ranks, and whether a rank was asked to stop. A collective."""
     counted = [slot for slot in slots if slot.counts]
     (num_targets,) = world.sum(sum(slot.batch.num_targets for slot in counted))
@@ -61,10 +68,14 @@ def train_step(engine: Engine, slots: Sequence[Slot], lr: float, seed: int, step
 
 
 def reseed(seed: int, step: int, slot: int) -> None:
-    """The randomness of one micro-batch, the same on whatever rank it is computed: nothing to save, nothing to restore."""
+    """The randomness of one micro-batch, the same on whatever rank it is computed.
+
+    Nothing to save, nothing to restore.
+    """
     torch.manual_seed(int(np.random.SeedSequence([seed, step, slot]).generate_state(1, np.uint64)[0] >> 1))
 
 
 def _diverged(step: int, loss: float, counted: Sequence[Slot], world: World) -> str:
     keys = [key for part in world.gather([key for slot in counted for key in slot.batch.keys]) for key in part]
-    return f"the loss of step {step + 1} is {loss} (utterances {', '.join(keys[:8])} ...); lower optim.lr or look at these recordings"
+    named = ", ".join(keys[:8])
+    return f"the loss of step {step + 1} is {loss} (utterances {named} ...); lower optim.lr or look at these recordings"

@@ -167,13 +167,18 @@ class Report:
             sink.close()
 
 
-def open_report(folder: Path, every_steps: int, tensorboard: bool, total_steps: int, from_step: int, first: bool) -> Report:
+def open_report(
+    folder: Path, every_steps: int, tensorboard: bool, total_steps: int, from_step: int, first: bool
+) -> Report:
     """The run's report: with sinks on the first rank, silent on the others."""
     if not first:
         return Report([], None, every_steps, total_steps)
     console = Console(total_steps, from_step)
     sinks: list[Sink] = []
-    makers: list[tuple[Any, str]] = [(JsonLines, "metrics.jsonl"), *([(TensorBoard, "tensorboard")] if tensorboard else [])]
+    makers: list[tuple[Any, str]] = [
+        (JsonLines, "metrics.jsonl"),
+        *([(TensorBoard, "tensorboard")] if tensorboard else []),
+    ]
     for sink, name in makers:
         try:
             sinks.append(sink(folder / name, from_step))

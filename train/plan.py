@@ -5,8 +5,8 @@
     3. Fill micro-batches to one token budget.
     4. Shuffle the micro-batches, and give every step exactly G of them.
 
-Rank r of R takes the micro-batches r, r + R, ... of each step. So every rank has the same number of them (no epoch can hang),
-a position is one number (the step), and another number of GPUs meets the same steps.
+Rank r of R takes the micro-batches r, r + R, ... of each step. So every rank has the same number of them (no epoch can
+hang), a position is one number (the step), and another number of GPUs meets the same steps.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,9 @@ class Plan:
         return some + [np.empty(0, np.int64)] * (self.per_step - len(some))
 
 
-def plan_epoch(ids: np.ndarray, tokens: np.ndarray, seed: int, epoch: int, budget: int, per_step: int, window: int) -> Plan:
+def plan_epoch(
+    ids: np.ndarray, tokens: np.ndarray, seed: int, epoch: int, budget: int, per_step: int, window: int
+) -> Plan:
     """The plan of an epoch over the samples `ids`, whose LLM tokens are `tokens[ids]`; a pure function.
 
     `budget` bounds samples x longest sample of a micro-batch, the tokens that are computed. No sample may exceed it.
@@ -42,7 +44,9 @@ def plan_epoch(ids: np.ndarray, tokens: np.ndarray, seed: int, epoch: int, budge
     random = np.random.default_rng([seed, epoch])
     shuffled = random.permutation(ids)
     micro_batches = [
-        batch for start in range(0, len(ids), window) for batch in _fill(shuffled[start : start + window], tokens, budget)
+        batch
+        for start in range(0, len(ids), window)
+        for batch in _fill(shuffled[start : start + window], tokens, budget)
     ]
     return Plan([micro_batches[i] for i in random.permutation(len(micro_batches))], per_step)
 

@@ -1,6 +1,7 @@
 """Being asked to stop: SIGTERM, SIGUSR1 and SIGINT set a flag that all ranks agree on at the next step.
 
-Standard library only, as the handlers are installed before torch is imported: a signal during the imports would otherwise kill.
+Standard library only, as the handlers are installed before torch is imported: a signal during the imports would
+otherwise kill.
 """
 
 import signal

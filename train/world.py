@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -49,19 +50,42 @@ class World:
         dist.barrier()
 
 
+def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
+    """What `work` returns (JSON) on rank 0, on every rank; a UserError there is raised on all. A collective."""
+    answer: tuple[str, Any] = ("", None)
+    if world.first:
+        try:
+            answer = ("ok", work())
+        except UserError as error:
+            answer = ("error", str(error))
+    kind, value = world.agree(answer)
+    if kind == "error":
+        raise UserError(value)
+    return value
+
+
 def join_world() -> World:
     """This process's rank, from the environment that deepspeed, torchrun and srun set; alone when there is none.
 
-    Fills the five variables that torch.distributed reads. UserError if the device that this rank should drive is not there.
+    Fills the five variables that torch.distributed reads. UserError if the device that this rank should drive is not
+    there.
     """
     env = os.environ
     if "RANK" not in env and int(env.get("SLURM_NTASKS", "1")) > 1:
         env |= {"RANK": env["SLURM_PROCID"], "WORLD_SIZE": env["SLURM_NTASKS"], "LOCAL_RANK": env["SLURM_LOCALID"]}
     if "RANK" not in env:
-        env |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        env |= {
+            "RANK": "0",
+            "WORLD_SIZE": "1",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+        }
     missing = [name for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in env]
     if missing:
-        raise UserError(f"RANK is set but {', '.join(missing)} is not; start with deepspeed, torchrun or srun, or unset RANK")
+        raise UserError(
+            f"RANK is set but {', '.join(missing)} is not; start with deepspeed, torchrun or srun, or unset RANK"
+        )
     rank, size, local_rank = int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"])
     return World(rank, size, local_rank, _device(local_rank))
 
@@ -71,7 +95,8 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise UserError(
-            f"rank {os.environ['RANK']} wants GPU {local_rank}, this host shows {torch.cuda.device_count()}; start fewer ranks a host"
+            f"rank {os.environ['RANK']} wants GPU {local_rank}, this host shows {torch.cuda.device_count()}; "
+            "start fewer ranks a host"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -17,7 +17,8 @@ def load_encoder(
 ) -> Encoder:
     """A frozen encoder from a Hugging Face id or a local folder, on `device`.
 
-    `layer` counts transformer layers from 1 (None: the last). UserError if it cannot be loaded whole or is of no known family.
+    `layer` counts transformer layers from 1 (None: the last). UserError if it cannot be loaded whole or is of no known
+    family.
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 

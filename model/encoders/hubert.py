@@ -21,7 +21,10 @@ class HubertEncoder(nn.Module):
     """The transformers model behind `out_len` and `forward`; HuBERT, wav2vec 2.0 and WavLM share this architecture."""
 
     def __init__(self, model: Any, sample_rate: int, do_normalize: bool, layer: int | None, weights: str) -> None:
-        """`model` is a loaded HubertModel. `layer` counts transformer layers from 1; None is the last, with its final norm."""
+        """`model` is a loaded HubertModel. `layer` counts transformer layers from 1.
+
+        None is the last, with its final norm.
+        """
         super().__init__()
         depth = model.config.num_hidden_layers
         if layer is not None and not 1 <= layer <= depth:
@@ -42,7 +45,10 @@ class HubertEncoder(nn.Module):
             self.model.encoder.layer_norm = nn.Identity()
 
     def out_len(self, num_samples: Length) -> Length:
-        """Frames of an utterance of `num_samples`: the convolutions' own arithmetic, floor((n - kernel) / stride) + 1."""
+        """Frames of an utterance of `num_samples`.
+
+        The convolutions' own arithmetic, floor((n - kernel) / stride) + 1.
+        """
         length: Any = num_samples
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
             length = (length - kernel) // stride + 1
