@@ -1,0 +1,55 @@
+"""References and hypotheses from JSONL files, matched by key, nothing left over on either side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.utterance import read_rows
+from model.errors import UserError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One utterance of both files."""
+
+    key: str
+    reference: str
+    hypothesis: str
+    fields: dict[str, Any]
+    """All that the reference file says of it."""
+
+
+def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:
+    """In the order of the references. UserError unless both files hold the same keys, each once, with text.
+
+    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text". A hypotheses.jsonl of ours
+    can be both files.
+    """
+    said = _texts(references, "reference")
+    heard = _texts(hypotheses, "hypothesis")
+    _require_all(said, heard, references, hypotheses)
+    _require_all(heard, said, hypotheses, references)
+    if not said:
+        raise UserError(f"{references} holds no utterances; there is nothing to score")
+    return [Pair(key, text, heard[key][0], fields) for key, (text, fields) in said.items()]
+
+
+def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """{key: (text, the whole row)}."""
+    rows: dict[str, tuple[str, dict[str, Any]]] = {}
+    for place, row in read_rows(path):
+        key, text = row.get("key"), row.get(name, row.get("text"))
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise UserError(f'{place}: a line needs "key" and "{name}" (or "text"), both text')
+        if key in rows:
+            raise UserError(f"{place}: key {key!r} is there twice; every utterance has one line")
+        rows[key] = (text, row)
+    return rows
+
+
+def _require_all(keys: dict[str, Any], others: dict[str, Any], path: Path, other_path: Path) -> None:
+    missing = [key for key in keys if key not in others]
+    if missing:
+        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+        where = f"{len(missing):,} utterances of {path} are not in {other_path}"
+        raise UserError(f"{where}: {names}; give files of the same data")

@@ -1,0 +1,144 @@
+"""Word and character error rates, over a corpus and by group.
+
+Rates are sums of errors over sums of reference words (characters), never means over utterances. An utterance with an
+empty reference has no words, and every word heard in it is an insertion; where there is no reference word at all, a
+rate is not a number (`nan`; null in JSON, "-" in tables).
+
+The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` goes
+wherever the numbers go.
+"""
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import Any
+
+import jiwer
+
+from model.errors import UserError
+
+ALIGNER = f"jiwer {version('jiwer')}, Levenshtein, each error counts 1"
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
+OUTSIDE_A_WORD = re.compile(r"(?<!\w)'|'(?!\w)")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Errors of one or more utterances; scores add up."""
+
+    utterances: int = 0
+    words: int = 0
+    """Of the references."""
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    characters: int = 0
+    """Of the references, spaces included."""
+    character_errors: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Wrong words."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def wer(self) -> float:
+        """Word error rate as a fraction; above 1 if much is inserted, nan without reference words."""
+        return self.errors / self.words if self.words else math.nan
+
+    @property
+    def cer(self) -> float:
+        """Character error rate as a fraction; nan without reference characters."""
+        return self.character_errors / self.characters if self.characters else math.nan
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Score)))
+
+    def as_json(self) -> dict[str, Any]:
+        """wer, cer (null for nan) and all counts."""
+        rates = {"wer": self.wer, "cer": self.cer}
+        return {name: None if math.isnan(rate) else rate for name, rate in rates.items()} | asdict(self)
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> Score:
+    """All utterances together; UserError for a normaliser that is not in NORMALISERS."""
+    return sum(score_each(references, hypotheses, normaliser), Score())
+
+
+def score_each(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> list[Score]:
+    """One score an utterance."""
+    if normaliser not in NORMALISERS:
+        raise UserError(f"unknown normaliser {normaliser!r}; known: {', '.join(NORMALISERS)}")
+    clean = NORMALISERS[normaliser]
+    return [_score_one(clean(ref), clean(hyp)) for ref, hyp in zip(references, hypotheses, strict=True)]
+
+
+def by_group(groups: Sequence[str], scores: Sequence[Score]) -> dict[str, Score]:
+    """The scores added up by group, in the order of the groups' names."""
+    sums: dict[str, Score] = {}
+    for group, one in zip(groups, scores, strict=True):
+        sums[group] = sums.get(group, Score()) + one
+    return dict(sorted(sums.items()))
+
+
+def table(rows: Iterable[tuple[str, Score]], heading: str = "") -> str:
+    """Lines of aligned text, one a row, rates in per cent."""
+    columns = (heading, "utterances", "words", "WER %", "sub", "del", "ins", "CER %")
+    cells = [columns, *((name, *_cells(one)) for name, one in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
+    )
+
+
+def verbatim(text: str) -> str:
+    """Every character counts: Unicode NFC, and white space collapsed to single spaces."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def plain(text: str) -> str:
+    """Only words count: NFKC, case folded, punctuation and symbols to spaces, but apostrophes inside words stay.
+
+    Curly apostrophes are straightened ("don\u2019t" is "don't"), hyphens part words ("well-known" is two),
+    invisible format characters vanish, and white space is collapsed.
+    """
+    text = unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).casefold()
+    text = "".join(map(_plain_character, unicodedata.normalize("NFKC", text)))
+    return " ".join(OUTSIDE_A_WORD.sub(" ", text).split())
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {"verbatim": verbatim, "plain": plain}
+
+
+def _plain_character(character: str) -> str:
+    category = unicodedata.category(character)
+    if category == "Cf":  # zero-width joiners, soft hyphens, direction marks
+        return ""
+    return " " if category[0] in "PS" and character != "'" else character
+
+
+def _score_one(reference: str, hypothesis: str) -> Score:
+    words = jiwer.process_words([reference], [hypothesis])
+    letters = jiwer.process_characters([reference], [hypothesis])
+    return Score(
+        utterances=1,
+        words=words.hits + words.substitutions + words.deletions,
+        hits=words.hits,
+        substitutions=words.substitutions,
+        deletions=words.deletions,
+        insertions=words.insertions,
+        characters=letters.hits + letters.substitutions + letters.deletions,
+        character_errors=letters.substitutions + letters.deletions + letters.insertions,
+    )
+
+
+def _cells(one: Score) -> tuple[str, ...]:
+    def percent(rate: float) -> str:
+        return "-" if math.isnan(rate) else f"{100 * rate:.2f}"
+
+    counts = (one.substitutions, one.deletions, one.insertions)
+    return (f"{one.utterances:,}", f"{one.words:,}", percent(one.wer), *(f"{n:,}" for n in counts), percent(one.cer))

@@ -1,0 +1,97 @@
+"""The command's promises that do not depend on any one verb."""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import command
+from model.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+HELP_CPU_SECONDS = 0.3
+
+
+@pytest.mark.parametrize("verb", ["", *command.VERBS])
+def test_help_answers_within_three_tenths_of_a_cpu_second(verb):
+    assert min(help_cpu_seconds(verb.split()) for _ in range(3)) < HELP_CPU_SECONDS
+
+
+def help_cpu_seconds(verb: list[str]) -> float:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launch.command", *verb, "--help"], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["transcibe", "x.flac"], 'slam-asr: unknown verb "transcibe", did you mean "slam-asr transcribe"?'),
+        (["zzz"], 'slam-asr: unknown verb "zzz", the verbs are prep, transcribe, score, export'),
+        (["train", "recipe.yaml"], "slam-asr: training has doors of its own"),
+        ([], "usage: slam-asr VERB ..."),
+    ],
+)
+def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
+    assert command.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(said) and not out
+
+
+class Verb:
+    """A verb that ends in the way it was given."""
+
+    def __init__(self, ending: BaseException | int):
+        self.ending = ending
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("file")
+
+    def run(self, args: argparse.Namespace) -> int:
+        if isinstance(self.ending, BaseException):
+            raise self.ending
+        return self.ending
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (0, 0, ""),
+        (1, 1, ""),
+        (UserError("no corpus in data/; give a folder"), 2, "slam-asr: no corpus in data/; give a folder\n"),
+        (KeyboardInterrupt(), 130, "slam-asr: stopped\n"),
+    ],
+)
+def test_each_ending_has_its_exit_code_and_one_line(ending, code, said, monkeypatch, capsys):
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(ending))
+    assert command.main(["score", "file"]) == code
+    assert capsys.readouterr().err == said
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(BrokenPipeError("a worker's pipe")))
+    with pytest.raises(BrokenPipeError, match="a worker's pipe"):
+        command.main(["score", "file"])
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_ends_the_command_quietly(unbuffered):
+    verb = "import sys; from launch import command; command._dispatch = lambda _: print('text') or 0; "
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        finished = subprocess.run(
+            [sys.executable, "-c", verb + "sys.exit(command.main(['score']))"],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+        )
+    assert (finished.returncode, finished.stderr) == (141, b"")

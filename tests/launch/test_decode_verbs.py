@@ -1,0 +1,182 @@
+"""transcribe, score and export from the command line: what is printed, written and answered."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from data_prep.audio import encode_flac, write_flac
+from data_prep.index import shard_name, write_index
+from data_prep.shards import ShardWriter
+from launch.command import main
+from tests.decode.conftest import SPEAKERS, TEXTS, noise
+from tests.tiny import tiny_recogniser
+
+SAMPLES = (16_000, 30_000, 9_000)
+
+
+class World(NamedTuple):
+    adapter: str
+    shards: str
+    recordings: list[str]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    """An adapter, three utterances as shards and the same as files."""
+    folder = tmp_path_factory.mktemp("world")
+    model, adapter = tiny_recogniser(folder)
+    waves = [noise(i, count) for i, count in enumerate(SAMPLES)]
+    (folder / "shards").mkdir()
+    (folder / "cached").mkdir()
+    with ShardWriter(folder / "shards" / shard_name(0)) as writer:
+        for i, wave in enumerate(waves):
+            meta = {"text": TEXTS[i], "seconds": len(wave) / 16000, "speaker": SPEAKERS[i], "language": "en"}
+            meta |= {"task": "transcribe", "meta": {"room": "hall"}}
+            writer.add(f"u{i}", "flac", encode_flac(wave), meta, len(wave))
+        info = writer.close()
+    write_index(folder / "shards", "audio", [info], {}, {}, {})
+    assert model.encoder is not None
+    fingerprint = model.encoder.fingerprint() | {"weights": "another", "feature_dtype": "float16"}
+    shutil.copytree(folder / "shards", folder / "cached", dirs_exist_ok=True)
+    write_index(folder / "cached", "features", [info], fingerprint, {}, {})
+    recordings = [folder / f"{i}.flac" for i in range(len(waves))]
+    for path, wave in zip(recordings, waves, strict=True):
+        write_flac(path, wave)
+    return World(str(adapter), str(folder / "shards"), [str(path) for path in recordings], folder)
+
+
+def said(capsys) -> tuple[list[str], list[str]]:
+    out, err = capsys.readouterr()
+    return out.splitlines(), err.splitlines()
+
+
+def test_transcribe_prints_a_line_a_recording_and_goes_on_past_bad_ones(world, capsys):
+    bad = str(world.folder / "bad.wav")
+    Path(bad).write_bytes(b"nothing")
+    assert main(["transcribe", world.adapter, world.recordings[0], bad, world.recordings[1]]) == 2
+    out, err = said(capsys)
+    assert [line.split("\t")[0] for line in out] == world.recordings[:2]
+    assert all(line.count("\t") == 1 and line.split("\t")[1] for line in out)
+    assert len([line for line in err if line.startswith(f"slam-asr: {bad}: ")]) == 1
+
+
+def test_transcribe_json_lines_and_beams(world, capsys):
+    search = ["--beams", "2", "--max-new-tokens", "4"]
+    assert main(["transcribe", world.adapter, *world.recordings, "--jsonl", *search]) == 0
+    rows = [json.loads(line) for line in said(capsys)[0]]
+    assert [row["path"] for row in rows] == world.recordings
+    assert [row["seconds"] for row in rows] == [1.0, 1.875, 0.562]
+    assert {tuple(row) for row in rows} == {("path", "text", "seconds", "note")}
+
+
+def test_score_prints_a_table_and_writes_hypotheses_and_numbers(world, tmp_path, capsys):
+    command = ["score", world.adapter, world.shards, "--out", str(tmp_path / "out"), "--by", "speaker"]
+    assert main([*command, "--max-new-tokens", "9"]) == 0
+    lines = said(capsys)[0]
+    assert [line.split()[:3] for line in lines[1:]] == [["anna", "2", "3"], ["ben", "1", "4"], ["all", "3", "7"]]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "hypotheses.jsonl").read_text("utf-8").splitlines()]
+    assert [(row["key"], row["reference"], row["speaker"]) for row in rows] == [
+        (f"u{i}", TEXTS[i], SPEAKERS[i]) for i in range(3)
+    ]
+    summary = json.loads((tmp_path / "out" / "score.json").read_text("utf-8"))
+    assert summary["all"]["words"] == 7 and summary["step"] == 7 and summary["beams"] == 1
+    assert summary["all"]["wer"] == sum(row["errors"] for row in rows) / 7
+    assert summary["normaliser"] == "plain" and summary["aligner"].startswith("jiwer")
+    assert set(summary["by"]) == {"anna", "ben"}
+    given = ["--ref", str(tmp_path / "out" / "hypotheses.jsonl"), "--hyp", str(tmp_path / "out" / "hypotheses.jsonl")]
+    assert main(["score", *given, "--by", "speaker"]) == 0
+    assert said(capsys)[0] == lines, "scoring the written hypotheses again gives the same table"
+
+
+def test_the_same_scoring_twice_writes_the_same_bytes(world, tmp_path):
+    for name in ("one", "two"):
+        main(["score", world.adapter, world.shards, "--out", str(tmp_path / name), "--max-new-tokens", "3"])
+    for name in ("hypotheses.jsonl", "score.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_export_then_transcribe_from_the_export(world, tmp_path, capsys):
+    assert main(["export", world.adapter, str(tmp_path / "out")]) == 0
+    assert said(capsys)[0][0].startswith(f"{tmp_path / 'out'}: adapter of step 7 for ")
+    assert main(["transcribe", str(tmp_path / "out"), world.recordings[0]]) == 0
+
+
+def write_lines(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_given_texts_are_matched_by_key(tmp_path, capsys):
+    said_rows = [{"key": "a", "text": "x y", "meta": {"room": "hall"}}, {"key": "b", "text": "z"}]
+    ref = write_lines(tmp_path / "ref", said_rows)
+    hyp = write_lines(tmp_path / "hyp", [{"key": "b", "hypothesis": "z"}, {"key": "a", "text": "X."}])
+    assert main(["score", "--ref", ref, "--hyp", hyp, "--by", "room"]) == 0
+    assert [line.split()[:4] for line in said(capsys)[0][1:]] == [
+        ["(none)", "1", "1", "0.00"],
+        ["hall", "1", "2", "50.00"],
+        ["all", "2", "3", "33.33"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ref", "hyp", "message"),
+    [
+        ([{"key": "a", "text": "x"}], [], "1 utterances of {ref} are not in {hyp}: a; give files of the same data"),
+        ([], [{"key": "a", "text": "x"}], "1 utterances of {hyp} are not in {ref}: a; give files of the same data"),
+        ([{"key": "a", "text": "x"}] * 2, [], "{ref}:2: key 'a' is there twice; every utterance has one line"),
+        ([{"key": "a"}], [], '{ref}:1: a line needs "key" and "reference" (or "text"), both text'),
+        ([], [], "{ref} holds no utterances; there is nothing to score"),
+    ],
+)
+def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, message):
+    ref, hyp = write_lines(tmp_path / "ref", ref), write_lines(tmp_path / "hyp", hyp)
+    assert main(["score", "--ref", ref, "--hyp", hyp]) == 2
+    assert said(capsys)[1] == [f"slam-asr: {message.format(ref=ref, hyp=hyp)}"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "{adapter}"], "give ADAPTER and SHARDS, or --ref and --hyp"),
+        (["score", "{adapter}", "{shards}", "--ref", "x"], "give ADAPTER and SHARDS, or --ref and --hyp"),
+        (
+            ["score", "{adapter}", "{shards}", "--by", "mood"],
+            "no utterance has a field 'mood'; there is language, room,",
+        ),
+        (["score", "{adapter}", "{folder}"], "has no index.json"),
+        (["score", "{adapter}", "{folder}/cached"], "the adapter was trained with another encoder: its weights is"),
+        (["score", "{adapter}", "{shards}", "--out", "{adapter}/adapter.json"], "cannot make --out"),
+        (["transcribe", "{folder}", "x.wav"], "no adapter in"),
+        (["transcribe", "{adapter}", "x.wav", "--device", "warp"], "--device 'warp' is not on this machine"),
+        (["transcribe", "{adapter}", "x.wav", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
+        (["transcribe", "{adapter}", "x.wav", "--dtype", "int3"], "unknown dtype 'int3'"),
+        (["transcribe", "{adapter}", "x.wav", "--llm", "{folder}/encoder"], "cannot load the LLM"),
+        (["export", "{folder}", "{folder}/new"], "no adapter in"),
+        (["export", "{adapter}", "{shards}"], "is there already and holds something else"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_2(world, capsys, arguments, message):
+    filled = [part.format(adapter=world.adapter, shards=world.shards, folder=world.folder) for part in arguments]
+    assert main(filled) == 2
+    out, err = said(capsys)
+    assert out == []
+    assert err[-1].startswith("slam-asr: ") and message in err[-1]
+
+
+@pytest.mark.parametrize("flag", ["--beams", "--max-new-tokens", "--batch-tokens"])
+def test_numbers_below_one_are_refused(flag, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["transcribe", "a", "b", flag, "0"])
+    assert stopped.value.code == 2
+    assert "'0' is no whole number from 1 on" in capsys.readouterr().err
+
+
+def test_nothing_that_was_heard_or_named_can_break_the_lines_or_drive_the_terminal():
+    from launch.transcribe import _on_one_line, _words
+
+    assert _words("one\ttwo\n\x1b[31mthree\x00 caf\u00e9 ") == "one two [31mthree caf\u00e9"
+    assert _on_one_line("a\n\x1b caf\u00e9.wav") == "a\\n\\x1b caf\u00e9.wav"

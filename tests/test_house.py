@@ -1,0 +1,84 @@
+"""The house rules of the design, over the syntax tree of every file: who may import what, and what is never done."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ["launch", "train", "decode", "data_prep", "model"]  # each may import those to its right
+OUTSIDE = ["recipes", "bench", "tests"]  # they may import any room, and no room imports them
+OWNERS = {
+    "deepspeed": {"train/engine.py", "train/checkpoint.py"},
+    "soundfile": {"data_prep/audio.py"},
+    "torchaudio": {"data_prep/audio.py"},
+    "webdataset": {"data_prep/shards.py"},
+}
+UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+NEVER_CALLED = {  # each runs, or may run, what is in data
+    *("torch.load", "torch.save", "os.system", "os.popen", "eval", "exec"),
+    *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
+}
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
+EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "misc"}
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+OURS = [pytest.param(file, id=name_of(file)) for file in python_files(*ROOMS, "recipes", "bench")]
+EVERY = [pytest.param(file, id=name_of(file)) for file in python_files(*ROOMS, *OUTSIDE)]
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import; write the flat name"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("file", OURS)
+def test_imports_point_one_way_and_have_their_owners(file):
+    name, packages = name_of(file), {module.split(".")[0] for module in imported(ast.parse(file.read_text()))}
+    room = name.split("/")[0]
+    forbidden = {*ROOMS[: ROOMS.index(room)], *OUTSIDE} if room in ROOMS else {"tests"}
+    forbidden |= {package for package, owners in OWNERS.items() if name not in owners}
+    assert not packages & (forbidden - {room})
+
+
+@pytest.mark.parametrize("file", OURS)
+def test_nothing_runs_what_is_in_data(file):
+    tree = ast.parse(file.read_text())
+    assert not {module.split(".")[0] for module in imported(tree)} & UNPICKLERS
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not {ast.unparse(call.func) for call in calls} & NEVER_CALLED
+    true = {keyword.arg for call in calls for keyword in call.keywords if ast.unparse(keyword.value) == "True"}
+    assert not true & {"shell", "allow_pickle"}
+
+
+@pytest.mark.parametrize("file", EVERY)
+def test_a_file_does_one_job(file):
+    text = file.read_text()
+    assert file.stem not in EMPTY_NAMES and file.parent.name not in EMPTY_NAMES
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    assert not [f.name for f in functions if (f.end_lineno or f.lineno) - f.lineno >= MAX_FUNCTION_LINES]
+
+
+def test_setup_lists_every_package_and_no_other():
+    call = next(n for n in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(n, ast.Call))
+    listed = next(ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg == "packages")
+    found = [file.parent.relative_to(ROOT) for file in python_files(*ROOMS, "recipes") if file.name == "__init__.py"]
+    assert sorted(listed) == sorted(".".join(folder.parts) for folder in found)
+
+
+def test_importing_a_room_imports_nothing_else():
+    assert not [room for room in ROOMS if (ROOT / room / "__init__.py").read_text().strip()]

@@ -1,0 +1,237 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from model.errors import UserError
+from train.config import Config, config_digest, load_config, result_fields, to_yaml
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPE = """\
+model: {encoder: models/hubert, llm: models/llama}
+data:
+  train: data/train
+optim:
+  lr: 1e-4
+  max_steps: 100
+run: {dir: runs/one}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_a_short_recipe_has_the_papers_defaults(recipe):
+    config = load_config(recipe)
+    assert (config.optim.lr, config.optim.warmup_steps, config.optim.schedule) == (1e-4, 1000, "constant")
+    assert (config.model.adapter.stack, config.model.adapter.hidden, config.model.encoder_layer) == (5, 2048, None)
+    assert config.model.prompt == "USER: <speech> Transcribe speech to text. ASSISTANT:"
+    assert (config.data.train, config.data.dev, config.data_seed) == (("data/train",), (), 0)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_shipped_recipe_loads_and_comes_back_from_its_resolved_form(path, tmp_path):
+    config = load_config(path)
+    (tmp_path / "resolved.yaml").write_text(to_yaml(config))
+    assert load_config(tmp_path / "resolved.yaml") == config
+
+
+def test_the_paper_is_reproduced_by_its_recipe():
+    (path,) = [path for path in RECIPES if path.name == "librispeech_vicuna.yaml"]
+    config = load_config(path)
+    assert (config.model.encoder, config.model.llm) == ("facebook/hubert-xlarge-ls960-ft", "lmsys/vicuna-7b-v1.5")
+    assert (config.optim.lr, config.optim.warmup_steps, config.optim.schedule) == (1e-4, 1000, "constant")
+
+
+@pytest.mark.parametrize(
+    "text", ["null", "no", "1e-4", "12:00:00", "ÄÖ 語 🎤", 'a "b": #c\t', " x ", "two\nlines\n", "!!x"]
+)
+def test_texts_of_every_kind_survive_the_resolved_recipe(text, recipe):
+    config = load_config(recipe)
+    config = replace(config, run=replace(config.run, dir=text), data=replace(config.data, dev=(text, text)))
+    recipe.write_text(to_yaml(config))
+    assert load_config(recipe) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "value"),
+    [
+        ("optim.lr=1e-4", lambda c: c.optim.lr, 1e-4),
+        ("optim.lr=2E-3", lambda c: c.optim.lr, 2e-3),
+        ("optim.lr=.5", lambda c: c.optim.lr, 0.5),
+        ("optim.clip=1", lambda c: c.optim.clip, 1.0),
+        ("run.dir=no", lambda c: c.run.dir, "no"),
+        ("run.dir=12:00:00", lambda c: c.run.dir, "12:00:00"),
+        ("run.dir=010", lambda c: c.run.dir, "010"),
+        ("run.dir=a=b", lambda c: c.run.dir, "a=b"),
+        ("model.prompt=USER: <speech> #1", lambda c: c.model.prompt, "USER: <speech> #1"),
+        ("model.adapter.stack=4", lambda c: c.model.adapter.stack, 4),
+        ("data.train=[a, 12:30, 'c d']", lambda c: c.data.train, ("a", "12:30", "c d")),
+        ("data.train=a b", lambda c: c.data.train, ("a b",)),
+        ("data.max_train_samples=null", lambda c: c.data.max_train_samples, None),
+        ("optim.betas=[0.8, 0.9]", lambda c: c.optim.betas, (0.8, 0.9)),
+        ("optim.warmup_ratio=0.1", lambda c: (c.optim.warmup_steps, c.optim.warmup_ratio), (None, 0.1)),
+        ("eval.wer=false", lambda c: c.eval.wer, False),
+        ("data.seed=7", lambda c: c.data_seed, 7),
+        ("run.seed=7", lambda c: c.data_seed, 7),
+    ],
+)
+def test_an_override_is_read_by_its_fields_own_rules(override, read, value, recipe):
+    assert read(load_config(recipe, [override])) == value
+
+
+def test_of_a_repeated_override_the_last_counts(recipe):
+    assert load_config(recipe, ["run.seed=1", "run.seed=2"]).run.seed == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("optim.warmup_step=5", "unknown key optim.warmup_step, did you mean warmup_steps?"),
+        ("optm.lr=1", "unknown key optm, did you mean optim?"),
+        ("lr=1", "unknown key lr, did you mean optim.lr?"),
+        ("model.stack=1", "unknown key model.stack, did you mean model.adapter.stack?"),
+        ("seed=1", "unknown key seed, did you mean data.seed or run.seed?"),
+        ("log.zzz=1", "unknown key log.zzz; known are every_steps, tensorboard"),
+        ("run.dir.x=1", "unknown key run.dir.x: dir is a value at "),
+        ("optim.lr", "optim.lr is no override; write section.key=value"),
+        ("--optim.lr=1", "--optim.lr=1 is no override"),
+        ("optim..lr=1", "optim..lr=1 is no override"),
+        (
+            "batch.tokens=010",
+            "batch.tokens is 010, expected a whole number (at least 1); write it without leading zeros",
+        ),
+        ("batch.tokens=12:30", "batch.tokens is 12:30, expected a whole number"),
+        ("batch.tokens=1e3", "batch.tokens is 1e3, expected a whole number"),
+        ("batch.tokens=4_000", "batch.tokens is 4_000, expected a whole number"),
+        ("batch.tokens=0", "batch.tokens is 0, expected a whole number (at least 1)"),
+        ("batch.tokens=" + "9" * 5000, "999..., expected a whole number"),
+        ("batch.tokens=", "batch.tokens is empty, expected a whole number"),
+        ("optim.lr=-1e-4", "optim.lr is -1e-4, expected a number (above 0)"),
+        ("optim.lr=nan", "optim.lr is nan, expected a number"),
+        ("optim.lr=1e999", "optim.lr is 1e999, expected a number (above 0), finite"),
+        ("optim.betas=[0.9]", "optim.betas is a list of 1, expected a list of 2 numbers"),
+        ("optim.betas=[0.9, 1.0]", "optim.betas[1] is 1.0, expected a number (from 0 up to but not 1)"),
+        ("optim.max_steps=null", "neither optim.max_steps nor optim.epochs is given"),
+        ("eval.wer=no", "eval.wer is no, expected true or false"),
+        ("eval.wer=True", "eval.wer is True, expected true or false"),
+        ("save.best=lose", "save.best is lose, expected one of loss, accuracy, wer, none, did you mean loss?"),
+        ("save.best=loss", "save.best is loss, but data.dev is empty; give data.dev"),
+        ("data.train=[]", "data.train is a list of 0, expected a list of text (at least one, none empty)"),
+        ("data.train=[a", "expected ',' or ']'"),
+        ("data.dev=[[a]]", "data.dev[0] is a list of 1, expected text"),
+        ("data.min_seconds=40", "data.min_seconds 40.0 is not below data.max_seconds 30.0"),
+        ("data.max_train_samples=0", "expected a whole number (at least 1) or null"),
+        ("model.prompt=USER:", "model.prompt is USER:, expected text (with <speech> in it once)"),
+        ("model.dtype=bf16", "expected one of auto, float32, bfloat16, float16"),
+        ("model.adapter=concat", "model.adapter is concat, expected a section"),
+        ("run.dir=", "run.dir is empty, expected text"),
+    ],
+)
+def test_a_wrong_override_is_one_line_with_key_value_and_what_to_write(line, said, recipe):
+    with pytest.raises(UserError) as error:
+        load_config(recipe, [line])
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_warm_up_is_given_in_one_way(recipe):
+    with pytest.raises(UserError, match=r"optim\.warmup_steps 10 and optim\.warmup_ratio 0\.1 are both given"):
+        load_config(recipe, ["optim.warmup_steps=10", "optim.warmup_ratio=0.1"])
+
+
+LAUGHS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("optim:\n  warmup_step: 5\n", ":2: unknown key optim.warmup_step, did you mean warmup_steps?"),
+        ("optim:\n  lr: 1e-4\n  lr: 2e-4\n", ":3: lr is given twice in its section; keep one"),
+        ("optim: {lr: 1}\noptim: {lr: 2}\n", ":2: optim is given twice"),
+        (
+            'batch:\n  tokens: "4000"\n',
+            ":2: batch.tokens is '4000', expected a whole number (at least 1); take the quotes",
+        ),
+        ("eval:\n  wer: yes\n", ":2: eval.wer is yes, expected true or false"),
+        ("optim:\n\tlr: 1e-4\n", "; indent with spaces, not tabs"),
+        ("a: &x [1]\nb: *x\n", ":1: anchors and aliases"),
+        ("a0: &a0 [x]\n" + LAUGHS, ":1: anchors and aliases"),
+        ("run: !!python/object/apply:os.system [id]\n", ":1: the tag tag:yaml.org,2002:python/object/apply:os.system"),
+        ("run: {dir: !!str x}\n", ":1: the tag tag:yaml.org,2002:str is not taken"),
+        ("<<: {a: 1}\n", ":1: unknown key <<"),
+        ("? [a]\n: b\n", ":1: a key is a plain word"),
+        ("run: {dir: {a}}\n", "run.dir is a section of 1, expected text"),
+        ("run: {dir: <speech>: x}\n", ":1: "),
+        ("[" * 5000, ":1: nested more than 8 deep"),
+        ("a: 1\n---\nb: 2\n", ":2: but found another document"),
+        ("- a\n", ":1: the recipe is a list of 1, expected a section"),
+        ("just words\n", ":1: the recipe is just words, expected a section"),
+        ("", ": model.encoder is missing; it must be given: text (not empty)"),
+        ("# nothing\n", ": model.encoder is missing"),
+        ("model:\n  encoder: x\n", ":1: model.llm is missing"),
+        ("a: \x00\n", ": not a YAML text"),
+        ("#" * 300_000, ": larger than 256 KiB"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_with_the_file_and_what_to_write(text, said, recipe):
+    recipe.write_text(text)
+    with pytest.raises(UserError) as error:
+        load_config(recipe)
+    assert str(error.value).startswith(str(recipe))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "latin").write_bytes(b"run: {dir: \xe4}")
+    for path, said in (("none.yaml", "No such file"), ("", "Is a directory"), ("latin", "is not UTF-8 text")):
+        with pytest.raises(UserError, match=said):
+            load_config(tmp_path / path)
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("run.dir=elsewhere", True),
+        ("run.collective_timeout_seconds=9", True),
+        ("log.every_steps=1", True),
+        ("save.every_steps=1", True),
+        ("eval.every_steps=1", True),
+        ("data.reader_threads=9", True),
+        ("data.train=/scratch/train", True),
+        ("model.llm=/scratch/llm", True),
+        ("data.seed=0", True),
+        ("optim.max_steps=200", True),
+        ("run.seed=1", False),
+        ("data.seed=1", False),
+        ("data.max_train_samples=9", False),
+        ("optim.lr=2e-4", False),
+        ("batch.micro_batches=4", False),
+        ("model.encoder_layer=3", False),
+        ("model.adapter.dropout=0.1", False),
+        ("model.prompt=<speech>", False),
+    ],
+)
+def test_the_digest_changes_with_what_the_weights_follow_from_and_with_nothing_else(override, same, recipe):
+    assert (config_digest(load_config(recipe)) == config_digest(load_config(recipe, [override]))) == same
+
+
+def test_a_run_may_be_made_longer_only_where_the_learning_rate_does_not_know_its_end(recipe):
+    def differing(schedule: str) -> set[str]:
+        fields = [
+            result_fields(load_config(recipe, [f"optim.schedule={schedule}", f"optim.max_steps={steps}"]))
+            for steps in (100, 200)
+        ]
+        return {key for key in fields[0] if fields[0][key] != fields[1][key]}
+
+    assert differing("constant") == set()
+    assert differing("linear") == {"optim.max_steps"}
+
+
+def test_a_config_is_frozen(recipe):
+    config: Config = load_config(recipe)
+    with pytest.raises(AttributeError):
+        config.optim.lr = 1.0  # type: ignore[misc]
