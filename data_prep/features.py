@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from model.batch import cumulative
 from model.encoders import Encoder
 from model.errors import UserError
 
-GROUP = 8  # utterances read ahead while the encoder works on as many; each is encoded on its own
+GROUP = 8  # utterances a thread reads and encodes at a time, each on its own
 
 
 @dataclass(frozen=True)
@@ -80,41 +81,44 @@ def _encode_shard(
     first = sum(shard.utterances for shard in index.shards[:number])
     ids = range(first, first + index.shards[number].utterances)
     with ShardWriter(out / index.shards[number].name) as writer:
-        for group, samples, waves in _read_ahead(index, ids):
-            for i, sample, frames in zip(group, samples, _encode(encoder, waves), strict=True):
-                media = _to_bytes(frames, FEATURE_DTYPES[dtype], sample.key)
-                meta = {**sample.meta, "frames": len(frames), "dim": encoder.dim}
-                writer.add(sample.key, EXTENSIONS[dtype], media, meta, int(index.samples[i]), len(frames))
+        for group, samples, frames in _in_threads(index, encoder, ids):
+            for i, sample, of_one in zip(group, samples, frames, strict=True):
+                media = _to_bytes(of_one, FEATURE_DTYPES[dtype], sample.key)
+                meta = {**sample.meta, "frames": len(of_one), "dim": encoder.dim}
+                writer.add(sample.key, EXTENSIONS[dtype], media, meta, int(index.samples[i]), len(of_one))
             progress.advance(len(group))
         return writer.close({"recipe": recipe})
 
 
-def _encode(encoder: Encoder, waves: list[Tensor]) -> list[Tensor]:
-    """[T, D] of each wave [N]; each as long as `out_len` says."""
+def _in_threads(index: ShardIndex, encoder: Encoder, ids: range) -> Iterator[tuple[range, list[Sample], list[Tensor]]]:
+    """Groups of utterances in order, each read and encoded in a thread of its own while the caller writes.
+
+    Two threads keep an accelerator fed. On a CPU every core gets a thread with an encoder pass to itself: sharing one
+    small pass among cores makes it slower, ten times so where another process wants a core too.
+    """
+    groups = deque(ids[start : start + GROUP] for start in range(0, len(ids), GROUP))
+    on_cpu = next(encoder.parameters()).device.type == "cpu"
+    threads = torch.get_num_threads() if on_cpu else 2
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
+        coming: deque[Future[Any]] = deque()
+        while groups or coming:
+            while groups and len(coming) <= threads:
+                coming.append(pool.submit(_read_and_encode, index, encoder, groups.popleft()))
+            yield coming.popleft().result()
+    torch.set_num_threads(before)
+
+
+def _read_and_encode(index: ShardIndex, encoder: Encoder, group: range) -> tuple[range, list[Sample], list[Tensor]]:
+    """Samples of the group and the frames [T, D] of each, as long as `out_len` says."""
+    samples = [read_sample(index, i) for i in group]
+    waves = [wave_of(index, i, sample) for i, sample in zip(group, samples, strict=True)]
     device = next(encoder.parameters()).device
-    lengths = [len(wave) for wave in waves]
     with torch.inference_mode():
-        frames, frame_cu = encoder(torch.cat(waves).to(device), cumulative(lengths))
+        frames, frame_cu = encoder(torch.cat(waves).to(device), cumulative([len(wave) for wave in waves]))
     counts = frame_cu.diff().tolist()
-    assert counts == [int(encoder.out_len(length)) for length in lengths], "out_len does not describe forward"
-    return list(frames.split(counts))
-
-
-def _read_ahead(index: ShardIndex, ids: range) -> Iterator[tuple[range, list[Sample], list[Tensor]]]:
-    """Groups of utterances, the next one being read and decoded while the caller works on this one."""
-    groups = [ids[start : start + GROUP] for start in range(0, len(ids), GROUP)]
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(_read, index, groups[0]) if groups else None
-        for number, group in enumerate(groups):
-            assert coming is not None
-            samples, waves = coming.result()
-            coming = pool.submit(_read, index, groups[number + 1]) if number + 1 < len(groups) else None
-            yield group, samples, waves
-
-
-def _read(index: ShardIndex, ids: range) -> tuple[list[Sample], list[Tensor]]:
-    samples = [read_sample(index, i) for i in ids]
-    return samples, [wave_of(index, i, sample) for i, sample in zip(ids, samples, strict=True)]
+    assert counts == [int(encoder.out_len(len(wave))) for wave in waves], "out_len does not describe forward"
+    return group, samples, list(frames.split(counts))
 
 
 def _to_bytes(frames: Tensor, dtype: torch.dtype, key: str) -> bytes:

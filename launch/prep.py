@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SYNTH_SPLITS = {"train": 2000, "dev": 64, "test": 200, "hard": 100}
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="prep", required=True, metavar="VERB")
@@ -20,17 +22,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _synth_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder to write recordings and utterances.jsonl to")
-    parser.add_argument("--split", default="all", choices=("train", "dev", "test", "hard", "all"))
-    parser.add_argument("--utterances", type=int, help="how many (default: the split's own number)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=_cores())
+    parser.add_argument("out", type=Path, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
+    parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, "all"), help="which voices (all four)")
+    numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
+    parser.add_argument("--utterances", type=int, metavar="N", help=f"sentences a split ({numbers})")
+    parser.add_argument("--seed", type=int, default=0, help="of sentences and voices (0)")
+    parser.add_argument("--workers", type=int, default=_cores(), metavar="N", help="processes (all cores)")
 
 
 def _synth(args: argparse.Namespace) -> int:
     from data_prep.synth.corpus import write_corpus
 
-    write_corpus(args.out, args.split, args.utterances, args.seed, args.workers)
+    for split, number in SYNTH_SPLITS.items():
+        if args.split in (split, "all"):
+            number = args.utterances or number
+            manifest = write_corpus(args.out, split, number, args.seed, args.workers)
+            print(f"{manifest}: {number:,} utterances")
     return 0
 
 

@@ -1,12 +1,11 @@
 """Validation during training: loss, token accuracy and WER on the dev set, shared among all ranks."""
 
-import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from decode.generate import transcribe_batch
+from decode.dataset import DecodeOptions, Hypothesis, decode_ids, write_hypotheses
 from decode.score import score
 from train.config import EvalConfig
 from train.corpus import Corpus
@@ -33,20 +32,14 @@ class Evaluator:
         A collective.
         """
         sums = np.zeros(3)
-        pairs: list[tuple[str, str, str]] = []
-        synced = engine.stage == 3 and self.world.size > 1
         for ids, counts in self._share():
             batch = self.corpus.read(ids, engine.model.prompt)
             output = engine.evaluate(batch)
             sums += counts * np.array([float(output.loss), float(output.num_correct), batch.num_targets])
-            if self.config.wer:
-                on_device = batch.to(self.world.device)
-                texts = transcribe_batch(engine.model, on_device, self.config.beams, self.config.max_new_tokens, synced)
-                pairs += list(zip(batch.keys, batch.texts, texts, strict=True)) if counts else []
         loss, correct, targets = self.world.sum(*sums)
         scores = {"loss": loss / targets, "accuracy": correct / targets}
         if self.config.wer:
-            scores["wer"] = self._wer(pairs, step)
+            scores["wer"] = self._wer(engine, step)
         return scores
 
     def _share(self) -> list[tuple[np.ndarray, bool]]:
@@ -56,13 +49,18 @@ class Evaluator:
         numbers = [self.world.rank + turn * self.world.size for turn in range(rounds)]
         return [(whole[n % len(whole)], n < len(whole)) for n in numbers]
 
-    def _wer(self, pairs: list[tuple[str, str, str]], step: int) -> float:
-        every = sorted(pair for part in self.world.gather(pairs) for pair in part)
+    def _wer(self, engine: Engine, step: int) -> float:
+        """Word error rate, greedy or with beams; a collective."""
+        synced = engine.stage == 3 and self.world.size > 1
+        options = DecodeOptions(self.config.beams, self.config.max_new_tokens, self.config.tokens, synced)
+        own = decode_ids(engine.model, self.corpus.index, self.corpus.ids, options, self.world.rank, self.world.size)
+        heard = [Hypothesis(*fields) for part in self.world.gather([astuple(one) for one in own]) for fields in part]
         if self.world.first:
-            lines = [json.dumps({"key": k, "reference": r, "hypothesis": h}, ensure_ascii=False) for k, r, h in every]
             self.folder.mkdir(exist_ok=True)
-            (self.folder / f"step-{step:08d}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-        return score([r for _, r, _ in every], [h for _, _, h in every], NORMALISER).wer
+            write_hypotheses(
+                self.folder / f"step-{step:08d}.jsonl", sorted(heard, key=lambda one: one.key), [{}] * len(heard)
+            )
+        return score([one.reference for one in heard], [one.hypothesis for one in heard], NORMALISER).wer
 
 
 def better(scores: dict[str, float], by: str, best: float | None) -> float | None:

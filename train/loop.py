@@ -64,7 +64,7 @@ def train_step(
     if not math.isfinite(total_loss):
         raise UserError(_diverged(step, total_loss, counted, world))
     norm = engine.step(lr)
-    return StepResult(total_loss, int(num_targets), int(total_correct), norm, lr, seconds), stopping > 0
+    return StepResult(total_loss, int(num_targets), int(total_correct), norm, engine.lr, seconds), stopping > 0
 
 
 def reseed(seed: int, step: int, slot: int) -> None:

@@ -11,7 +11,6 @@ So the same call gives the same bytes, on one core or on sixteen, with one versi
 
 import json
 import multiprocessing
-import os
 import random
 import re
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import audio
+from data_prep.durable import write_durably
 from data_prep.synth import espeak, sentences, voices
 
 PARTS = 8
@@ -44,7 +44,7 @@ def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int
     """Write `out`/`split`.jsonl and `out`/`split`/audio/*.flac (16 kHz, mono, 16 bit); return the former.
 
     One line an utterance: key, audio (path relative to the file), text, duration (seconds), speaker (the voice),
-    language. ValueError for an unknown split or a number that cannot be.
+    language. ValueError for an unknown split or a number that cannot be. What was there under these names is replaced.
     """
     if split not in voices.VOICES:
         raise ValueError(f'unknown split "{split}"; the splits are {", ".join(voices.VOICES)}')
@@ -57,7 +57,7 @@ def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int
         durations = [seconds for part in pool.map(_write_part, parts, [folder] * len(parts)) for seconds in part]
     rows = (_row(line, split, duration) for line, duration in zip(sum(parts, []), durations, strict=True))
     manifest = Path(out) / f"{split}.jsonl"
-    _write_atomically(manifest, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_durably(manifest, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return manifest
 
 
@@ -95,7 +95,8 @@ def perform(lines: list[Line]) -> Iterator[tuple[Line, np.ndarray, espeak.Phonem
         else:
             wave, phonemes = espeak.speak(line.text, line.voice, line.words_per_minute, line.pitch)
             with audio.one_thread():
-                yield line, audio.resample(wave, espeak.SAMPLE_RATE), phonemes
+                wave = audio.resample(wave, espeak.SAMPLE_RATE)
+            yield line, wave, phonemes
 
 
 def _write_part(lines: list[Line], folder: Path) -> list[float]:
@@ -117,9 +118,3 @@ def _flite(text: str) -> np.ndarray:
         path = Path(folder) / "said.wav"
         subprocess.run([voices.FLITE, "-t", text, "-o", str(path)], check=True, capture_output=True)
         return audio.decode(path)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

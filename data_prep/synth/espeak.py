@@ -3,7 +3,7 @@
 The library and its data come with the `espeakng-loader` wheel, an optional extra (GPL-3, so never shipped here).
 A process holds one synthesiser, and its output depends on everything it has said before: the same sentence said
 twice differs. Whoever needs the same bytes again starts a new process and says the same things in the same order
-(espeak-ng draws its jitter from a generator seeded by the clock; it is seeded with a constant here).
+(espeak-ng draws its jitter from a generator that it seeds by the clock; here it gets a constant seed).
 
 Follows espeak-ng's `speak_lib.h`.
 """
@@ -107,4 +107,5 @@ def _synthesiser() -> _Synthesiser:
     if rate != SAMPLE_RATE:
         raise RuntimeError(f"espeak-ng could not start on {data.decode()}: it answered {rate} instead of {SAMPLE_RATE}")
     library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
+    ctypes.CDLL(None).srand(_SEED)  # its Klatt voices draw from C's own generator
     return _Synthesiser(library)

@@ -2,13 +2,14 @@
 
 import json
 import random
+import sys
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from data_prep import audio
-from data_prep.synth import VOICES, sentences, voices, write_corpus
+from data_prep.synth import VOICES, espeak, sentences, voices, write_corpus
 from data_prep.synth.augment import augment
 
 pytest.importorskip("espeakng_loader", reason="needs the extra: pip install 'slam-asr[synth]'")
@@ -71,3 +72,9 @@ def test_augmenting_moves_a_click_to_where_the_speed_says():
 def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path):
     with pytest.raises(ValueError, match='"tset".*train, dev, test, hard'):
         write_corpus(tmp_path, "tset", utterances=1, seed=0, workers=1)
+
+
+def test_without_the_extra_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "espeakng_loader", None)
+    with pytest.raises(ImportError, match=r"pip install 'slam-asr\[synth\]'"):
+        espeak._synthesiser.__wrapped__()

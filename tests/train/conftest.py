@@ -1,0 +1,51 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.audio import write_flac
+from data_prep.build import BuildOptions, build
+from data_prep.features import build_features
+from data_prep.index import read_index
+from data_prep.utterance import Utterance
+from model.encoders import load_encoder
+from tests.tiny import tiny_models
+
+WORDS = "the cat sat on a mat and looked at nine birds by the old mill".split()
+
+
+@pytest.fixture(scope="session")
+def ground(tmp_path_factory):
+    """A folder with tiny models (encoder, llm), shards of 24 utterances (shards), their features, and recipe.yaml."""
+    folder = tmp_path_factory.mktemp("ground")
+    encoder, _ = tiny_models(folder)
+    random = np.random.default_rng(0)
+    spoken = [speak(folder, f"utt-{number:03d}", random) for number in range(24)]
+    build(spoken, folder / "shards", BuildOptions(shard_size=10))
+    build_features(read_index(folder / "shards"), load_encoder(str(encoder)), folder / "features")
+    (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
+    return folder
+
+
+def speak(folder: Path, key: str, random: np.random.Generator) -> Utterance:
+    """0.4 to 2.4 s of noise with a transcript of a few words."""
+    samples = int(random.uniform(0.4, 2.4) * 16000)
+    path = folder / "audio" / f"{key}.flac"
+    path.parent.mkdir(exist_ok=True)
+    write_flac(path, (random.standard_normal(samples) * 0.1).astype(np.float32))
+    return Utterance(key, str(path), " ".join(random.choice(WORDS, random.integers(1, 7))))
+
+
+RECIPE = """
+model:
+  encoder: {folder}/encoder
+  llm: {folder}/llm
+  adapter: {{hidden: 64, dropout: 0.2}}
+data: {{train: "{folder}/shards"}}
+batch: {{tokens: 200, micro_batches: 4, window: 8}}
+optim: {{lr: 2e-4, warmup_steps: 3, max_steps: 8}}
+eval: {{wer: false}}
+save: {{every_steps: 2, total_limit: null}}
+log: {{every_steps: 1}}
+run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 60}}
+"""

@@ -1,0 +1,134 @@
+"""Real trainings on one to three ranks, with tiny models: what must not depend on how a recipe is run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests import ranks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(ground: Path, folder: Path, *overrides: str, world: int = 1, stage: int = 0, expected: int = 0) -> str:
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={folder}", *overrides, "--deepspeed", f"zero{stage}"]
+    return ranks.train(arguments, world, folder.with_suffix(".log"), expected)
+
+
+def adapter(folder: Path, step: int = 8) -> bytes:
+    return (folder / "checkpoints" / f"step-{step:08d}" / "adapter.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def straight(ground, tmp_path_factory):
+    """The run that others are compared with: one rank, ZeRO 0, never interrupted."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    run(ground, folder)
+    return folder
+
+
+@pytest.mark.parametrize("world, stage", [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3), (3, 0), (3, 3)])
+def test_ranks_and_zero_stages_give_one_loss_curve(ground, straight, tmp_path, world, stage):
+    """4 micro-batches a step: accumulation 4 on one rank is 2 on two ranks, and 3 ranks have two empty places."""
+    run(ground, tmp_path / "run", world=world, stage=stage)
+    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=1e-5)
+    assert ranks.losses(tmp_path / "run", figure="grad_norm") == pytest.approx(
+        ranks.losses(straight, figure="grad_norm"), rel=1e-3
+    )
+    reference = load_file(straight / "checkpoints" / "step-00000008" / "adapter.safetensors")
+    for name, tensor in load_file(tmp_path / "run" / "checkpoints" / "step-00000008" / "adapter.safetensors").items():
+        assert (tensor - reference[name]).abs().max() < 1e-4, name
+
+
+def test_the_learning_rate_that_the_engine_holds_is_the_schedules(straight):
+    assert ranks.losses(straight, figure="lr") == pytest.approx([2e-4 / 3, 4e-4 / 3, *[2e-4] * 6])
+
+
+@pytest.mark.parametrize("world, stage", [(1, 0), (2, 1), (2, 3)])
+def test_killed_with_9_and_started_again_it_ends_bit_identical(ground, tmp_path, world, stage):
+    run(ground, tmp_path / "whole", world=world, stage=stage)
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'cut'}", "--deepspeed", f"zero{stage}"]
+    killed = ranks.start(arguments, world, tmp_path / "first.log")
+    wait_for_step(tmp_path / "cut", 5)
+    os.kill(killed.processes[-1].pid, signal.SIGKILL)
+    codes = killed.wait()
+    assert codes[-1] == -signal.SIGKILL and 0 not in codes
+    assert not (tmp_path / "cut" / "FINISHED").exists()
+    text = ranks.train(arguments, world, tmp_path / "second.log")
+    assert "resuming from" in text and "step-" in text
+    assert adapter(tmp_path / "cut") == adapter(tmp_path / "whole")
+    assert ranks.losses(tmp_path / "cut") == ranks.losses(tmp_path / "whole"), "metrics.jsonl tells each step once"
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(ground, straight, tmp_path):
+    """2 ranks with ZeRO 3, then 1 with ZeRO 0, then 3 with ZeRO 1: optimizer state moves between all of them."""
+    for world, stage, steps in ((2, 3, 3), (1, 0, 6), (3, 1, 8)):
+        run(ground, tmp_path / "run", f"optim.max_steps={steps}", world=world, stage=stage)
+    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=1e-5)
+
+
+def test_asked_to_stop_all_ranks_save_and_leave_and_the_same_command_goes_on(ground, tmp_path):
+    run(ground, tmp_path / "whole", world=2)
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'cut'}", "save.every_steps=100"]
+    running = ranks.start(arguments, 2, tmp_path / "first.log")
+    wait_for_step(tmp_path / "cut", 2)
+    os.kill(running.processes[1].pid, signal.SIGTERM)
+    assert running.wait() == [0, 0]
+    assert "stopped as asked" in running.text() and not (tmp_path / "cut" / "FINISHED").exists()
+    ranks.train(arguments, 2, tmp_path / "second.log")
+    assert adapter(tmp_path / "cut") == adapter(tmp_path / "whole")
+
+
+def test_cached_features_train_as_audio_does_to_the_precision_of_the_cache(ground, straight, tmp_path):
+    run(ground, tmp_path / "run", f"data.train={ground / 'features'}", "model.dtype=float32")
+    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=2e-3)
+
+
+def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
+    watched = [f"data.dev={ground / 'shards'}", "data.max_dev_samples=5", "eval.wer=true", "eval.max_new_tokens=5"]
+    watched += ["eval.tokens=100", "eval.every_steps=4", "save.best=loss"]
+    for name, world, stage in (("one", 1, 0), ("three", 3, 3)):
+        run(ground, tmp_path / name, *watched, world=world, stage=stage)
+        assert (tmp_path / name / "checkpoints" / "best").readlink() == Path("step-00000008")
+        assert len((tmp_path / name / "dev" / "step-00000008.jsonl").read_text().splitlines()) == 5
+    for figure in ("loss", "accuracy", "wer"):
+        one, three = (ranks.losses(tmp_path / name, "dev", figure) for name in ("one", "three"))
+        assert one == pytest.approx(three, rel=1e-4) and len(one) == 2
+
+
+@pytest.mark.parametrize("door", ["python", "deepspeed", "torchrun"])
+def test_every_door_leads_to_the_same_run(ground, straight, tmp_path, door):
+    programs = Path(sys.executable).parent
+    recipe = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"]
+    command = {
+        "python": [sys.executable, "-m", "train"],
+        "deepspeed": [str(programs / "deepspeed"), "--num_accelerators", "2", "--master_port", free_port(), "--module"]
+        + ["train"],
+        "torchrun": [str(programs / "torchrun"), "--standalone", "--nproc_per_node", "2", "-m", "train"],
+    }[door]
+    done = subprocess.run([*command, *recipe], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0 and (tmp_path / "run" / "FINISHED").read_text() == "8\n", done.stderr
+    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=1e-5)
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    """Until metrics.jsonl tells of that step."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if (folder / "metrics.jsonl").exists() and len(ranks.losses(folder)) >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{folder} did not reach step {step}")
+
+
+def free_port() -> str:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
