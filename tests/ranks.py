@@ -1,4 +1,4 @@
-"""Runs `python -m train` on one or more ranks, quickly: ranks are forked from a server that has the imports behind it."""
+"""Runs `python -m train` on one or more ranks, quickly: forked from a server that has the imports behind it."""
 
 import json
 import multiprocessing
@@ -47,7 +47,9 @@ def start(arguments: Sequence[str], ranks: int, log: Path) -> Ranks:
     for rank in range(ranks):
         env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         environment = {name: str(value) for name, value in env.items()}
-        processes.append(_fork_server().Process(target=_rank, args=(list(arguments), environment, str(log)), daemon=True))
+        processes.append(
+            _fork_server().Process(target=_rank, args=(list(arguments), environment, str(log)), daemon=True)
+        )
         processes[-1].start()
     return Ranks(processes, log)
 

@@ -70,12 +70,12 @@ def _encoder(config: Config, world: World, indexes: list[ShardIndex]) -> tuple[A
 def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) -> list[str]:
     trained = sum(p.numel() for p in model.adapter.parameters())
     notes = [
-        f"train: {len(train.ids):,} utterances, {train.seconds[train.ids].sum() / 3600:.2f} h of {train.index.kind}; "
+        f"training on {len(train.ids):,} utterances, {train.seconds[train.ids].sum() / 3600:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if config.model.trust_remote_code:
         notes.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
-    for name, corpus in (("train", train), ("dev", dev)):
+    for name, corpus in (("data.train", train), ("data.dev", dev)):
         notes += [
             f"{name}: {count:,} utterances left out, {reason}"
             for reason, count in (corpus.dropped if corpus else {}).items()

@@ -1,0 +1,145 @@
+"""Every encoder family against transformers' own model and feature extractor, and what a wrong checkpoint gets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.batch import cumulative
+from model.encoders import ENCODERS, load_encoder
+from model.errors import UserError
+
+LENGTHS = [400, 401, 719, 720, 1039, 1040, 3999, 4000, 7777, 16000]
+DEPTH = 3
+STYLES = {  # as HuBERT-base and as HuBERT-large: norm in the convolutions, norm in the transformer
+    "group": {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False},
+    "layer": {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
+}
+CASES = [(family, style) for family in ENCODERS for style in STYLES]
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": DEPTH,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "conv_dim": (8,) * 7,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("encoders")
+
+
+def checkpoint(folder: Path, family: str, style: str = "layer", seed: int = 0, rate: int = 16_000, **more) -> str:
+    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModel.from_config(AutoConfig.for_model(family, **SIZES, **STYLES[style], **more))
+        for name, weights in model.named_parameters():  # fresh norms are the identity and would hide a missing one
+            if "norm" in name:
+                torch.nn.init.normal_(weights, 1.0, 0.3)
+    path = folder / f"{family}-{style}-{seed}-{rate}-{len(more)}"
+    model.save_pretrained(path)
+    Wav2Vec2FeatureExtractor(
+        sampling_rate=rate, do_normalize=True, return_attention_mask=style == "layer"
+    ).save_pretrained(path)
+    return str(path)
+
+
+def waves(*lengths: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [0.1 * torch.randn(n, generator=generator) + 0.02 for n in lengths]
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # WavLM's own, when given a mask
+@pytest.mark.parametrize("family, style", CASES)
+def test_frames_are_those_of_transformers_at_every_layer(folder, family, style):
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    source = checkpoint(folder, family, style)
+    extractor, theirs = AutoFeatureExtractor.from_pretrained(source), AutoModel.from_pretrained(source).eval()
+    wave = waves(7777)[0]
+    inputs = extractor(wave.numpy(), sampling_rate=16_000, return_tensors="pt")
+    with torch.no_grad():
+        expected = theirs(**inputs, output_hidden_states=True)
+    assert len(expected.hidden_states) == DEPTH + 1
+    wanted = [*expected.hidden_states[1:DEPTH], expected.last_hidden_state]  # the last layer's with the norm after it
+    for layer, hidden in [*enumerate(wanted, 1), (None, wanted[-1])]:
+        frames, _ = load_encoder(source, layer)(wave, cumulative([len(wave)]))
+        torch.testing.assert_close(frames, hidden[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family, style", CASES)
+def test_out_len_and_neighbours(folder, family, style):
+    encoder = load_encoder(checkpoint(folder, family, style))
+    given = waves(*LENGTHS)
+    packed, frame_cu = encoder(torch.cat(given), cumulative(LENGTHS))
+    alone = [encoder(wave, cumulative([len(wave)]))[0] for wave in given]
+    counts = [len(frames) for frames in alone]
+    assert torch.equal(packed, torch.cat(alone)) and frame_cu.diff().tolist() == counts
+    assert [encoder.out_len(n) for n in LENGTHS] == counts and all(isinstance(encoder.out_len(n), int) for n in LENGTHS)
+    assert encoder.out_len(np.array(LENGTHS, np.int64)).tolist() == counts
+    assert encoder.out_len(torch.tensor(LENGTHS)).tolist() == counts
+    assert counts[0] == 1 and max(encoder.out_len(n) for n in range(400)) < 1
+    assert packed.shape[1] == encoder.dim == SIZES["hidden_size"]
+    assert not packed.requires_grad and not encoder.training and not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_the_fingerprint_follows_what_decides_the_frames_and_not_the_path(folder, tmp_path):
+    source = checkpoint(folder, "hubert")
+    first = load_encoder(source).fingerprint()
+    assert load_encoder(str(Path(source).rename(tmp_path / "moved"))).fingerprint() == first
+    source = str(tmp_path / "moved")
+    others = {
+        "weights": load_encoder(checkpoint(folder, "hubert", seed=1)).fingerprint(),
+        "layer": load_encoder(source, layer=2).fingerprint(),
+        "dtype": load_encoder(source, dtype="bfloat16").fingerprint(),
+    }
+    for name, other in others.items():
+        assert {key for key in first if first[key] != other[key]} == {name}
+
+
+def without(source: str, *names: str) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = Path(source) / "model.safetensors"
+    weights = load_file(file)
+    for name in names:
+        del weights[name]
+    save_file(weights, file, {"format": "pt"})
+
+
+def test_only_the_weight_that_inference_never_reads_may_be_missing(tmp_path):
+    source = checkpoint(tmp_path, "wav2vec2")
+    without(source, "masked_spec_embed")  # as in facebook/wav2vec2-base-960h
+    assert load_encoder(source).fingerprint() == load_encoder(source).fingerprint()
+    without(source, "encoder.layers.1.final_layer_norm.weight")
+    with pytest.raises(UserError, match=r"lacks weights .* encoder.layers.1.final_layer_norm.weight"):
+        load_encoder(source)
+
+
+def test_a_wrong_encoder_is_refused_in_one_line(tmp_path, folder):
+    from transformers import LlamaConfig
+
+    LlamaConfig().save_pretrained(tmp_path / "llama")
+    (tmp_path / "empty").mkdir()
+    good = checkpoint(folder, "hubert", seed=2)
+    cases = [
+        ("of family 'llama'; known: hubert, wav2vec2", (str(tmp_path / "llama"),)),
+        ("there is no such folder", (str(tmp_path / "nowhere"),)),
+        ("hf download nobody/nothing", ("nobody/nothing",)),
+        ("the folder needs config.json", (str(tmp_path / "empty"),)),
+        ("layer 4 does not exist; this encoder has layers 1 to 3", (good, 4)),
+        ("layer 0 does not exist", (good, 0)),
+        ("unknown dtype 'float8'; known: auto, float32", (good, None, "float8")),
+        ("hears 8000 Hz", (checkpoint(folder, "hubert", rate=8000),)),
+        ("add_adapter", (checkpoint(folder, "wav2vec2", add_adapter=True),)),
+    ]
+    for message, arguments in cases:
+        with pytest.raises(UserError, match=message) as caught:
+            load_encoder(*arguments)
+        assert "\n" not in str(caught.value)

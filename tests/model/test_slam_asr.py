@@ -1,0 +1,175 @@
+"""The recogniser's loss against transformers' own, and who gets gradients."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.adapter import AdapterSpec, build_adapter
+from model.batch import Batch, cumulative, pack
+from model.encoders import load_encoder
+from model.errors import UserError
+from model.llm import load_llm
+from model.slam_asr import SlamAsr
+from model.weights import assemble
+from tests.tiny import LLM_DIM, STACK, TEMPLATE, tiny_models, tiny_recogniser
+
+TEXTS = ["the cat sat", "", "a mat, and on it a rather long sentence"]
+SECONDS = [0.9, 0.13, 2.0]
+KEYS = ["first", "second", "third"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> SlamAsr:
+    return tiny_recogniser(tmp_path_factory.mktemp("models"))[0]
+
+
+@pytest.fixture(scope="module")
+def waves() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [0.1 * torch.randn(int(16_000 * seconds), generator=generator) for seconds in SECONDS]
+
+
+def batch_of(model: SlamAsr, waves: list[torch.Tensor], texts: list[str] = TEXTS) -> Batch:
+    return pack(KEYS[: len(texts)], texts, [model.prompt.target_ids(text) for text in texts], waves=waves)
+
+
+def each(model: SlamAsr, waves: list[torch.Tensor]) -> Iterator[Batch]:
+    return (batch_of(model, [wave], [text]) for wave, text in zip(waves, TEXTS, strict=True))
+
+
+def reference(model: SlamAsr, wave: torch.Tensor, text: str) -> tuple[torch.Tensor, int]:
+    """Summed loss and right predictions of one utterance by transformers' own labels, every logit computed."""
+    assert model.encoder is not None
+    frames, _ = model.encoder(wave, cumulative([len(wave)]))
+    usable = frames[: len(frames) // STACK * STACK].reshape(-1, STACK * model.encoder.dim)
+    speech = model.adapter.linear2(torch.relu(model.adapter.linear1(usable)))
+    before, after = TEMPLATE.split("<speech>")
+    tokenizer, embed = model.prompt.tokenizer, model.llm.get_input_embeddings()
+    first = tokenizer.encode(before)  # with BOS
+    last = tokenizer.encode(f"{after} {text}", add_special_tokens=False) + [tokenizer.eos_token_id]
+    answer = len(last) - len(tokenizer.encode(after, add_special_tokens=False))
+    embeds = torch.cat([embed(torch.tensor(first)), speech, embed(torch.tensor(last))])[None]
+    labels = torch.full(embeds.shape[:2], -100)
+    labels[0, -answer:] = torch.tensor(last[-answer:])
+    output = model.llm(inputs_embeds=embeds, labels=labels, use_cache=False)
+    right = output.logits[0, -answer - 1 : -1].argmax(-1) == labels[0, -answer:]
+    return output.loss * answer, int(right.sum())
+
+
+def test_a_batch_is_the_sum_of_its_utterances_and_of_transformers_own_losses(model, waves):
+    output = model(batch_of(model, waves))
+    alone = [model(batch) for batch in each(model, waves)]
+    theirs = [reference(model, wave, text) for wave, text in zip(waves, TEXTS, strict=True)]
+    assert output.loss.dtype == torch.float32 and output.loss.ndim == 0
+    torch.testing.assert_close(output.loss, sum(single.loss for single in alone), rtol=1e-5, atol=1e-4)
+    for single, (loss, right) in zip(alone, theirs, strict=True):
+        torch.testing.assert_close(single.loss, loss, rtol=1e-5, atol=1e-4)
+        assert int(single.num_correct) == right
+    assert int(output.num_correct) == sum(right for _, right in theirs)
+
+
+def test_gradients_are_those_of_transformers_own_loss(model, waves):
+    names, trained = zip(*model.adapter.named_parameters(), strict=True)
+    ours = torch.autograd.grad(model(batch_of(model, waves)).loss, trained)
+    total = sum((reference(model, wave, text)[0] for wave, text in zip(waves, TEXTS, strict=True)), torch.zeros(()))
+    for name, mine, theirs in zip(names, ours, torch.autograd.grad(total, trained), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_cached_features_give_the_loss_of_their_audio(model, waves):
+    batch = batch_of(model, waves)
+    frames, frame_cu = model.encoder(batch.audio, batch.audio_cu)
+    cached = pack(batch.keys, batch.texts, split(batch), features=list(frames.split(frame_cu.diff().tolist())))
+    without_encoder = SlamAsr(None, model.adapter, load_like(model), model.prompt)
+    assert torch.equal(without_encoder(cached).loss, model(batch).loss)
+    assert without_encoder.speech_tokens(cached).tolist() == model.speech_tokens(batch).tolist() == [8, 1, 19]
+    half = replace(cached, features=frames.half())
+    torch.testing.assert_close(without_encoder(half).loss, model(batch).loss, rtol=1e-2, atol=0)
+
+
+def split(batch: Batch) -> list[list[int]]:
+    return [part.tolist() for part in batch.targets.split(batch.target_cu.diff().tolist())]
+
+
+def load_like(model: SlamAsr):
+    from model.llm import Llm
+
+    return Llm(model.llm, model.prompt.tokenizer, {})
+
+
+def test_every_answer_token_counts_and_the_end_is_one(model, waves):
+    batch = batch_of(model, waves)
+    assert batch.num_targets == sum(len(model.prompt.target_ids(text)) for text in TEXTS)
+    rows = []
+    hook = model.llm.get_output_embeddings().register_forward_hook(
+        lambda head, given, logits: rows.append(given[0].shape)
+    )
+    with hook:
+        loss = model(batch).loss
+    assert rows == [(batch.num_targets, LLM_DIM)]  # the head sees label places only
+    ends = batch.target_cu[1:] - 1
+    assert (batch.targets[ends] == model.prompt.eos_id).all()
+    another = replace(batch, targets=batch.targets.index_fill(0, ends, 5))  # an end is never fed in, only predicted
+    with model.llm.get_output_embeddings().register_forward_hook(lambda head, given, logits: rows.append(logits)):
+        model(batch), model(another)
+    assert torch.equal(rows[-1], rows[-2]) and model(another).loss != loss
+
+
+def test_the_prompt_ends_where_the_answer_begins(model, waves):
+    batch = batch_of(model, waves)
+    embeds, mask = model.prompt_embeds(batch)
+    around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
+    assert mask.sum(1).tolist() == [around + n for n in model.speech_tokens(batch).tolist()]
+    assert (mask.diff(dim=1) >= 0).all() and embeds.shape == (*mask.shape, LLM_DIM)  # padded on the left
+    last = model.llm.get_input_embeddings()(torch.tensor(model.prompt.suffix_ids))
+    first = model.llm.get_input_embeddings()(torch.tensor(model.prompt.prefix_ids))
+    for row, keep, single in zip(embeds, mask.bool(), each(model, waves), strict=True):
+        assert torch.equal(row[-len(last) :], last) and torch.equal(row[keep][: len(first)], first)
+        torch.testing.assert_close(row[keep], model.prompt_embeds(single)[0][0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_only_the_adapter_learns_and_in_float32(tmp_path, waves, dtype):
+    encoder_source, llm_source = map(str, tiny_models(tmp_path))
+    encoder, llm = load_encoder(encoder_source, dtype=dtype), load_llm(llm_source, dtype=dtype)
+    adapter = build_adapter(AdapterSpec("concat", STACK, 64, 0.5, encoder.dim, LLM_DIM))
+    model = assemble(encoder, adapter, llm, TEMPLATE).train()
+    assert adapter.training and not any(part.training for frozen in (encoder, llm.model) for part in frozen.modules())
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {
+        f"adapter.{n}" for n in adapter.state_dict()
+    }
+    assert not any(p.requires_grad for p in encoder.parameters()) and llm.model.dtype == getattr(torch, dtype)
+    before = [p.clone() for frozen in (encoder, llm.model) for p in frozen.parameters()]
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = model(batch_of(model, waves)).loss
+        loss.backward()
+        losses.append(loss.item())
+        assert loss.dtype == torch.float32
+        assert all(
+            p.grad is not None and p.grad.dtype == torch.float32 and p.grad.abs().sum() > 0
+            for p in adapter.parameters()
+        )
+        optimizer.step()
+    frozen = [p for part in (encoder, llm.model) for p in part.parameters()]
+    assert all(p.grad is None and torch.equal(p, old) for p, old in zip(frozen, before, strict=True))
+    assert losses[-1] < losses[0]
+
+
+def test_what_does_not_fit_is_refused_by_its_key(model, waves, monkeypatch):
+    short = batch_of(model, [waves[0], torch.zeros(1600), waves[2]])  # 0.1 s: 4 frames, the adapter stacks 5
+    for batch in (short, batch_of(model, [waves[0], torch.zeros(100), waves[2]])):  # not even one frame
+        for act in (model, model.prompt_embeds):
+            with pytest.raises(UserError, match="utterance 'second' is too short for one speech embedding"):
+                act(batch)
+    batch = batch_of(model, waves)
+    width = model.prompt_embeds(batch)[0].shape[1] + len(model.prompt.target_ids(TEXTS[2])) - 1
+    monkeypatch.setattr(model.llm.config, "max_position_embeddings", width)
+    model(batch)
+    monkeypatch.setattr(model.llm.config, "max_position_embeddings", width - 1)
+    with pytest.raises(UserError, match=f"utterance 'third' needs {width} LLM positions, this LLM has {width - 1}"):
+        model(batch)

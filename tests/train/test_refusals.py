@@ -1,0 +1,138 @@
+"""What a person gets wrong: one line, exit code 2, and what was there before is untouched."""
+
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.build import BuildOptions, build
+from tests import ranks
+from tests.train.conftest import speak
+
+
+def refuse(ground: Path, folder: Path, *arguments: str, world: int = 1) -> str:
+    """The one line that `python -m train` says before it exits with 2."""
+    log = folder.with_suffix(".refused.log")
+    log.unlink(missing_ok=True)
+    text = ranks.train([str(ground / "recipe.yaml"), f"run.dir={folder}", *arguments], world, log, expected=2)
+    lines = [line for line in text.splitlines() if line.startswith("train: ")]
+    assert "Traceback" not in text and len(set(lines)) == 1, text
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def started(ground, tmp_path_factory):
+    """A run of 4 steps, to be copied."""
+    folder = tmp_path_factory.mktemp("started") / "run"
+    ranks.train([str(ground / "recipe.yaml"), f"run.dir={folder}", "optim.max_steps=4"], 1, folder.with_suffix(".log"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "override, line",
+    [
+        ("optim.warmup_step=3", "warmup_step.*did you mean.*warmup_steps"),
+        ("optim.lr=fast", "optim.lr.*fast"),
+        ("data.train=/nowhere/shards", "no shard directory '/nowhere/shards'.*prep build"),
+        ("model.encoder=/nowhere/hubert", "cannot load the encoder '/nowhere/hubert'"),
+        ("data.max_seconds=1", "utterances are longer than data.max_seconds 1: utt-.*over_length: drop"),
+        ("batch.tokens=40", "utterances are longer than batch.tokens 40"),
+        ("data.max_characters=3", "of more than data.max_characters 3"),
+        ("--deepspeed=/nowhere.json", "/nowhere.json"),
+    ],
+)
+def test_a_mistake_in_the_recipe_is_one_line(ground, tmp_path, override, line):
+    assert re.search(line, refuse(ground, tmp_path / "run", override))
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_is_over_length_is_left_out_with_a_count_if_asked(ground, tmp_path):
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "data.max_seconds=1", "optim.max_steps=1"]
+    text = ranks.train([*arguments, "data.over_length=drop"], 1, tmp_path / "log")
+    assert re.search(r"data.train: \d+ utterances left out, longer than data.max_seconds 1", text)
+
+
+@pytest.mark.parametrize(
+    "override, line",
+    [
+        ("optim.lr=1e-3", "optim.lr was 0.0002, is 0.001"),
+        ("batch.micro_batches=2", "batch.micro_batches was 4, is 2"),
+        ("model.adapter.hidden=32", "model.adapter.hidden was 64, is 32"),
+        ("data.train={other}", "training data was .*, is "),
+    ],
+)
+def test_a_run_that_was_started_differently_is_not_continued(ground, started, tmp_path, override, line):
+    shutil.copytree(started, tmp_path / "run", symlinks=True)
+    other = tmp_path / "other"
+    build([speak(tmp_path, f"new-{i}", np.random.default_rng(i)) for i in range(3)], other, BuildOptions())
+    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").rglob("*.*") if path.is_file()}
+    said = refuse(ground, tmp_path / "run", override.format(other=other))
+    assert re.search(f"started differently: {line}.*--allow-changes", said)
+    assert all(path.read_bytes() == data for path, data in before.items())
+
+
+def test_a_changed_run_goes_on_if_that_is_said(ground, started, tmp_path):
+    shutil.copytree(started, tmp_path / "run", symlinks=True)
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "optim.lr=1e-3", "--allow-changes"]
+    text = ranks.train(arguments, 1, tmp_path / "log")
+    assert "changed since the run was started: optim.lr was 0.0002, is 0.001" in text
+    assert ranks.losses(tmp_path / "run", figure="lr")[4:] == pytest.approx([1e-3] * 4)
+
+
+def test_features_of_another_encoder_are_refused_and_both_are_named(ground, tmp_path):
+    shutil.copytree(ground / "features", tmp_path / "features")
+    index = tmp_path / "features" / "index.json"
+    document = json.loads(index.read_text())
+    ours, document["fingerprint"]["weights"] = document["fingerprint"]["weights"], "0" * 64
+    index.write_text(json.dumps(document))
+    said = refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'features'}", world=2)
+    assert "0" * 64 in said and ours in said and "prep features" in said
+
+
+def test_shards_that_are_not_what_their_index_says_are_refused(ground, tmp_path):
+    shutil.copytree(ground / "shards", tmp_path / "shards")
+    shard = tmp_path / "shards" / "shard-000001.tar"
+    shard.write_bytes(shard.read_bytes()[:-1024])
+    assert re.search(
+        r"shard-000001.tar has [\d,]+ bytes, its index says [\d,]+; run \"slam-asr prep check",
+        refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'shards'}"),
+    )
+
+
+def test_a_shard_that_changes_during_training_ends_it_with_the_utterance(ground, tmp_path):
+    shutil.copytree(ground / "shards", tmp_path / "shards")
+    for shard in (tmp_path / "shards").glob("*.tar"):
+        data = bytearray(shard.read_bytes())
+        data[1000] ^= 1  # inside the first recording: the size stays
+        shard.write_bytes(data)
+    said = refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'shards'}")
+    assert "utt-" in said and "prep check" in said
+
+
+def test_a_second_run_in_the_same_folder_is_refused(ground, tmp_path):
+    first = ranks.start([str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"], 1, tmp_path / "log")
+    while not (tmp_path / "run" / "LOCK").exists() or not (tmp_path / "run" / "LOCK").read_text():
+        assert first.processes[0].is_alive()
+    os.kill(first.processes[0].pid, signal.SIGSTOP)
+    said = refuse(ground, tmp_path / "run")
+    os.kill(first.processes[0].pid, signal.SIGCONT)
+    assert f"in use by process {first.processes[0].pid} on " in said
+    assert first.wait() == [0]
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(ground, started, tmp_path):
+    shutil.copytree(started, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "checkpoints" / "step-00000004" / "optimizer.safetensors").write_bytes(b"")
+    text = ranks.train([str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"], 1, tmp_path / "log")
+    assert "step-00000004 is damaged" in text and re.search("resuming from .*step-00000002", text)
+
+
+def test_a_single_utterance_is_enough(ground, tmp_path):
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "data.max_train_samples=1"]
+    ranks.train([*arguments, "optim.max_steps=2"], 2, tmp_path / "log")
+    assert len(ranks.losses(tmp_path / "run")) == 2
