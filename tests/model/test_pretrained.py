@@ -14,7 +14,7 @@ from model.pretrained import choose_dtype, fingerprint
 from tests.tiny import tiny_models
 
 
-def small() -> nn.Module:
+def small() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2).bfloat16())
 
