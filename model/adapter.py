@@ -4,16 +4,12 @@ T encoder frames, D encoder width, k frames stacked, S speech embeddings, H LLM 
 """
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from model.batch import cumulative
+from model.batch import Length, cumulative
 from model.errors import UserError
-
-Length = TypeVar("Length")
-"""An int, or an integer numpy array or tensor."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,10 @@ class ConcatAdapter(nn.Module):
 
     def out_len(self, num_frames: Length) -> Length:
         """Speech embeddings made of `num_frames` encoder frames."""
-        frames: Any = num_frames
-        return frames // self.spec.stack
+        return num_frames // self.spec.stack
 
     def forward(self, frames: Tensor, frame_cu: Tensor) -> tuple[Tensor, Tensor]:
-        """frames [sum T, D] with frame_cu [B + 1] -> embeddings [sum S, H] (float32), with their cumulative lengths [B
-        + 1]."""
+        """frames [sum T, D], frame_cu [B + 1] -> embeddings [sum S, H] float32, speech_cu [B + 1]."""
         lengths = frame_cu.diff()
         whole = [part[: len(part) - len(part) % self.spec.stack] for part in frames.split(lengths.tolist())]
         stacked = torch.cat(whole).reshape(-1, self.spec.stack * self.spec.encoder_dim)  # [sum S, k D]

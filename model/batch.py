@@ -7,9 +7,14 @@ lengths stay on the CPU, so that no shape is ever read back from an accelerator.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Length = TypeVar("Length", int, np.ndarray, Tensor)
+"""A length, or an integer array of lengths: every `out_len` answers in the form it is asked."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
-"""Where everything stands in the LLM's input: `prefix | speech | suffix | answer`, one row an utterance, padded on the
-left.
+"""Where everything stands in the LLM's input: `prefix | speech | suffix | answer`.
+
+One row is one utterance, padded on the left.
 
 Training and generation use this one layout, so that a recogniser never meets positions it was not trained on.
 B utterances, S width of the padded input.

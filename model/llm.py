@@ -4,10 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import UserError
 from model.pretrained import choose_dtype, fingerprint, loading, open_pretrained
+
+PROBE = 1000.0
+"""The largest logit of those that `_check_logits` compares; soft caps lie at 30 to 50."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
     model = open_pretrained(AutoModelForCausalLM, "LLM", source, trust_remote_code)
     weights = fingerprint(model)
     model = model.to(device=device, dtype=choose_dtype(dtype, device))
-    _check_head(model, source)
+    _check_logits(model, source)
     identity = {
         "family": model.config.model_type,
         "weights": weights,
@@ -57,18 +61,24 @@ def logits_at(model: nn.Module, embeds: Tensor, mask: Tensor, positions: Tensor,
 
 
 @torch.no_grad()
-def _check_head(model: Any, source: str) -> None:
-    """Some LLMs scale or cap their logits after the head.
+def _check_logits(model: Any, source: str) -> None:
+    """UserError unless `logits_at` gives this LLM's own logits.
 
-    `logits_at` would then be wrong, so such a model is refused.
+    Some LLMs scale or cap what the head puts out. So that capping shows, whatever the weights, the head's output is
+    blown up to `PROBE` while we look.
     """
     ids = torch.arange(1, 5, device=model.device)[None]
     embeds = model.get_input_embeddings()(ids)
     mask = torch.ones_like(ids)
-    whole = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
-    ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    if not torch.allclose(whole.float(), ours.float(), rtol=1e-2, atol=1e-2):
+    with model.get_output_embeddings().register_forward_hook(_blow_up):
+        whole = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
+        ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
+    if not torch.allclose(whole.float(), ours.float(), rtol=1e-2, atol=1e-2 * PROBE):
         raise UserError(
             f"LLM {source!r} changes its logits after the output layer (soft-capping or scaling), which is not "
             "supported; use another LLM"
         )
+
+
+def _blow_up(head: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
+    return PROBE * F.normalize(logits, p=float("inf"), dim=-1)

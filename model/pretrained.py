@@ -34,7 +34,8 @@ def open_pretrained(
     """`auto_class.from_pretrained(source)` in the stored dtype; a weight the checkpoint lacks is an error, never
     random.
 
-    `may_miss` names weights (by suffix) that inference never reads.
+    `may_miss` names weights (by suffix) that inference never reads; a missing one is zero, so that the fingerprint of
+    the same checkpoint is always the same.
     """
     _show_downloads_only()
     with loading(what, source):
@@ -43,12 +44,14 @@ def open_pretrained(
         )
     missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)]
     if missing or info["mismatched_keys"]:
-        wrong = sorted(missing)[:3] or [str(key) for key in info["mismatched_keys"]][:3]
+        wrong = sorted(missing)[:3] or [str(key) for key in list(info["mismatched_keys"])[:3]]
         raise UserError(
-            f"{what} {source!r} lacks weights of its own architecture: {', '.join(map(str, wrong))} ...; "
-            "use a whole checkpoint"
+            f"{what} {source!r} lacks weights of its own architecture: {', '.join(wrong)} ...; use a whole checkpoint"
         )
-    return freeze(model)
+    freeze(model)
+    for name in info["missing_keys"]:
+        model.get_parameter(name).zero_()
+    return model
 
 
 def _show_downloads_only() -> None:
@@ -64,7 +67,9 @@ def _show_downloads_only() -> None:
 
 @contextmanager
 def loading(what: str, source: str):
-    """Turns the library's long "not found" into one line that says how to point at a folder."""
+    """Turns whatever the libraries answer to a wrong folder or id into one line that says what to do."""
+    if (source.startswith((".", "/", "~")) or source.count("/") > 1) and not os.path.isdir(source):
+        raise UserError(f"cannot load the {what} {source!r}: there is no such folder; give a folder or a hub id")
     try:
         yield
     except Exception as error:  # the libraries answer a wrong folder with anything from OSError to TypeError
@@ -86,7 +91,9 @@ def freeze(module: Any) -> Any:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """sha256 over every parameter's name, dtype, shape and bytes, as stored; 1.5 GB/s and core."""
+    """sha256 over name, dtype, shape and bytes of every parameter and stored buffer; 1.5 GB/s and core."""
+    stored = module.state_dict().keys()
+    buffers = [(name, buffer) for name, buffer in module.named_buffers() if name in stored]
 
     def digest(item: tuple[str, torch.Tensor]) -> bytes:
         name, tensor = item
@@ -95,5 +102,5 @@ def fingerprint(module: nn.Module) -> str:
         return hashlib.sha256(header + hashlib.sha256(data.data).digest()).digest()
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(digest, sorted(module.named_parameters())))
+        digests = list(pool.map(digest, sorted([*module.named_parameters(), *buffers])))
     return hashlib.sha256(b"".join(digests)).hexdigest()

@@ -1,5 +1,7 @@
-"""The words around the speech. The template lives in the adapter's own file; training and decoding read the same
-string."""
+"""The words around the speech.
+
+The template lives in the adapter's own file; training and decoding read the same string.
+"""
 
 from typing import Any
 
@@ -10,9 +12,9 @@ DEFAULT_TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
 
 
 class Prompt:
-    """Token ids before the speech, after it, and of the answer.
+    """Token ids around the speech: `prefix_ids`, speech, `suffix_ids`, `target_ids(text)`.
 
-    `prefix_ids + [speech] + suffix_ids + target_ids(text)`.
+    They are what the tokenizer makes of the whole text, `USER: <speech> Transcribe ... ASSISTANT: the answer`.
     """
 
     def __init__(self, tokenizer: Any, template: str = DEFAULT_TEMPLATE) -> None:
@@ -28,28 +30,31 @@ class Prompt:
         first = tokenizer.convert_ids_to_tokens(tokenizer.encode("a", add_special_tokens=False))[0]
         self._adds_space = first.startswith("\u2581")
         before, after = template.split(SPEECH)
+        self._separator = "" if template.endswith("\n") else " "
         self.prefix_ids = self._first_ids(before)
-        self.suffix_ids = self._ids(after)
+        self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
         if not self.suffix_ids:
             raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
 
     def target_ids(self, text: str) -> list[int]:
-        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it."""
-        return [*self._ids(" " + text.strip()), self.eos_id]
+        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it.
+
+        A transcript is words only: `</s>` in one is its four characters, not an end.
+        """
+        return [*self._ids(self._separator + text.strip(), split_special_tokens=True), self.eos_id]
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, special tokens dropped, outer spaces stripped."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
-    def _ids(self, text: str) -> list[int]:
+    def _ids(self, text: str, split_special_tokens: bool = False) -> list[int]:
         text = text.removeprefix(" ") if self._adds_space else text
-        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
+        if not text:
+            return []
+        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=split_special_tokens))
 
     def _first_ids(self, text: str) -> list[int]:
         """The start of the sequence, with BOS if this tokenizer uses one."""
-        bos = self._bos_id()
-        return self._ids(text) if bos is None else [bos, *self._ids(text)]
-
-    def _bos_id(self) -> int | None:
-        bos = self.tokenizer.bos_token_id
-        return bos if bos is not None and self.tokenizer.encode("a")[0] == bos else None
+        bos: int | None = self.tokenizer.bos_token_id
+        begins = [] if bos is None or self.tokenizer.encode("a")[0] != bos else [bos]
+        return begins + self._ids(text)

@@ -22,10 +22,7 @@ from model.prompt import Prompt
 
 
 class Output(NamedTuple):
-    """What one micro-batch says: sums over its `batch.num_targets` answer tokens.
-
-    A tuple, as ZeRO-3 looks for tensors in one.
-    """
+    """Sums over the `batch.num_targets` answer tokens of a micro-batch; a tuple, as ZeRO-3 looks for tensors in one."""
 
     loss: Tensor
     """float32 scalar: the answer tokens' negative log likelihoods, summed."""
@@ -34,13 +31,10 @@ class Output(NamedTuple):
 
 
 class SlamAsr(nn.Module):
-    """The whole recogniser. Only the adapter asks for gradients.
-
-    The frozen parts stay in eval mode whatever `train()` says.
-    """
+    """The whole recogniser; only the adapter asks for gradients, and only it listens to `train()`."""
 
     def __init__(self, encoder: Encoder | None, adapter: ConcatAdapter, llm: Llm, prompt: Prompt) -> None:
-        """`encoder` is None when features are cached. It stays on the device it was loaded to.
+        """`encoder` is None when features are cached; it stays on the device it was loaded to.
 
         It is kept out of the module tree: it runs once per utterance, so ranks call it unequally often, and ZeRO-3,
         which shards whatever is in the tree, would wait for ever.
@@ -66,12 +60,11 @@ class SlamAsr(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """The summed loss of the batch's answers. Audio, prompt and padding are not targets; EOS is one."""
-        speech, speech_cu = self.speech_embeds(batch)
         lengths = batch.target_cu.diff()
-        layout = self._lay_out(batch, speech_cu, lengths - 1)  # EOS is predicted, never fed in
-        fed_in = torch.ones(batch.num_targets, dtype=torch.bool)
-        fed_in[batch.target_cu[1:] - 1] = False
-        embeds = self._compose(layout, speech, batch.targets[fed_in.to(batch.targets.device)])
+        layout = self._lay_out(batch, lengths - 1)  # EOS is predicted, never fed in
+        is_eos = torch.zeros(batch.num_targets, dtype=torch.bool).index_fill(0, batch.target_cu[1:] - 1, True)
+        fed_in = torch.nonzero(~is_eos)[:, 0].to(batch.targets.device)
+        embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[fed_in])
         # Answer token j of a row is predicted at the place before it; the last place of every row predicts EOS.
         row = torch.repeat_interleave(torch.arange(len(batch)), lengths)
         column = torch.arange(batch.num_targets) - torch.repeat_interleave(batch.target_cu[1:], lengths) + layout.width
@@ -82,22 +75,29 @@ class SlamAsr(nn.Module):
 
     def prompt_embeds(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What generation starts from: embeddings [B, S, H], padded on the left, and their mask int64 [B, S]."""
-        speech, speech_cu = self.speech_embeds(batch)
-        layout = self._lay_out(batch, speech_cu, torch.zeros(len(batch), dtype=torch.int64))
-        return self._compose(layout, speech, batch.targets[:0]), layout.mask.to(speech.device)
+        layout = self._lay_out(batch, torch.zeros(len(batch), dtype=torch.int64))
+        embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[:0])
+        return embeds, layout.mask.to(embeds.device)
 
-    def speech_embeds(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The adapter's output for the batch, [sum of speech lengths, H] float32, and its cumulative lengths [B +
-        1]."""
+    def speech_tokens(self, batch: Batch) -> Tensor:
+        """Speech embeddings of each utterance, int64 [B] on the CPU; under 1 where one is too short."""
+        if batch.audio is None:
+            return self.adapter.out_len(batch.feature_cu.diff())
+        assert self.encoder is not None, "audio needs an encoder"
+        return self.adapter.out_len(self.encoder.out_len(batch.audio_cu.diff()))
+
+    def speech_embeds(self, batch: Batch) -> Tensor:
+        """The adapter's output for the batch, [sum of speech_tokens, H] float32."""
         if batch.audio is None:
             assert batch.features is not None
-            return self.adapter(batch.features, batch.feature_cu)
+            return self.adapter(batch.features, batch.feature_cu)[0]
         assert self.encoder is not None, "audio needs an encoder"
-        return self.adapter(*self.encoder(batch.audio, batch.audio_cu))
+        return self.adapter(*self.encoder(batch.audio, batch.audio_cu))[0]
 
-    def _lay_out(self, batch: Batch, speech_cu: Tensor, answer: Tensor) -> Layout:
-        speech = speech_cu.diff()
-        if int(speech.min()) == 0:
+    def _lay_out(self, batch: Batch, answer: Tensor) -> Layout:
+        """Where everything goes, with `answer` [B] answer tokens fed in; UserError if an utterance does not fit."""
+        speech = self.speech_tokens(batch)
+        if int(speech.min()) < 1:
             key = batch.keys[int(speech.argmin())]
             raise UserError(
                 f"utterance {key!r} is too short for one speech embedding; drop what is under data.min_seconds: 0.2"

@@ -1,13 +1,12 @@
-"""The adapter's own file: `adapter.safetensors` (float32 weights) and `adapter.json` (all that decoding must know).
+"""The adapter's own files: `adapter.safetensors` (float32 weights) and `adapter.json` (all that decoding must know).
 
-An export and a training checkpoint both hold the two files, so whatever reads one reads the other. Nothing is
-unpickled.
+An export and a training checkpoint both hold the two, so whatever reads one reads the other. Nothing is unpickled.
 """
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +71,20 @@ def read_card(folder: Path) -> AdapterCard:
             raise UserError(
                 f"{path} is not a {FORMAT} file of version {VERSION}; export the adapter again with this version"
             )
-        return AdapterCard(spec=AdapterSpec(**stated.pop("spec")), **stated)
+        return _typed(AdapterCard(spec=_typed(AdapterSpec(**stated.pop("spec"))), **stated))
     except FileNotFoundError:
         raise UserError(f"no {CARD} in {str(folder)!r}; give a run, checkpoint or export folder") from None
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable adapter description ({error}); export the adapter again") from None
+
+
+def _typed(made: Any) -> Any:
+    """The dataclass instance; TypeError if a field is not of its type."""
+    for field in fields(made):
+        value, wanted = getattr(made, field.name), {float: (int, float), dict[str, Any]: dict}
+        if not isinstance(value, wanted.get(field.type, field.type)):  # pyright: ignore
+            raise TypeError(f"{field.name} is {value!r}")
+    return made
 
 
 def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
@@ -97,10 +105,7 @@ def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The folder that holds the adapter.
-
-    `path` is an export or a checkpoint, or a run (its best checkpoint, else its newest).
-    """
+    """The folder that holds the adapter: `path` itself, or of a run its best checkpoint, else its newest."""
     path = Path(path)
     if (path / CARD).is_file():
         return path
@@ -156,10 +161,7 @@ def load_weights(adapter: ConcatAdapter, weights: dict[str, Tensor]) -> ConcatAd
 
 
 def require_encoder(card: AdapterCard, found: dict[str, Any], source: str) -> None:
-    """UserError unless `found` is the encoder that the adapter was trained with.
-
-    Another precision of it is accepted.
-    """
+    """UserError unless `found` is the encoder that the adapter was trained with, in whatever precision."""
     _require("encoder", {**card.encoder, "dtype": None}, {**found, "dtype": None}, source)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from model.encoders.hubert import HubertEncoder
 from model.errors import UserError
+from model.frontend import SAMPLE_RATE
 from model.pretrained import choose_dtype, fingerprint, freeze, loading, open_pretrained
 
 ENCODERS = {"hubert": HubertEncoder, "wav2vec2": HubertEncoder, "wavlm": HubertEncoder}
@@ -17,8 +18,8 @@ def load_encoder(
 ) -> Encoder:
     """A frozen encoder from a Hugging Face id or a local folder, on `device`.
 
-    `layer` counts transformer layers from 1 (None: the last). UserError if it cannot be loaded whole or is of no known
-    family.
+    `layer` counts transformer layers from 1 (None: the last). UserError if it cannot be loaded whole, or is not of a
+    known family at 16 kHz.
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
@@ -27,8 +28,15 @@ def load_encoder(
         if config.model_type not in ENCODERS:
             raise UserError(f"encoder {source!r} is of family {config.model_type!r}; known: {', '.join(ENCODERS)}")
         extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)
+        sample_rate, do_normalize = extractor.sampling_rate, extractor.do_normalize
+    if sample_rate != SAMPLE_RATE:
+        raise UserError(f"encoder {source!r} hears {sample_rate} Hz, audio is at {SAMPLE_RATE} Hz; use another encoder")
+    if getattr(config, "add_adapter", False):
+        raise UserError(
+            f"encoder {source!r} shortens its frames by a network of its own (add_adapter); use another encoder"
+        )
     model = open_pretrained(AutoModel, "encoder", source, trust_remote_code, may_miss=("masked_spec_embed",))
     weights = fingerprint(model)
     model = model.to(device=device, dtype=choose_dtype(dtype, device))
-    encoder = ENCODERS[config.model_type](model, extractor.sampling_rate, extractor.do_normalize, layer, weights)
+    encoder = ENCODERS[config.model_type](model, sample_rate, do_normalize, layer, weights)
     return freeze(encoder)

@@ -4,26 +4,23 @@ Utterances are encoded one by one, at their own length. With group norm in the c
 batch would change every frame, and on a CPU padding costs more than it saves.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from model.batch import cumulative
+from model.batch import Length, cumulative
 from model.errors import UserError
 from model.frontend import normalise
-
-Length = TypeVar("Length")
-"""An int, or an integer numpy array or tensor."""
 
 
 class HubertEncoder(nn.Module):
     """The transformers model behind `out_len` and `forward`; HuBERT, wav2vec 2.0 and WavLM share this architecture."""
 
     def __init__(self, model: Any, sample_rate: int, do_normalize: bool, layer: int | None, weights: str) -> None:
-        """`model` is a loaded HubertModel. `layer` counts transformer layers from 1.
+        """`model` is a loaded HubertModel or alike.
 
-        None is the last, with its final norm.
+        `layer` counts transformer layers from 1; None is the last. The last comes with the norm that stands after it.
         """
         super().__init__()
         depth = model.config.num_hidden_layers
@@ -45,11 +42,11 @@ class HubertEncoder(nn.Module):
             self.model.encoder.layer_norm = nn.Identity()
 
     def out_len(self, num_samples: Length) -> Length:
-        """Frames of an utterance of `num_samples`.
+        """Frames of an utterance of `num_samples`; none or below for one that `forward` cannot take (under 25 ms).
 
         The convolutions' own arithmetic, floor((n - kernel) / stride) + 1.
         """
-        length: Any = num_samples
+        length = num_samples
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
             length = (length - kernel) // stride + 1
         return length
@@ -57,7 +54,9 @@ class HubertEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, audio: Tensor, audio_cu: Tensor) -> tuple[Tensor, Tensor]:
         """audio [sum N] with audio_cu [B + 1] -> frames [sum T, D] in the encoder's dtype, with frame_cu [B + 1]."""
-        frames = [self._encode(wave) for wave in audio.split(audio_cu.diff().tolist())]
+        with torch.random.fork_rng(devices=[]):  # transformers draws for layer drop even where none is: the adapter's
+            # dropout must be the same whether frames are computed or cached
+            frames = [self._encode(wave) for wave in audio.split(audio_cu.diff().tolist())]
         return torch.cat(frames), cumulative([len(utterance) for utterance in frames])
 
     def _encode(self, wave: Tensor) -> Tensor:  # [N] -> [T, D]
