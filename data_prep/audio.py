@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -92,7 +93,6 @@ def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarr
     if rate == target:
         return wave
     import torch
-    from torchaudio.functional import resample as sinc_resample
 
     ratio = Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
     tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
@@ -100,10 +100,18 @@ def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarr
     if _ONE_THREAD.get():
         torch.set_num_threads(1)
     try:
-        return sinc_resample(tensor, ratio.denominator, ratio.numerator).numpy()
+        return _resampler(ratio.denominator, ratio.numerator)(tensor).numpy()
     finally:
         if _ONE_THREAD.get():
             torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=8)
+def _resampler(rate: int, target: int) -> Any:
+    """The filter of a pair of rates; making it costs as much as using it on ten seconds."""
+    from torchaudio.transforms import Resample
+
+    return Resample(rate, target)
 
 
 def encode_flac(wave: np.ndarray) -> bytes:

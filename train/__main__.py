@@ -19,8 +19,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _train(args)
     except UserError as error:
-        print(f"train: {error}", file=sys.stderr, flush=True)
+        if _says(error):
+            print(f"train: {error}", file=sys.stderr, flush=True)
         return 2
+
+
+def _says(error: UserError) -> bool:
+    """One line, not one a rank: the first says what all agree on, one on each host what was found before they met."""
+    from train.world import AgreedError
+
+    return os.environ.get("RANK" if isinstance(error, AgreedError) else "LOCAL_RANK", "0") == "0"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,7 +65,9 @@ def _train(args: argparse.Namespace) -> int:
     from train.world import join_world
 
     world = join_world()
-    torch.use_deterministic_algorithms(config.run.deterministic)
+    if config.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
+        torch.use_deterministic_algorithms(True)
     try:
         run = open_run(config, deepspeed_json, world, args.allow_changes)
         fit(run)

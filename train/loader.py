@@ -15,7 +15,7 @@ from model.batch import Batch
 from model.prompt import Prompt
 from train.corpus import Corpus
 from train.plan import Epochs
-from train.world import World
+from train.world import World, together
 
 STEPS_AHEAD = 2
 
@@ -42,7 +42,10 @@ class Loader:
         self.slots = -(-epochs.per_step // world.size)
 
     def steps(self, first: int) -> Iterator[list[Slot]]:
-        """Endlessly, from step `first` (counted from 0): the rank's slots of each step, read ahead in threads."""
+        """Endlessly, from step `first` (counted from 0): the rank's slots of each step, read ahead in threads.
+
+        Each is a collective: an utterance that one rank cannot read ends the run on all.
+        """
         with ThreadPoolExecutor(self.threads, thread_name_prefix="reader") as pool:
             ahead: deque[list[Future[Slot]]] = deque()
             step = first
@@ -51,7 +54,8 @@ class Loader:
                     while len(ahead) <= STEPS_AHEAD:
                         ahead.append([pool.submit(self._read, *share) for share in self._share(step)])
                         step += 1
-                    yield [future.result() for future in ahead.popleft()]
+                    coming = ahead.popleft()
+                    yield together(self.world, lambda: [future.result() for future in coming])  # noqa: B023 - used at once
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 

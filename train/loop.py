@@ -10,14 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from model.errors import UserError
 from train import stop
 from train.engine import Engine
 from train.loader import Slot
 from train.metrics import StepResult
 from train.run import Run
 from train.schedule import learning_rate
-from train.world import World
+from train.world import AgreedError, World
 
 
 def fit(run: Run) -> bool:
@@ -62,7 +61,7 @@ def train_step(
     seconds = sum(slot.seconds for slot in counted)
     total_loss, total_correct, seconds, stopping = world.sum(float(loss), float(correct), seconds, float(stop.asked()))
     if not math.isfinite(total_loss):
-        raise UserError(_diverged(step, total_loss, counted, world))
+        raise AgreedError(_diverged(step, total_loss, counted, world))
     norm = engine.step(lr)
     return StepResult(total_loss, int(num_targets), int(total_correct), norm, engine.lr, seconds), stopping > 0
 

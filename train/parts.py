@@ -14,7 +14,7 @@ from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.config import Config
 from train.corpus import Corpus, make_corpus, open_indexes, require_features
-from train.world import World, decided_by_first
+from train.world import World
 
 
 @dataclass(frozen=True)
@@ -28,49 +28,63 @@ class Parts:
     notes: list[str]
 
 
-def build_parts(config: Config, world: World) -> Parts:
-    """Opens data and models and checks that they belong together. A collective."""
-    train, dev = open_indexes(config.data.train), open_indexes(config.data.dev) if config.data.dev else None
+@dataclass(frozen=True)
+class Indexes:
+    """The shards of a recipe."""
+
+    train: ShardIndex
+    dev: ShardIndex | None
+
+    @property
+    def audio(self) -> bool:
+        """Whether an encoder is needed: some of it is audio."""
+        return any(index is not None and index.kind == "audio" for index in (self.train, self.dev))
+
+
+def open_data(config: Config) -> Indexes:
+    """The shards that the recipe names, their indexes checked."""
+    data = config.data
+    return Indexes(open_indexes(data.train), open_indexes(data.dev) if data.dev else None)
+
+
+def identify_encoder(config: Config) -> dict[str, Any]:
+    """The fingerprint of the recipe's encoder, which is let go of again: cached features only need it known."""
     m = config.model
+    return load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
+
+
+def build_parts(config: Config, world: World, indexes: Indexes, identity: dict[str, Any] | None) -> Parts:
+    """Opens the models and checks that they and the data belong together.
+
+    `identity` is the encoder's fingerprint where no encoder is needed. UserError for what does not fit.
+    """
+    m, a = config.model, config.model.adapter
+    encoder = None
+    if identity is None:
+        encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype, world.device, m.trust_remote_code)
+        identity = encoder.fingerprint()
     llm = load_llm(m.llm, m.dtype, world.device, m.trust_remote_code)
-    encoder, identity = _encoder(config, world, [index for index in (train, dev) if index is not None])
-    a = m.adapter
     torch.manual_seed(config.run.seed)
     spec = AdapterSpec(a.type, a.stack, a.hidden, a.dropout, identity["dim"], embedding_dim(llm.model))
-    adapter = build_adapter(spec)
-    model = SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, m.prompt)).to(world.device)
+    model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt)).to(world.device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)
 
     def corpus(index: ShardIndex, limit: int | None, budget: int) -> Corpus:
-        return make_corpus(
-            index, config.data, limit, budget, encoder if index.kind == "audio" else None, adapter, model.prompt
-        )
-
-    kept = corpus(train, config.data.max_train_samples, config.batch.tokens)
-    kept_dev = None if dev is None else corpus(dev, config.data.max_dev_samples, config.eval.tokens)
-    return Parts(model, card, kept, kept_dev, _notes(config, kept, kept_dev, model))
-
-
-def _encoder(config: Config, world: World, indexes: list[ShardIndex]) -> tuple[Any, dict[str, Any]]:
-    """The encoder if some data is audio, and its fingerprint; cached features are checked against it."""
-    m = config.model
-    arguments = (m.encoder, m.encoder_layer, m.dtype)
-    if any(index.kind == "audio" for index in indexes):
-        encoder = load_encoder(*arguments, world.device, m.trust_remote_code)
-        identity = encoder.fingerprint()
-    else:  # the encoder is not needed, only known: rank 0 looks at its weights and lets go of them
-        encoder = None
-        identity = decided_by_first(world, lambda: load_encoder(*arguments, "cpu", m.trust_remote_code).fingerprint())
-    for index in indexes:
         if index.kind == "features":
             require_features(index, identity, m.dtype)
-    return encoder, identity
+        own = encoder if index.kind == "audio" else None
+        return make_corpus(index, config.data, limit, budget, own, model.adapter, model.prompt)
+
+    train = corpus(indexes.train, config.data.max_train_samples, config.batch.tokens)
+    dev = corpus(indexes.dev, config.data.max_dev_samples, config.eval.tokens) if indexes.dev else None
+    return Parts(model, card, train, dev, _notes(config, train, dev, model))
 
 
 def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) -> list[str]:
     trained = sum(p.numel() for p in model.adapter.parameters())
+    hours = train.seconds[train.ids].sum() / 3600
     notes = [
-        f"training on {len(train.ids):,} utterances, {train.seconds[train.ids].sum() / 3600:.2f} h of {train.index.kind}; "
+        f"training on {len(train.ids):,} utterances, {hours:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if config.model.trust_remote_code:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.durable import write_durably
 from model.errors import UserError
 from model.weights import AdapterCard, load_weights
 from train.checkpoint import (
@@ -25,9 +26,9 @@ from train.engine import Engine, start_deepspeed
 from train.evaluate import Evaluator, better
 from train.loader import Loader
 from train.metrics import Report, open_report
-from train.parts import Parts, build_parts
+from train.parts import Parts, build_parts, identify_encoder, open_data
 from train.plan import Epochs
-from train.world import World, decided_by_first
+from train.world import World, decided_by_first, together
 
 
 @dataclass
@@ -111,14 +112,17 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     """
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
-    decided_by_first(world, lambda: _claim(folder, config))
-    parts = build_parts(config, world)
+    decided_by_first(world, lambda: _claim(folder))
+    indexes = together(world, lambda: open_data(config))
+    identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config))
+    parts = together(world, lambda: build_parts(config, world, indexes, identity))
     epochs = _epochs(config, parts.corpus)
     total_steps = min(
         config.optim.max_steps or 2**62, 2**62 if config.optim.epochs is None else epochs.steps_of(config.optim.epochs)
     )
     resumed, notes = _resume(config, world, folder, parts, allow_changes)
     step = resumed.state.step if resumed else 0
+    decided_by_first(world, lambda: _begin(folder, config))
     report = open_report(folder, config.log.every_steps, config.log.tensorboard, total_steps, step, world.first)
     for note in parts.notes + notes:
         report.say(note)
@@ -133,8 +137,8 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     return Run(config, world, folder, engine, loader, report, evaluator, parts.card, data, total_steps, step, best)
 
 
-def _claim(folder: Path, config: Config) -> None:
-    """Makes the run's folder ours: a lock that the system drops when the process ends, and the resolved recipe."""
+def _claim(folder: Path) -> None:
+    """Makes the run's folder ours, by a lock that the system drops when the process ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
@@ -146,8 +150,12 @@ def _claim(folder: Path, config: Config) -> None:
         raise UserError(f"cannot write in run.dir {str(folder)!r}: {error.strerror}; give another run.dir") from None
     os.truncate(lock, 0)
     os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+
+
+def _begin(folder: Path, config: Config) -> None:
+    """From here on the run is this recipe's, and not finished."""
     (folder / "FINISHED").unlink(missing_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
+    write_durably(folder / "config.yaml", to_yaml(config).encode())
 
 
 def _epochs(config: Config, corpus: Corpus) -> Epochs:

@@ -50,6 +50,10 @@ class World:
         dist.barrier()
 
 
+class AgreedError(UserError):
+    """A UserError that all ranks raise together; the first rank says it."""
+
+
 def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
     """What `work` returns (JSON) on rank 0, on every rank; a UserError there is raised on all. A collective."""
     answer: tuple[str, Any] = ("", None)
@@ -60,8 +64,23 @@ def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
             answer = ("error", str(error))
     kind, value = world.agree(answer)
     if kind == "error":
-        raise UserError(value)
+        raise AgreedError(value)
     return value
+
+
+def together(world: World, work: Callable[[], Any]) -> Any:
+    """What `work` returns on this rank; a UserError on any rank is raised on all, naming it. A collective."""
+    result, fault = None, ""
+    try:
+        result = work()
+    except UserError as error:
+        fault = str(error)
+    (faults,) = world.sum(float(bool(fault)))
+    if faults:
+        found = {said: rank for rank, said in reversed(list(enumerate(world.gather(fault)))) if said}
+        message, rank = next(reversed(found.items()))
+        raise AgreedError(message if faults == world.size else f"{message} (on rank {rank} of {world.size})")
+    return result
 
 
 def join_world() -> World:

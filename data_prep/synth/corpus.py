@@ -83,7 +83,7 @@ def in_parts(lines: list[Line]) -> list[list[Line]]:
 def fresh_processes(workers: int) -> ProcessPoolExecutor:
     """A pool in which every task gets a process that has not spoken yet."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torchaudio.functional"])  # imported once, before the forks
+    context.set_forkserver_preload([__name__, "torchaudio.transforms"])  # imported once, before the forks
     return ProcessPoolExecutor(workers, context, max_tasks_per_child=1)
 
 

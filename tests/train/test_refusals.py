@@ -70,7 +70,10 @@ def test_a_run_that_was_started_differently_is_not_continued(ground, started, tm
     shutil.copytree(started, tmp_path / "run", symlinks=True)
     other = tmp_path / "other"
     build([speak(tmp_path, f"new-{i}", np.random.default_rng(i)) for i in range(3)], other, BuildOptions())
-    before = {path: path.read_bytes() for path in (tmp_path / "run" / "checkpoints").rglob("*.*") if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "LOCK"
+    }
+    assert {path.name for path in before} >= {"FINISHED", "config.yaml", "metrics.jsonl"}
     said = refuse(ground, tmp_path / "run", override.format(other=other))
     assert re.search(f"started differently: {line}.*--allow-changes", said)
     assert all(path.read_bytes() == data for path, data in before.items())
@@ -110,7 +113,7 @@ def test_a_shard_that_changes_during_training_ends_it_with_the_utterance(ground,
         data = bytearray(shard.read_bytes())
         data[1000] ^= 1  # inside the first recording: the size stays
         shard.write_bytes(data)
-    said = refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'shards'}")
+    said = refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'shards'}", world=2)
     assert "utt-" in said and "prep check" in said
 
 

@@ -101,6 +101,16 @@ def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
         assert one == pytest.approx(three, rel=1e-4) and len(one) == 2
 
 
+def test_epochs_checkpoints_by_epoch_and_tensorboard(ground, tmp_path):
+    switches = ["save.strategy=epoch", "optim.max_steps=null", "optim.epochs=2", "log.tensorboard=true"]
+    run(ground, tmp_path / "run", *switches, "data.max_train_samples=12", world=2)
+    steps = len(ranks.losses(tmp_path / "run"))
+    epochs = ranks.losses(tmp_path / "run", figure="epoch")
+    saved = [int(path.name[5:]) for path in sorted((tmp_path / "run" / "checkpoints").glob("step-*"))]
+    assert saved == [0, epochs.count(0), steps] and set(epochs) == {0, 1}
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
 @pytest.mark.parametrize("door", ["python", "deepspeed", "torchrun"])
 def test_every_door_leads_to_the_same_run(ground, straight, tmp_path, door):
     programs = Path(sys.executable).parent
