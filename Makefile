@@ -13,6 +13,7 @@ test: $(INSTALLED)  ## every test
 
 check: $(INSTALLED)  ## ruff and pyright
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 stand-ins: $(INSTALLED)  ## make the tiny encoder and LLM of model/stand_in again: about an hour, resumable

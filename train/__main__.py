@@ -9,26 +9,35 @@ import os  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
+
+if TYPE_CHECKING:
+    from train.config import Config
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 finished or stopped as asked, 2 a person's mistake (one line on stderr)."""
     args = _parser().parse_args(arguments)
     try:
-        return _train(args)
-    except UserError as error:
-        if _says(error):
-            print(f"train: {error}", file=sys.stderr, flush=True)
-        return 2
-
-
-def _says(error: UserError) -> bool:
-    """One line, not one a rank: the first says what all agree on, one on each host what was found before they met."""
+        recipe = _read(args)
+    except UserError as error:  # every rank reads the same: one on each host says it
+        return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
     from train.world import AgreedError
 
-    return os.environ.get("RANK" if isinstance(error, AgreedError) else "LOCAL_RANK", "0") == "0"
+    try:
+        return _train(*recipe, args.allow_changes)
+    except AgreedError as error:
+        return _refuse(error, os.environ["RANK"] == "0")
+    except UserError as error:  # of this rank alone
+        return _refuse(error, True)
+
+
+def _refuse(error: UserError, says: bool) -> int:
+    if says:
+        print(f"train: {error}", file=sys.stderr, flush=True)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,13 +57,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(args: argparse.Namespace) -> int:
+def _read(args: argparse.Namespace) -> tuple["Config", dict[str, Any]]:
+    """The recipe and the DeepSpeed JSON, checked."""
     from train.config import load_config
     from train.deepspeed_json import read_deepspeed_json
 
-    config = load_config(args.recipe, args.overrides)
     named = Path(__file__).parent.parent / "ds_configs" / f"{args.deepspeed}.json"
-    deepspeed_json = read_deepspeed_json(named if named.exists() else Path(args.deepspeed))
+    return load_config(args.recipe, args.overrides), read_deepspeed_json(
+        named if named.exists() else Path(args.deepspeed)
+    )
+
+
+def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool) -> int:
     warnings.filterwarnings("ignore", module=r"torch\.|deepspeed|transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -69,7 +83,7 @@ def _train(args: argparse.Namespace) -> int:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
         torch.use_deterministic_algorithms(True)
     try:
-        run = open_run(config, deepspeed_json, world, args.allow_changes)
+        run = open_run(config, deepspeed_json, world, allow_changes)
         fit(run)
         run.report.close()
         world.barrier()

@@ -44,6 +44,10 @@ class State:
     """Ranks that wrote it; told, never required."""
     best: float | None
     """Best validation score so far, lower is better; None before the first."""
+    best_by: str = "none"
+    """What it is a score of: save.best."""
+    best_step: int | None = None
+    """The step that has it."""
     version: int = VERSION
 
 
@@ -59,7 +63,7 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Writes `folder`/step-N and returns it; called by rank 0 alone."""
-    final = folder / f"step-{checkpoint.state.step:08d}"
+    final = folder / _name(checkpoint.state.step)
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
     if temporary.exists():
         shutil.rmtree(temporary)
@@ -74,6 +78,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     temporary.rename(final)
     sync_folder(folder)
     return final
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def clear_leftovers(folder: Path) -> None:
@@ -91,19 +99,24 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def mark_best(folder: Path, step_folder: Path) -> None:
-    """Points checkpoints/best at a step."""
-    link = folder / ".tmp-best"
-    link.unlink(missing_ok=True)
-    link.symlink_to(step_folder.name)
-    link.rename(folder / "best")
+def mark_best(folder: Path, step: int) -> None:
+    """Points checkpoints/best at a step, if its checkpoint is there."""
+    name = _name(step)
+    if (folder / name).is_dir():
+        link = folder / ".tmp-best"
+        link.unlink(missing_ok=True)
+        link.symlink_to(name)
+        link.rename(folder / "best")
 
 
-def keep_newest(folder: Path, limit: int) -> None:
-    """Removes old checkpoints beyond `limit`; the best one stays besides."""
+def keep_newest(folder: Path, limit: int, step: int) -> None:
+    """Removes old checkpoints beyond the `limit` newest up to `step`, the one just written; the best stays besides.
+
+    A later one was damaged and passed over: it stands for none of those kept.
+    """
     best = folder / "best"
     kept = os.readlink(best) if best.is_symlink() else ""
-    for old in sorted(folder.glob("step-*"))[:-limit]:
+    for old in sorted(path for path in folder.glob("step-*") if path.name <= _name(step))[:-limit]:
         if old.name != kept:
             shutil.rmtree(old)
 

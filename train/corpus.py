@@ -14,13 +14,13 @@ from model.adapter import ConcatAdapter
 from model.batch import Batch
 from model.encoders import Encoder
 from model.errors import UserError
+from model.frontend import SAMPLE_RATE
 from model.prompt import Prompt
 from train.config import DataConfig
 
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
 The plan only needs lengths that are close; what is computed and divided by is always counted on the real tokens."""
-SAMPLE_RATE = 16_000
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,9 @@ def fit(run: Run) -> bool:
     The same command goes on from the last checkpoint.
     """
     if run.step == 0:
-        run.save(
-            is_best=run.config.eval.at_start and run.evaluate()
-        )  # a disk that is full is found now, not in an hour
+        if run.config.eval.at_start:
+            run.evaluate()
+        run.save()  # a disk that is full is found now, not in an hour
     for slots in run.loader.steps(run.step):
         if run.step >= run.total_steps:
             break
@@ -37,7 +37,7 @@ def fit(run: Run) -> bool:
         run.report.step(run.step, run.loader.epochs.locate(run.step - 1)[0], result)
         improved = run.evaluates(run.step) and run.evaluate()
         if improved or stopping or run.saves(run.step):
-            run.save(is_best=improved)
+            run.save()
         if stopping:
             run.report.say(f"stopped as asked after step {run.step}; the same command goes on from there")
             return False
@@ -60,9 +60,9 @@ def train_step(
         correct += output.num_correct * slot.counts
     seconds = sum(slot.seconds for slot in counted)
     total_loss, total_correct, seconds, stopping = world.sum(float(loss), float(correct), seconds, float(stop.asked()))
-    if not math.isfinite(total_loss):
-        raise AgreedError(_diverged(step, total_loss, counted, world))
-    norm = engine.step(lr)
+    norm = engine.step(lr) if math.isfinite(total_loss) else math.nan
+    if not math.isfinite(norm):  # before anything is saved: every checkpoint can be gone on from
+        raise AgreedError(_diverged(step, total_loss, norm, counted, world))
     return StepResult(total_loss, int(num_targets), int(total_correct), norm, engine.lr, seconds), stopping > 0
 
 
@@ -74,7 +74,10 @@ def reseed(seed: int, step: int, slot: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step, slot]).generate_state(1, np.uint64)[0] >> 1))
 
 
-def _diverged(step: int, loss: float, counted: Sequence[Slot], world: World) -> str:
+def _diverged(step: int, loss: float, norm: float, counted: Sequence[Slot], world: World) -> str:
     keys = [key for part in world.gather([key for slot in counted for key in slot.batch.keys]) for key in part]
     named = ", ".join(keys[:8])
-    return f"the loss of step {step + 1} is {loss} (utterances {named} ...); lower optim.lr or look at these recordings"
+    return (
+        f"step {step + 1} has a loss of {loss:g} and a gradient of norm {norm:g} (utterances {named} ...); "
+        "lower optim.lr or look at these recordings"
+    )

@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -40,9 +41,12 @@ class JsonLines:
     """metrics.jsonl: one object a report, `{"step": .., "kind": "train" | "dev", ...}`."""
 
     def __init__(self, path: Path, from_step: int) -> None:
-        """Lines of steps after `from_step` were written by a run that did not get to save them; they are taken out."""
-        old = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in old if line.endswith("\n") and json.loads(line)["step"] <= from_step]
+        """Lines of steps after `from_step` were written by a run that did not get to save them; they are taken out.
+
+        At step 0 all are: it starts anew.
+        """
+        old = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in old if 0 < from_step and _step_of(line) <= from_step]
         if len(kept) < len(old):
             temporary = path.with_suffix(".tmp")
             temporary.write_text("".join(kept))
@@ -55,6 +59,14 @@ class JsonLines:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _step_of(line: str) -> float:
+    """The step that a line tells of; infinite for one that a crash left torn."""
+    try:
+        return json.loads(line)["step"] if line.endswith("\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 class TensorBoard:
@@ -85,14 +97,16 @@ class Console:
             self._bar = tqdm(total=total_steps, initial=from_step, unit="step", dynamic_ncols=True)
 
     def say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):  # the terminal or the pipe may be gone: metrics.jsonl goes on
+            if self._bar is not None:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr, flush=True)
 
     def advance(self) -> None:
-        if self._bar is not None:
-            self._bar.update()
+        with suppress(OSError):
+            if self._bar is not None:
+                self._bar.update()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         shown = "  ".join(f"{name} {_short(name, value)}" for name, value in figures.items())
@@ -119,6 +133,7 @@ class Report:
         self._console = console
         self._every, self._total = every_steps, total_steps
         self._window: list[StepResult] = []
+        self._seconds = 0.0  # that its steps took
         self._since = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -129,19 +144,25 @@ class Report:
     def step(self, step: int, epoch: int, result: StepResult) -> None:
         """`step` steps are done; the latest gave `result`."""
         self._window.append(result)
+        self._seconds += self._lap()
         if self._console is not None:
             self._console.advance()
         if step % self._every == 0 or step == self._total:
             self._tell(step, "train", self._figures(step, epoch))
-            self._window, self._since = [], time.monotonic()
+            self._window, self._seconds = [], 0.0
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Validation scores after `step` steps. The time it took is not counted in the training rate."""
         self._tell(step, "dev", scores)
-        self._window, self._since = [], time.monotonic()
+        self._lap()
+
+    def _lap(self) -> float:
+        now = time.monotonic()
+        lap, self._since = now - self._since, now
+        return lap
 
     def _figures(self, step: int, epoch: int) -> dict[str, float]:
-        window, seconds = self._window, max(time.monotonic() - self._since, 1e-9)
+        window, seconds = self._window, max(self._seconds, 1e-9)
         targets = sum(result.num_targets for result in window)
         return {
             "epoch": epoch,

@@ -9,6 +9,7 @@ Rank r of R takes the micro-batches r, r + R, ... of each step. So every rank ha
 hang), a position is one number (the step), and another number of GPUs meets the same steps.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -101,8 +102,19 @@ class Epochs:
             step -= self.num_steps(epoch)
         raise AssertionError
 
-    def steps_of(self, epochs: float) -> int:
-        """Steps of that many epochs, a fraction of the last rounded up."""
-        whole = int(epochs)
-        part = np.ceil((epochs - whole) * self.num_steps(whole)) if epochs > whole else 0
-        return sum(self.num_steps(epoch) for epoch in range(whole)) + int(part)
+    def steps_of(self, epochs: float | None, at_most: int | None = None) -> int:
+        """Steps of that many epochs, a fraction of the last rounded up, or `at_most`; of the two one is given.
+
+        No epoch is planned that lies beyond.
+        """
+        if epochs is None:
+            assert at_most is not None
+            return at_most
+        total, whole = 0, int(epochs)
+        for epoch in range(whole):
+            total += self.num_steps(epoch)
+            if at_most is not None and total >= at_most:
+                return at_most
+        if epochs > whole:
+            total += math.ceil(round((epochs - whole) * self.num_steps(whole), 6))  # 1.1 is 1.1000000000000001
+        return max(1, total if at_most is None else min(total, at_most))

@@ -49,6 +49,8 @@ class Run:
     step: int
     """Optimizer steps done."""
     best: float | None
+    """Best score on the dev set, lower is better, and the step that has it; None before the first."""
+    best_step: int | None
 
     def epoch_ends(self, step: int) -> bool:
         """Whether the epoch is over after `step` steps."""
@@ -72,24 +74,26 @@ class Run:
         scores = self.evaluator(self.engine, self.step)
         self.report.evaluation(self.step, scores)
         best = better(scores, self.config.save.best, self.best)
-        self.best = self.best if best is None else best
+        if best is not None:
+            self.best, self.best_step = best, self.step
         return best is not None
 
-    def save(self, is_best: bool = False) -> None:
+    def save(self) -> None:
         """A checkpoint of this step, written by rank 0; all ranks know whether it succeeded. A collective."""
-        state = State(self.step, result_fields(self.config), self.data, self.world.size, self.best)
+        best = (self.best, self.config.save.best, self.best_step)
+        state = State(self.step, result_fields(self.config), self.data, self.world.size, *best)
         card = replace(self.card, step=self.step)
         checkpoint = Checkpoint(card, self.engine.adapter_weights(), self.engine.moments(), state)
-        decided_by_first(self.world, lambda: self._write(checkpoint, is_best))
+        decided_by_first(self.world, lambda: self._write(checkpoint))
 
-    def _write(self, checkpoint: Checkpoint, is_best: bool) -> None:
+    def _write(self, checkpoint: Checkpoint) -> None:
         folder = self.folder / "checkpoints"
         try:
-            written = save_checkpoint(folder, checkpoint)
-            if is_best:
-                mark_best(folder, written)
+            save_checkpoint(folder, checkpoint)
+            if self.best_step is not None:
+                mark_best(folder, self.best_step)
             if self.config.save.total_limit is not None:
-                keep_newest(folder, self.config.save.total_limit)
+                keep_newest(folder, self.config.save.total_limit, self.step)
             clear_leftovers(folder)
         except OSError as error:
             size = sum(t.nbytes for t in (checkpoint.weights | checkpoint.moments).values())
@@ -117,9 +121,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config))
     parts = together(world, lambda: build_parts(config, world, indexes, identity))
     epochs = _epochs(config, parts.corpus)
-    total_steps = min(
-        config.optim.max_steps or 2**62, 2**62 if config.optim.epochs is None else epochs.steps_of(config.optim.epochs)
-    )
+    total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
     resumed, notes = _resume(config, world, folder, parts, allow_changes)
     step = resumed.state.step if resumed else 0
     decided_by_first(world, lambda: _begin(folder, config))
@@ -132,9 +134,11 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         engine.restore(resumed.moments, step)
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data.reader_threads)
     evaluator = Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None
-    best = resumed.state.best if resumed else None
+    best = None, None
+    if resumed and resumed.state.best_by == config.save.best:  # a loss does not compare with a WER
+        best = resumed.state.best, resumed.state.best_step
     data = parts.corpus.index.digest()
-    return Run(config, world, folder, engine, loader, report, evaluator, parts.card, data, total_steps, step, best)
+    return Run(config, world, folder, engine, loader, report, evaluator, parts.card, data, total_steps, step, *best)
 
 
 def _claim(folder: Path) -> None:
@@ -170,16 +174,21 @@ def _resume(
     found, notes = decided_by_first(world, lambda: _newest(folder / "checkpoints"))
     if found is None:
         return None, notes
-    checkpoint = load_checkpoint(Path(found))
+    checkpoint, changes = together(world, lambda: _take_up(Path(found), config, parts, allow_changes))
+    notes += [f"changed since the run was started: {change}" for change in changes]
+    return checkpoint, [*notes, f"resuming from {found} (written by {checkpoint.state.world_size} ranks)"]
+
+
+def _take_up(path: Path, config: Config, parts: Parts, allow_changes: bool) -> tuple[Checkpoint, list[str]]:
+    checkpoint = load_checkpoint(path)
     changes = _changes(checkpoint, config, parts)
     if changes and not allow_changes:
         raise UserError(
-            f"{folder} was started differently: {'; '.join(changes)}; give the recipe it was started with, another "
-            "run.dir, or --allow-changes to go on all the same"
+            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, "
+            "another run.dir, or --allow-changes to go on all the same"
         )
     load_weights(parts.model.adapter, checkpoint.weights)
-    notes += [f"changed since the run was started: {change}" for change in changes]
-    return checkpoint, [*notes, f"resuming from {found} (written by {checkpoint.state.world_size} ranks)"]
+    return checkpoint, changes
 
 
 def _newest(folder: Path) -> tuple[str | None, list[str]]:

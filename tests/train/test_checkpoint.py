@@ -71,10 +71,26 @@ def test_ended_anywhere_in_a_save_the_checkpoint_before_is_the_newest(tmp_path, 
 
 def test_the_newest_are_kept_and_the_best_besides(tmp_path):
     folders = [save_checkpoint(tmp_path, checkpoint(step)) for step in (1, 2, 3, 4)]
-    mark_best(tmp_path, folders[1])
-    keep_newest(tmp_path, 1)
+    mark_best(tmp_path, 2)
+    keep_newest(tmp_path, 1, step=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "step-00000002", "step-00000004"]
     assert (tmp_path / "best").resolve() == folders[1]
+
+
+def test_a_damaged_later_checkpoint_does_not_push_out_the_one_just_written(tmp_path):
+    for step in (1, 2, 9):
+        save_checkpoint(tmp_path, checkpoint(step))
+    (tmp_path / "step-00000009" / "state.json").write_text("")
+    keep_newest(tmp_path, 1, step=2)
+    assert find_newest(tmp_path)[0] == tmp_path / "step-00000002"
+    assert not (tmp_path / "step-00000001").exists()
+
+
+def test_the_best_is_marked_only_if_it_is_there(tmp_path):
+    save_checkpoint(tmp_path, checkpoint(1))
+    mark_best(tmp_path, 1)
+    mark_best(tmp_path, 2)
+    assert (tmp_path / "best").readlink().name == "step-00000001"
 
 
 def test_a_manifest_that_points_elsewhere_is_not_followed(tmp_path):

@@ -54,6 +54,17 @@ def test_a_step_of_the_run_is_found_in_its_epoch():
     assert first < epochs.steps_of(1.5) < first + second
 
 
+def test_a_fraction_of_an_epoch_is_rounded_up_but_not_for_the_last_bit_of_a_float():
+    epochs = Epochs(np.arange(10), np.full(10, 10), seed=1, budget=10, per_step=1, window=10)  # 10 steps an epoch
+    assert [epochs.steps_of(share) for share in (1.1, 0.7, 2.3, 0.01, 1.11)] == [11, 7, 23, 1, 12]
+
+
+def test_the_first_of_epochs_and_steps_ends_the_run_and_nothing_beyond_is_planned():
+    epochs = Epochs(np.arange(10), np.full(10, 10), seed=1, budget=10, per_step=1, window=10)
+    assert epochs.steps_of(None, 7) == 7 and epochs.steps_of(2, 35) == 20
+    assert epochs.steps_of(1e9, 35) == 35 and epochs.steps_of(1.5, 14) == 14
+
+
 def test_one_sample_is_a_plan():
     assert flat(make(ids=IDS[:1])) == [[0]] and make(ids=IDS[:1]).num_steps == 1
 

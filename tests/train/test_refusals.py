@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from data_prep.build import BuildOptions, build
 from tests import ranks
 from tests.train.conftest import speak
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def refuse(ground: Path, folder: Path, *arguments: str, world: int = 1) -> str:
@@ -49,6 +53,13 @@ def started(ground, tmp_path_factory):
 def test_a_mistake_in_the_recipe_is_one_line(ground, tmp_path, override, line):
     assert re.search(line, refuse(ground, tmp_path / "run", override))
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_one_rank_alone_finds_that_rank_says(ground):
+    environment = os.environ | {"RANK": "1", "LOCAL_RANK": "1"}
+    command = [sys.executable, "-m", "train", str(ground / "recipe.yaml")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("train: RANK is set but WORLD_SIZE, MASTER_ADDR")
 
 
 def test_what_is_over_length_is_left_out_with_a_count_if_asked(ground, tmp_path):

@@ -101,6 +101,13 @@ def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
         assert one == pytest.approx(three, rel=1e-4) and len(one) == 2
 
 
+def test_the_best_by_one_figure_is_not_the_best_by_another(ground, tmp_path):
+    watched = [f"data.dev={ground / 'shards'}", "data.max_dev_samples=5"]
+    run(ground, tmp_path / "run", *watched, "optim.max_steps=2", "save.best=accuracy")  # kept as -accuracy, under 0
+    run(ground, tmp_path / "run", *watched, "optim.max_steps=4", "save.best=loss")
+    assert (tmp_path / "run" / "checkpoints" / "best").readlink() == Path("step-00000004")
+
+
 def test_epochs_checkpoints_by_epoch_and_tensorboard(ground, tmp_path):
     switches = ["save.strategy=epoch", "optim.max_steps=null", "optim.epochs=2", "log.tensorboard=true"]
     run(ground, tmp_path / "run", *switches, "data.max_train_samples=12", world=2)

@@ -1,0 +1,61 @@
+"""Figures of a run: each step counts once, and no sink ends a training."""
+
+import json
+
+import pytest
+
+from train import metrics
+from train.metrics import Console, JsonLines, Report, StepResult
+
+
+class Kept:
+    """A sink that remembers."""
+
+    def __init__(self):
+        self.rows = []
+
+    def write(self, step, kind, figures):
+        self.rows.append((step, kind, figures))
+
+    def close(self):
+        pass
+
+
+def test_an_evaluation_between_reports_takes_neither_steps_nor_time_from_them(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
+    kept = Kept()
+    report = Report([kept], None, every_steps=4, total_steps=8)
+    for step in range(1, 5):
+        clock[0] += 1.0
+        report.step(step, 0, StepResult(10.0 * step, 10, 5, 1.0, 0.1, 3.0))
+        if step == 3:
+            clock[0] += 1000.0
+            report.evaluation(step, {"loss": 1.0})
+    assert [row[:2] for row in kept.rows] == [(3, "dev"), (4, "train")]
+    figures = kept.rows[-1][2]
+    assert figures["loss"] == pytest.approx(2.5) and figures["steps_per_second"] == pytest.approx(1.0)
+    assert figures["seconds_left"] == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("step, kept", [(0, []), (1, [0, 1]), (5, [0, 1, 2])])
+def test_what_was_not_saved_and_torn_lines_are_taken_out_of_metrics(tmp_path, step, kept):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": number, "kind": "train"}) + "\n" for number in range(3)]
+    path.write_bytes("".join(lines).encode() + b"\0\xff\0\n{}\n" + b'{"step": 1')
+    sink = JsonLines(path, step)
+    sink.write(9, "train", {"loss": float("nan")})
+    sink.close()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [*kept, 9] and rows[-1]["loss"] is None
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_run(monkeypatch):
+    def gone(*args, **kwargs):
+        raise BrokenPipeError
+
+    console = Console(total_steps=8, from_step=0)
+    monkeypatch.setattr("builtins.print", gone)
+    report = Report([], console, every_steps=1, total_steps=8)
+    report.say("hello")
+    report.step(1, 0, StepResult(1.0, 1, 1, 1.0, 0.1, 1.0))
