@@ -32,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(error, os.environ["RANK"] == "0")
     except UserError as error:  # of this rank alone
         return _refuse(error, True)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _refuse(error: UserError, says: bool) -> int:

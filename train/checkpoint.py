@@ -127,7 +127,7 @@ def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
     UserError if there are checkpoints and none verifies: a run never starts again from nothing by itself.
     """
     faults = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in sorted(folder.glob("step-" + "[0-9]" * 8), reverse=True):
         fault = _fault(path)
         if fault is None:
             return path, faults

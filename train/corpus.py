@@ -10,12 +10,12 @@ import numpy as np
 from data_prep.columns import COLUMNS
 from data_prep.index import ShardIndex, read_index
 from data_prep.reader import read_batch
-from model.adapter import ConcatAdapter
+from decode.generate import max_positions
 from model.batch import Batch
-from model.encoders import Encoder
 from model.errors import UserError
 from model.frontend import SAMPLE_RATE
 from model.prompt import Prompt
+from model.slam_asr import SlamAsr
 from train.config import DataConfig
 
 TEXT_BYTES_PER_TOKEN = 3
@@ -79,21 +79,18 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
     )
 
 
-def make_corpus(
-    index: ShardIndex,
-    data: DataConfig,
-    limit: int | None,
-    budget: int,
-    encoder: Encoder | None,
-    adapter: ConcatAdapter,
-    prompt: Prompt,
-) -> Corpus:
+def make_corpus(index: ShardIndex, data: DataConfig, limit: int | None, budget: int, model: SlamAsr) -> Corpus:
     """The corpus that a recipe describes.
 
     What is too long or too short is refused or dropped with a count, never cut.
     """
     seconds = index.samples / SAMPLE_RATE
-    frames = index.frames if encoder is None else encoder.out_len(index.samples)
+    adapter, prompt = model.adapter, model.prompt
+    positions = max_positions(model) or budget
+    frames = index.frames
+    if index.kind == "audio":
+        assert model.encoder is not None
+        frames = model.encoder.out_len(index.samples)
     speech = adapter.out_len(np.asarray(frames, np.int64))
     around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 1
     tokens = around + speech + -(-index.text_bytes // TEXT_BYTES_PER_TOKEN)
@@ -102,7 +99,8 @@ def make_corpus(
         f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
         f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
         f"shorter than one speech embedding ({adapter.spec.stack} encoder frames)": speech < 1,
-        f"longer than batch.tokens {budget}": tokens > budget,
+        f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": tokens > budget,
+        f"longer than the LLM's {positions} positions": tokens > positions,
     }
     kept = np.arange(len(index))
     dropped: dict[str, int] = {}

@@ -17,7 +17,8 @@ from train.corpus import Corpus
 from train.plan import Epochs
 from train.world import World, together
 
-STEPS_AHEAD = 2
+MICRO_BATCHES_AHEAD = 8
+"""Read ahead of the step that is computed, or one whole step if that is more: what bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Loader:
             step = first
             try:
                 while True:
-                    while len(ahead) <= STEPS_AHEAD:
+                    while len(ahead) <= max(1, MICRO_BATCHES_AHEAD // self.slots):
                         ahead.append([pool.submit(self._read, *share) for share in self._share(step)])
                         step += 1
                     coming = ahead.popleft()

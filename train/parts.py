@@ -72,8 +72,7 @@ def build_parts(config: Config, world: World, indexes: Indexes, identity: dict[s
     def corpus(index: ShardIndex, limit: int | None, budget: int) -> Corpus:
         if index.kind == "features":
             require_features(index, identity, m.dtype)
-        own = encoder if index.kind == "audio" else None
-        return make_corpus(index, config.data, limit, budget, own, model.adapter, model.prompt)
+        return make_corpus(index, config.data, limit, budget, model)
 
     train = corpus(indexes.train, config.data.max_train_samples, config.batch.tokens)
     dev = corpus(indexes.dev, config.data.max_dev_samples, config.eval.tokens) if indexes.dev else None

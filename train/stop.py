@@ -4,9 +4,15 @@ Standard library only, as the handlers are installed before torch is imported: a
 otherwise kill.
 """
 
+import os
 import signal
+import time
 
-_asked = False
+_asked_at = 0.0
+
+
+SECONDS_TO_INSIST = 2.0
+"""A launcher passes one Ctrl-C on several times; only one that comes later is a second one."""
 
 
 def install_handlers() -> None:
@@ -16,10 +22,15 @@ def install_handlers() -> None:
 
 
 def _ask(number: int, frame: object) -> None:
-    global _asked
-    _asked = True
+    global _asked_at
+    now = time.monotonic()
+    if number == signal.SIGINT and _asked_at and now - _asked_at > SECONDS_TO_INSIST:
+        raise KeyboardInterrupt
+    if not _asked_at and os.environ.get("LOCAL_RANK", "0") == "0":
+        os.write(2, b"train: saving and leaving after this step; Ctrl-C again leaves at once\n")
+    _asked_at = _asked_at or now
 
 
 def asked() -> bool:
     """Whether this rank has been asked to stop."""
-    return _asked
+    return _asked_at > 0

@@ -55,12 +55,12 @@ class AgreedError(UserError):
 
 
 def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
-    """What `work` returns (JSON) on rank 0, on every rank; a UserError there is raised on all. A collective."""
+    """What `work` returns (JSON) on rank 0, on every rank; a UserError or OSError there ends all. A collective."""
     answer: tuple[str, Any] = ("", None)
     if world.first:
         try:
             answer = ("ok", work())
-        except UserError as error:
+        except (UserError, OSError) as error:
             answer = ("error", str(error))
     kind, value = world.agree(answer)
     if kind == "error":

@@ -45,7 +45,7 @@ def started(ground, tmp_path_factory):
         ("data.train=/nowhere/shards", "no shard directory '/nowhere/shards'.*prep build"),
         ("model.encoder=/nowhere/hubert", "cannot load the encoder '/nowhere/hubert'"),
         ("data.max_seconds=1", "utterances are longer than data.max_seconds 1: utt-.*over_length: drop"),
-        ("batch.tokens=40", "utterances are longer than batch.tokens 40"),
+        ("batch.tokens=40", "utterances are longer than the 40 tokens of a micro-batch"),
         ("data.max_characters=3", "of more than data.max_characters 3"),
         ("--deepspeed=/nowhere.json", "/nowhere.json"),
     ],
