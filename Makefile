@@ -16,9 +16,12 @@ check: $(INSTALLED)  ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-stand-ins: $(INSTALLED)  ## make the tiny encoder and LLM of model/stand_in again: about an hour, resumable
+stand-ins: $(INSTALLED)  ## make model/stand_in again: some two hours on two cores, resumable
 	$(BIN)/python -m recipes.stand_in.encoder --out model/stand_in/encoder --work build/stand_in
 	$(BIN)/python -m recipes.stand_in.llm --out model/stand_in/llm --work build/stand_in
+	$(BIN)/python -m recipes.demo
+	rm -rf model/stand_in/adapter
+	$(BIN)/slam-asr export runs/demo/train model/stand_in/adapter
 
 clean:  ## remove .venv and caches; runs/ and build/stand_in, which took time, stay
 	rm -rf .venv build/lib build/bdist.* slam_asr.egg-info .pytest_cache .ruff_cache

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SYNTH_SPLITS = {"train": 2000, "dev": 64, "test": 200, "hard": 100}
+SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the tiny HuBERT.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model in save_pretrained format")
     parser.add_argument("--work", type=Path, required=True, help="folder for the speech and the state to resume from")
-    parser.add_argument("--steps", type=int, default=4200, help=f"updates of {BATCH} utterances")
+    parser.add_argument("--steps", type=int, default=7000, help=f"updates of {BATCH} utterances")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -10,7 +10,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from data_prep.synth import sentences
+from data_prep.synth import sentences, write_corpus
+from decode.files import transcribe_files
+from decode.score import score
+from model.weights import load_for_decoding
 from recipes.stand_in.spelling import AFTER_SPEECH, BEFORE_SPEECH
 from recipes.stand_in.training import Schedule, train
 
@@ -101,3 +104,13 @@ def trained(steps, state):
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
     trained(13, tmp_path / "stopped")
     torch.testing.assert_close(trained(30, tmp_path / "stopped"), trained(30, tmp_path / "whole"), rtol=0, atol=0)
+
+
+def test_the_toy_adapter_reads_held_out_sentences_in_voices_it_never_heard(tmp_path, monkeypatch):
+    monkeypatch.chdir(STAND_IN.parents[1])  # its adapter.json names the other two as the checkout does
+    rows = [json.loads(line) for line in write_corpus(tmp_path, "test", 12, seed=5, workers=2).read_text().splitlines()]
+    recogniser = load_for_decoding(STAND_IN / "adapter")
+    heard = [
+        recording.text for recording in transcribe_files(recogniser, [str(tmp_path / row["audio"]) for row in rows])
+    ]
+    assert score([row["text"] for row in rows], heard).wer < 0.25
