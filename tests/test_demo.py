@@ -44,7 +44,8 @@ def test_the_time_of_every_stage_is_told(demo):
 def test_three_held_out_recordings_are_heard(demo):
     printed, _, folder = demo
     said = dict(re.findall(r"^(\S+\.flac)\t(.+)$", printed, re.MULTILINE))
-    spoken = {row["audio"]: row["text"] for row in map(json.loads, open(folder / "runs/demo/corpus/test.jsonl"))}
+    rows = map(json.loads, (folder / "runs/demo/corpus/test.jsonl").read_text().splitlines())
+    spoken = {row["audio"]: row["text"] for row in rows}
     heard = [(text, spoken[path.removeprefix("runs/demo/corpus/")]) for path, text in said.items()]
     assert len(heard) == 3 and sum(text == truth for text, truth in heard) >= 1, heard
 
