@@ -8,6 +8,7 @@ precision switched off: that way every ZeRO stage computes the same update.
 import logging
 import os
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -16,12 +17,12 @@ from torch import Tensor
 from model.batch import Batch
 from model.slam_asr import Output, SlamAsr
 from train.config import OptimConfig
-from train.world import World, collective_timeout
+from train.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def start_deepspeed(world: World, timeout_seconds: float) -> Any:
+def start_deepspeed(world: World, timeout_seconds: float) -> None:
     """Imports deepspeed for this rank's device and joins the process group. A collective."""
     if world.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
@@ -33,10 +34,8 @@ def start_deepspeed(world: World, timeout_seconds: float) -> Any:
     # later run.
     __compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if world.device.type == "cuda" else "gloo"
-    deepspeed.init_distributed(
-        backend, auto_mpi_discovery=False, timeout=collective_timeout(timeout_seconds), verbose=False
-    )
-    return deepspeed
+    timeout = timedelta(seconds=timeout_seconds)  # of every collective
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout, verbose=False)
 
 
 class Engine:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from data_prep.durable import write_durably
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -48,9 +50,7 @@ class JsonLines:
         old = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
         kept = [line for line in old if 0 < from_step and _step_of(line) <= from_step]
         if len(kept) < len(old):
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(kept))
-            temporary.rename(path)
+            write_durably(path, "".join(kept).encode())
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - open as long as the run
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:

@@ -128,11 +128,10 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     report = open_report(folder, config.log.every_steps, config.log.tensorboard, total_steps, step, world.first)
     for note in parts.notes + notes:
         report.say(note)
-    slots = -(-config.batch.micro_batches // world.size)
-    engine = Engine(parts.model, config.optim, deepspeed_json, slots, world)
+    loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data.reader_threads)
+    engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
     if resumed and step:
         engine.restore(resumed.moments, step)
-    loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data.reader_threads)
     evaluator = Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None
     best = None, None
     if resumed and resumed.state.best_by == config.save.best:  # a loss does not compare with a WER

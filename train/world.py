@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -125,8 +124,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-def collective_timeout(seconds: float) -> timedelta:
-    """How long a rank waits for the others in a collective before it gives up."""
-    return timedelta(seconds=seconds)
