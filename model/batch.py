@@ -37,6 +37,10 @@ class Batch:
     """int64 [sum L]: each transcript's token ids, ending with EOS."""
     target_cu: Tensor
     """int64 [B + 1] on the CPU."""
+    masked_frames: Tensor | None = None
+    """bool [sum T]: encoder frames that are set to zero before the adapter (SpecAugment, arXiv 1904.08779)."""
+    masked_dims: Tensor | None = None
+    """bool [B, D]: encoder dimensions of an utterance that are set to zero before the adapter."""
 
     @property
     def num_targets(self) -> int:
@@ -48,9 +52,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its data on `device`; cumulative lengths stay on the CPU."""
-        audio = None if self.audio is None else self.audio.to(device, non_blocking=True)
-        features = None if self.features is None else self.features.to(device, non_blocking=True)
-        return replace(self, audio=audio, features=features, targets=self.targets.to(device, non_blocking=True))
+        data = {name: getattr(self, name) for name in ("audio", "features", "targets", "masked_frames", "masked_dims")}
+        moved = {name: None if it is None else it.to(device, non_blocking=True) for name, it in data.items()}
+        return replace(self, **moved)
 
 
 def pack(
@@ -72,6 +76,40 @@ def pack(
         targets=torch.tensor([token for ids in targets for token in ids], dtype=torch.int64),
         target_cu=cumulative([len(ids) for ids in targets]),
     )
+
+
+def with_speech_rolled(batch: Batch) -> Batch:
+    """The same texts and targets, each with the speech (and masks) of the next utterance; the last with the first's.
+
+    How much the loss rises is what the LLM takes from the speech rather than from the words before. A batch of one
+    keeps its speech. Audio must come without masked_frames, as the batch does not know how many frames it has.
+    """
+    assert batch.audio is None or batch.masked_frames is None, "frames of audio are not counted before it is encoded"
+    first_samples, first_frames = int(batch.audio_cu[1]), int(batch.feature_cu[1])
+
+    def rolled(packed: Tensor | None, first: int) -> Tensor | None:
+        return None if packed is None else packed.roll(-first, 0)
+
+    return replace(
+        batch,
+        audio=rolled(batch.audio, first_samples),
+        audio_cu=cumulative(batch.audio_cu.diff().roll(-1)),
+        features=rolled(batch.features, first_frames),
+        feature_cu=cumulative(batch.feature_cu.diff().roll(-1)),
+        masked_frames=rolled(batch.masked_frames, first_frames),
+        masked_dims=rolled(batch.masked_dims, 1),
+    )
+
+
+def with_frames_masked(frames: Tensor, frame_cu: Tensor, batch: Batch) -> Tensor:
+    """frames [sum T, D] of the batch, frame_cu [B + 1] -> the same with what the batch masks set to zero."""
+    if batch.masked_frames is not None:
+        frames = frames.masked_fill(batch.masked_frames[:, None], 0)
+    if batch.masked_dims is not None:
+        lengths = frame_cu.diff().to(frames.device, non_blocking=True)
+        dims = batch.masked_dims.repeat_interleave(lengths, 0, output_size=len(frames))
+        frames = frames.masked_fill(dims, 0)
+    return frames
 
 
 def cumulative(lengths: Sequence[int] | Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """Where everything stands in the LLM's input: `prefix | speech | suffix | answer`.
 
-One row is one utterance, padded on the left.
+Utterances lie end to end (packed), or one in a row, padded on the left. Training and generation use this one layout, so
+that a recogniser never meets positions it was not trained on.
 
-Training and generation use this one layout, so that a recogniser never meets positions it was not trained on.
-B utterances, S width of the padded input.
+B utterances, S width of the padded input. A place is an index into the flat input: of all tokens when packed, of
+B x S when padded.
 """
 
 from dataclasses import dataclass
@@ -14,38 +15,55 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """Flat places (row x S + column) in the padded [B, S] input; all tensors on the CPU."""
+    """Places of every part of the input; all tensors int64 on the CPU."""
 
-    rows: int
-    width: int
-    mask: Tensor
-    """int64 [B, S], 1 where there is input."""
+    lengths: Tensor
+    """[B], of each utterance's input."""
+    size: int
+    """Places in all."""
     prefix: Tensor
-    """int64 [B x prefix length]."""
+    """[B x prefix length]."""
     speech: Tensor
-    """int64 [sum of speech lengths]."""
+    """[sum of speech lengths]."""
     suffix: Tensor
-    """int64 [B x suffix length]."""
+    """[B x suffix length]."""
     answer: Tensor
-    """int64 [sum of answer lengths], the answer tokens that are fed in."""
+    """[sum of answer lengths], the answer tokens that are fed in."""
+    predicting: Tensor
+    """[sum of answer lengths + B]: where the answer's tokens and the end after them are predicted, each one place
+    before it would be fed in."""
+
+    @property
+    def width(self) -> int:
+        """S, what the longest utterance takes."""
+        return int(self.lengths.max())
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, S] of the padded input, 1 where there is input."""
+        return (torch.arange(self.width)[None] >= self.width - self.lengths[:, None]).to(torch.int64)
+
+    @property
+    def positions(self) -> Tensor:
+        """[size] of the packed input: each token's place in its own utterance."""
+        return _runs(torch.zeros_like(self.lengths), self.lengths)
 
 
-def lay_out(prefix: int, speech: Tensor, suffix: int, answer: Tensor) -> Layout:
+def lay_out(prefix: int, speech: Tensor, suffix: int, answer: Tensor, padded: bool) -> Layout:
     """The layout for B utterances with `speech` [B] embeddings and `answer` [B] fed-in answer tokens each."""
     lengths = prefix + speech + suffix + answer
-    width = int(lengths.max())
-    starts = torch.arange(len(lengths)) * width + (width - lengths)
-    mask = (torch.arange(width)[None] >= (width - lengths)[:, None]).to(torch.int64)
-    after_prefix = starts + prefix
-    after_speech = after_prefix + speech
+    ends = torch.arange(1, len(lengths) + 1) * lengths.max() if padded else lengths.cumsum(0)
+    after_suffix = ends - answer
+    after_speech = after_suffix - suffix
+    after_prefix = after_speech - speech
     return Layout(
-        rows=len(lengths),
-        width=width,
-        mask=mask,
-        prefix=_runs(starts, torch.full_like(starts, prefix)),
+        lengths=lengths,
+        size=int(ends[-1]),
+        prefix=_runs(after_prefix - prefix, torch.full_like(ends, prefix)),
         speech=_runs(after_prefix, speech),
-        suffix=_runs(after_speech, torch.full_like(starts, suffix)),
-        answer=_runs(after_speech + suffix, answer),
+        suffix=_runs(after_speech, torch.full_like(ends, suffix)),
+        answer=_runs(after_suffix, answer),
+        predicting=_runs(after_suffix - 1, answer + 1),
     )
 
 

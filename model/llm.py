@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import UserError
+from model.packed import PACKED, Packing, packing_of, switch_to_packed
 from model.pretrained import choose_dtype, fingerprint, loading, open_pretrained
 
 PROBE = 1000.0
@@ -21,10 +22,20 @@ class Llm:
     model: Any
     tokenizer: Any
     fingerprint: dict[str, Any]
+    padded_because: str | None = None
+    """Why it computes padded batches only; None if it packs."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether it takes utterances that lie end to end (model/packed.py)."""
+        return self.model.config._attn_implementation == PACKED
 
 
 def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False) -> Llm:
-    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`."""
+    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`.
+
+    UserError if it cannot be loaded whole or its logits are not plainly those of its head.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with loading("LLM's tokenizer", source):
@@ -39,7 +50,7 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
         "dim": embedding_dim(model),
         "vocabulary": len(tokenizer),
     }
-    return Llm(model, tokenizer, identity)
+    return Llm(model, tokenizer, identity, try_packing(model))
 
 
 def embedding_dim(model: Any) -> int:
@@ -58,6 +69,65 @@ def logits_at(model: nn.Module, embeds: Tensor, mask: Tensor, positions: Tensor,
         inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False
     ).last_hidden_state
     return llm.get_output_embeddings()(hidden[rows, positions])
+
+
+def packed_logits_at(model: nn.Module, embeds: Tensor, positions: Tensor, packing: Packing, places: Tensor) -> Tensor:
+    """The same of utterances that lie end to end: embeds [T, H], positions [T] in each utterance, places [P] -> [P, V].
+
+    Only for an LLM that `packs`.
+    """
+    llm: Any = model
+    unread = positions.new_ones(1, 1, 1, 1)  # a ready mask: transformers then makes none of T x T
+    hidden = llm.base_model(
+        inputs_embeds=embeds[None],
+        attention_mask=unread,
+        position_ids=positions[None],
+        packing=packing,
+        use_cache=False,
+    ).last_hidden_state
+    return llm.get_output_embeddings()(hidden[0, places])
+
+
+@torch.no_grad()
+def try_packing(model: Any) -> str | None:
+    """Makes a loaded LLM pack; the reason, where its packed logits would not be its padded ones."""
+    own = model.config._attn_implementation
+    reason = switch_to_packed(model)
+    if reason is not None:
+        return reason
+    try:
+        if _packed_are_padded(model):
+            return None
+        reason = "its packed logits are not its padded ones"
+    except Exception as error:  # whatever an architecture answers to what it was not written for
+        reason = f"packed it fails ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    model.set_attn_implementation(own)
+    return reason
+
+
+def _packed_are_padded(model: Any) -> bool:
+    """Whether five tokens and three others, end to end, get the logits that they get in rows of their own.
+
+    And whether the three get the same after any five: a recurrent or convolutional layer reads across their ends. How
+    much it reads depends on weights, so that is looked at closely.
+    """
+    ids = torch.tensor([[1, 2, 3, 4, 1], [0, 0, 4, 3, 1]], device=model.device)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], device=model.device)
+    rows, columns = mask.nonzero(as_tuple=True)
+    packing, positions = packing_of(torch.tensor([5, 3]), model.device), (mask.cumsum(-1) - 1)[rows, columns]
+    embed, places = model.get_input_embeddings(), torch.arange(8)
+    padded = logits_at(model, embed(ids), mask, columns, rows)
+    packed = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
+    ids[0] = torch.tensor([4, 3, 2, 2, 3])
+    after_others = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
+    exact = model.dtype == torch.float32
+    return _near(packed, padded, 1e-2 if exact else 1e-1) and _near(
+        after_others[5:], packed[5:], 1e-5 if exact else 1e-2
+    )
+
+
+def _near(found: Tensor, wanted: Tensor, share: float) -> bool:
+    return bool(((found - wanted).float().norm(dim=-1) <= share * wanted.float().norm(dim=-1)).all())
 
 
 @torch.no_grad()

@@ -3,21 +3,27 @@
     audio --encoder--> 50 frames/s --adapter--> 10 embeddings/s --|
                      "USER: "  +  speech  +  " Transcribe speech to text. ASSISTANT:"  +  answer  --LLM--> answer + EOS
 
-B utterances, S width of the padded LLM input, H LLM width, L answer tokens (EOS included), V vocabulary.
+The utterances of a batch lie end to end in the LLM's input (packed), or in rows padded on the left: the same numbers,
+the second way computing the padding too.
+
+B utterances, T frames, D encoder width, S width of the padded LLM input, H LLM width, L answer tokens (EOS included),
+V vocabulary.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapter import ConcatAdapter
-from model.batch import Batch
+from model.batch import Batch, with_frames_masked
 from model.encoders import Encoder
 from model.errors import UserError
+from model.gradient_scale import scale_gradient
 from model.layout import Layout, lay_out
-from model.llm import Llm, logits_at
+from model.llm import Llm, logits_at, packed_logits_at
+from model.packed import packing_of
 from model.prompt import Prompt
 
 
@@ -33,7 +39,17 @@ class Output(NamedTuple):
 class SlamAsr(nn.Module):
     """The whole recogniser; only the adapter asks for gradients, and only it listens to `train()`."""
 
-    def __init__(self, encoder: Encoder | None, adapter: ConcatAdapter, llm: Llm, prompt: Prompt) -> None:
+    gradient_scale: float = 1.0
+    """What gradients are multiplied by inside the LLM and nowhere else; a float16 LLM wants about 2**12."""
+
+    def __init__(
+        self,
+        encoder: Encoder | None,
+        adapter: ConcatAdapter,
+        llm: Llm,
+        prompt: Prompt,
+        layout: Literal["packed", "padded"] = "packed",
+    ) -> None:
         """`encoder` is None when features are cached; it stays on the device it was loaded to.
 
         It is kept out of the module tree: it runs once per utterance, so ranks call it unequally often, and ZeRO-3,
@@ -44,6 +60,11 @@ class SlamAsr(nn.Module):
         self.adapter = adapter
         self.llm = llm.model
         self.prompt = prompt
+        self.layout = layout if llm.packs else "padded"
+        self.packing_note: str | None = None
+        """What to tell a person where packing was asked for and cannot be had: padding costs time and memory."""
+        if layout != self.layout:
+            self.packing_note = f"the LLM computes padded batches, as {llm.padded_because or 'it was loaded so'}"
 
     def train(self, mode: bool = True) -> "SlamAsr":
         super().train(mode)
@@ -60,24 +81,19 @@ class SlamAsr(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """The summed loss of the batch's answers. Audio, prompt and padding are not targets; EOS is one."""
-        lengths = batch.target_cu.diff()
-        layout = self._lay_out(batch, lengths - 1)  # EOS is predicted, never fed in
+        layout = self._lay_out(batch, batch.target_cu.diff() - 1, self.layout == "padded")  # EOS is never fed in
         is_eos = torch.zeros(batch.num_targets, dtype=torch.bool).index_fill(0, batch.target_cu[1:] - 1, True)
-        fed_in = torch.nonzero(~is_eos)[:, 0].to(batch.targets.device)
+        fed_in = _moved(torch.nonzero(~is_eos)[:, 0], batch.targets.device)
         embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[fed_in])
-        # Answer token j of a row is predicted at the place before it; the last place of every row predicts EOS.
-        row = torch.repeat_interleave(torch.arange(len(batch)), lengths)
-        column = torch.arange(batch.num_targets) - torch.repeat_interleave(batch.target_cu[1:], lengths) + layout.width
-        device = embeds.device
-        logits = logits_at(self.llm, embeds, layout.mask.to(device), column.to(device), row.to(device))  # [sum L, V]
+        logits = self._answer_logits(layout, embeds)  # [sum L, V]
         loss = F.cross_entropy(logits.float(), batch.targets, reduction="sum")
-        return Output(loss, (logits.argmax(-1) == batch.targets).sum())
+        return Output(scale_gradient(loss, self.gradient_scale), (logits.argmax(-1) == batch.targets).sum())
 
     def prompt_embeds(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What generation starts from: embeddings [B, S, H], padded on the left, and their mask int64 [B, S]."""
-        layout = self._lay_out(batch, torch.zeros(len(batch), dtype=torch.int64))
+        layout = self._lay_out(batch, torch.zeros(len(batch), dtype=torch.int64), padded=True)
         embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[:0])
-        return embeds, layout.mask.to(embeds.device)
+        return embeds.view(len(batch), layout.width, -1), _moved(layout.mask, embeds.device)
 
     def speech_tokens(self, batch: Batch) -> Tensor:
         """Speech embeddings of each utterance, int64 [B] on the CPU; under 1 where one is too short."""
@@ -88,13 +104,17 @@ class SlamAsr(nn.Module):
 
     def speech_embeds(self, batch: Batch) -> Tensor:
         """The adapter's output for the batch, [sum of speech_tokens, H] float32."""
+        frames, frame_cu = self._frames(batch)
+        return self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)[0]
+
+    def _frames(self, batch: Batch) -> tuple[Tensor, Tensor]:  # -> [sum T, D] and frame_cu [B + 1]
         if batch.audio is None:
             assert batch.features is not None
-            return self.adapter(batch.features, batch.feature_cu)[0]
+            return batch.features, batch.feature_cu
         assert self.encoder is not None, "audio needs an encoder"
-        return self.adapter(*self.encoder(batch.audio, batch.audio_cu))[0]
+        return self.encoder(batch.audio, batch.audio_cu)
 
-    def _lay_out(self, batch: Batch, answer: Tensor) -> Layout:
+    def _lay_out(self, batch: Batch, answer: Tensor, padded: bool) -> Layout:
         """Where everything goes, with `answer` [B] answer tokens fed in; UserError if an utterance does not fit."""
         speech = self.speech_tokens(batch)
         if int(speech.min()) < 1:
@@ -102,7 +122,7 @@ class SlamAsr(nn.Module):
             raise UserError(
                 f"utterance {key!r} is too short for one speech embedding; drop what is under data.min_seconds: 0.2"
             )
-        layout = lay_out(len(self.prompt.prefix_ids), speech, len(self.prompt.suffix_ids), answer)
+        layout = lay_out(len(self.prompt.prefix_ids), speech, len(self.prompt.suffix_ids), answer, padded)
         longest = getattr(self.llm.config, "max_position_embeddings", None) or layout.width
         if layout.width > longest:
             key = batch.keys[int((speech + answer).argmax())]
@@ -111,12 +131,27 @@ class SlamAsr(nn.Module):
             )
         return layout
 
-    def _compose(self, layout: Layout, speech: Tensor, answer_ids: Tensor) -> Tensor:  # -> [B, S, H] in the LLM's dtype
-        device = speech.device
-        prefix = torch.tensor(self.prompt.prefix_ids, dtype=torch.int64, device=device).repeat(layout.rows)
-        suffix = torch.tensor(self.prompt.suffix_ids, dtype=torch.int64, device=device).repeat(layout.rows)
-        words = self.llm.get_input_embeddings()(torch.cat([prefix, suffix, answer_ids]))
-        word_places = torch.cat([layout.prefix, layout.suffix, layout.answer]).to(device)
-        flat = words.new_zeros(layout.rows * layout.width, words.shape[-1]).index_copy(0, word_places, words)
-        flat = flat.index_copy(0, layout.speech.to(device), speech.to(words.dtype))
-        return flat.view(layout.rows, layout.width, -1)
+    def _compose(self, layout: Layout, speech: Tensor, answer_ids: Tensor) -> Tensor:
+        """The LLM's input [layout.size, H] in its own dtype; zeros where there is padding."""
+        prompt = self.prompt.prefix_ids * len(layout.lengths) + self.prompt.suffix_ids * len(layout.lengths)
+        ids = torch.cat([_moved(torch.tensor(prompt, dtype=torch.int64), speech.device), answer_ids])
+        words = self.llm.get_input_embeddings()(ids)
+        places = torch.cat([layout.prefix, layout.suffix, layout.answer])
+        speech = scale_gradient(speech, 1 / self.gradient_scale).to(words.dtype)
+        embeds = words.new_zeros(layout.size, words.shape[-1]).index_copy_(0, _moved(places, words.device), words)
+        return embeds.index_copy_(0, _moved(layout.speech, words.device), speech)
+
+    def _answer_logits(self, layout: Layout, embeds: Tensor) -> Tensor:
+        """embeds [layout.size, H] -> logits [sum L, V] at the places that predict an answer token or its end."""
+        device, places = embeds.device, layout.predicting
+        if self.layout == "packed":
+            packing, positions = packing_of(layout.lengths, device), _moved(layout.positions, device)
+            return packed_logits_at(self.llm, embeds, positions, packing, _moved(places, device))
+        rows, columns = _moved(places // layout.width, device), _moved(places % layout.width, device)
+        in_rows = embeds.view(len(layout.lengths), layout.width, -1)
+        return logits_at(self.llm, in_rows, _moved(layout.mask, device), columns, rows)
+
+
+def _moved(indices: Tensor, device: torch.device) -> Tensor:
+    """From the CPU to the device, without waiting for what the device is computing."""
+    return indices.to(device, non_blocking=True)

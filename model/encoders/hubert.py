@@ -1,7 +1,8 @@
 """HuBERT (Hsu et al., arXiv 2106.07447): waveform to 50 frames a second, frozen.
 
-Utterances are encoded one by one, at their own length. With group norm in the convolution stack (HuBERT-base) a padded
-batch would change every frame, and on a CPU padding costs more than it saves.
+No utterance is padded, and none sees its neighbours. With group norm in the convolution stack (HuBERT-base) a padded
+batch would change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and the
+transformer reads all frames at once, end to end (model/packed.py): the same frames to rounding.
 """
 
 from typing import Any
@@ -12,6 +13,10 @@ from torch import Tensor, nn
 from model.batch import Length, cumulative
 from model.errors import UserError
 from model.frontend import normalise
+from model.packed import packing_of, switch_to_packed
+
+OWN_ATTENTION = ("wavlm",)
+"""Families whose attention is not transformers' shared one: always encoded one by one."""
 
 
 class HubertEncoder(nn.Module):
@@ -32,6 +37,10 @@ class HubertEncoder(nn.Module):
         self.sample_rate = sample_rate
         self.do_normalize = do_normalize
         self.weights = weights
+        self.packs: bool = model.config.model_type not in OWN_ATTENTION and switch_to_packed(model) is None
+        """Whether the transformer can read the utterances of a batch at once."""
+        self.packed: bool = self.packs and model.device.type == "cuda"
+        """Whether it does. On a CPU that is no faster, and one by one an utterance has the same bits in any batch."""
         if self.layer < depth:
             self._drop_layers_above()
 
@@ -54,14 +63,34 @@ class HubertEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, audio: Tensor, audio_cu: Tensor) -> tuple[Tensor, Tensor]:
         """audio [sum N] with audio_cu [B + 1] -> frames [sum T, D] in the encoder's dtype, with frame_cu [B + 1]."""
+        waves = [self._prepared(wave) for wave in audio.split(audio_cu.diff().tolist())]
+        frame_cu = cumulative(self.out_len(audio_cu.diff()))
+        if self.packed:
+            return self._encode_packed(waves, frame_cu.diff()), frame_cu
         with torch.random.fork_rng(devices=[]):  # transformers draws for layer drop even where none is: the adapter's
             # dropout must be the same whether frames are computed or cached
-            frames = [self._encode(wave) for wave in audio.split(audio_cu.diff().tolist())]
-        return torch.cat(frames), cumulative([len(utterance) for utterance in frames])
+            return torch.cat([self.model(wave).last_hidden_state[0] for wave in waves]), frame_cu
 
-    def _encode(self, wave: Tensor) -> Tensor:  # [N] -> [T, D]
+    def _prepared(self, wave: Tensor) -> Tensor:  # [N] -> [1, N]
         wave = normalise(wave) if self.do_normalize else wave
-        return self.model(wave.to(self.model.dtype)[None]).last_hidden_state[0]
+        return wave.to(self.model.dtype)[None]
+
+    def _encode_packed(self, waves: list[Tensor], lengths: Tensor) -> Tensor:
+        """B waves [1, N], lengths [B] in frames -> [sum T, D].
+
+        The forward of transformers' HubertModel, with each utterance's convolutions at its own length.
+        """
+        body, stable_norm = self.model.encoder, getattr(self.model.config, "do_stable_layer_norm", False)
+        heard = torch.cat([self.model.feature_extractor(wave)[0].T for wave in waves])  # [sum T, C]
+        projected = self.model.feature_projection(heard)
+        frames = projected[0] if isinstance(projected, tuple) else projected  # [sum T, D]
+        placed = [body.pos_conv_embed(utterance[None])[0] for utterance in frames.split(lengths.tolist())]
+        hidden = (frames + torch.cat(placed))[None]
+        hidden = hidden if stable_norm else body.layer_norm(hidden)
+        packing = packing_of(lengths, hidden.device)
+        for layer in body.layers:
+            hidden = layer(hidden, packing=packing)
+        return (body.layer_norm(hidden) if stable_norm else hidden)[0]
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the frames of a waveform: cached features of another fingerprint are refused."""

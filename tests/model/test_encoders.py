@@ -89,6 +89,32 @@ def test_out_len_and_neighbours(folder, family, style):
     assert not packed.requires_grad and not encoder.training and not any(p.requires_grad for p in encoder.parameters())
 
 
+@pytest.mark.parametrize("layer", [None, 2])
+@pytest.mark.parametrize("family, style", CASES)
+def test_packed_frames_are_those_of_one_by_one(folder, family, style, layer):
+    encoder = load_encoder(checkpoint(folder, family, style), layer)
+    given = waves(*LENGTHS)
+    expected, expected_cu = encoder(torch.cat(given), cumulative(LENGTHS))
+    assert not encoder.packed and encoder.packs == (family != "wavlm")
+    if encoder.packs:
+        encoder.packed, seen = True, []
+        with encoder.model.encoder.layers[0].register_forward_pre_hook(lambda _, named: seen.append(named[0].shape)):
+            packed, frame_cu = encoder(torch.cat(given), cumulative(LENGTHS))
+        assert seen == [(1, len(expected), SIZES["hidden_size"])]  # the transformer ran once, on what is no padding
+        torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(frame_cu, expected_cu)
+
+
+def test_the_random_numbers_of_others_are_left_alone(folder):
+    encoder = load_encoder(checkpoint(folder, "hubert"))
+    for encoder.packed in (False, True):
+        torch.manual_seed(7)
+        encoder(waves(4000)[0], cumulative([4000]))
+        drawn = torch.rand(1)
+        torch.manual_seed(7)
+        assert torch.equal(torch.rand(1), drawn)
+
+
 def test_the_fingerprint_follows_what_decides_the_frames_and_not_the_path(folder, tmp_path):
     source = checkpoint(folder, "hubert")
     first = load_encoder(source).fingerprint()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.adapter import AdapterSpec, build_adapter
-from model.batch import Batch, cumulative, pack
+from model.batch import Batch, cumulative, pack, with_speech_rolled
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.llm import load_llm
@@ -87,6 +87,44 @@ def test_cached_features_give_the_loss_of_their_audio(model, waves):
     assert without_encoder.speech_tokens(cached).tolist() == model.speech_tokens(batch).tolist() == [8, 1, 19]
     half = replace(cached, features=frames.half())
     torch.testing.assert_close(without_encoder(half).loss, model(batch).loss, rtol=1e-2, atol=0)
+
+
+def test_packed_and_padded_are_one_recogniser(model, waves):
+    assert model.layout == "packed" and model.packing_note is None
+    padded = SlamAsr(model.encoder, model.adapter, load_like(model), model.prompt, layout="padded")
+    batch, trained = batch_of(model, waves), list(model.adapter.parameters())
+    ours, theirs = model(batch), padded(batch)
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-5, atol=1e-4)
+    assert torch.equal(ours.num_correct, theirs.num_correct)
+    gradients = [torch.autograd.grad(output.loss, trained) for output in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-3)
+    assert all(torch.equal(*pair) for pair in zip(model.prompt_embeds(batch), padded.prompt_embeds(batch), strict=True))
+
+
+def test_masked_frames_are_silence_to_the_llm_for_audio_and_features_alike(model, waves):
+    batch = batch_of(model, waves)
+    frames, frame_cu = model.encoder(batch.audio, batch.audio_cu)
+    generator = torch.Generator().manual_seed(1)
+    masks = {
+        "masked_frames": torch.rand(len(frames), generator=generator) < 0.3,
+        "masked_dims": torch.rand(len(batch), model.encoder.dim, generator=generator) < 0.3,
+    }
+    zeroed = frames.clone()
+    zeroed[masks["masked_frames"]] = 0
+    for utterance, dims in zip(zeroed.split(frame_cu.diff().tolist()), masks["masked_dims"], strict=True):
+        utterance[:, dims] = 0
+    cached = pack(batch.keys, batch.texts, split(batch), features=list(frames.split(frame_cu.diff().tolist())))
+    wanted = model(replace(cached, features=zeroed)).loss
+    for source in (batch, cached):
+        assert torch.equal(model(replace(source, **masks)).loss, wanted)
+        assert not torch.equal(model(source).loss, wanted)
+
+
+def test_rolled_speech_gives_the_loss_of_the_next_utterances_audio(model, waves):
+    batch = batch_of(model, waves)
+    loss = model(with_speech_rolled(batch)).loss
+    assert torch.equal(loss, model(batch_of(model, [waves[1], waves[2], waves[0]])).loss)
+    assert loss != model(batch).loss
 
 
 def split(batch: Batch) -> list[list[int]]:
