@@ -1,14 +1,16 @@
-"""Being asked to stop: SIGTERM, SIGUSR1 and SIGINT set a flag that all ranks agree on at the next step.
+"""Being asked to stop: a signal, or the launcher's end, sets a flag that all ranks agree on at the next step.
 
 Standard library only, as the handlers are installed before torch is imported: a signal during the imports would
 otherwise kill.
 """
 
+import contextlib
 import os
 import signal
 import time
 
 _asked_at = 0.0
+_reason = ""
 
 
 SECONDS_TO_INSIST = 2.0
@@ -16,21 +18,36 @@ SECONDS_TO_INSIST = 2.0
 
 
 def install_handlers() -> None:
-    """From now on the three signals only set the flag."""
+    """From now on SIGTERM, SIGUSR1 and SIGINT only set the flag; a second, later SIGINT raises KeyboardInterrupt."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, _ask)
+        signal.signal(number, _on_signal)
 
 
-def _ask(number: int, frame: object) -> None:
-    global _asked_at
-    now = time.monotonic()
-    if number == signal.SIGINT and _asked_at and now - _asked_at > SECONDS_TO_INSIST:
-        raise KeyboardInterrupt
-    if not _asked_at and os.environ.get("LOCAL_RANK", "0") == "0":
-        os.write(2, b"train: saving and leaving after this step; Ctrl-C again leaves at once\n")
-    _asked_at = _asked_at or now
+def ask(reason: str) -> None:
+    """Asks this run to stop after the step it is in, from any thread; the first reason is kept.
+
+    Says so at once, on the first rank of each host: the step may take a while.
+    """
+    global _asked_at, _reason
+    if _asked_at:
+        return
+    _reason, _asked_at = reason, time.monotonic()
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        with contextlib.suppress(OSError):  # who read stderr may have gone with the launcher
+            os.write(2, f"train: {reason}: saving and leaving after this step; Ctrl-C again leaves at once\n".encode())
 
 
 def asked() -> bool:
     """Whether this rank has been asked to stop."""
     return _asked_at > 0
+
+
+def reason() -> str:
+    """Why: the name of a signal ("SIGTERM"), or what was given to `ask`; "" if not asked."""
+    return _reason
+
+
+def _on_signal(number: int, frame: object) -> None:
+    if number == signal.SIGINT and _asked_at and time.monotonic() - _asked_at > SECONDS_TO_INSIST:
+        raise KeyboardInterrupt
+    ask(signal.Signals(number).name)

@@ -1,0 +1,207 @@
+"""Ranks that really hang: forked processes with gloo, stopped or asleep, and the watchdog that has to end them."""
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
+from tests import ranks
+from train.watchdog import EXIT_STALLED, Beat, Sight, Watchdog, judge
+from train.world import World, _free_port
+
+STALL_SECONDS = 2.0
+ENDS_WITHIN = 1.7 * STALL_SECONDS + 5
+
+
+def step_on_and_on(watchdog: Watchdog, rank: int) -> None:
+    import torch.distributed as dist
+
+    for step in range(10**6):
+        watchdog.at("reading", step)
+        time.sleep(0.02)
+        watchdog.at("reducing", step)
+        dist.all_reduce(torch.zeros(1))
+
+
+def rank_1_never_reads_step_3(watchdog: Watchdog, rank: int) -> None:
+    import torch.distributed as dist
+
+    for step in range(10**6):
+        watchdog.at("reading", step)
+        if rank == 1 and step == 3:
+            time.sleep(1000)
+        watchdog.at("reducing", step)
+        dist.all_reduce(torch.zeros(1))
+
+
+def rank_1_evaluates_for_long(watchdog: Watchdog, rank: int) -> None:
+    import torch.distributed as dist
+
+    for _ in range(int(3 * STALL_SECONDS / 0.2) if rank == 1 else 0):
+        watchdog.at("evaluating", 5)
+        time.sleep(0.2)
+    watchdog.at("waiting", 5)
+    dist.all_reduce(torch.zeros(1))
+
+
+def all_wait_for_ever(watchdog: Watchdog, rank: int) -> None:
+    watchdog.at("reducing", 7)
+    time.sleep(1000)
+
+
+def _rank(work, rank: int, size: int, port: int, folder: Path, agent: bool) -> None:
+    handle = os.open(folder / f"log-{rank}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    import torch.distributed as dist
+
+    env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in env.items()}
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = str(agent)
+    if size > 1:
+        dist.init_process_group("gloo", timeout=timedelta(seconds=600))
+    watchdog = Watchdog(World(rank, size, rank, torch.device("cpu")), folder, STALL_SECONDS)
+    (folder / f"pid-{rank}").touch()
+    try:
+        work(watchdog, rank)
+    finally:
+        watchdog.close()
+    if size > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+@contextmanager
+def running(work, size: int, folder: Path, agent_port: int = 0) -> Iterator[list]:
+    """Ranks that have joined and do `work`."""
+    port = agent_port or _free_port()
+    context = ranks._fork_server()
+    started = [
+        context.Process(target=_rank, args=(work, rank, size, port, folder, bool(agent_port)), daemon=True)
+        for rank in range(size)
+    ]
+    try:
+        for process in started:
+            process.start()
+        deadline = time.monotonic() + 60
+        while not all((folder / f"pid-{rank}").exists() for rank in range(size)):
+            assert time.monotonic() < deadline and all(process.is_alive() for process in started), logs(folder)
+            time.sleep(0.02)
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.join()
+
+
+def exit_codes(processes: list, seconds: float) -> list[int | None]:
+    deadline = time.monotonic() + seconds
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    return [process.exitcode for process in processes]
+
+
+def logs(folder: Path) -> str:
+    return "".join(file.read_text() for file in sorted(folder.glob("log-*")))
+
+
+def verdicts(folder: Path) -> list[str]:
+    return re.findall("^watchdog: .*$", logs(folder), re.MULTILINE)
+
+
+@pytest.mark.parametrize("stopped", [1, 0])
+def test_a_stopped_rank_is_named_and_all_others_end_with_their_stacks(tmp_path, stopped):
+    with running(step_on_and_on, 3, tmp_path) as processes:
+        time.sleep(0.5)
+        os.kill(processes[stopped].pid, signal.SIGSTOP)
+        others = [process for process in processes if process is not processes[stopped]]
+        assert exit_codes(others, ENDS_WITHIN) == [EXIT_STALLED] * 2, logs(tmp_path)
+    (line,) = verdicts(tmp_path)
+    assert f"rank {stopped} (" in line and f"pid {processes[stopped].pid})" in line and str(tmp_path / "stacks") in line
+    dumped = sorted((tmp_path / "stacks").iterdir())
+    assert [file.name for file in dumped] == [f"rank-0000{rank}.txt" for rank in range(3) if rank != stopped]
+    assert all("step_on_and_on" in file.read_text() for file in dumped)
+
+
+def test_with_the_store_of_torchruns_agent_a_stopped_rank_0_is_named_too(tmp_path):
+    agent = TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
+    with running(step_on_and_on, 3, tmp_path, agent_port=agent.port) as processes:
+        time.sleep(0.5)
+        os.kill(processes[0].pid, signal.SIGSTOP)
+        assert exit_codes(processes[1:], ENDS_WITHIN) == [EXIT_STALLED] * 2, logs(tmp_path)
+    (line,) = verdicts(tmp_path)
+    assert f"pid {processes[0].pid}) has given no beat for 2 s, last seen in 're" in line
+
+
+def test_a_read_that_hangs_is_named_with_its_step_and_its_stack(tmp_path):
+    with running(rank_1_never_reads_step_3, 3, tmp_path) as processes:
+        assert exit_codes(processes, ENDS_WITHIN) == [EXIT_STALLED] * 3, logs(tmp_path)
+    (line,) = verdicts(tmp_path)
+    assert f"rank 1 ({os.uname().nodename}, pid {processes[1].pid}) has stood in 'reading' at step 3 for 2 s" in line
+    assert "rank_1_never_reads_step_3" in (tmp_path / "stacks" / "rank-00001.txt").read_text()
+
+
+def test_ranks_that_wait_for_one_that_works_for_long_are_left_alone(tmp_path):
+    with running(rank_1_evaluates_for_long, 2, tmp_path) as processes:
+        assert exit_codes(processes, 30) == [0, 0], logs(tmp_path)
+    assert logs(tmp_path) == "" and not (tmp_path / "stacks").exists()
+
+
+def test_a_world_of_one_is_watched_too_but_not_while_it_is_stopped(tmp_path):
+    with running(all_wait_for_ever, 1, tmp_path) as processes:
+        os.kill(processes[0].pid, signal.SIGSTOP)
+        time.sleep(1.5 * STALL_SECONDS)
+        os.kill(processes[0].pid, signal.SIGCONT)
+        assert exit_codes(processes, 0.7 * STALL_SECONDS) == [None], logs(tmp_path)
+        assert exit_codes(processes, ENDS_WITHIN) == [EXIT_STALLED]
+    (line,) = verdicts(tmp_path)
+    assert "has stood in 'reducing' at step 7 for 2 s" in line
+
+
+def sights(*places: tuple[str, int, int], new_at: dict[int, float] | None = None) -> list[Sight]:
+    """Ranks at (where, step, calls) that moved last at time 0 and gave their last beat at time 100."""
+    seen = [Sight(rank, 0.0) for rank in range(len(places))]
+    for sight, place in zip(seen, places, strict=True):
+        sight.take(Beat(1, *place, host="h", pid=sight.rank), 0.0)
+        sight.new_at = (new_at or {}).get(sight.rank, 100.0)
+    return seen
+
+
+def test_the_verdict_names_what_the_others_wait_for():
+    def verdict(seen: list[Sight], now: float = 101.0) -> str:
+        return judge(seen, now, stall_seconds=100, seconds_a_beat=5)
+
+    ahead = ("forward", 4, 3)  # under ZeRO-3 these wait too
+    assert verdict(sights(ahead, ("reading", 4, 2), ahead)).startswith("rank 1 (h, pid 1) has stood in 'reading'")
+    assert verdict(sights(("reducing", 4, 1), ahead)).startswith("rank 1 (h, pid 1) has stood in 'forward' at step 4")
+    assert "at step 4 for 101 s; no rank is at work" in verdict(sights(*[("reducing", 4, 3)] * 12))
+    assert verdict(sights(*[("reducing", 4, 3)] * 12)).startswith("rank 0 (h, pid 0) and 11 more (1, 2, 3, 4, 5, ")
+    assert verdict(sights(("reducing", 4, 3), ("leaving", 4, 1))).startswith("rank 1 (h, pid 1) has stood in 'leaving'")
+    # A rank whose beats ended a while before all stood still is what they wait for, wherever it was.
+    assert verdict(sights(ahead, ("reducing", 4, 2), new_at={1: 60})).startswith("rank 1 (h, pid 1) has given no beat")
+    assert verdict(sights(ahead, ("leaving", 4, 3)), now=99) == ""
+    assert verdict(sights(("leaving", 9, 1), ("leaving", 9, 1))) == ""
+
+
+def test_one_rank_that_moves_keeps_all_but_a_silent_one():
+    moving = sights(("reducing", 4, 3), ("evaluating", 4, 3))
+    moving[1].take(Beat(2, "evaluating", 4, 4, "h", 1), 90.0)
+    assert judge(moving, 101, stall_seconds=100, seconds_a_beat=5) == ""
+    moving[0].new_at = 0.5
+    assert "rank 0 (h, pid 0) has given no beat" in judge(moving, 101, stall_seconds=100, seconds_a_beat=5)
+
+
+def test_without_seconds_nothing_is_watched(tmp_path):
+    watchdog = Watchdog(World(0, 1, 0, torch.device("cpu")), tmp_path, 0)
+    watchdog.at("reading", 1)
+    watchdog.close()
