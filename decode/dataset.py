@@ -7,7 +7,7 @@
 3. Utterances that cannot be heard are not skipped: they get an empty hypothesis, and a note that says why.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,13 @@ def decode_ids(
     options: DecodeOptions | None = None,
     rank: int = 0,
     world: int = 1,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> list[Hypothesis]:
     """This rank's share of the utterances `ids` of the index, in no promised order; all of them where `world` is 1.
 
-    With `options.synced_gpus` a collective. Raises ShardError for a damaged shard.
+    `progress` is told how many are done, batch after batch. With `options.synced_gpus` a collective.
+
+    Raises ShardError for a damaged shard.
     """
     options = options or DecodeOptions()
     frames = frame_counts(model, index, ids)
@@ -76,7 +78,7 @@ def decode_ids(
         result = _decode(model, index, batches[turn + rank if mine else -1], options)
         heard += result if mine else []
         if progress is not None and mine:
-            progress.advance(len(result))
+            progress(len(result))
     return heard
 
 
@@ -109,7 +111,7 @@ def decode_dataset(
     if len(index) == 0:
         raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
     with Progress(len(index), label=label) as progress:
-        heard = decode_ids(model, index, range(len(index)), options, progress=progress)
+        heard = decode_ids(model, index, range(len(index)), options, progress=progress.advance)
     by_key = {one.key: one for one in heard}
     return [by_key[key] for key in index.key], [read_sample(index, i).meta for i in range(len(index))]
 

@@ -44,7 +44,8 @@ def test_every_file_that_the_readme_links_to_is_there():
 
 
 def test_the_switch_table_names_keys_that_exist():
-    from train.config import load_config, to_yaml
+    from train.config import load_config
+    from train.identity import to_yaml
 
     known = to_yaml(load_config(ROOT / "recipes" / "librispeech_tinyllama.yaml"))
     keys = set(

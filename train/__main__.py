@@ -1,8 +1,9 @@
 """The door: `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
 
-from train import stop
+from train import lifeline, stop
 
 stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
+lifeline.follow_launcher()
 
 import argparse  # noqa: E402
 import os  # noqa: E402
@@ -86,8 +87,10 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
         torch.use_deterministic_algorithms(True)
     try:
         run = open_run(config, deepspeed_json, world, allow_changes)
-        fit(run)
-        run.report.close()
+        try:
+            fit(run)
+        finally:
+            run.close()
         world.barrier()
     finally:
         if torch.distributed.is_initialized():

@@ -27,7 +27,7 @@ from model.errors import UserError
 from model.weights import AdapterCard, read_adapter, save_adapter, write_synced
 
 MANIFEST, STATE, OPTIMIZER = "MANIFEST.json", "state.json", "optimizer.safetensors"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,16 @@ class State:
     """config.result_fields: all of the recipe that the weights follow from."""
     data: str
     """Identity of the training data."""
+    plan: str
+    """Digest of the first epoch's plan: another library version that shuffles otherwise is noticed."""
     world_size: int
     """Ranks that wrote it; told, never required."""
+    skipped: int
+    """Steps that did not update the adapter."""
+    lost: int
+    """Utterances left out because they could not be read."""
+    loss_scale: tuple[float, int]
+    """Of float16: the scale, and the steps it has held."""
     best: float | None
     """Best validation score so far, lower is better; None before the first."""
     best_by: str = "none"
@@ -164,4 +172,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is of checkpoint version {stated['version']}, this code writes {VERSION}; "
             "use the code that wrote it"
         )
+    stated["loss_scale"] = tuple(stated["loss_scale"])
     return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), State(**stated))

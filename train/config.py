@@ -5,27 +5,18 @@
 in a recipe are relative to the current directory, as paths on a command line are.
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-
+from data_prep.augment import AugmentConfig
 from model.errors import UserError
 from train.overrides import lay_over
 from train.strict_yaml import read_yaml_file
 from train.typed import Rule, section
 
 DEFAULT_WARMUP_STEPS = 1000  # the paper's
-
-WITHOUT_INFLUENCE = (  # keys and whole sections that result_fields leaves out
-    *("eval", "save", "log", "run.dir", "run.collective_timeout_seconds"),
-    *("model.encoder", "model.llm", "model.trust_remote_code"),
-    *("data.train", "data.dev", "data.max_dev_samples", "data.reader_threads"),
-)
 
 AT_LEAST_0 = Rule("at least 0", lambda x: x >= 0)
 AT_LEAST_1 = Rule("at least 1", lambda x: x >= 1)
@@ -98,6 +89,10 @@ class DataConfig:
     """Of the order of the data; null = run.seed."""
     reader_threads: Count = 2
     """Threads a rank that read and decode ahead. No influence on results."""
+    retry_seconds: Annotated[float, AT_LEAST_0] = 15.0
+    """How long an utterance that cannot be read is tried again."""
+    max_lost: Annotated[float, RATIO] = 0.01
+    """Share of the utterances that may be left out because they cannot be read; past it the run ends. Each is named."""
 
     def __post_init__(self) -> None:
         if self.min_seconds >= self.max_seconds:
@@ -109,11 +104,11 @@ class BatchConfig:
     """How samples become steps. Nothing here depends on the number of GPUs."""
 
     tokens: Count = 4000
-    """LLM tokens (prompt, speech embeddings and transcript, padding included) a micro-batch; memory decides."""
+    """LLM tokens (prompt, speech embeddings and transcript) a micro-batch; memory decides."""
     micro_batches: Count = 8
     """Micro-batches an optimizer step, over all ranks together: 8 = 1 rank accumulating 8 = 4 ranks accumulating 2."""
-    window: Count = 512
-    """Samples sorted by length together, after the shuffle: more = less padding, less random batches."""
+    layout: Literal["packed", "padded"] = "packed"
+    """Utterances end to end, or padded to the longest: the plain reference, slower, same results."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +181,16 @@ class SaveConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """Whether the LLM comes to listen to the audio. No influence on the weights."""
+
+    every_steps: Count | None = 200
+    """Optimizer steps between checks of the loss with the speech of a micro-batch exchanged; null = none."""
+    patience_steps: Count = 2000
+    """Optimizer steps without a rise of the token accuracy after which the run says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LogConfig:
     """Progress; metrics.jsonl is always written."""
 
@@ -207,6 +212,15 @@ class RunConfig:
     """Whether to refuse algorithms that may give other bits each time (a GPU is slower so; a CPU needs no help)."""
     collective_timeout_seconds: Count = 600
     """How long a rank waits for the others before it gives up."""
+    stall_seconds: Annotated[int, AT_LEAST_0] = 300
+    """How long nothing may move before the watchdog names the rank that stands still and ends the run; 0 = for ever."""
+
+    def __post_init__(self) -> None:
+        if self.stall_seconds >= self.collective_timeout_seconds:
+            raise UserError(
+                f"run.stall_seconds {self.stall_seconds} is not below run.collective_timeout_seconds "
+                f"{self.collective_timeout_seconds}: a rank that stands still would not be named"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +230,11 @@ class Config:
     model: ModelConfig
     data: DataConfig
     batch: BatchConfig = field(default_factory=BatchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig
     eval: EvalConfig = field(default_factory=EvalConfig)
     save: SaveConfig = field(default_factory=SaveConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     log: LogConfig = field(default_factory=LogConfig)
     run: RunConfig
 
@@ -241,39 +257,3 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     UserError, one line with file and line number, for anything that is not a recipe.
     """
     return section(lay_over(read_yaml_file(path), overrides), Config)
-
-
-def to_yaml(config: Config) -> str:
-    """Every key with its value; load_config reads the same Config back from it."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True, width=1000)
-
-
-def result_fields(config: Config) -> dict[str, Any]:
-    """What the weights after a given number of steps follow from, as {dotted key: value}, to compare two runs by.
-
-    Not among them: what only watches or keeps (eval, save, log), where things lie (paths and ids; the index digest and
-    the fingerprints of encoder and LLM stand for them), and the end of a run whose learning rate does not depend on it.
-    """
-    fields = _flat(_plain(asdict(config))) | {"data.seed": config.data_seed}
-    without = set(WITHOUT_INFLUENCE)
-    if config.optim.schedule == "constant" and config.optim.warmup_ratio is None:
-        without |= {"optim.max_steps", "optim.epochs"}
-    return {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
-
-
-def config_digest(config: Config) -> str:
-    """sha256 (hex) of result_fields: equal digests, equal data and equal fingerprints give equal weights."""
-    return hashlib.sha256(json.dumps(result_fields(config), sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _flat(sections: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in sections.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -1,6 +1,6 @@
 """The samples of a run: one or more shard directories, what is kept of them, and how long each is for the LLM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from model.errors import UserError
 from model.frontend import SAMPLE_RATE
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
+from train.augmentation import Augmentation
 from train.config import DataConfig
+from train.plan import cost_of
 
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
@@ -31,19 +33,35 @@ class Corpus:
     ids: np.ndarray
     """int64, kept samples."""
     seconds: np.ndarray
-    """float64 [N], audio."""
+    """float64 [N], audio as recorded."""
     tokens: np.ndarray
-    """int64 [N], LLM tokens: prompt, speech and an estimate of the answer."""
+    """int64 [N], LLM tokens as recorded: prompt, speech and an estimate of the answer."""
     dropped: dict[str, int]
     """Samples left out, by reason."""
+    measure: "Measure"
+    augment: Augmentation | None = None
+    """What is done to the samples in training; None for a dev set."""
 
-    @property
-    def shortest(self) -> int:
-        return int(self.ids[self.tokens[self.ids].argmin()])
+    def tokens_in(self, epoch: int) -> np.ndarray:
+        """int64 [N], LLM tokens in an epoch: a speed perturbation changes them."""
+        if self.augment is None or not self.augment.config.speed:
+            return self.tokens
+        return self.measure.tokens(self.index, self.augment.samples(self.index.samples, epoch))
 
-    def read(self, ids: Sequence[int] | np.ndarray, prompt: Prompt) -> Batch:
-        """The samples as one packed batch."""
-        return read_batch(self.index, [int(i) for i in ids], prompt)
+    def key(self, i: int) -> str:
+        return self.index.key[i]
+
+    def shard(self, i: int) -> int:
+        return int(self.index.shard[i])
+
+    def shortest(self, count: int) -> list[int]:
+        """The ids of the `count` shortest samples, or of all if there are fewer."""
+        return self.ids[self.tokens[self.ids].argsort(kind="stable")[:count]].tolist()
+
+    def read(self, ids: Sequence[int] | np.ndarray, prompt: Prompt, epoch: int = 0) -> Batch:
+        """The samples as one packed batch, as they are to be in this epoch."""
+        batch = read_batch(self.index, [int(i) for i in ids], prompt)
+        return batch if self.augment is None else self.augment.apply(batch, epoch, ids)
 
 
 def open_indexes(paths: Sequence[str]) -> ShardIndex:
@@ -79,28 +97,49 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
     )
 
 
-def make_corpus(index: ShardIndex, data: DataConfig, limit: int | None, budget: int, model: SlamAsr) -> Corpus:
+@dataclass(frozen=True)
+class Measure:
+    """How long samples are for the LLM."""
+
+    around: int
+    """Tokens of the prompt, and the end of the answer."""
+    frames: Callable[[Any], Any]
+    """Encoder frames of so many samples; not asked where features are cached."""
+    speech: Callable[[Any], Any]
+    """Speech embeddings of so many frames."""
+
+    def embeddings(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
+        """int64 [N], speech embeddings of recordings of `samples` each."""
+        return self.speech(np.asarray(self.frames(samples) if index.kind == "audio" else index.frames, np.int64))
+
+    def tokens(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
+        """int64 [N], LLM tokens."""
+        return self.around + self.embeddings(index, samples) + -(-index.text_bytes // TEXT_BYTES_PER_TOKEN)
+
+
+def make_corpus(
+    index: ShardIndex,
+    data: DataConfig,
+    limit: int | None,
+    budget: int,
+    model: SlamAsr,
+    augment: Augmentation | None = None,
+) -> Corpus:
     """The corpus that a recipe describes.
 
     What is too long or too short is refused or dropped with a count, never cut.
     """
-    seconds = index.samples / SAMPLE_RATE
-    adapter, prompt = model.adapter, model.prompt
-    positions = max_positions(model) or budget
-    frames = index.frames
-    if index.kind == "audio":
-        assert model.encoder is not None
-        frames = model.encoder.out_len(index.samples)
-    speech = adapter.out_len(np.asarray(frames, np.int64))
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 1
-    tokens = around + speech + -(-index.text_bytes // TEXT_BYTES_PER_TOKEN)
+    measure = _measure(index, model)
+    seconds, positions = index.samples / SAMPLE_RATE, max_positions(model) or budget
+    shortest, longest = (index.samples, index.samples) if augment is None else augment.extremes(index.samples)
+    speech, most = measure.embeddings(index, shortest), measure.tokens(index, longest)
     faults = {
         f"longer than data.max_seconds {data.max_seconds:g}": seconds > data.max_seconds,
         f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
         f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
-        f"shorter than one speech embedding ({adapter.spec.stack} encoder frames)": speech < 1,
-        f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": tokens > budget,
-        f"longer than the LLM's {positions} positions": tokens > positions,
+        f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)": speech < 1,
+        f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": cost_of(most) > budget,
+        f"longer than the LLM's {positions} positions": most > positions,
     }
     kept = np.arange(len(index))
     dropped: dict[str, int] = {}
@@ -113,7 +152,13 @@ def make_corpus(index: ShardIndex, data: DataConfig, limit: int | None, budget: 
         kept = kept[~bad]
     if len(kept) == 0:
         raise UserError(f"nothing is left of {len(index)} utterances: {dropped}; widen the limits in data")
-    return Corpus(index, kept[:limit], seconds, tokens, dropped)
+    return Corpus(index, kept[:limit], seconds, measure.tokens(index, index.samples), dropped, measure, augment)
+
+
+def _measure(index: ShardIndex, model: SlamAsr) -> Measure:
+    assert model.encoder is not None or index.kind == "features"
+    around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids) + 1
+    return Measure(around, model.encoder.out_len if model.encoder else len, model.adapter.out_len)
 
 
 def _refusal(index: ShardIndex, bad: np.ndarray, reason: str) -> str:

@@ -6,8 +6,10 @@ precision switched off: that way every ZeRO stage computes the same update.
 """
 
 import logging
+import math
 import os
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -15,8 +17,10 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch
+from model.errors import UserError
 from model.slam_asr import Output, SlamAsr
 from train.config import OptimConfig
+from train.loss_scale import LossScale
 from train.world import World
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -49,7 +53,10 @@ class Engine:
 
         self.model, self.slots, self.world = model, slots, world
         self.stage: int = deepspeed_json.get("zero_optimization", {}).get("stage", 0)
-        self._plain_norm = 0.0
+        self.scale = LossScale(next(model.llm.parameters()).dtype == torch.float16)
+        self._batch: Batch
+        """The latest micro-batch."""
+        self._clip, self._plain_norm = optim.clip, 0.0
         self._has_state = False  # AdamW makes its moments at the first update
         adam = torch.optim.AdamW(
             model.adapter.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
@@ -57,32 +64,49 @@ class Engine:
         config = deepspeed_json | {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": slots,
-            "gradient_clipping": optim.clip,
+            "gradient_clipping": optim.clip if self.stage else 0.0,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
         }
+        if self.stage == 3:
+            self._shard_llm(config)
         self._deepspeed: Any
         self._deepspeed, *_ = deepspeed.initialize(model=model, optimizer=adam, config=config, dist_init_required=False)
+
+    def _shard_llm(self, config: dict[str, Any]) -> None:
+        """Moves the LLM from the host to the GPUs, weight by weight, each rank keeping its part: it need never fit on
+        one. DeepSpeed by itself would move it whole first."""
+        import deepspeed
+
+        deepspeed.zero.Init(module=self.model.llm, config_dict_or_path=config)
+        for buffer in self.model.llm.buffers():
+            buffer.data = buffer.data.to(self.device)
 
     def forward(self, batch: Batch) -> Output:
         """The micro-batch's summed loss, in training mode."""
         self._deepspeed.train()
-        return self._deepspeed(batch.to(self.world.device))
+        self.model.gradient_scale = self.scale.value
+        self._batch = batch
+        with self._enough_memory():
+            return self._deepspeed(batch.to(self.device))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Output:
         """The same without dropout and without gradients."""
         self._deepspeed.eval()
-        return self._deepspeed(batch.to(self.world.device))
+        return self._deepspeed(batch.to(self.device))
 
     def backward(self, loss: Tensor, num_targets: float) -> None:
         """Adds the gradient of loss / num_targets, where num_targets counts the whole step's answer tokens on all
         ranks.
 
         DeepSpeed divides by the slots and averages over the ranks; the factor undoes both, so that the step's gradient
-        is that of the mean token loss, however the micro-batches fell to ranks. A collective at the step's last slot.
+        is that of the mean token loss, however the micro-batches fell to ranks. A loss that is not finite makes a
+        gradient that is not, so that every rank sees it in the norm. A collective at the step's last slot.
         """
-        self._deepspeed.backward(loss * (self.slots * self.world.size / num_targets))
+        factor = torch.where(loss.detach().isfinite(), self.slots * self.world.size / max(1, num_targets), torch.nan)
+        with self._enough_memory():
+            self._deepspeed.backward(loss * factor)
         if not self._deepspeed.is_gradient_accumulation_boundary():
             self._deepspeed.step()  # no update yet: this only counts the micro-batch
         elif self.stage == 0:
@@ -91,18 +115,47 @@ class Engine:
     def step(self, lr: float) -> float:
         """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping.
 
-        A collective.
+        Where that is not finite there is no update, on any rank. A collective.
         """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
+        if self.stage == 0:
+            self._clip_or_drop_gradients()
         self._deepspeed.step()
-        self._has_state = True
-        return self._plain_norm if self.stage == 0 else float(self._deepspeed.get_global_grad_norm())
+        norm = self._plain_norm if self.stage == 0 else float(self._deepspeed.get_global_grad_norm())
+        self._has_state |= math.isfinite(norm)
+        return norm
+
+    def _clip_or_drop_gradients(self) -> None:
+        """As the other stages do by themselves; AdamW passes over what has no gradient."""
+        parameters = list(self.model.adapter.parameters())
+        if not math.isfinite(self._plain_norm):
+            for parameter in parameters:
+                parameter.grad = None
+        elif self._clip:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, torch.tensor(self._plain_norm))
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank computes."""
+        return self.world.device
 
     @property
     def lr(self) -> float:
         """The learning rate that the optimizer holds."""
         return float(self._deepspeed.get_lr()[0])
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            batch, speech = self._batch, self.model.speech_tokens(self._batch)
+            raise UserError(
+                f"GPU memory ran out on a micro-batch of {len(batch)} utterances, {int(speech.sum())} speech and "
+                f"{batch.num_targets} answer tokens, the longest being {batch.keys[int(speech.argmax())]}; lower "
+                "batch.tokens and raise batch.micro_batches as much, or shard the LLM with --deepspeed zero3"
+            ) from error
 
     def _plain_grad_norm(self) -> float:
         grads = [p.grad for p in self.model.adapter.parameters() if p.grad is not None]

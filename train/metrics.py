@@ -6,6 +6,7 @@ no metric ever ends a training.
 
 import json
 import math
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -14,21 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import torch
+
 from data_prep.durable import write_durably
+from train.tally import Tally
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """One optimizer step, summed over all ranks."""
+    """One optimizer step."""
 
-    loss: float
-    """Sum over the answer tokens."""
     num_targets: int
-    num_correct: int
+    """Answer tokens of all ranks."""
     grad_norm: float
-    """Before clipping."""
+    """Before clipping; not finite where the step was skipped."""
     lr: float
-    audio_seconds: float
+    useful_share: float
+    """Work of the mean rank over that of the busiest."""
+    tally: Tally
+    """What came of it, over all ranks."""
 
 
 class Sink(Protocol):
@@ -118,7 +124,7 @@ class Console:
 
 
 def _short(name: str, value: float) -> str:
-    if name in ("accuracy", "wer", "cer"):
+    if name in ("accuracy", "wer", "cer", "useful_share"):
         return f"{100 * value:.1f}%"
     if name == "seconds_left":
         return f"{int(value) // 3600}:{int(value) // 60 % 60:02}:{int(value) % 60:02}"
@@ -134,6 +140,7 @@ class Report:
         self._every, self._total = every_steps, total_steps
         self._window: list[StepResult] = []
         self._seconds = 0.0  # that its steps took
+        self._extra: dict[str, float] = {}
         self._since = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -141,15 +148,22 @@ class Report:
         if self._console is not None:
             self._console.say(text)
 
-    def step(self, step: int, epoch: int, result: StepResult) -> None:
-        """`step` steps are done; the latest gave `result`."""
+    def step(self, step: int, epoch: int, result: StepResult) -> dict[str, float] | None:
+        """`step` steps are done; the latest gave `result`. The figures, where it is time for a report."""
         self._window.append(result)
         self._seconds += self._lap()
         if self._console is not None:
             self._console.advance()
-        if step % self._every == 0 or step == self._total:
-            self._tell(step, "train", self._figures(step, epoch))
-            self._window, self._seconds = [], 0.0
+        if step % self._every and step != self._total:
+            return None
+        figures = self._figures(step, epoch)
+        self._tell(step, "train", figures)
+        self._window, self._seconds, self._extra = [], 0.0, {}
+        return figures
+
+    def note(self, name: str, figure: float) -> None:
+        """A figure for the next report."""
+        self._extra[name] = figure
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Validation scores after `step` steps. The time it took is not counted in the training rate."""
@@ -163,17 +177,27 @@ class Report:
 
     def _figures(self, step: int, epoch: int) -> dict[str, float]:
         window, seconds = self._window, max(self._seconds, 1e-9)
-        targets = sum(result.num_targets for result in window)
-        return {
+        counted = [result for result in window if math.isfinite(result.grad_norm)]
+        targets = max(1, sum(result.num_targets for result in counted))
+        waits = np.array([result.tally.waited for result in window])  # [steps, ranks]
+        figures: dict[str, float] = {
             "epoch": epoch,
-            "loss": sum(result.loss for result in window) / targets,
-            "accuracy": sum(result.num_correct for result in window) / targets,
+            "loss": sum(result.tally.loss for result in counted) / targets if counted else math.nan,
+            "accuracy": sum(result.tally.correct for result in counted) / targets,
             "lr": window[-1].lr,
             "grad_norm": window[-1].grad_norm,
-            "audio_hours_per_hour": sum(result.audio_seconds for result in window) / seconds,
+            "audio_hours_per_hour": sum(result.tally.seconds for result in window) / seconds,
+            "useful_share": sum(result.useful_share for result in window) / len(window),
+            "waited_for_data": float(waits.max(axis=1).sum()),
+            "memory_gb": memory_bytes() / 1e9,
             "steps_per_second": len(window) / seconds,
             "seconds_left": (self._total - step) * seconds / len(window),
         }
+        if len(counted) < len(window):
+            figures["skipped"] = len(window) - len(counted)
+        if waits.max() > 0.1 * seconds and waits.shape[1] > 1:
+            figures["waited_longest"] = int(waits.sum(axis=0).argmax())
+        return figures | self._extra
 
     def _tell(self, step: int, kind: str, figures: dict[str, float]) -> None:
         for sink in list(self._sinks):
@@ -186,6 +210,13 @@ class Report:
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()
+
+
+def memory_bytes() -> int:
+    """The most memory that this rank has used: of its GPU, or of the host where it has none."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def open_report(

@@ -5,13 +5,17 @@ from typing import Any
 
 import torch
 
+from data_prep.augment import check_noise
 from data_prep.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import load_encoder
+from model.errors import UserError
 from model.llm import embedding_dim, load_llm
+from model.pretrained import choose_dtype
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
+from train.augmentation import Augmentation
 from train.config import Config
 from train.corpus import Corpus, make_corpus, open_indexes, require_features
 from train.world import World
@@ -40,6 +44,10 @@ class Indexes:
         """Whether an encoder is needed: some of it is audio."""
         return any(index is not None and index.kind == "audio" for index in (self.train, self.dev))
 
+    def digests(self) -> dict[str, str]:
+        """What identifies them."""
+        return {"training data": self.train.digest(), "dev data": self.dev.digest() if self.dev else ""}
+
 
 def open_data(config: Config) -> Indexes:
     """The shards that the recipe names, their indexes checked."""
@@ -53,30 +61,49 @@ def identify_encoder(config: Config) -> dict[str, Any]:
     return load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
 
 
-def build_parts(config: Config, world: World, indexes: Indexes, identity: dict[str, Any] | None) -> Parts:
+def build_parts(
+    config: Config, world: World, indexes: Indexes, identity: dict[str, Any] | None, sharded: bool
+) -> Parts:
     """Opens the models and checks that they and the data belong together.
 
-    `identity` is the encoder's fingerprint where no encoder is needed. UserError for what does not fit.
+    `identity` is the encoder's fingerprint where no encoder is needed. An LLM that is to be `sharded` stays on the host
+    for the engine to deal out. UserError for what does not fit.
     """
     m, a = config.model, config.model.adapter
     encoder = None
     if identity is None:
         encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype, world.device, m.trust_remote_code)
         identity = encoder.fingerprint()
-    llm = load_llm(m.llm, m.dtype, world.device, m.trust_remote_code)
+    dtype = str(choose_dtype(m.dtype, world.device)).removeprefix("torch.")
+    llm = load_llm(m.llm, dtype, "cpu" if sharded else world.device, m.trust_remote_code)
     torch.manual_seed(config.run.seed)
     spec = AdapterSpec(a.type, a.stack, a.hidden, a.dropout, identity["dim"], embedding_dim(llm.model))
-    model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt)).to(world.device)
+    model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)
+    model.adapter.to(world.device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)
 
-    def corpus(index: ShardIndex, limit: int | None, budget: int) -> Corpus:
+    def corpus(index: ShardIndex, limit: int | None, budget: int, augment: Augmentation | None) -> Corpus:
         if index.kind == "features":
             require_features(index, identity, m.dtype)
-        return make_corpus(index, config.data, limit, budget, model)
+        return make_corpus(index, config.data, limit, budget, model, augment)
 
-    train = corpus(indexes.train, config.data.max_train_samples, config.batch.tokens)
-    dev = corpus(indexes.dev, config.data.max_dev_samples, config.eval.tokens) if indexes.dev else None
+    augment = _augmentation(config, indexes.train, model, identity["dim"])
+    train = corpus(indexes.train, config.data.max_train_samples, config.batch.tokens, augment)
+    dev = corpus(indexes.dev, config.data.max_dev_samples, config.eval.tokens, None) if indexes.dev else None
     return Parts(model, card, train, dev, _notes(config, train, dev, model))
+
+
+def _augmentation(config: Config, index: ShardIndex, model: SlamAsr, dim: int) -> Augmentation | None:
+    if not config.augment.active:
+        return None
+    if config.augment.needs_audio and index.kind == "features":
+        raise UserError(
+            "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "
+            "or leave augment.speed and augment.noise_share out"
+        )
+    check_noise(config.augment)
+    frames = model.encoder.out_len if model.encoder else len
+    return Augmentation(config.augment, config.data_seed, frames, dim)
 
 
 def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) -> list[str]:
@@ -86,6 +113,8 @@ def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) ->
         f"training on {len(train.ids):,} utterances, {hours:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
+    if model.packing_note:
+        notes.append(f"{model.packing_note}; packing would take less time and memory")
     if config.model.trust_remote_code:
         notes.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
     for name, corpus in (("data.train", train), ("data.dev", dev)):

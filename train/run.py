@@ -1,34 +1,45 @@
 """A run: its folder, and all parts of it built, checked and put back to where the last checkpoint left them."""
 
 import fcntl
+import math
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.durable import write_durably
 from model.errors import UserError
-from model.weights import AdapterCard, load_weights
+from model.weights import AdapterCard
+from train import stop
+from train.agreement import agree_on, versions
 from train.checkpoint import (
     Checkpoint,
     State,
     clear_leftovers,
-    find_newest,
     keep_newest,
-    load_checkpoint,
     mark_best,
     save_checkpoint,
 )
-from train.config import Config, result_fields, to_yaml
-from train.corpus import Corpus
+from train.config import Config
+from train.emergence import Emergence
 from train.engine import Engine, start_deepspeed
-from train.evaluate import Evaluator, better
-from train.loader import Loader
-from train.metrics import Report, open_report
-from train.parts import Parts, build_parts, identify_encoder, open_data
+from train.evaluate import Evaluator, audio_gap, better
+from train.identity import config_digest, result_fields, to_yaml
+from train.loader import Loader, Share
+from train.metrics import Report, StepResult, open_report
+from train.mishaps import Mishaps
+from train.parts import build_parts, identify_encoder, open_data
 from train.plan import Epochs
+from train.resume import resume
+from train.schedule import warmup_steps
+from train.tally import Tally
+from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
+
+FINISHED, STOPPED = "FINISHED", "STOPPED"
+"""Markers in the run's folder: the last step is done; left when asked, `STEP REASON`."""
 
 
 @dataclass
@@ -51,6 +62,49 @@ class Run:
     best: float | None
     """Best score on the dev set, lower is better, and the step that has it; None before the first."""
     best_step: int | None
+    mishaps: Mishaps
+    watchdog: Watchdog
+    emergence: Emergence
+
+    def at(self, where: str) -> None:
+        """Tells the watchdog where this rank stands."""
+        self.watchdog.at(where, self.step)
+
+    def check(self, coming: Share, tally: Tally) -> None:
+        """Ends the run on all ranks if one could not read its part of the coming step; names what is left out of it.
+
+        A collective.
+        """
+        if tally.faults:
+            together(self.world, coming.check)
+        if tally.lost:
+            self.mishaps.lose(self.step + 1, coming.lost)
+
+    def account(self, share: Share, result: StepResult) -> None:
+        """Counts the step that is done: its figures, its mishaps, whether the LLM listens. A collective."""
+        finite = math.isfinite(result.grad_norm)
+        lowered = self.engine.scale.update(finite)
+        if finite:
+            self.mishaps.step_was_fine()
+        else:
+            self.mishaps.skip(self.step, result.tally.loss, result.grad_norm, share.keys, lowered)
+        every = self.config.watch.every_steps
+        if every is not None and self.step % every == 0:
+            self._ablate(share)
+        figures = self.report.step(self.step, self.loader.epochs.locate(self.step - 1)[0], result)
+        if figures is not None and math.isfinite(figures["loss"]):
+            self._say(self.emergence.accuracy(self.step, figures["accuracy"], figures["loss"]))
+
+    def _ablate(self, share: Share) -> None:
+        self.at("comparing with exchanged speech")
+        gap = audio_gap(self.engine, share, self.world)
+        if gap is not None:
+            self.report.note("audio_gap", gap)
+            self._say(self.emergence.gap(self.step, gap))
+
+    def _say(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.report.say(line)
 
     def epoch_ends(self, step: int) -> bool:
         """Whether the epoch is over after `step` steps."""
@@ -71,7 +125,7 @@ class Run:
         """Scores the dev set, if there is one; True if no checkpoint was as good. A collective."""
         if self.evaluator is None:
             return False
-        scores = self.evaluator(self.engine, self.step)
+        scores = self.evaluator(self.engine, self.step, self.at)
         self.report.evaluation(self.step, scores)
         best = better(scores, self.config.save.best, self.best)
         if best is not None:
@@ -80,8 +134,20 @@ class Run:
 
     def save(self) -> None:
         """A checkpoint of this step, written by rank 0; all ranks know whether it succeeded. A collective."""
-        best = (self.best, self.config.save.best, self.best_step)
-        state = State(self.step, result_fields(self.config), self.data, self.world.size, *best)
+        self.at("saving")
+        state = State(
+            step=self.step,
+            recipe=result_fields(self.config),
+            data=self.data,
+            plan=self.loader.epochs.digest,
+            world_size=self.world.size,
+            skipped=self.mishaps.skipped,
+            lost=self.mishaps.lost,
+            loss_scale=(self.engine.scale.value, self.engine.scale.steady),
+            best=self.best,
+            best_by=self.config.save.best,
+            best_step=self.best_step,
+        )
         card = replace(self.card, step=self.step)
         checkpoint = Checkpoint(card, self.engine.adapter_weights(), self.engine.moments(), state)
         decided_by_first(self.world, lambda: self._write(checkpoint))
@@ -102,11 +168,23 @@ class Run:
                 "mend this and give the same command again"
             ) from error
 
+    def stopped(self) -> None:
+        """Marks the run as stopped when asked; the same command goes on. A collective."""
+        reason = next(reason for reason in self.world.gather(stop.reason()) if reason)
+        if self.world.first:
+            (self.folder / STOPPED).write_text(f"{self.step} {reason}\n")
+        self.report.say(f"stopped as asked ({reason}) after step {self.step}; the same command goes on from there")
+
     def finish(self) -> None:
         """Marks the run as finished: the only proof of success, as exit codes of launchers are none."""
         if self.world.first:
-            (self.folder / "FINISHED").write_text(f"{self.step}\n")
+            (self.folder / FINISHED).write_text(f"{self.step}\n")
         self.report.say(f"finished at step {self.step}: {self.folder / 'checkpoints'}")
+
+    def close(self) -> None:
+        """After the last step, or whatever ended it."""
+        self.watchdog.close()
+        self.report.close()
 
 
 def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow_changes: bool = False) -> Run:
@@ -117,27 +195,58 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
     decided_by_first(world, lambda: _claim(folder))
+    agree_on(world, {"recipe": config_digest(config), "deepspeed": str(deepspeed_json), **versions()})
+    sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
+    agree_on(world, indexes.digests())
     identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config))
-    parts = together(world, lambda: build_parts(config, world, indexes, identity))
-    epochs = _epochs(config, parts.corpus)
+    parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
+    epochs = Epochs(
+        parts.corpus.ids, parts.corpus.tokens_in, config.data_seed, config.batch.tokens, config.batch.micro_batches
+    )
+    agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
     total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
-    resumed, notes = _resume(config, world, folder, parts, allow_changes)
-    step = resumed.state.step if resumed else 0
+    resumed, notes = resume(config, world, folder, parts, epochs, allow_changes)
+    state = resumed.state if resumed else None
+    step = state.step if state else 0
     decided_by_first(world, lambda: _begin(folder, config))
     report = open_report(folder, config.log.every_steps, config.log.tensorboard, total_steps, step, world.first)
     for note in parts.notes + notes:
         report.say(note)
-    loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data.reader_threads)
+    loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
-    if resumed and step:
-        engine.restore(resumed.moments, step)
-    evaluator = Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None
+    if resumed and state and step:
+        engine.scale.restore(*state.loss_scale)
+        engine.restore(resumed.moments, step - state.skipped)
     best = None, None
-    if resumed and resumed.state.best_by == config.save.best:  # a loss does not compare with a WER
-        best = resumed.state.best, resumed.state.best_step
-    data = parts.corpus.index.digest()
-    return Run(config, world, folder, engine, loader, report, evaluator, parts.card, data, total_steps, step, *best)
+    if state and state.best_by == config.save.best:  # a loss does not compare with a WER
+        best = state.best, state.best_step
+    max_lost = int(config.data.max_lost * len(parts.corpus.ids))
+    return Run(
+        config=config,
+        world=world,
+        folder=folder,
+        engine=engine,
+        loader=loader,
+        report=report,
+        evaluator=Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None,
+        card=parts.card,
+        data=parts.corpus.index.digest(),
+        total_steps=total_steps,
+        step=step,
+        best=best[0],
+        best_step=best[1],
+        mishaps=Mishaps(world, folder, report, max_lost, *((state.skipped, state.lost) if state else (0, 0))),
+        watchdog=Watchdog(world, folder, config.run.stall_seconds),
+        emergence=_emergence(folder, config, total_steps, world),
+    )
+
+
+def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:
+    """Told what the run has done so far."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if world.first and path.exists() else []
+    return Emergence.from_metrics(lines, config.watch.patience_steps, warmup_steps(config.optim, total_steps))
 
 
 def _claim(folder: Path) -> None:
@@ -156,52 +265,7 @@ def _claim(folder: Path) -> None:
 
 
 def _begin(folder: Path, config: Config) -> None:
-    """From here on the run is this recipe's, and not finished."""
-    (folder / "FINISHED").unlink(missing_ok=True)
+    """From here on the run is this recipe's, and neither finished nor stopped."""
+    for marker in (FINISHED, STOPPED):
+        (folder / marker).unlink(missing_ok=True)
     write_durably(folder / "config.yaml", to_yaml(config).encode())
-
-
-def _epochs(config: Config, corpus: Corpus) -> Epochs:
-    batch = config.batch
-    return Epochs(corpus.ids, corpus.tokens, config.data_seed, batch.tokens, batch.micro_batches, batch.window)
-
-
-def _resume(
-    config: Config, world: World, folder: Path, parts: Parts, allow_changes: bool
-) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, its weights already in the adapter; and what to say about it."""
-    found, notes = decided_by_first(world, lambda: _newest(folder / "checkpoints"))
-    if found is None:
-        return None, notes
-    checkpoint, changes = together(world, lambda: _take_up(Path(found), config, parts, allow_changes))
-    notes += [f"changed since the run was started: {change}" for change in changes]
-    return checkpoint, [*notes, f"resuming from {found} (written by {checkpoint.state.world_size} ranks)"]
-
-
-def _take_up(path: Path, config: Config, parts: Parts, allow_changes: bool) -> tuple[Checkpoint, list[str]]:
-    checkpoint = load_checkpoint(path)
-    changes = _changes(checkpoint, config, parts)
-    if changes and not allow_changes:
-        raise UserError(
-            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, "
-            "another run.dir, or --allow-changes to go on all the same"
-        )
-    load_weights(parts.model.adapter, checkpoint.weights)
-    return checkpoint, changes
-
-
-def _newest(folder: Path) -> tuple[str | None, list[str]]:
-    path, faults = find_newest(folder)
-    return None if path is None else str(path), faults
-
-
-def _changes(checkpoint: Checkpoint, config: Config, parts: Parts) -> list[str]:
-    before, now = checkpoint.state.recipe, result_fields(config)
-    before = before | {
-        "training data": checkpoint.state.data,
-        "encoder": checkpoint.card.encoder,
-        "LLM": checkpoint.card.llm,
-    }
-    now = now | {"training data": parts.corpus.index.digest(), "encoder": parts.card.encoder, "LLM": parts.card.llm}
-    keys = sorted(before.keys() | now.keys())
-    return [f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys if before.get(key) != now.get(key)]

@@ -42,10 +42,10 @@ model:
   llm: {folder}/llm
   adapter: {{hidden: 64, dropout: 0.2}}
 data: {{train: "{folder}/shards"}}
-batch: {{tokens: 200, micro_batches: 4, window: 8}}
+batch: {{tokens: 200, micro_batches: 4}}
 optim: {{lr: 2e-4, warmup_steps: 3, max_steps: 8}}
 eval: {{wer: false}}
 save: {{every_steps: 2, total_limit: null}}
 log: {{every_steps: 1}}
-run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 60}}
+run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 60, stall_seconds: 40}}
 """

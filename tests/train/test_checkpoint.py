@@ -19,7 +19,9 @@ def checkpoint(step):
     adapter = build_adapter(spec)
     moments = {f"exp_avg.{name}": torch.randn_like(weight) for name, weight in adapter.state_dict().items()}
     card = AdapterCard(spec, {"layer": 1}, "e", {"family": "llama"}, "l", "a <speech> b", step)
-    return Checkpoint(card, adapter.state_dict(), moments, State(step, {"optim.lr": 0.1}, "data", 2, None))
+    return Checkpoint(
+        card, adapter.state_dict(), moments, State(step, {"optim.lr": 0.1}, "data", "plan", 2, 1, 3, (1.0, 7), None)
+    )
 
 
 def test_what_is_saved_comes_back_and_is_an_export_as_it_stands(tmp_path):

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from train.config import Config, config_digest, load_config, result_fields, to_yaml
+from train.config import Config, load_config
+from train.identity import config_digest, result_fields, to_yaml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 RECIPE = """\
@@ -196,7 +197,7 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
     ("override", "same"),
     [
         ("run.dir=elsewhere", True),
-        ("run.collective_timeout_seconds=9", True),
+        ("run.collective_timeout_seconds=900", True),
         ("log.every_steps=1", True),
         ("save.every_steps=1", True),
         ("eval.every_steps=1", True),

@@ -1,26 +1,91 @@
-"""A step whose gradient is not a number must not reach a checkpoint."""
+"""Steps that are not finite: skipped on all ranks, counted, named; three in a row end the run."""
 
-from types import SimpleNamespace
-from typing import Any
+import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from model.slam_asr import Output
-from train.loop import train_step
-from train.world import AgreedError
+from data_prep import features
+from data_prep.features import build_features
+from data_prep.index import read_index
+from model.encoders import load_encoder
+from tests import ranks
 
-ALONE: Any = SimpleNamespace(device="cpu", sum=lambda *values: list(values), gather=lambda value: [value])
-SLOT: Any = SimpleNamespace(number=0, counts=True, seconds=1.0, batch=SimpleNamespace(num_targets=2, keys=("utt-7",)))
+BROKEN = "utt-005"
 
 
-@pytest.mark.parametrize("loss, norm", [(float("nan"), 1.0), (float("inf"), 1.0), (3.0, float("nan"))])
-def test_a_loss_or_a_gradient_that_is_not_finite_ends_the_run_and_names_the_utterances(loss, norm):
-    engine: Any = SimpleNamespace(
-        forward=lambda batch: Output(torch.tensor(loss), torch.tensor(1)),
-        backward=lambda loss, num_targets: None,
-        step=lambda lr: norm,
-        lr=0.1,
+@pytest.fixture(scope="module")
+def broken(ground, tmp_path_factory):
+    """Cached features in which one utterance is not a number."""
+    folder = tmp_path_factory.mktemp("broken") / "features"
+    to_bytes = features._to_bytes
+
+    def poisoned(frames, dtype, key):
+        return (
+            to_bytes(frames, dtype, key)
+            if key != BROKEN
+            else torch.full_like(frames, torch.nan).to(dtype).view(torch.uint8).numpy().tobytes()
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "_to_bytes", poisoned)
+        build_features(read_index(ground / "shards"), load_encoder(str(ground / "encoder")), folder)
+    return folder
+
+
+@pytest.mark.parametrize("world, stage", [(1, 0), (2, 0), (2, 1), (2, 2), (2, 3)])
+def test_a_step_that_is_not_finite_is_skipped_on_all_ranks_and_its_utterances_are_named(
+    ground, broken, tmp_path, world, stage
+):
+    folder = tmp_path / "run"
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={folder}", f"data.train={broken}", "save.every_steps=1"]
+    text = ranks.train([*arguments, "optim.max_steps=4", "--deepspeed", f"zero{stage}"], world, tmp_path / "log")
+    skipped = [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
+    step = skipped[0]["step"]
+    assert skipped and all(BROKEN in line["keys"] for line in skipped)
+    assert re.search(f"step {step} is skipped: its loss is nan", text)
+    before, after, last = (
+        load_file(folder / "checkpoints" / f"step-{number:08d}" / "adapter.safetensors")
+        for number in (step - 1, step, 4)
     )
-    with pytest.raises(AgreedError, match=r"step 5 has a loss of .* and a gradient of norm nan \(utterances utt-7"):
-        train_step(engine, [SLOT], 0.1, seed=0, step=4, world=ALONE)
+    assert all(torch.equal(before[name], after[name]) and last[name].isfinite().all() for name in after)
+    state = json.loads((folder / "checkpoints" / "step-00000004" / "state.json").read_text())
+    assert state["skipped"] == len(skipped) < 4
+    assert [loss is None for loss in ranks.losses(folder)] == [
+        number in {line["step"] for line in skipped} for number in range(1, 5)
+    ]
+
+
+def test_a_skipped_step_is_the_same_after_a_resume(ground, broken, tmp_path):
+    """AdamW counts its updates, not the steps: its bias correction would differ."""
+    for name, stops in (("whole", [6]), ("parts", [1, 2, 3, 4, 5, 6])):
+        for steps in stops:
+            arguments = [f"run.dir={tmp_path / name}", f"data.train={broken}", f"optim.max_steps={steps}"]
+            ranks.train([str(ground / "recipe.yaml"), *arguments], 1, tmp_path / f"{name}.log")
+    whole, parts = (tmp_path / name / "checkpoints" / "step-00000006" for name in ("whole", "parts"))
+    assert (whole / "optimizer.safetensors").read_bytes() == (parts / "optimizer.safetensors").read_bytes()
+    assert (whole / "adapter.safetensors").read_bytes() == (parts / "adapter.safetensors").read_bytes()
+
+
+def test_three_in_a_row_end_the_run_with_advice(ground, tmp_path):
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "optim.lr=1e30", "optim.warmup_steps=0"]
+    text = ranks.train(arguments, 2, tmp_path / "log", expected=2)
+    assert re.search(r"train: 3 steps in a row are not finite, the last of them step \d .*lower optim.lr", text)
+    assert "Traceback" not in text and len((tmp_path / "run" / "skipped.jsonl").read_text().splitlines()) == 3
+
+
+def test_float16_begins_with_a_scale_that_overflows_and_finds_one_that_does_not(ground, tmp_path):
+    arguments = [str(ground / "recipe.yaml"), "optim.lr=1e-9", "optim.max_steps=12"]  # the adapter stays as it is
+    ranks.train([*arguments, f"run.dir={tmp_path / 'half'}", "model.dtype=float16"], 2, tmp_path / "log")
+    ranks.train([*arguments, f"run.dir={tmp_path / 'full'}"], 1, tmp_path / "full.log")
+    both = list(zip(ranks.losses(tmp_path / "half"), ranks.losses(tmp_path / "full"), strict=True))
+    assert both[0][0] is None, "the first scale overflows"
+    found = [pair for pair in both if pair[0] is not None]
+    assert len(found) >= 4 and all(half == pytest.approx(full, rel=5e-3) for half, full in found)
+    norms = zip(*(ranks.losses(tmp_path / name, figure="grad_norm") for name in ("half", "full")), strict=True)
+    assert all(half == pytest.approx(full, rel=5e-2) for half, full in norms if half is not None)
+    state = json.loads((tmp_path / "half" / "checkpoints" / "step-00000012" / "state.json").read_text())
+    scale, steady = state["loss_scale"]
+    assert scale == 2.0 ** (16 - state["skipped"]) and 1 <= steady <= len(found)

@@ -6,6 +6,11 @@ import pytest
 
 from train import metrics
 from train.metrics import Console, JsonLines, Report, StepResult
+from train.tally import Tally
+
+
+def result(loss: float, norm: float = 1.0, waited: tuple[float, ...] = (0.0,)) -> StepResult:
+    return StepResult(10, norm, 0.1, 0.9, Tally(loss, 5, 3.0, 0, 10, 0, 0, waited))
 
 
 class Kept:
@@ -28,7 +33,7 @@ def test_an_evaluation_between_reports_takes_neither_steps_nor_time_from_them(mo
     report = Report([kept], None, every_steps=4, total_steps=8)
     for step in range(1, 5):
         clock[0] += 1.0
-        report.step(step, 0, StepResult(10.0 * step, 10, 5, 1.0, 0.1, 3.0))
+        report.step(step, 0, result(10.0 * step))
         if step == 3:
             clock[0] += 1000.0
             report.evaluation(step, {"loss": 1.0})
@@ -58,4 +63,15 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(monkeypatch):
     monkeypatch.setattr("builtins.print", gone)
     report = Report([], console, every_steps=1, total_steps=8)
     report.say("hello")
-    report.step(1, 0, StepResult(1.0, 1, 1, 1.0, 0.1, 1.0))
+    report.step(1, 0, result(1.0))
+
+
+def test_a_skipped_step_is_counted_and_not_averaged_and_the_rank_that_waits_is_named():
+    kept = Kept()
+    report = Report([kept], None, every_steps=2, total_steps=8)
+    report.step(1, 0, result(20.0, waited=(0.0, 5.0, 1.0)))
+    report.step(2, 0, result(float("nan"), norm=float("inf"), waited=(1.0, 5.0, 1.0)))
+    figures = kept.rows[-1][2]
+    assert figures["loss"] == pytest.approx(2.0) and figures["skipped"] == 1
+    assert figures["waited_for_data"] == pytest.approx(10.0) and figures["waited_longest"] == 1
+    assert figures["useful_share"] == pytest.approx(0.9) and figures["memory_gb"] > 0
