@@ -8,6 +8,8 @@ from setuptools import setup
 
 SYNTH = ["espeakng-loader>=0.2.4"]  # GPL-3: an optional extra, never vendored
 TENSORBOARD = ["tensorboard>=2.20"]
+# What bench/ measures against, and nothing else uses; lhotse imports urllib3 without asking for it.
+BENCH = ["lhotse>=1.33", "urllib3>=2.0"]
 
 setup(
     name="slam-asr",
@@ -40,11 +42,13 @@ setup(
         "numpy>=2.0",
         "pyyaml>=6.0",
         "prometheus-client>=0.26",
+        "isal>=1.7",  # CRC-32 at over ten times zlib's speed: reading cached features is little else
         "tqdm>=4.67",
     ],
     extras_require={
         "synth": SYNTH,
         "tensorboard": TENSORBOARD,
+        "bench": [*BENCH, *SYNTH],
         "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH],
     },
     entry_points={"console_scripts": ["slam-asr = launch.command:main"]},

@@ -62,6 +62,11 @@ class AudioInfo:
     def seconds(self) -> float:
         return self.frames / self.rate
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether samples are integers, and so neither NaN nor beyond full scale."""
+        return self.subtype.startswith("PCM_")
+
     def covered_by(self, start: float, duration: float | None) -> bool:
         """Whether this cut, in seconds, is the whole recording."""
         return start == 0 and (duration is None or abs(duration - self.seconds) <= CUT_SLACK_SECONDS)
@@ -78,14 +83,34 @@ def decode(source: Source, start: float = 0.0, duration: float | None = None) ->
     with _stream(source) as stream, _open(stream) as file:
         info = _info(file)
         first, count = _cut_frames(info, start, duration)
-        wave = _checked(_read_mono(file, info, first, count))
+        wave = _read_mono(file, info, first, count)
+        if not len(wave):
+            raise AudioError("empty", "no samples")
+        if not info.is_integer:
+            _refuse_impossible(wave)
         missing = what_is_cut_off(stream)
         if missing:
             raise AudioError("truncated", missing)
+    exact = info.is_integer and info.rate == SAMPLE_RATE  # neither a source nor a filter that goes beyond full scale
     wave = resample(wave, info.rate)
     if len(wave) < MIN_SAMPLES:
         raise AudioError("too-short", f"{len(wave)} samples at 16 kHz, an utterance needs {MIN_SAMPLES}")
-    return np.clip(wave, -1.0, 1.0)
+    return wave if exact else np.clip(wave, -1.0, 1.0)
+
+
+def decode_into(data: bytes | bytearray, wave: np.ndarray) -> None:
+    """Fills float32 [N] with what `decode` gives for the bytes that `encode_flac` makes, without a copy.
+
+    AudioError for bytes of another kind, and unless they hold just N samples.
+    """
+    with _stream(data) as stream, _open(stream) as file:
+        info = _info(file)
+        if not is_ready(data, info):
+            found = f"{info.rate:,} Hz {info.format} {info.subtype} of {info.channels} channels"
+            raise AudioError("not-ready", f"{found}, a shard holds 16 kHz mono 16-bit FLAC")
+        if info.frames != len(wave):
+            raise AudioError("bad-length", f"{info.frames:,} samples, the index says {len(wave):,}")
+        _read_blocks(file, info, wave)
 
 
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
@@ -130,7 +155,7 @@ def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-def is_ready(data: bytes, info: AudioInfo) -> bool:
+def is_ready(data: bytes | bytearray, info: AudioInfo) -> bool:
     """Whether these bytes are what `encode_flac` makes: 16 kHz mono 16-bit FLAC, nothing in front of it."""
     right = (info.format, info.subtype, info.rate, info.channels) == ("FLAC", "PCM_16", SAMPLE_RATE, 1)
     return right and data[:4] == b"fLaC"
@@ -195,34 +220,50 @@ def _cut_frames(info: AudioInfo, start: float, duration: float | None) -> tuple[
 
 
 def _read_mono(file: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
-    """Decodes `count` frames by blocks and averages the channels; fewer than that is an error."""
-    blocks, got = [], 0
-    try:
-        if first:
+    """Decodes `count` frames and averages the channels; fewer than that is an error."""
+    wave = np.empty(count, np.float32)  # the system gives memory only for what is written
+    if first:
+        with _damage_refused(first):
             file.seek(first)
-        while got < count:
-            block = file.read(min(count - got, BLOCK_SAMPLES // info.channels), dtype="float32", always_2d=True)
-            if not len(block):
-                break
-            blocks.append(block[:, 0] if info.channels == 1 else block.mean(axis=1))
-            got += len(block)
+    return wave[: _read_blocks(file, info, wave)]
+
+
+def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -> int:
+    """Fills float32 [N] block by block, channels averaged; returns N, or less where a format only estimates it."""
+    got = 0
+    while got < len(wave):
+        with _damage_refused(got):
+            part = wave[got : got + BLOCK_SAMPLES // info.channels]
+            count = len(file.read(out=part)) if info.channels == 1 else _read_averaged(file, part)
+        if not count:
+            break
+        got += count
+    if got < len(wave) and info.format != "MP3":
+        raise AudioError("truncated", f"{got:,} samples where the header declares {len(wave):,}")
+    return got
+
+
+def _read_averaged(file: soundfile.SoundFile, part: np.ndarray) -> int:
+    block = file.read(len(part), dtype="float32", always_2d=True)
+    part[: len(block)] = block.mean(axis=1)
+    return len(block)
+
+
+@contextmanager
+def _damage_refused(position: int) -> Iterator[None]:
+    try:
+        yield
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError("damaged", f"decoding stops somewhere after sample {got:,}: {_one_line(error)}") from None
-    if got < count and info.format != "MP3":  # an MP3 only estimates its length
-        raise AudioError("truncated", f"{got:,} samples where the header declares {count:,}")
-    return np.concatenate(blocks) if blocks else np.zeros(0, dtype=np.float32)
+        raise AudioError("damaged", f"decoding stops somewhere after sample {position:,}: {_one_line(error)}") from None
 
 
-def _checked(wave: np.ndarray) -> np.ndarray:
-    if not len(wave):
-        raise AudioError("empty", "no samples")
+def _refuse_impossible(wave: np.ndarray) -> None:
     if not np.isfinite(wave).all():
         bad = np.flatnonzero(~np.isfinite(wave))
         raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
     peak = float(np.abs(wave).max())
     if peak > MAX_PEAK:
         raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
-    return wave
 
 
 def _one_line(error: Exception) -> str:

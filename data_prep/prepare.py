@@ -78,7 +78,7 @@ def tidy_text(text: str) -> str:
     text = " ".join(text.replace("\ufeff", " ").split())
     if not text:
         raise Refused("no-text", "the transcript is empty")
-    control = [character for character in text if unicodedata.category(character) in ("Cc", "Cs")]
+    control = [] if text.isprintable() else [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]
     if control:
         raise Refused("bad-text", f"the transcript holds the control character U+{ord(control[0]):04X}")
     if not any(character.isalnum() for character in text):

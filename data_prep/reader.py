@@ -1,32 +1,48 @@
-"""Shards to batches: what training, scoring and feature building read, by utterance number, from any thread."""
+"""Shards to batches: what training, scoring and feature building read, by utterance number, from any thread.
+
+A micro-batch is one array (buffers.py): FLAC is decoded into it, frames are read into it by the system call itself, and
+nothing is copied afterwards.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.audio import AudioError, decode
+from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_into
+from data_prep.buffers import Buffers
 from data_prep.index import ShardIndex
-from data_prep.shards import Sample, ShardError, read_sample
+from data_prep.shards import Sample, ShardError, read_into, read_sample
 from data_prep.utterance import Utterance
-from model.batch import Batch, pack
+from model.batch import Batch, cumulative
 from model.prompt import Prompt
 
 FEATURE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 EXTENSIONS = {"float16": "f16", "bfloat16": "bf16"}
+_BUFFERS = Buffers()
 
 
 def read_batch(index: ShardIndex, ids: Sequence[int], prompt: Prompt) -> Batch:
     """Utterances `ids` of the index, in that order, packed. ShardError for bytes that are not what the index says."""
-    samples = [read_sample(index, i) for i in ids]
-    texts = [sample.meta["text"] for sample in samples]
-    keys, targets = [sample.key for sample in samples], [prompt.target_ids(text) for text in texts]
-    if index.kind == "features":
-        return pack(keys, texts, targets, features=[frames(index, i, s) for i, s in zip(ids, samples, strict=True)])
-    return pack(keys, texts, targets, waves=[wave_of(index, i, s) for i, s in zip(ids, samples, strict=True)])
+    cached = index.kind == "features"
+    packed, metas = (_packed_frames if cached else _packed_waves)(index, ids)
+    cu, none = cumulative((index.frames if cached else index.samples)[ids].tolist()), cumulative([0] * len(ids))
+    texts = [meta["text"] for meta in metas]
+    targets = [prompt.target_ids(text) for text in texts]
+    return Batch(
+        keys=tuple(index.key[i] for i in ids),
+        texts=tuple(texts),
+        audio=None if cached else packed,
+        audio_cu=none if cached else cu,
+        features=packed if cached else None,
+        feature_cu=cu if cached else none,
+        targets=torch.tensor([token for tokens in targets for token in tokens], dtype=torch.int64),
+        target_cu=cumulative([len(tokens) for tokens in targets]),
+    )
 
 
 def read_utterance(index: ShardIndex, i: int) -> Utterance:
@@ -46,26 +62,67 @@ def read_wave(index: ShardIndex, i: int) -> Tensor:
 
 def frames(index: ShardIndex, i: int, sample: Sample) -> Tensor:
     """[T, D] in the cache's dtype, of a feature sample."""
-    dtype = FEATURE_DTYPES[index.fingerprint["feature_dtype"]]
-    count, width = int(index.frames[i]), int(index.fingerprint["dim"])
-    if len(sample.media) != count * width * dtype.itemsize:
-        raise ShardError(
-            f"utterance {sample.key} has {len(sample.media):,} bytes, the index says {count} frames of {width}; "
-            f'run "slam-asr prep check {index.root}"'
-        )
-    return torch.frombuffer(bytearray(sample.media), dtype=dtype).view(count, width)
+    assert len(sample.media) == _frame_bytes(index, i)
+    return _as_frames(index, np.frombuffer(sample.media, np.uint8))
 
 
 def wave_of(index: ShardIndex, i: int, sample: Sample) -> Tensor:
     """Float32 [N], 16 kHz, of an audio sample."""
+    wave = np.empty(_count(index, i), np.float32)
+    _decode(index, i, sample.media, wave)
+    return torch.from_numpy(wave)
+
+
+def _packed_waves(index: ShardIndex, ids: Sequence[int]) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Float32 [sum N], and the metadata of each."""
+    ends = np.cumsum([_count(index, i) for i in ids]).tolist()
+    packed, metas = _BUFFERS.empty(ends[-1], np.float32), []
+    for i, start, end in zip(ids, [0, *ends], ends, strict=False):
+        sample = read_sample(index, i)
+        _decode(index, i, sample.media, packed[start:end])
+        metas.append(sample.meta)
+    return torch.from_numpy(packed), metas
+
+
+def _packed_frames(index: ShardIndex, ids: Sequence[int]) -> tuple[Tensor, list[dict[str, Any]]]:
+    """[sum T, D] in the cache's dtype, and the metadata of each."""
+    ends = np.cumsum([_frame_bytes(index, i) for i in ids]).tolist()
+    packed = _BUFFERS.empty(ends[-1], np.uint8)
+    view = packed.data
+    metas = [read_into(index, i, view[start:end]) for i, start, end in zip(ids, [0, *ends], ends, strict=False)]
+    return _as_frames(index, packed), metas
+
+
+def _as_frames(index: ShardIndex, data: np.ndarray) -> Tensor:
+    """uint8 [bytes] to [T, D], the same memory."""
+    dtype = FEATURE_DTYPES[index.fingerprint["feature_dtype"]]
+    return torch.from_numpy(data).view(dtype).view(-1, int(index.fingerprint["dim"]))
+
+
+def _frame_bytes(index: ShardIndex, i: int) -> int:
+    """Bytes of an utterance's frames. ShardError if the index contradicts itself."""
+    dtype = FEATURE_DTYPES[index.fingerprint["feature_dtype"]]
+    count, width, length = int(index.frames[i]), int(index.fingerprint["dim"]), int(index.length[i])
+    if length != count * width * dtype.itemsize:
+        raise _broken(index, i, f"{length:,} bytes, the index says {count} frames of {width}")
+    return length
+
+
+def _count(index: ShardIndex, i: int) -> int:
+    """Samples of an utterance. ShardError for more than any utterance has."""
+    count = int(index.samples[i])
+    if count > MAX_SECONDS * SAMPLE_RATE:
+        raise _broken(index, i, f"its index declares {count:,} samples for it")
+    return count
+
+
+def _decode(index: ShardIndex, i: int, media: bytearray, wave: np.ndarray) -> None:
     try:
-        wave = decode(sample.media)
+        decode_into(media, wave)
     except AudioError as error:
-        raise _undecodable(index, sample.key, str(error)) from None
-    if len(wave) != index.samples[i]:
-        raise _undecodable(index, sample.key, f"{len(wave):,} samples, the index says {int(index.samples[i]):,}")
-    return torch.from_numpy(np.ascontiguousarray(wave))
+        raise _broken(index, i, str(error)) from None
 
 
-def _undecodable(index: ShardIndex, key: str, what: str) -> ShardError:
-    return ShardError(f'utterance {key}: {what}; run "slam-asr prep check {index.root}"')
+def _broken(index: ShardIndex, i: int, what: str) -> ShardError:
+    path = index.path(int(index.shard[i]))
+    return ShardError(f'{path.name}, utterance {index.key[i]}: {what}; run "slam-asr prep check {path.parent}"')

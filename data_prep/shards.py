@@ -1,7 +1,8 @@
 """Shards: plain ustar tars of `<key>.flac` (or `.f16`, `.bf16`) and `<key>.json`, written once, read by position.
 
-The same members give the same bytes: no time, owner or pax header is in them. Reading one utterance is one `pread` of
-header, media and metadata together, held against the index by name, size and CRC. Nothing is ever unpickled.
+The same members give the same bytes: no time, owner or pax header is in them. Reading one utterance is one `preadv` of
+header, media and metadata together, the media into where they are wanted, held against the index by name, size and CRC.
+Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-import threading
-import zlib
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the speed
+
 from data_prep.columns import BLOCK, COLUMNS
+from data_prep.descriptors import OpenFiles
 from data_prep.durable import canonical_json, strict_json, sync_folder, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path
 from model.errors import UserError
@@ -40,7 +41,7 @@ class Sample:
     """One utterance as it lies in its shard."""
 
     key: str
-    media: bytes
+    media: bytearray
     meta: dict[str, Any]
     """text, seconds, language, speaker, task, meta."""
 
@@ -66,7 +67,7 @@ class ShardWriter:
         offset = self._position
         for part in (media, rest, _pad(data)):
             self._write(part)
-        meta_offset, crc = offset + len(media) + len(rest) - len(data), zlib.crc32(rest, zlib.crc32(media))
+        meta_offset, crc = offset + len(media) + len(rest) - len(data), crc32(rest, crc32(media))
         row = {"key": key, "offset": offset, "length": len(media), "crc32": crc, "meta_offset": meta_offset}
         row |= {"meta_length": len(data), "samples": samples, "frames": frames}
         row |= {"characters": len(text), "text_bytes": len(text.encode())}
@@ -104,19 +105,34 @@ class ShardWriter:
 
 def read_sample(index: ShardIndex, i: int) -> Sample:
     """Utterance `i` of the index. ShardError if the shard does not hold it, whole and unchanged. Thread-safe."""
-    key, shard = index.key[i], int(index.shard[i])
-    offset, length = int(index.offset[i]), int(index.length[i])
-    meta_offset, meta_length = int(index.meta_offset[i]), int(index.meta_length[i])
-    if length > MAX_MEDIA_BYTES or meta_length > MAX_META_BYTES:
-        raise _broken(index, shard, key, f"its index declares {length + meta_length:,} bytes for it")
-    start, end = offset - BLOCK, meta_offset + meta_length
-    data = _pread(index, shard, key, start, end - start)
-    name, size = _parse_header(data[:BLOCK])
-    if name.rpartition(".")[0] != key or size != length:
-        raise _broken(index, shard, key, f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
-    if zlib.crc32(memoryview(data)[BLOCK:]) != int(index.crc32[i]):
-        raise _broken(index, shard, key, "its bytes have changed since they were written (CRC)")
-    return Sample(key, data[BLOCK : BLOCK + length], _meta(index, shard, key, data[meta_offset - start :]))
+    media = bytearray(min(int(index.length[i]), MAX_MEDIA_BYTES))
+    return Sample(index.key[i], media, read_into(index, i, memoryview(media)))
+
+
+def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
+    """Reads the media of utterance `i` into `media`, of just that many bytes, and returns its metadata.
+
+    ShardError as `read_sample`; what is in `media` then is not defined. A file that gave an error is opened anew by the
+    next read. One that did not stays open, also where its path is gone or has another file since: it is the one that
+    the index describes.
+    """
+    shard, meta_length = int(index.shard[i]), int(index.meta_length[i])
+    between = int(index.meta_offset[i] - index.offset[i] - index.length[i])  # padding and the header of the metadata
+    with _explained(index, shard, index.key[i]):
+        if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
+            raise _Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
+        with _OPEN.open(index.path(shard), index.shards[shard].sha256) as descriptor:
+            header, rest = bytearray(BLOCK), bytearray(between + meta_length)
+            start = int(index.offset[i]) - BLOCK
+            missing = _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
+            if missing:
+                raise _Fault(f"the tar ends {missing:,} bytes too early")
+            name, size = _parse_header(header)
+            if name.rpartition(".")[0] != index.key[i] or size != len(media):
+                raise _Fault(f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
+            if crc32(rest, crc32(media)) != index.crc32[i]:
+                raise _Fault("its bytes have changed since they were written (CRC)")
+        return _meta(index.key[i], bytes(rest[between:]))
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -153,82 +169,74 @@ def stream(paths: Sequence[str | os.PathLike[str]]) -> Any:
     return WebDataset(files, shardshuffle=False, nodesplitter=None)
 
 
-class _OpenShards:
-    """A bounded set of open files, shared by threads; one that is being read is not closed."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._files: OrderedDict[tuple[str, str], list[int]] = OrderedDict()  # [descriptor, readers]
-
-    @contextmanager
-    def open(self, path: Path, identity: str) -> Iterator[int]:
-        key = (os.fspath(path), identity)
-        with self._lock:
-            entry = self._files.get(key)
-            if entry is None:
-                entry = self._files[key] = [os.open(path, os.O_RDONLY | os.O_CLOEXEC), 0]
-            entry[1] += 1
-            self._files.move_to_end(key)
-        try:
-            yield entry[0]
-        finally:
-            with self._lock:
-                entry[1] -= 1
-                self._close_oldest()
-
-    def _close_oldest(self) -> None:
-        idle = [key for key, (_, readers) in self._files.items() if not readers]
-        for key in idle[: max(0, len(self._files) - self._limit)]:
-            os.close(self._files.pop(key)[0])
+_OPEN = OpenFiles(OPEN_SHARDS)
 
 
-_OPEN = _OpenShards(OPEN_SHARDS)
+class _Fault(Exception):
+    """What is wrong with an utterance in its shard."""
 
 
-def _meta(index: ShardIndex, shard: int, key: str, data: bytes) -> dict[str, Any]:
+@contextmanager
+def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
+    """ShardError with shard and utterance for what goes wrong inside."""
+    try:
+        yield
+    except (_Fault, OSError) as error:
+        what = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
+        name, check = index.shards[shard].name, f'run "slam-asr prep check {index.path(shard).parent}"'
+        raise ShardError(f"{name}, utterance {key}: {what}; {check}") from None
+
+
+def _fill(descriptor: int, parts: list[memoryview], position: int) -> int:
+    """Reads one part after the other, from `position` on; returns how many bytes the file is too short."""
+    while parts:
+        got = os.preadv(descriptor, parts, position)
+        if not got:
+            return sum(map(len, parts))
+        position += got
+        while parts and got >= len(parts[0]):
+            got -= len(parts.pop(0))
+        if parts:  # a network file system may give less than was asked for
+            parts[0] = parts[0][got:]
+    return 0
+
+
+def _meta(key: str, data: bytes) -> dict[str, Any]:
     try:
         meta = strict_json(data)
     except (ValueError, RecursionError):
         meta = None
     if not isinstance(meta, dict) or not META <= set(meta) or not isinstance(meta["text"], str):
-        raise _broken(index, shard, key, f"{key}.json has not the fields {', '.join(sorted(META))}")
+        raise _Fault(f"{key}.json has not the fields {', '.join(sorted(META))}")
     return meta
 
 
-def _pread(index: ShardIndex, shard: int, key: str, start: int, count: int) -> bytes:
-    try:
-        with _OPEN.open(index.path(shard), index.shards[shard].sha256) as descriptor:
-            data = os.pread(descriptor, count, start)
-            while data and len(data) < count:  # a network file system may give less than was asked for
-                more = os.pread(descriptor, count - len(data), start + len(data))
-                if not more:
-                    break
-                data += more
-    except OSError as error:
-        raise _broken(index, shard, key, f"it cannot be read ({error.strerror})") from None
-    if len(data) < count:
-        raise _broken(index, shard, key, f"the tar ends {count - len(data):,} bytes too early")
-    return data
-
-
-def _broken(index: ShardIndex, shard: int, key: str, what: str) -> ShardError:
-    name = index.shards[shard].name
-    return ShardError(f'{name}, utterance {key}: {what}; run "slam-asr prep check {index.root}"')
-
-
 def _header(name: str, size: int) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
+    """What tarfile writes for a plain file of mode 644 in ustar format, at a fifth of its cost."""
+    block = bytearray(_PLAIN_FILE)
+    block[: len(name)] = name.encode("ascii")
+    block[124:135] = b"%011o" % size
+    block[148:155] = b"%06o\0" % sum(block)
+    return bytes(block)
+
+
+def _plain_file() -> bytes:
+    """The header of a file without name and size, its checksum's eight bytes blank, as they are summed up."""
+    info = tarfile.TarInfo()
     info.mode = 0o644
-    return info.tobuf(tarfile.USTAR_FORMAT, "ascii", "strict")
+    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    block[148:156] = b" " * 8
+    return bytes(block)
+
+
+_PLAIN_FILE = _plain_file()
 
 
 def _pad(data: bytes) -> bytes:
     return bytes(-len(data) % BLOCK)
 
 
-def _parse_header(header: bytes) -> tuple[str, int]:
+def _parse_header(header: bytes | bytearray) -> tuple[str, int]:
     """Name and size; a size that is no octal number is -1, so that it equals no length."""
     name = header[:100].split(b"\0", 1)[0].decode("ascii", "replace")
     digits = header[124:135]

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import pickle
 import tarfile
 import threading
@@ -11,6 +12,7 @@ import pytest
 from data_prep import shards
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
+from data_prep.descriptors import OpenFiles
 from data_prep.index import read_index
 from data_prep.shards import ShardError, read_sample, stream, walk
 from model.errors import UserError
@@ -159,7 +161,7 @@ def test_foreign_tars_are_refused_by_the_walk(tmp_path):
 
 def test_many_threads_share_few_open_files(out, monkeypatch):
     index = read_index(out)
-    monkeypatch.setattr(shards, "_OPEN", shards._OpenShards(1))
+    monkeypatch.setattr(shards, "_OPEN", OpenFiles(1))
     expected = [read_sample(index, i).media for i in range(len(index))]
     failures = []
 
@@ -172,6 +174,78 @@ def test_many_threads_share_few_open_files(out, monkeypatch):
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert not failures and len(shards._OPEN._files) <= 1
+
+
+def vanish(path):
+    path.unlink()
+
+
+def truncate(path):
+    os.truncate(path, 700)
+
+
+def overwrite(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def fail_in_the_device(path):
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # Linux answers EIO for an address where nothing is
+
+
+@pytest.mark.parametrize(
+    "damage, said",
+    [
+        (vanish, "cannot be read .No such file"),
+        (truncate, "ends [0-9,]+ bytes too early"),
+        (overwrite, "byte [0-9,]+ holds ''"),
+        (become_a_folder, "cannot be read .Is a directory"),
+        (fail_in_the_device, "cannot be read .Input/output error"),
+    ],
+)
+def test_what_cannot_be_read_is_named_and_the_next_try_opens_it_anew(out, monkeypatch, damage, said):
+    monkeypatch.setattr(shards, "_OPEN", OpenFiles(4))
+    index = read_index(out)
+    path = index.path(0)
+    os.rename(path, out / "aside")
+    path.write_bytes((out / "aside").read_bytes())
+    damage(path)
+    for _ in range(2):
+        with pytest.raises(ShardError, match=f"{path.name}, utterance {index.key[1]}: .*{said}.*prep check {out}"):
+            read_sample(index, 1)
+    if path.is_dir():
+        path.rmdir()
+    os.replace(out / "aside", path)
+    assert read_sample(index, 1).key == index.key[1]
+
+
+def test_a_file_that_is_open_is_read_on_when_its_path_is_gone_or_anothers(out, monkeypatch):
+    monkeypatch.setattr(shards, "_OPEN", OpenFiles(4))
+    index = read_index(out)
+    before = read_sample(index, 1)
+    index.path(0).unlink()
+    assert read_sample(index, 1) == before
+    index.path(0).write_bytes(b"of another corpus")
+    assert read_sample(index, 1) == before
+
+
+def test_a_file_system_that_gives_less_than_was_asked_for_is_asked_again(out, monkeypatch):
+    index = read_index(out)
+    whole, read = read_sample(index, 3), os.preadv
+    monkeypatch.setattr(shards.os, "preadv", lambda file, parts, position: read(file, [parts[0][:1000]], position))
+    assert read_sample(index, 3) == whole
+
+
+def test_headers_are_those_of_tarfile():
+    for name, size in (("a.flac", 1), ("x" * 95 + ".flac", 1 << 30), ("k-_9.json", 2 << 20)):
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = size, 0o644
+        assert shards._header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_the_digest_is_of_the_data_not_of_its_place(tmp_path, corpus, out):

@@ -1,0 +1,90 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from data_prep.audio import AudioError, decode_into, encode_flac
+from data_prep.build import BuildOptions, build
+from data_prep.index import ShardIndex, read_index, write_index
+from data_prep.reader import read_batch
+from data_prep.shards import ShardError, ShardWriter
+from model.prompt import Prompt
+from tests.data_prep.conftest import tone
+
+
+class Letters:
+    """The least tokenizer that Prompt works with."""
+
+    eos_token_id, pad_token_id, bos_token_id = 0, 0, None
+
+    def encode(self, text, **options):
+        return list(text.encode())
+
+    def convert_ids_to_tokens(self, ids):
+        return [chr(i) for i in ids]
+
+
+PROMPT = Prompt(Letters())
+
+
+@pytest.fixture
+def audio(tmp_path, corpus) -> ShardIndex:
+    build(corpus, tmp_path / "audio", BuildOptions(shard_size=5))
+    return read_index(tmp_path / "audio")
+
+
+def test_a_batch_holds_the_bits_that_soundfile_reads_from_each_file(audio, corpus):
+    ids = [7, 0, 11, 4]
+    batch, by_key = read_batch(audio, ids, PROMPT), {utterance.key: utterance for utterance in corpus}
+    assert batch.audio is not None and batch.features is None and batch.keys == tuple(audio.key[i] for i in ids)
+    starts, targets = batch.audio_cu.tolist(), batch.target_cu.tolist()
+    for number, key in enumerate(batch.keys):
+        wave, _ = soundfile.read(by_key[key].audio, dtype="float32")
+        assert np.array_equal(batch.audio[starts[number] : starts[number + 1]].numpy(), wave)
+        tokens = batch.targets[targets[number] : targets[number + 1]].tolist()
+        assert tokens == PROMPT.target_ids(by_key[key].text) and batch.texts[number] == by_key[key].text
+    assert starts[-1] == len(batch.audio) and batch.feature_cu.tolist() == [0] * 5
+
+
+def test_a_batch_of_frames_holds_the_bits_that_were_written(tmp_path):
+    frames = [torch.randn(count, 24, generator=torch.Generator().manual_seed(count)).bfloat16() for count in (3, 1, 7)]
+    meta = {"text": "hello", "seconds": 1.0, "language": "", "speaker": "", "task": "", "meta": {}}
+    with ShardWriter(tmp_path / "shard-000000.tar") as writer:
+        for number, of_one in enumerate(frames):
+            media = of_one.view(torch.uint8).numpy().tobytes()
+            writer.add(f"utt-{number}", "bf16", media, meta, 16000, len(of_one))
+        shard = writer.close()
+    write_index(tmp_path, "features", [shard], {"feature_dtype": "bfloat16", "dim": 24}, {}, {})
+    index = read_index(tmp_path)
+    batches = [read_batch(index, ids, PROMPT) for ids in ([2, 0, 1], [1, 2])]
+    assert batches[0].features is not None and batches[1].features is not None
+    assert torch.equal(batches[0].features, torch.cat([frames[2], frames[0], frames[1]]))
+    assert torch.equal(batches[1].features, torch.cat([frames[1], frames[2]]))  # and the first is still as it was
+    assert batches[0].feature_cu.tolist() == [0, 7, 10, 11] and batches[0].audio is None
+    with pytest.raises(ShardError, match="utt-1: 48 bytes, the index says 2 frames of 24"):
+        read_batch(replace(index, frames=np.array([3, 2, 7])), [0, 1], PROMPT)
+
+
+def test_an_index_that_lies_about_lengths_is_refused_before_memory_is_taken(audio):
+    for samples, said in ((audio.samples + 1, "samples, the index says"), (audio.samples + 2**50, "declares")):
+        with pytest.raises(ShardError, match=f"utterance {audio.key[3]}: .*{said}.*prep check {audio.root}"):
+            read_batch(replace(audio, samples=samples), [3], PROMPT)
+
+
+def test_only_what_a_shard_holds_is_decoded_in_place():
+    wave, out = tone(0.5), np.empty(8000, np.float32)
+    decode_into(encode_flac(wave), out)
+    assert np.abs(out - wave).max() < 1 / 32768
+    for rate, channels, kind in ((8000, 1, "FLAC"), (16000, 2, "FLAC"), (16000, 1, "WAV")):
+        other = io.BytesIO()
+        soundfile.write(other, np.stack([wave] * channels, axis=1), rate, format=kind, subtype="PCM_16")
+        with pytest.raises(AudioError) as error:
+            decode_into(other.getvalue(), out)
+        assert error.value.reason == "not-ready"
+    with pytest.raises(AudioError, match="8,000 samples, the index says 7,999"):
+        decode_into(encode_flac(wave), out[1:])
+    with pytest.raises(AudioError, match="decoding stops|samples where"):
+        decode_into(encode_flac(wave)[:-400], out)
