@@ -1,9 +1,9 @@
-# make demo | test | check | stand-ins | clean: each makes .venv first where it is missing or out of date.
+# make demo | test | check | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check stand-ins clean
+.PHONY: demo test check bench stand-ins clean
 
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
@@ -15,6 +15,10 @@ check: $(INSTALLED)  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(INSTALLED)  ## speed and cost against baselines, some twelve minutes
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m bench
 
 stand-ins: $(INSTALLED)  ## make model/stand_in again: some two hours on two cores, resumable
 	$(BIN)/python -m recipes.stand_in.encoder --out model/stand_in/encoder --work build/stand_in

@@ -115,7 +115,7 @@ class Console:
                 self._bar.update()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        shown = "  ".join(f"{name} {_short(name, value)}" for name, value in figures.items())
+        shown = "  ".join(f"{LABELS.get(name, name)} {_short(name, value)}" for name, value in figures.items())
         self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {shown}")
 
     def close(self) -> None:
@@ -123,9 +123,21 @@ class Console:
             self._bar.close()
 
 
+LABELS = {  # on the console, where there is little room
+    "audio_hours_per_hour": "audio-h/h",
+    "useful_share": "useful",
+    "waited_for_data": "waited",
+    "memory_gb": "memory",
+    "steps_per_second": "steps/s",
+    "seconds_left": "left",
+}
+
+
 def _short(name: str, value: float) -> str:
     if name in ("accuracy", "wer", "cer", "useful_share"):
         return f"{100 * value:.1f}%"
+    if name in ("waited_for_data", "memory_gb"):
+        return f"{value:.1f} {'s' if name == 'waited_for_data' else 'GB'}"
     if name == "seconds_left":
         return f"{int(value) // 3600}:{int(value) // 60 % 60:02}:{int(value) % 60:02}"
     return f"{value:.4g}"

@@ -7,25 +7,19 @@
    long ago a beat was new to it, so clocks need not agree.
 4. A verdict falls when no rank has moved, or one has given no beat, for `stall_seconds`. Who reaches it puts it into
    the store and says it; every rank writes its stacks and ends, also from within a collective that never returns.
-
-A read from a store whose process is stopped never returns, whatever its time-out (torch 2.11), so no answer counts too.
 """
 
 import contextlib
 import faulthandler
-import json
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from torch.distributed import DistError, TCPStore  # pyright: ignore[reportPrivateImportUsage]
-
+from train.beats import LEAVING, Answer, Beat, Post
 from train.world import World
 
 EXIT_STALLED = 75
@@ -33,9 +27,6 @@ EXIT_STALLED = 75
 
 WAITING = frozenset({"reducing", "waiting"})
 """The places where a rank waits for others: one that stands here is not what the others wait for."""
-
-LEAVING = "leaving"
-"""The place of a rank that has closed its watchdog."""
 
 MAX_SECONDS_A_BEAT = 5.0
 
@@ -46,23 +37,6 @@ ADVICE = {
     LEAVING: "look for its error above",
     **dict.fromkeys(WAITING, "no rank is at work: look at the network between the hosts"),
 }
-
-
-@dataclass(frozen=True)
-class Beat:
-    """What a rank sends of itself."""
-
-    number: int
-    where: str
-    step: int
-    calls: int
-    """How often it called `at` since this step began: ranks at the same place have called as often."""
-    host: str
-    pid: int
-
-    @property
-    def left(self) -> bool:
-        return self.where == LEAVING
 
 
 class Sight:
@@ -116,15 +90,6 @@ def _names(sights: Sequence[Sight]) -> str:
     return f"{sights[0]} and {len(sights) - 1} more ({more}) have"
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What the store last said, and when, by our own clock."""
-
-    at: float
-    beats: Sequence[Beat | None] = ()
-    verdict: str = ""
-
-
 class Watchdog:
     """Watches this rank and, through the store, the others. With 0 seconds it watches nothing."""
 
@@ -141,7 +106,7 @@ class Watchdog:
         self._sights = [Sight(rank, time.monotonic()) for rank in range(world.size if world.first else 1)]
         self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
         if world.size > 1:
-            self._post = _Post(world, self.seconds_a_beat, self._beat)
+            self._post = Post(world, self.seconds_a_beat, self._beat)
             send = threading.Thread(target=self._post.exchange_beats, args=(self._closed,), name="beats", daemon=True)
             self._threads.append(send)
         for thread in self._threads if stall_seconds else []:
@@ -186,7 +151,7 @@ class Watchdog:
             looked_at = now
             if self._place != place:
                 moved_at, place = now, self._place
-            answer = self._post.answer if self.world.size > 1 else _Answer(now, [self._beat(int(now * 1000))])
+            answer = self._post.answer if self.world.size > 1 else Answer(now, [self._beat(int(now * 1000))])
             if answer.verdict:
                 self._end(answer.verdict, says=False)
             # Without an answer, a rank that moves shows that only the store is in trouble.
@@ -195,7 +160,7 @@ class Watchdog:
             if self._look(answer):
                 return
 
-    def _look(self, answer: _Answer) -> bool:
+    def _look(self, answer: Answer) -> bool:
         """Ends the process if it finds the run stalled; True if rank 0, which judges, has left."""
         for sight, beat in zip(self._sights, answer.beats, strict=False):  # none before the first answer
             if beat:
@@ -232,69 +197,3 @@ class Watchdog:
         # All read the verdict first: the store may live here, and this end is a lost connection to the others.
         time.sleep(lingers)
         os._exit(EXIT_STALLED)
-
-
-class _Post:
-    """This rank's beats into the store of the env:// rendezvous, and the others' out of it.
-
-    Rank 0 holds that store, or torchrun's agent, which lives on over restarts.
-    """
-
-    def __init__(self, world: World, seconds_a_beat: float, beat: Callable[[int], Beat]) -> None:
-        self.world, self.seconds_a_beat, self.beat = world, seconds_a_beat, beat
-        self.answer = _Answer(time.monotonic())
-        prefix = f"watchdog/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        self._verdict = f"{prefix}/verdict"
-        self._beats = [f"{prefix}/{rank}" for rank in range(world.size)]
-
-    def exchange_beats(self, closed: threading.Event) -> None:
-        """Until this rank has closed, which its last beat says, or rank 0 has."""
-        store: Any = None
-        number = 0
-        while store or not closed.is_set():
-            number += 1
-            closing = closed.is_set()
-            try:
-                store = store or self._join()
-                store.set(self._beats[self.world.rank], json.dumps(asdict(self.beat(number))))
-                if closing:
-                    return
-                self.answer = self._read(store)
-            except (DistError, OSError):
-                store = None
-            if not self.world.first and any(beat and beat.left for beat in self.answer.beats):
-                return
-            closed.wait(self.seconds_a_beat)
-
-    def _join(self) -> Any:
-        store = self._connect()
-        if self.world.first:  # a read waits until each of its keys is there
-            store.multi_set([*self._beats, self._verdict], [""] * (self.world.size + 1))
-        return store
-
-    def _read(self, store: Any) -> _Answer:
-        wanted = self._beats if self.world.first else self._beats[:1]
-        *beats, verdict = store.multi_get([*wanted, self._verdict])
-        told = json.loads(verdict)["verdict"] if verdict else ""
-        return _Answer(time.monotonic(), [Beat(**json.loads(beat)) if beat else None for beat in beats], told)
-
-    def declare(self, verdict: str) -> bool:
-        """Puts a verdict into the store; True unless another rank was first, so also if the store does not answer."""
-        text = json.dumps({"by": self.world.rank, "verdict": verdict})
-        late: list[bool] = []
-
-        def put() -> None:
-            with contextlib.suppress(DistError, OSError):
-                late.append(self._connect().compare_set(self._verdict, "", text) != text.encode())
-
-        thread = threading.Thread(target=put, daemon=True)
-        thread.start()
-        thread.join(2 * self.seconds_a_beat + 1)
-        return late != [True]
-
-    def _connect(self) -> Any:
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        seconds = self.seconds_a_beat + 1
-        with socket.create_connection((host, port), seconds):  # OSError, where TCPStore would fill stderr
-            pass
-        return TCPStore(host, port, None, False, timedelta(seconds=seconds), wait_for_workers=False)

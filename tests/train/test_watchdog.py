@@ -15,7 +15,8 @@ import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from tests import ranks
-from train.watchdog import EXIT_STALLED, Beat, Sight, Watchdog, judge
+from train.beats import Beat
+from train.watchdog import EXIT_STALLED, Sight, Watchdog, judge
 from train.world import World, _free_port
 
 STALL_SECONDS = 2.0

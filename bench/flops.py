@@ -1,0 +1,52 @@
+"""Floating-point operations of what is computed, counted from the models' own configurations.
+
+A multiply-add is two. Only matrix products and convolutions count. Every function takes one length or an array of them.
+For HuBERT-XL they give 108 GFLOP a second of audio at 12.3 s, for TinyLlama forward and backward 60.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from model.adapter import AdapterSpec
+
+Lengths = Any
+"""An int, or an integer array."""
+
+
+def encoder_flops(config: Any, samples: Lengths) -> Lengths:
+    """One forward pass of a HuBERT over an utterance of `samples`."""
+    total, length, width = 0, np.asarray(samples, np.int64), 1
+    for channels, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
+        length = (length - kernel) // stride + 1
+        total = total + 2 * length * channels * width * kernel
+        width = channels
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    position = config.num_conv_pos_embeddings * hidden * hidden // config.num_conv_pos_embedding_groups
+    weights = width * hidden + position + layers * (4 * hidden**2 + 2 * hidden * config.intermediate_size)
+    return total + 2 * length * weights + 4 * layers * hidden * length**2
+
+
+def llm_flops(config: Any, tokens: Lengths, targets: Lengths) -> Lengths:
+    """A Llama, forward and backward to its input alone: no weight asks for a gradient.
+
+    `targets` of the `tokens` positions pass through the head. Attention is causal: half of the square.
+    """
+    tokens = np.asarray(tokens, np.int64)
+    attention = 3 * config.num_hidden_layers * 2 * config.hidden_size * tokens**2
+    head = 4 * config.vocab_size * config.hidden_size * targets
+    return 4 * tokens * llm_weights(config) + attention + head
+
+
+def llm_weights(config: Any) -> int:
+    """The weights of a Llama's layers, without embedding and head."""
+    hidden = config.hidden_size
+    shared = hidden * config.num_key_value_heads // config.num_attention_heads
+    layer = 2 * hidden**2 + 2 * hidden * shared + 3 * hidden * config.intermediate_size
+    return layer * config.num_hidden_layers
+
+
+def adapter_flops(spec: AdapterSpec, speech: Lengths) -> Lengths:
+    """Forward and backward for `speech` embeddings; the frames themselves need no gradient."""
+    first, second = spec.stack * spec.encoder_dim * spec.hidden, spec.hidden * spec.llm_dim
+    return np.asarray(speech, np.int64) * (4 * first + 6 * second)

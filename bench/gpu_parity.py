@@ -1,0 +1,51 @@
+"""Whether a GPU computes what a CPU does: loss and gradient of tiny models, against float32 on the CPU."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.gpu_parts import padded_form
+from bench.lengths import in_the_wild
+from bench.toys import TOYS, Spoken, make_speech, open_recogniser, write_models
+from bench.ways import ours
+from model.slam_asr import SlamAsr
+
+TOLERANCES = {"float32": (1e-4, 1e-3), "bfloat16": (1e-2, 5e-2)}
+"""Relative, of the loss and of the gradient's norm of difference."""
+
+
+def parity(say: Callable[[str], None], device: torch.device) -> bool:
+    """Says how far each way on `device` lies from float32 on the CPU; False if one is too far."""
+    toy = TOYS["tiny"]
+    agreed = True
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_models(toy, Path(name))
+        reference = open_recogniser(folder, toy.hidden)
+        spoken = make_speech(in_the_wild(6, 0), reference.prompt, 0)
+        loss, gradient = _compute(reference, spoken)
+        for dtype, (loss_within, gradient_within) in TOLERANCES.items():
+            packed = open_recogniser(folder, toy.hidden, dtype, device)
+            for layout, model in (("packed", packed), ("padded", padded_form(packed))):
+                found, direction = _compute(model, spoken)
+                loss_off = abs(found / loss - 1)
+                gradient_off = float((direction - gradient).norm() / gradient.norm())
+                good = loss_off <= loss_within and gradient_off <= gradient_within
+                agreed &= good
+                say(
+                    f"parity {device.type} {dtype} {layout}: loss off by {loss_off:.1e} (allowed {loss_within:g}), "
+                    f"gradient by {gradient_off:.1e} ({gradient_within:g}): {'equal' if good else 'NOT EQUAL'}"
+                )
+    return agreed
+
+
+def _compute(model: SlamAsr, spoken: list[Spoken]) -> tuple[float, Tensor]:
+    """The summed loss, and the adapter's gradient as one float32 vector on the CPU."""
+    model.train()
+    loss = ours(model, spoken)
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten().cpu() for p in model.adapter.parameters() if p.grad is not None])
+    model.adapter.zero_grad(set_to_none=True)
+    return float(loss.detach()), gradient
