@@ -1,9 +1,9 @@
-# make demo | test | check | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
+# make demo | test | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check bench stand-ins clean
+.PHONY: demo test check soak bench stand-ins clean
 
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
@@ -15,6 +15,10 @@ check: $(INSTALLED)  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+KILLS ?= 50
+soak: $(INSTALLED)  ## kill a training at random, KILLS times, and compare what becomes of it: some five minutes
+	$(BIN)/python -m tests.soak --kills $(KILLS)
 
 bench: $(INSTALLED)  ## speed and cost against baselines, some twelve minutes
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -c constraints.txt -e '.[bench]'

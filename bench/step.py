@@ -38,7 +38,7 @@ def run(scale: float = 1.0, lengths: Path | None = None) -> list[Goal]:
             goals = _toy_b(Bench("B", Path(folder) / "B", take(32)))
             goals += _toy_a(Bench("A", Path(folder) / "A", take(16)))
             goals += _toy_c(Bench("C", Path(folder) / "C", take(12)))
-            goals += _batching(Bench("B", Path(folder) / "B3", take(128)), 1.5, 1.3)
+            goals += _batching(Bench("B", Path(folder) / "B3", take(64)), 1.5, 1.3)
             goals += _batching(Bench("B", Path(folder) / "B4", in_the_wild(max(4, int(64 * scale)), 0)), 1.9, 1.5)
     finally:
         torch.set_num_threads(before)

@@ -1,15 +1,17 @@
 """What goes wrong without ending a run: steps that are skipped and utterances that are lost. Counted, named, bounded.
 
 skipped.jsonl   {"step", "loss", "grad_norm", "keys"}     a step whose loss or gradient was not finite
-lost.jsonl      {"step", "key", "reason"}                 an utterance that could not be read
+lost.jsonl      {"step", "key", "reason"}                 an utterance that could not be read, in every epoch again
 """
 
 import json
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from data_prep.durable import write_durably
 from train.loader import Lost
 from train.metrics import Report
 from train.world import AgreedError, World
@@ -21,11 +23,16 @@ NAMED = 8
 class Mishaps:
     """The run's counts, the same on every rank; rank 0 writes the names."""
 
-    def __init__(self, world: World, folder: Path, report: Report, max_lost: int, skipped: int, lost: int) -> None:
+    def __init__(
+        self, world: World, folder: Path, report: Report, max_lost: int, step: int, skipped: int, lost: int
+    ) -> None:
+        """Of a run that goes on from `step`; what the files tell of later steps is taken out. A collective."""
         self.world, self.folder, self.report = world, folder, report
         self.max_lost = max_lost
         self.skipped, self.lost = skipped, lost
         self._in_a_row = 0
+        files = [self._keep("skipped.jsonl", step), self._keep("lost.jsonl", step)] if world.first else []
+        self._lost_keys = set(world.agree([line.get("key") for lines in files for line in lines]))
 
     def step_was_fine(self) -> None:
         self._in_a_row = 0
@@ -53,7 +60,9 @@ class Mishaps:
     def lose(self, step: int, lost: Sequence[Lost]) -> None:
         """This rank's part of step `step` (from 1) is without `lost`. A collective; AgreedError past the bound."""
         every = [tuple(one) for part in self.world.gather([(one.key, one.reason) for one in lost]) for one in part]
-        self.lost += len(every)
+        new = {key for key, _ in every} - self._lost_keys
+        self._lost_keys |= new
+        self.lost += len(new)
         self._note("lost.jsonl", [{"step": step, "key": key, "reason": reason} for key, reason in every])
         key, reason = every[0]
         self.report.say(f"step {step} is without {len(every)} utterances that cannot be read: {key}: {reason}")
@@ -62,6 +71,19 @@ class Mishaps:
                 f"{self.lost} utterances could not be read, data.max_lost allows {self.max_lost}; the last: {key}: "
                 f"{reason}; mend the shards, or raise data.max_lost"
             )
+
+    def _keep(self, name: str, step: int) -> list[dict[str, Any]]:
+        """The lines about steps up to `step`: later ones, which are taken again, go, as does what a crash left torn."""
+        told, path = [], self.folder / name
+        with suppress(OSError):
+            lines = path.read_text(errors="replace").splitlines()
+            for line in lines:
+                with suppress(ValueError):
+                    told.append(json.loads(line))
+            told = [line for line in told if line["step"] <= step]
+            if len(told) < len(lines):
+                write_durably(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in told).encode())
+        return told
 
     def _note(self, name: str, lines: Sequence[dict[str, Any]]) -> None:
         if not self.world.first:

@@ -5,7 +5,7 @@ import math
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from train.config import Config
 from train.emergence import Emergence
 from train.engine import Engine, start_deepspeed
 from train.evaluate import Evaluator, audio_gap, better
-from train.identity import config_digest, result_fields, to_yaml
+from train.identity import result_fields, to_yaml
 from train.loader import Loader, Share
 from train.metrics import Report, StepResult, open_report
 from train.mishaps import Mishaps
@@ -40,6 +40,16 @@ from train.world import World, decided_by_first, together
 
 FINISHED, STOPPED = "FINISHED", "STOPPED"
 """Markers in the run's folder: the last step is done; left when asked, `STEP REASON`."""
+OF_A_HOST = {
+    "run.dir",
+    "data.train",
+    "data.dev",
+    "data.reader_threads",
+    "model.encoder",
+    "model.llm",
+    "augment.noise_dir",
+}
+"""Keys that may differ between the ranks: where a host has things. What lies there is agreed on by its digest."""
 
 
 @dataclass
@@ -154,6 +164,7 @@ class Run:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         folder = self.folder / "checkpoints"
+        clear_leftovers(folder)  # of a save that was killed: this one may need the space
         try:
             save_checkpoint(folder, checkpoint)
             if self.best_step is not None:
@@ -162,6 +173,7 @@ class Run:
                 keep_newest(folder, self.config.save.total_limit, self.step)
             clear_leftovers(folder)
         except OSError as error:
+            clear_leftovers(folder)
             size = sum(t.nbytes for t in (checkpoint.weights | checkpoint.moments).values())
             raise UserError(
                 f"cannot save a checkpoint of {size:,} bytes in {folder}: {error.strerror}; earlier ones are whole, "
@@ -195,7 +207,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
     decided_by_first(world, lambda: _claim(folder))
-    agree_on(world, {"recipe": config_digest(config), "deepspeed": str(deepspeed_json), **versions()})
+    agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
     agree_on(world, indexes.digests())
@@ -236,7 +248,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         step=step,
         best=best[0],
         best_step=best[1],
-        mishaps=Mishaps(world, folder, report, max_lost, *((state.skipped, state.lost) if state else (0, 0))),
+        mishaps=Mishaps(world, folder, report, max_lost, step, *((state.skipped, state.lost) if state else (0, 0))),
         watchdog=Watchdog(world, folder, config.run.stall_seconds),
         emergence=_emergence(folder, config, total_steps, world),
     )
@@ -247,6 +259,12 @@ def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> 
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if world.first and path.exists() else []
     return Emergence.from_metrics(lines, config.watch.patience_steps, warmup_steps(config.optim, total_steps))
+
+
+def _recipe_of_all(config: Config) -> dict[str, str]:
+    """What of the recipe all ranks must hold alike, by key."""
+    fields = ((f"{section}.{key}", value) for section, own in asdict(config).items() for key, value in own.items())
+    return {key: str(value) for key, value in fields if key not in OF_A_HOST}
 
 
 def _claim(folder: Path) -> None:

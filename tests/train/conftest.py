@@ -16,8 +16,11 @@ WORDS = "the cat sat on a mat and looked at nine birds by the old mill".split()
 
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory):
-    """A folder with tiny models (encoder, llm), shards of 24 utterances (shards), their features, and recipe.yaml."""
-    folder = tmp_path_factory.mktemp("ground")
+    return make_ground(tmp_path_factory.mktemp("ground"))
+
+
+def make_ground(folder: Path) -> Path:
+    """Fills a folder: tiny models (encoder, llm), shards of 24 utterances (shards), their features, recipe.yaml."""
     encoder, _ = tiny_models(folder)
     random = np.random.default_rng(0)
     spoken = [speak(folder, f"utt-{number:03d}", random) for number in range(24)]

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -118,35 +119,23 @@ def test_shards_that_are_not_what_their_index_says_are_refused(ground, tmp_path)
     )
 
 
-def test_a_shard_that_changes_during_training_ends_it_with_the_utterance(ground, tmp_path):
-    shutil.copytree(ground / "shards", tmp_path / "shards")
-    for shard in (tmp_path / "shards").glob("*.tar"):
-        data = bytearray(shard.read_bytes())
-        data[1000] ^= 1  # inside the first recording: the size stays
-        shard.write_bytes(data)
-    said = refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'shards'}", world=2)
-    assert "utt-" in said and "prep check" in said
-
-
 def test_a_second_run_in_the_same_folder_is_refused(ground, tmp_path):
     first = ranks.start([str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"], 1, tmp_path / "log")
+    holder = first.processes[0]
     while not (tmp_path / "run" / "LOCK").exists() or not (tmp_path / "run" / "LOCK").read_text():
-        assert first.processes[0].is_alive()
-    os.kill(first.processes[0].pid, signal.SIGSTOP)
-    said = refuse(ground, tmp_path / "run")
-    os.kill(first.processes[0].pid, signal.SIGCONT)
-    assert f"in use by process {first.processes[0].pid} on " in said
-    assert first.wait() == [0]
+        assert holder.is_alive()
+    os.kill(holder.pid, signal.SIGSTOP)
+    try:
+        said = refuse(ground, tmp_path / "run")
+        os.kill(holder.pid, signal.SIGCONT)
+        assert f"in use by process {holder.pid} on {socket.gethostname()}; wait for it, or give another run.dir" in said
+        assert first.wait() == [0]
+    finally:
+        holder.kill()
 
 
-def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_is_used(ground, started, tmp_path):
-    shutil.copytree(started, tmp_path / "run", symlinks=True)
-    (tmp_path / "run" / "checkpoints" / "step-00000004" / "optimizer.safetensors").write_bytes(b"")
-    text = ranks.train([str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"], 1, tmp_path / "log")
-    assert "step-00000004 is damaged" in text and re.search("resuming from .*step-00000002", text)
-
-
-def test_a_single_utterance_is_enough(ground, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "data.max_train_samples=1"]
+@pytest.mark.parametrize("count", [1, 3])
+def test_fewer_utterances_than_a_step_has_places_are_enough(ground, tmp_path, count):
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", f"data.max_train_samples={count}"]
     ranks.train([*arguments, "optim.max_steps=2"], 2, tmp_path / "log")
     assert len(ranks.losses(tmp_path / "run")) == 2

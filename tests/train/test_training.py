@@ -1,11 +1,8 @@
 """Real trainings on one to three ranks, with tiny models: what must not depend on how a recipe is run."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -21,10 +18,6 @@ def run(ground: Path, folder: Path, *overrides: str, world: int = 1, stage: int 
     return ranks.train(arguments, world, folder.with_suffix(".log"), expected)
 
 
-def adapter(folder: Path, step: int = 8) -> bytes:
-    return (folder / "checkpoints" / f"step-{step:08d}" / "adapter.safetensors").read_bytes()
-
-
 @pytest.fixture(scope="module")
 def straight(ground, tmp_path_factory):
     """The run that others are compared with: one rank, ZeRO 0, never interrupted."""
@@ -35,10 +28,10 @@ def straight(ground, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def short(ground, tmp_path_factory):
-    """Three steps of one rank with ZeRO 0, packed, in either precision: what the table is compared with."""
+    """Two steps of one rank with ZeRO 0, packed, in either precision: what the table is compared with."""
     folder = tmp_path_factory.mktemp("short")
     for dtype in ("float32", "bfloat16"):
-        run(ground, folder / dtype, "optim.max_steps=3", f"model.dtype={dtype}")
+        run(ground, folder / dtype, "optim.max_steps=2", f"model.dtype={dtype}")
     return folder
 
 
@@ -54,14 +47,14 @@ def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
     The first step's adapter is the same, so its gradient norm is compared as it is; the later ones follow from it.
     """
     folder = tmp_path / "run"
-    run(ground, folder, "optim.max_steps=3", f"model.dtype={dtype}", f"batch.layout={layout}", world=world, stage=stage)
+    run(ground, folder, "optim.max_steps=2", f"model.dtype={dtype}", f"batch.layout={layout}", world=world, stage=stage)
     exact = dtype == "float32"
     reference = short / dtype
     assert ranks.losses(folder) == pytest.approx(ranks.losses(reference), rel=1e-5 if exact else 2e-3)
     norms, expected = (ranks.losses(path, figure="grad_norm") for path in (folder, reference))
     assert norms == pytest.approx(expected, rel=1e-4 if exact else 3e-2)
-    weights = load_file(reference / "checkpoints" / "step-00000003" / "adapter.safetensors")
-    for name, tensor in load_file(folder / "checkpoints" / "step-00000003" / "adapter.safetensors").items():
+    weights = load_file(reference / "checkpoints" / "step-00000002" / "adapter.safetensors")
+    for name, tensor in load_file(folder / "checkpoints" / "step-00000002" / "adapter.safetensors").items():
         # AdamW takes steps of the size of the learning rate (2e-4) whatever the gradient's: a sign that differs shows.
         assert (tensor - weights[name]).abs().max() < (1e-5 if exact else 1e-3), name
 
@@ -70,39 +63,11 @@ def test_the_learning_rate_that_the_engine_holds_is_the_schedules(straight):
     assert ranks.losses(straight, figure="lr") == pytest.approx([2e-4 / 3, 4e-4 / 3, *[2e-4] * 6])
 
 
-@pytest.mark.parametrize("world, stage", [(1, 0), (2, 1), (2, 3)])
-def test_killed_with_9_and_started_again_it_ends_bit_identical(ground, tmp_path, world, stage):
-    run(ground, tmp_path / "whole", world=world, stage=stage)
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'cut'}", "--deepspeed", f"zero{stage}"]
-    killed = ranks.start(arguments, world, tmp_path / "first.log")
-    wait_for_step(tmp_path / "cut", 5)
-    os.kill(killed.processes[-1].pid, signal.SIGKILL)
-    codes = killed.wait()
-    assert codes[-1] == -signal.SIGKILL and 0 not in codes
-    assert not (tmp_path / "cut" / "FINISHED").exists()
-    text = ranks.train(arguments, world, tmp_path / "second.log")
-    assert "resuming from" in text and "step-" in text
-    assert adapter(tmp_path / "cut") == adapter(tmp_path / "whole")
-    assert ranks.losses(tmp_path / "cut") == ranks.losses(tmp_path / "whole"), "metrics.jsonl tells each step once"
-
-
 def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(ground, straight, tmp_path):
     """2 ranks with ZeRO 3, 1 with ZeRO 0, 3 with ZeRO 1, 4 with ZeRO 2: optimizer state moves between all of them."""
     for world, stage, steps in ((2, 3, 2), (1, 0, 4), (3, 1, 6), (4, 2, 8)):
         run(ground, tmp_path / "run", f"optim.max_steps={steps}", world=world, stage=stage)
     assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=1e-5)
-
-
-def test_asked_to_stop_all_ranks_save_and_leave_and_the_same_command_goes_on(ground, tmp_path):
-    run(ground, tmp_path / "whole", world=2)
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'cut'}", "save.every_steps=100"]
-    running = ranks.start(arguments, 2, tmp_path / "first.log")
-    wait_for_step(tmp_path / "cut", 2)
-    os.kill(running.processes[1].pid, signal.SIGTERM)
-    assert running.wait() == [0, 0]
-    assert "stopped as asked" in running.text() and not (tmp_path / "cut" / "FINISHED").exists()
-    ranks.train(arguments, 2, tmp_path / "second.log")
-    assert adapter(tmp_path / "cut") == adapter(tmp_path / "whole")
 
 
 def test_cached_features_train_as_audio_does_to_the_precision_of_the_cache(ground, straight, tmp_path):
@@ -141,35 +106,17 @@ def test_epochs_checkpoints_by_epoch_and_tensorboard(ground, tmp_path):
 
 @pytest.mark.parametrize("door", ["python", "deepspeed", "torchrun"])
 def test_every_door_leads_to_the_same_run(ground, straight, tmp_path, door):
-    programs = Path(sys.executable).parent
+    programs, port = Path(sys.executable).parent, str(ranks.free_port())
     recipe = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"]
     command = {
         "python": [sys.executable, "-m", "train"],
-        "deepspeed": [str(programs / "deepspeed"), "--num_accelerators", "2", "--master_port", free_port(), "--module"]
+        "deepspeed": [str(programs / "deepspeed"), "--num_accelerators", "2", "--master_port", port, "--module"]
         + ["train"],
         "torchrun": [str(programs / "torchrun"), "--standalone", "--nproc_per_node", "2", "-m", "train"],
     }[door]
     done = subprocess.run([*command, *recipe], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0 and (tmp_path / "run" / "FINISHED").read_text() == "8\n", done.stderr
     assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=1e-5)
-
-
-def wait_for_step(folder: Path, step: int) -> None:
-    """Until metrics.jsonl tells of that step."""
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        if (folder / "metrics.jsonl").exists() and len(ranks.losses(folder)) >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"{folder} did not reach step {step}")
-
-
-def free_port() -> str:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def test_augmented_training_is_the_same_on_any_number_of_ranks_and_differs_from_epoch_to_epoch(ground, tmp_path):

@@ -1,0 +1,197 @@
+"""Checkpoints, disks and shards that fail under a training: what is said, what is left, what the same command does."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from data_prep.index import read_index
+from tests import ranks
+from tests.accidents import STEP, DiskFills, FileLimit, KilledSaving, ShardFault
+from train.checkpoint import find_newest
+
+TMP = "checkpoints/.tmp-step-"
+PHASES: list[tuple[str, int | None]] = [  # of a save, in order, each in a later start; the newest checkpoint after it
+    (f"rename {TMP}00000000-*", None),
+    (f"fsync *{TMP[12:]}00000001-*/adapter.safetensors", 0),
+    (f"fsync *{TMP[12:]}00000001-*/optimizer.safetensors", 0),
+    (f"fsync *{TMP[12:]}00000001-*/MANIFEST.json", 0),
+    (f"fsync {TMP}00000001-*", 0),
+    (f"rename {TMP}00000001-*", 0),
+    ("symlink checkpoints/.tmp-best", 1),
+    ("rename checkpoints/.tmp-best", 2),
+    ("unlink */adapter.*", 3),  # of a checkpoint past save.total_limit
+    ("rmdir checkpoints/step-*", 4),
+]
+
+
+@pytest.fixture(scope="module")
+def straight(ground, tmp_path_factory) -> dict[int, Path]:
+    """By the number of ranks: the folder of the run that nothing happened to."""
+    folders = {world: tmp_path_factory.mktemp("straight") / "run" for world in (1, 2)}
+    for world, folder in folders.items():
+        ranks.train(command(ground, folder), world, folder.with_suffix(".log"))
+    return folders
+
+
+def command(ground: Path, folder: Path, *overrides: str) -> list[str]:
+    return [str(ground / "recipe.yaml"), f"run.dir={folder}", *overrides]
+
+
+def assert_same(run: Path, straight: Path) -> None:
+    """Finished with the same adapter and optimizer; nothing under a temporary name is left."""
+    assert (run / "FINISHED").read_text() == "8\n" and not list((run / "checkpoints").glob(".tmp*"))
+    for name in ("adapter.safetensors", "optimizer.safetensors"):
+        ours, theirs = (folder / "checkpoints" / "step-00000008" / name for folder in (run, straight))
+        assert ours.read_bytes() == theirs.read_bytes()
+    assert ranks.losses(run) == ranks.losses(straight)
+
+
+def refused(text: str) -> str:
+    """The one line that was said, and no traceback."""
+    lines = [line for line in text.splitlines() if line.startswith("train: ")]
+    assert len(lines) == 1 and "Traceback" not in text, text
+    return lines[0]
+
+
+def test_killed_in_any_phase_of_a_save_the_newest_whole_checkpoint_is_used(ground, straight, tmp_path):
+    run, watched = tmp_path / "run", ["save.every_steps=1", "save.total_limit=2", "save.best=loss"]
+    watched += [f"data.dev={ground / 'shards'}", "data.max_dev_samples=3"]
+    resumed: int | None = None
+    for call, newest in PHASES:
+        running = ranks.start(command(ground, run, *watched), 1, tmp_path / "log", before=KilledSaving(call))
+        assert running.wait() == [-signal.SIGKILL], f"{call}:\n{running.text()}"
+        assert f"step-{resumed:08d} (written" in running.text() if resumed is not None else newest in (None, 0)
+        expected = None if newest is None else run / "checkpoints" / f"step-{newest:08d}"
+        assert find_newest(run / "checkpoints") == (expected, []), call
+        (tmp_path / "log").unlink()
+        resumed = newest
+    assert "is damaged" not in ranks.train(command(ground, run, *watched), 1, tmp_path / "log")
+    assert_same(run, straight[1])
+    assert len(list((run / "checkpoints").glob("step-*"))) in (2, 3), "the limit, and the best"
+
+
+def flip(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {4: ("adapter.safetensors", flip)},
+        {4: ("optimizer.safetensors", lambda file: os.truncate(file, 1000))},
+        {4: ("MANIFEST.json", Path.unlink), 2: ("state.json", lambda file: file.write_bytes(b""))},
+    ],
+    ids=["a flipped bit", "truncated", "the two newest"],
+)
+def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_gives_the_same_adapter(
+    ground, straight, tmp_path, damage: dict[int, tuple[str, Callable[[Path], object]]]
+):
+    run = tmp_path / "run"
+    shutil.copytree(straight[1], run, symlinks=True)
+    for later in (6, 8):
+        shutil.rmtree(run / "checkpoints" / f"step-{later:08d}")
+    for step, (name, spoil) in damage.items():
+        spoil(run / "checkpoints" / f"step-{step:08d}" / name)
+    text = ranks.train(command(ground, run), 1, tmp_path / "log")
+    for step, (name, _) in damage.items():
+        assert re.search(rf"checkpoint step-0*{step} is damaged \({name} .*\) and is passed over", text)
+    assert re.search(f"resuming from .*step-0*{min(damage) - 2} ", text)
+    assert_same(run, straight[1])
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 2 MB; where mounting is not allowed the test is skipped (another one limits files instead)."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(folder)]
+    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_on_a_full_disk_the_save_says_what_it_needs_and_with_space_the_same_command_goes_on(
+    ground, straight, small_disk, tmp_path
+):
+    run, log = small_disk / "run", tmp_path / "log"
+    full = DiskFills(small_disk, left=100_000, nth=3)
+    said = refused(ranks.train(command(ground, run), 2, log, expected=2, before=full))
+    assert re.search(
+        r"cannot save a checkpoint of 161,\d+ bytes in .*: No space left on device; earlier ones are whole", said
+    )
+    assert find_newest(run / "checkpoints") == (run / "checkpoints" / "step-00000002", [])
+    assert not list((run / "checkpoints").glob(".tmp*")), "what was written of it is not in the way"
+    log.unlink()
+    assert "No space left" in refused(ranks.train(command(ground, run), 2, log, expected=2))
+    (small_disk / "ballast").unlink()
+    ranks.train(command(ground, run), 2, log)
+    assert_same(run, straight[2])
+
+
+def test_where_files_may_not_grow_it_is_the_same(ground, straight, tmp_path):
+    run, log = tmp_path / "run", tmp_path / "log"
+    limit = FileLimit(20_000, nth=3)
+    said = refused(ranks.train(command(ground, run), 2, log, expected=2, before=limit))
+    assert re.search(r"cannot save a checkpoint of 161,\d+ bytes in .*: File too large; earlier ones are whole", said)
+    assert find_newest(run / "checkpoints") == (run / "checkpoints" / "step-00000002", [])
+    ranks.train(command(ground, run), 2, log)
+    assert_same(run, straight[2])
+
+
+@pytest.fixture
+def shards(ground, tmp_path) -> Path:
+    """A copy of the shards, to be damaged."""
+    return Path(shutil.copytree(ground / "shards", tmp_path / "shards"))
+
+
+def test_a_shard_that_comes_back_in_time_is_waited_for_and_nothing_is_lost(ground, straight, shards, tmp_path):
+    run, gone = tmp_path / "run", ShardFault(shards / "shard-000001.tar", "vanish", seconds=2.5)
+    ranks.train(command(ground, run, f"data.train={shards}", "data.retry_seconds=60"), 2, tmp_path / "log", before=gone)
+    assert not (run / "lost.jsonl").exists()
+    began = (run / "checkpoints" / "step-00000000").stat().st_mtime
+    assert (run / "FINISHED").stat().st_mtime - began > 2.5, "it was missed"
+    assert_same(run, straight[2])
+
+
+@pytest.mark.parametrize("fault", ["vanish", "truncate", "change"])
+def test_what_cannot_be_read_ends_the_run_on_all_ranks_with_the_utterance(ground, shards, tmp_path, fault):
+    broken = ShardFault(shards / "shard-000000.tar", fault)
+    overrides = [f"data.train={shards}", "data.retry_seconds=1"]
+    text = ranks.train(command(ground, tmp_path / "run", *overrides), 2, tmp_path / "log", expected=2, before=broken)
+    said = refused(text)
+    assert re.search(
+        r"\d+ utterances could not be read, data.max_lost allows 0; the last: utt-0.*shard-000000.tar", said
+    )
+    assert not ranks.writers(tmp_path / "log") and not (tmp_path / "run" / "FINISHED").exists()
+
+
+def test_what_is_lost_in_the_middle_is_named_and_counted_and_the_ranks_stay_in_step(ground, straight, shards, tmp_path):
+    run, index = tmp_path / "run", read_index(shards)
+    cut = shards / "shard-000001.tar"
+    broken = ShardFault(cut, "truncate", place=STEP, nth=4)
+    overrides = [f"data.train={shards}", "data.retry_seconds=0.5", "data.max_lost=1", "optim.max_steps=30"]
+    text = ranks.train(command(ground, run, *overrides), 2, tmp_path / "log", before=broken)
+    lost = [json.loads(line) for line in (run / "lost.jsonl").read_text().splitlines()]
+    half = (shards / "shard-000001.kept").stat().st_size // 2
+    beyond = {
+        index.key[i]
+        for i in range(len(index))
+        if index.path(int(index.shard[i])) == cut and index.meta_offset[i] + index.meta_length[i] > half
+    }
+    assert {line["key"] for line in lost} == beyond and all(str(cut.name) in line["reason"] for line in lost)
+    first = lost[0]["step"]
+    assert f"step {first} is without" in text
+    steps = ranks.losses(run, figure="step")
+    assert steps == [*range(1, 31)] and ranks.losses(run)[: first - 1] == ranks.losses(straight[2])[: first - 1]
+    state = json.loads((run / "checkpoints" / "step-00000030" / "state.json").read_text())
+    assert state["lost"] == len(beyond) < len(lost), "one that is lost in every epoch counts once"
