@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 finished or stopped as asked, 2 a person's mistake (one line on stderr)."""
-    args = _parser().parse_args(arguments)
+    args = _parser().parse_intermixed_args(arguments)
     try:
         recipe = _read(args)
     except UserError as error:  # every rank reads the same: one on each host says it

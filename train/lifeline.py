@@ -41,6 +41,8 @@ def follow_launcher() -> None:
         stop.ask(GONE)
     elif _is_deepspeed_launch(parent):
         line = _line(parent)
+        if len(line) == 1 and _adopted(line[0]):  # `deepspeed` went while its child was starting
+            stop.ask(GONE)
         threading.Thread(target=_watch, args=(parent, line), name="lifeline", daemon=True).start()
 
 

@@ -98,6 +98,8 @@ class Run:
             self.mishaps.step_was_fine()
         else:
             self.mishaps.skip(self.step, result.tally.loss, result.grad_norm, share.keys, lowered)
+        if self.loader.retries:
+            self.report.note("read_again", self.loader.retries)
         every = self.config.watch.every_steps
         if every is not None and self.step % every == 0:
             self._ablate(share)
@@ -183,15 +185,16 @@ class Run:
     def stopped(self) -> None:
         """Marks the run as stopped when asked; the same command goes on. A collective."""
         reason = next(reason for reason in self.world.gather(stop.reason()) if reason)
-        if self.world.first:
-            (self.folder / STOPPED).write_text(f"{self.step} {reason}\n")
+        self._mark(STOPPED, f"{self.step} {reason}\n")
         self.report.say(f"stopped as asked ({reason}) after step {self.step}; the same command goes on from there")
 
     def finish(self) -> None:
-        """Marks the run as finished: the only proof of success, as exit codes of launchers are none."""
-        if self.world.first:
-            (self.folder / FINISHED).write_text(f"{self.step}\n")
+        """Marks the run as finished: the only proof of success, as exit codes of launchers are none. A collective."""
+        self._mark(FINISHED, f"{self.step}\n")
         self.report.say(f"finished at step {self.step}: {self.folder / 'checkpoints'}")
+
+    def _mark(self, name: str, text: str) -> None:
+        decided_by_first(self.world, lambda: write_durably(self.folder / name, text.encode()))
 
     def close(self) -> None:
         """After the last step, or whatever ended it."""
