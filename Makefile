@@ -21,7 +21,6 @@ soak: $(INSTALLED)  ## kill a training at random, KILLS times, and compare what 
 	$(BIN)/python -m tests.soak --kills $(KILLS)
 
 bench: $(INSTALLED)  ## speed and cost against baselines, some twelve minutes
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input -q -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m bench
 
 stand-ins: $(INSTALLED)  ## make model/stand_in again: some two hours on two cores, resumable

@@ -49,7 +49,7 @@ setup(
         "synth": SYNTH,
         "tensorboard": TENSORBOARD,
         "bench": [*BENCH, *SYNTH],
-        "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH],
+        "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH, *BENCH],
     },
     entry_points={"console_scripts": ["slam-asr = launch.command:main"]},
 )

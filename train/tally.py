@@ -14,8 +14,7 @@ from train.world import World
 
 @dataclass(frozen=True)
 class Tally:
-    """Of a finished step: `loss`, `correct`, `seconds`, `skippable`; of the one that comes: `targets`, `faults`,
-    `lost`; summed over all ranks."""
+    """Sums over all ranks, of the finished step and of the one that comes."""
 
     loss: float
     """Sum over the answer tokens of the step."""
