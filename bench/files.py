@@ -1,6 +1,7 @@
 """Which file measures which goals, and one of them run in a process of its own."""
 
 import importlib
+import os
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -27,6 +28,10 @@ def measure(file: str, scale: float, lengths: Path | None) -> list[Goal]:
 
 
 def measure_alone(file: str, scale: float, lengths: Path | None) -> list[Goal]:
-    """The same in a fresh process, so that no measurement finds what another has left in memory."""
+    """The same in a fresh process, so that no measurement finds what another has left in memory.
+
+    One thread for each of its own, and for the workers of what it compares with: more would fight over the cores.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure, file, scale, lengths).result()
