@@ -1,11 +1,14 @@
 """How long utterances are and how much is said in them: from a formula that needs no corpus, or from a list."""
 
+import argparse
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bench.goal import Goal
 from model.errors import UserError
 
 CHARACTERS_PER_SECOND = 14.6  # of read English: 2,608 LibriSpeech utterances
@@ -66,3 +69,13 @@ def read_lengths(path: Path) -> Lengths:
 def _characters(seconds: np.ndarray, random: np.random.Generator) -> np.ndarray:
     spread = np.exp(0.12 * random.standard_normal(len(seconds)))
     return np.maximum(1, CHARACTERS_PER_SECOND * seconds * spread).astype(np.int64)
+
+
+def print_goals(run: Callable[[float, Path | None], Sequence[Goal]], description: str) -> None:
+    """The command line of a file that measures on lengths."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--lengths", type=Path, help="JSONL of real lengths: duration (seconds) and text in each line")
+    parser.add_argument("--scale", type=float, default=1.0)
+    args = parser.parse_args()
+    for goal in run(args.scale, args.lengths):
+        print(goal.line())

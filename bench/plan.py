@@ -14,7 +14,6 @@ Goal 5 is the CPU time of `plan_epoch` over a million utterances, and of taking 
 of a micro-batch, and in the note of a step of all ranks and of the epoch. Every rank plans the whole epoch.
 """
 
-import argparse
 import importlib
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ import numpy as np
 from bench.batching import bucket_batches, dynamic_batches, random_batches
 from bench.flops import adapter_flops, encoder_flops, llm_flops
 from bench.goal import Goal
-from bench.lengths import CHARACTERS_PER_TOKEN, Lengths, in_the_wild, librispeech_like, read_lengths
+from bench.lengths import CHARACTERS_PER_TOKEN, Lengths, in_the_wild, librispeech_like, print_goals, read_lengths
 from bench.toys import TOYS, configs
 from model.adapter import AdapterSpec
 from model.frontend import SAMPLE_RATE
@@ -195,14 +194,5 @@ def _range(figures: Sequence[float]) -> str:
     return f"{min(figures):.3g} to {max(figures):.3g}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="goals 4 and 5")
-    parser.add_argument("--lengths", type=Path, help="JSONL of real lengths: duration (seconds) and text in each line")
-    parser.add_argument("--scale", type=float, default=1.0)
-    args = parser.parse_args()
-    for goal in run(args.scale, args.lengths):
-        print(goal.line())
-
-
 if __name__ == "__main__":
-    main()
+    print_goals(run, "goals 4 and 5")

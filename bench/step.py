@@ -8,7 +8,6 @@ What a pass is: bench/ways.py. Models and lengths: bench/toys.py, bench/lengths.
 bench/loops.py.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from bench.goal import Goal
-from bench.lengths import Lengths, in_the_wild, librispeech_like, read_lengths
+from bench.lengths import Lengths, in_the_wild, librispeech_like, print_goals, read_lengths
 from bench.loops import one_by_one, slam_llm
 from bench.ways import CLOSE, EXACT, Bench, measure, only_batching
 
@@ -112,14 +111,5 @@ def _batching(bench: Bench, over_random: float, over_dynamic: float) -> list[Goa
     ]  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="goals 1, 2 and 3")
-    parser.add_argument("--lengths", type=Path, help="JSONL of real lengths: duration (seconds) and text in each line")
-    parser.add_argument("--scale", type=float, default=1.0)
-    args = parser.parse_args()
-    for goal in run(args.scale, args.lengths):
-        print(goal.line())
-
-
 if __name__ == "__main__":
-    main()
+    print_goals(run, "goals 1, 2 and 3")

@@ -31,8 +31,10 @@ class Mishaps:
         self.max_lost = max_lost
         self.skipped, self.lost = skipped, lost
         self._in_a_row = 0
-        files = [self._keep("skipped.jsonl", step), self._keep("lost.jsonl", step)] if world.first else []
-        self._lost_keys = set(world.agree([line.get("key") for lines in files for line in lines]))
+        if world.first:
+            self._keep("skipped.jsonl", step)
+        told = self._keep("lost.jsonl", step) if world.first else []
+        self._lost_keys = set(world.agree([line["key"] for line in told]))
 
     def step_was_fine(self) -> None:
         self._in_a_row = 0
