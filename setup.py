@@ -19,6 +19,7 @@ setup(
     python_requires=">=3.11",
     packages=[
         "launch",
+        "launch.prep",
         "train",
         "decode",
         "data_prep",

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from data_prep.durable import canonical_json
 from data_prep.index import FORMAT, VERSION, shard_name
-from data_prep.prepare import Limits, file_size
+from data_prep.prepare import Limits
+from data_prep.sources import size_of
 from data_prep.utterance import Utterance, to_row
 from model.errors import UserError
 
@@ -64,7 +65,8 @@ def warn_about_capitals(utterances: Sequence[Utterance], limits: Limits) -> None
 def _recipe(utterances: Sequence[Utterance], limits: Limits) -> str:
     digest = hashlib.sha256(canonical_json([FORMAT, VERSION, asdict(limits)]))
     for utterance in utterances:
-        row = to_row(utterance) | {"audio": file_size(utterance.audio)}  # its place may change, not its size
+        size = size_of(utterance.audio, utterance.part)
+        row = to_row(utterance) | {"audio": size}  # its place may change, not its size
         digest.update(canonical_json(row))
     return digest.hexdigest()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import soundfile
@@ -37,7 +37,14 @@ BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's "the header does not say"
 _ONE_THREAD: ContextVar[bool] = ContextVar("one_thread", default=False)
 
-Source = bytes | bytearray | str | os.PathLike[str]  # a recording's bytes, or its path
+
+class Openable(Protocol):
+    """A recording inside something else (sources.py)."""
+
+    def open(self) -> BinaryIO: ...
+
+
+Source = bytes | bytearray | str | Path | Openable  # a recording's bytes, its path, or what opens it
 
 
 class AudioError(Exception):
@@ -67,9 +74,13 @@ class AudioInfo:
         """Whether samples are integers, and so neither NaN nor beyond full scale."""
         return self.subtype.startswith("PCM_")
 
-    def covered_by(self, start: float, duration: float | None) -> bool:
-        """Whether this cut, in seconds, is the whole recording."""
-        return start == 0 and (duration is None or abs(duration - self.seconds) <= CUT_SLACK_SECONDS)
+    def covered_by(self, start: float | None, duration: float | None) -> bool:
+        """Whether this cut, in seconds, is the whole recording. Without a start, the duration may be a rounded one."""
+        if duration is None:
+            return not start
+        if start is None:
+            return abs(duration - self.seconds) <= CUT_SLACK_SECONDS
+        return start == 0 and round(duration * self.rate) == self.frames
 
 
 def probe(source: Source) -> AudioInfo:
@@ -78,7 +89,7 @@ def probe(source: Source) -> AudioInfo:
         return _info(file)
 
 
-def decode(source: Source, start: float = 0.0, duration: float | None = None) -> np.ndarray:
+def decode(source: Source, start: float | None = None, duration: float | None = None) -> np.ndarray:
     """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
     with _stream(source) as stream, _open(stream) as file:
         info = _info(file)
@@ -178,7 +189,9 @@ def one_thread() -> Iterator[None]:
 
 
 def _stream(source: Source) -> BinaryIO:
-    return io.BytesIO(source) if isinstance(source, bytes | bytearray) else open(source, "rb")
+    if isinstance(source, bytes | bytearray):
+        return io.BytesIO(source)
+    return open(source, "rb") if isinstance(source, str | Path) else source.open()
 
 
 def _open(stream: BinaryIO) -> soundfile.SoundFile:
@@ -205,15 +218,18 @@ def _info(file: soundfile.SoundFile) -> AudioInfo:
     return info
 
 
-def _cut_frames(info: AudioInfo, start: float, duration: float | None) -> tuple[int, int]:
+def _cut_frames(info: AudioInfo, start: float | None, duration: float | None) -> tuple[int, int]:
     """First frame and number of frames of the cut, within every limit."""
+    if info.covered_by(start, duration):
+        start, duration = 0.0, None
+    start = start or 0.0
     first = round(start * info.rate)
     count = info.frames - first if duration is None else round(duration * info.rate)
     over = first + count - info.frames
     if start < 0 or first >= info.frames or over > CUT_SLACK_SECONDS * info.rate:
         end = "" if duration is None else f" to {start + duration:.2f}"
         raise AudioError("bad-cut", f"cut from {start:.2f}{end} s of a recording of {info.seconds:.2f} s")
-    count = info.frames if info.covered_by(start, duration) else count - max(over, 0)
+    count -= max(over, 0)
     if count > MAX_FRAMES or count > MAX_SECONDS * info.rate:
         raise AudioError("too-long", f"{count / info.rate:,.0f} s, an utterance has at most {MAX_SECONDS:,} s")
     return first, count

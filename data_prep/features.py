@@ -21,9 +21,10 @@ from torch import Tensor
 from data_prep import workplace
 from data_prep.audio import SAMPLE_RATE
 from data_prep.durable import canonical_json
+from data_prep.frames import EXTENSIONS, FEATURE_DTYPES, to_bytes
 from data_prep.index import FORMAT, VERSION, ShardIndex, ShardInfo, finished_shard, write_index
 from data_prep.progress import Progress
-from data_prep.reader import EXTENSIONS, FEATURE_DTYPES, wave_of
+from data_prep.reader import wave_of
 from data_prep.shards import Sample, ShardWriter, read_sample
 from model.batch import cumulative
 from model.encoders import Encoder
@@ -83,7 +84,7 @@ def _encode_shard(
     with ShardWriter(out / index.shards[number].name) as writer:
         for group, samples, frames in _in_threads(index, encoder, ids):
             for i, sample, of_one in zip(group, samples, frames, strict=True):
-                media = _to_bytes(of_one, FEATURE_DTYPES[dtype], sample.key)
+                media = to_bytes(of_one, dtype, sample.key)
                 meta = {**sample.meta, "frames": len(of_one), "dim": encoder.dim}
                 writer.add(sample.key, EXTENSIONS[dtype], media, meta, int(index.samples[i]), len(of_one))
             progress.advance(len(group))
@@ -119,16 +120,6 @@ def _read_and_encode(index: ShardIndex, encoder: Encoder, group: range) -> tuple
     counts = frame_cu.diff().tolist()
     assert counts == [int(encoder.out_len(len(wave))) for wave in waves], "out_len does not describe forward"
     return group, samples, list(frames.split(counts))
-
-
-def _to_bytes(frames: Tensor, dtype: torch.dtype, key: str) -> bytes:
-    kept = frames.to(dtype)
-    if not torch.isfinite(kept).all():
-        peak = float(frames.float().abs().max())
-        raise UserError(
-            f"utterance {key}: frames reach {peak:g}, more than {dtype} holds; use --feature-dtype bfloat16"
-        )
-    return kept.cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _recipe(index: ShardIndex, number: int, fingerprint: dict[str, Any]) -> str:

@@ -63,6 +63,8 @@ class ShardIndex:
     frames: np.ndarray
     characters: np.ndarray
     text_bytes: np.ndarray
+    address: str = ""
+    """Where the shards lie, if not in `root`: `s3://bucket/folder`; `root` then holds copies of the index alone."""
 
     def __len__(self) -> int:
         return len(self.key)
@@ -81,7 +83,13 @@ class ShardIndex:
         return self._digest
 
     def path(self, shard: int) -> Path:
-        return self.root / self.shards[shard].name
+        """The tar on this machine; one that lies at an address is copied into the cache first."""
+        info = self.shards[shard]
+        if self.address:
+            from data_prep.cache import local_copy
+
+            return local_copy(f"{self.address}/{info.name}", info.bytes, info.sha256)
+        return self.root / info.name
 
 
 def shard_name(number: int) -> str:

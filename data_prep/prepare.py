@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from typing import Any
 from data_prep import audio
 from data_prep.audio import SAMPLE_RATE, AudioError, AudioInfo
 from data_prep.shards import MAX_MEDIA_BYTES
+from data_prep.sources import length_of, open_source, read_all
 from data_prep.utterance import Utterance
 
 MAX_CHARACTERS_PER_SECOND = 60  # three times the fastest speech: past it the transcript is of something else
@@ -40,6 +39,8 @@ class Limits:
     """Longer ones too."""
     verify: bool = True
     """Decode even the FLAC that is copied as it is, once, to find what is damaged."""
+    allow_pipes: bool = False
+    """Run the commands that a Kaldi wav.scp gives in place of files."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,10 @@ def make_ready(utterance: Utterance, limits: Limits) -> Ready:
     """Raises Refused with the reason, and nothing else, for an utterance that cannot be used."""
     text = tidy_text(utterance.text)
     with _faults_refused():
-        info = _look(utterance)
+        source = open_source(utterance.audio, utterance.part, limits.allow_pipes)
+        info = audio.probe(source)
         _refuse_length(utterance, info, limits)
-        media, samples = _media(utterance, info, limits.verify)
+        media, samples = _media(utterance, source, info, limits.verify)
     seconds = samples / SAMPLE_RATE
     if len(text) > FREE_CHARACTERS + MAX_CHARACTERS_PER_SECOND * seconds:
         raise Refused("text-too-long", f"{len(text):,} characters in {seconds:.2f} s of speech")
@@ -66,11 +68,11 @@ def make_ready(utterance: Utterance, limits: Limits) -> Ready:
     return Ready(media, samples, {**meta, "meta": dict(utterance.meta)})
 
 
-def stated_seconds(utterance: Utterance) -> float:
+def stated_seconds(utterance: Utterance, allow_pipes: bool = False) -> float:
     """Length by header and cut alone. Refused if the transcript or the header shows that it cannot be used."""
     tidy_text(utterance.text)
     with _faults_refused():
-        return _cut_seconds(utterance, _look(utterance))
+        return _cut_seconds(utterance, audio.probe(open_source(utterance.audio, utterance.part, allow_pipes)))
 
 
 def tidy_text(text: str) -> str:
@@ -86,15 +88,6 @@ def tidy_text(text: str) -> str:
     return text
 
 
-def file_size(path: str) -> int:
-    """Bytes of a regular file, -1 where there is none (a pipe or a device is none)."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1
-
-
 @contextmanager
 def _faults_refused() -> Iterator[None]:
     try:
@@ -104,12 +97,6 @@ def _faults_refused() -> Iterator[None]:
     except OSError as error:
         reason = "missing-audio" if isinstance(error, FileNotFoundError) else "unreadable"
         raise Refused(reason, error.strerror or "cannot be read") from None
-
-
-def _look(utterance: Utterance) -> AudioInfo:
-    if file_size(utterance.audio) < 0:
-        raise Refused("missing-audio", "there is no such file")
-    return audio.probe(utterance.audio)
 
 
 def _refuse_length(utterance: Utterance, info: AudioInfo, limits: Limits) -> None:
@@ -124,19 +111,18 @@ def _refuse_length(utterance: Utterance, info: AudioInfo, limits: Limits) -> Non
 def _cut_seconds(utterance: Utterance, info: AudioInfo) -> float:
     whole = info.covered_by(utterance.start, utterance.duration)
     if whole or utterance.duration is None:
-        return info.seconds - utterance.start
+        return info.seconds - (utterance.start or 0.0)
     return utterance.duration
 
 
-def _media(utterance: Utterance, info: AudioInfo, verify: bool) -> tuple[bytes, int]:
+def _media(utterance: Utterance, source: audio.Source, info: AudioInfo, verify: bool) -> tuple[bytes, int]:
     """The file's own bytes where they are right already, else decoded and encoded; and the number of samples."""
     whole = info.covered_by(utterance.start, utterance.duration)
-    if whole and info.format == "FLAC" and file_size(utterance.audio) <= MAX_MEDIA_BYTES:
-        with open(utterance.audio, "rb") as file:
-            data = file.read()
+    if whole and info.format == "FLAC" and length_of(source) <= MAX_MEDIA_BYTES:
+        data = read_all(source)
         if audio.is_ready(data, info):
             return data, _verified(data) if verify else info.frames
-    wave = audio.decode(utterance.audio, utterance.start, utterance.duration)
+    wave = audio.decode(source, utterance.start, utterance.duration)
     audio.refuse_silence(wave)
     return audio.encode_flac(wave), len(wave)
 

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_into
 from data_prep.buffers import Buffers
+from data_prep.frames import EXTENSIONS, as_frames, row_bytes
 from data_prep.index import ShardIndex
 from data_prep.shards import Sample, ShardError, read_into, read_sample
 from data_prep.utterance import Utterance
 from model.batch import Batch, cumulative
 from model.prompt import Prompt
 
-FEATURE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
-EXTENSIONS = {"float16": "f16", "bfloat16": "bf16"}
 _BUFFERS = Buffers()
 
 
@@ -63,7 +62,7 @@ def read_wave(index: ShardIndex, i: int) -> Tensor:
 def frames(index: ShardIndex, i: int, sample: Sample) -> Tensor:
     """[T, D] in the cache's dtype, of a feature sample."""
     assert len(sample.media) == _frame_bytes(index, i)
-    return _as_frames(index, np.frombuffer(sample.media, np.uint8))
+    return as_frames(index.fingerprint, np.frombuffer(sample.media, np.uint8))
 
 
 def wave_of(index: ShardIndex, i: int, sample: Sample) -> Tensor:
@@ -90,20 +89,13 @@ def _packed_frames(index: ShardIndex, ids: Sequence[int]) -> tuple[Tensor, list[
     packed = _BUFFERS.empty(ends[-1], np.uint8)
     view = packed.data
     metas = [read_into(index, i, view[start:end]) for i, start, end in zip(ids, [0, *ends], ends, strict=False)]
-    return _as_frames(index, packed), metas
-
-
-def _as_frames(index: ShardIndex, data: np.ndarray) -> Tensor:
-    """uint8 [bytes] to [T, D], the same memory."""
-    dtype = FEATURE_DTYPES[index.fingerprint["feature_dtype"]]
-    return torch.from_numpy(data).view(dtype).view(-1, int(index.fingerprint["dim"]))
+    return as_frames(index.fingerprint, packed), metas
 
 
 def _frame_bytes(index: ShardIndex, i: int) -> int:
     """Bytes of an utterance's frames. ShardError if the index contradicts itself."""
-    dtype = FEATURE_DTYPES[index.fingerprint["feature_dtype"]]
     count, width, length = int(index.frames[i]), int(index.fingerprint["dim"]), int(index.length[i])
-    if length != count * width * dtype.itemsize:
+    if length != count * row_bytes(index.fingerprint):
         raise _broken(index, i, f"{length:,} bytes, the index says {count} frames of {width}")
     return length
 

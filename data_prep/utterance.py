@@ -16,6 +16,7 @@ from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
+REMOTE = ("s3", "gs", "http", "https", "memory")  # addresses that are read, through fsspec
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 
 
@@ -26,16 +27,19 @@ class Utterance:
     key: str
     """Unique in its corpus, matches KEY; names the members in the shards."""
     audio: str
-    """Path of a local audio file."""
+    """Where the recording lies: a local path, an address (s3://...), or what `part` says is in there."""
     text: str
     """Transcript as written; empty where none is known."""
-    start: float = 0.0
-    """Seconds into the recording."""
+    start: float | None = None
+    """Seconds into the recording where this cut of it begins; None for a recording that is meant as a whole."""
     duration: float | None = None
-    """Seconds; None for "to the end"."""
+    """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: what is said of it, which
+    may be rounded."""
     language: str = ""
     speaker: str = ""
     task: str = "transcribe"
+    part: str = ""
+    """Which part of `audio` is the recording, where that is an archive; the forms are sources.py's."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that the corpus says, kept as it is."""
 
@@ -44,10 +48,10 @@ class Utterance:
             raise UserError(
                 f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; importers use safe_key()"
             )
-        for name in ("audio", "text", "language", "speaker", "task"):
+        for name in ("audio", "text", "language", "speaker", "task", "part"):
             if not isinstance(getattr(self, name), str):
                 raise UserError(f"utterance {self.key}: {name} is {_short(getattr(self, name))}, it must be text")
-        if not _is_seconds(self.start) or self.start < 0:
+        if self.start is not None and (not _is_seconds(self.start) or self.start < 0):
             raise UserError(f"utterance {self.key}: start is {_short(self.start)}, it must be seconds from 0 on")
         if self.duration is not None and (not _is_seconds(self.duration) or self.duration < 0):
             raise UserError(f"utterance {self.key}: duration is {_short(self.duration)}, it must be seconds")
@@ -89,7 +93,8 @@ def read_jsonl(path: str | os.PathLike[str], allow_outside: bool = False) -> Ite
         known = {name: value for name, value in row.items() if name in FIELDS and name != "meta"}
         try:
             meta = {**row.get("meta", {}), **{name: value for name, value in row.items() if name not in FIELDS}}
-            audio = resolve_audio(known.get("audio"), path.parent, allow_outside)
+            command = known.get("part") == "pipe"  # run only where the build is told so
+            audio = known.get("audio") if command else resolve_audio(known.get("audio"), path.parent, allow_outside)
             yield Utterance(**{**known, "audio": audio}, meta=meta)
         except (UserError, TypeError) as error:
             raise UserError(f"{place}: {error}") from None
@@ -105,10 +110,7 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
     count = 0
     with replacing(path) as file:
         for utterance in utterances:
-            audio = os.path.abspath(utterance.audio)
-            inside = audio.startswith(home + os.sep)
-            row = to_row(utterance) | {"audio": os.path.relpath(audio, home) if inside else audio}
-            file.write(canonical_json(row) + b"\n")
+            file.write(canonical_json(to_row(utterance) | {"audio": _written(utterance, home)}) + b"\n")
             count += 1
     return count
 
@@ -120,16 +122,28 @@ def to_row(utterance: Utterance) -> dict[str, Any]:
 
 
 def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
-    """The local path that a manifest in folder `home` means. UserError for commands, URLs and escapes."""
+    """The local path, or the address, that a manifest in folder `home` means. UserError for commands and escapes."""
     if not isinstance(audio, str) or not audio or "\0" in audio:
         raise UserError(f"audio is {_short(audio)}, it must be the path of a file")
-    if "://" in audio or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
-        raise UserError(f"audio {_short(audio)} is a command or an address; only local paths are read")
+    scheme, _, rest = audio.partition("://")
+    if rest and scheme in REMOTE:
+        return audio
+    if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
+        raise UserError(
+            f"audio {_short(audio)} is a command or an address that is not read; give a path, or {', '.join(REMOTE)}"
+        )
     joined = os.path.normpath(home / audio)
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
     if outside and not allow_outside:
         raise UserError(f"audio {_short(audio)} leaves the manifest's folder; allow it with --allow-outside")
     return joined
+
+
+def _written(utterance: Utterance, home: str) -> str:
+    if utterance.part == "pipe" or "://" in utterance.audio:
+        return utterance.audio
+    audio = os.path.abspath(utterance.audio)
+    return os.path.relpath(audio, home) if audio.startswith(home + os.sep) else audio
 
 
 def _row(line: bytes, place: str) -> dict[str, Any]:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from data_prep.importers.jsonl import import_jsonl
-from data_prep.importers.librispeech import import_librispeech
-from data_prep.utterance import Utterance
+from data_prep.importers.jsonl import import_jsonl, is_jsonl
+from data_prep.importers.librispeech import import_librispeech, is_librispeech
+from data_prep.importers.options import Importer, ImportOptions
 from model.errors import UserError
 
-Importer = Callable[[Path], Iterator[Utterance]]
+__all__ = ["IMPORTERS", "ImportOptions", "Importer", "guess_importer"]
 
-IMPORTERS: dict[str, Importer] = {"librispeech": import_librispeech, "jsonl": import_jsonl}
+IMPORTERS: dict[str, Importer] = {
+    "librispeech": Importer(import_librispeech, is_librispeech, "the folder LibriSpeech was unpacked to, or a split"),
+    "jsonl": Importer(import_jsonl, is_jsonl, "a .jsonl manifest with audio and text, of ours or alike"),
+}
 
 
 def guess_importer(source: Path) -> str:
-    """A folder is a LibriSpeech tree, a .jsonl or .json file a manifest; UserError for anything else."""
-    if source.is_dir():
-        return "librispeech"
+    """The first kind that recognises `source`; UserError if none does."""
     if not source.exists():
-        raise UserError(f"there is no {source}; give a LibriSpeech folder or a .jsonl manifest")
-    if source.suffix in (".jsonl", ".json"):
-        return "jsonl"
-    raise UserError(
-        f"{source} is neither a folder nor a .jsonl file; name its kind: --importer {' or '.join(IMPORTERS)}"
-    )
+        raise UserError(f"there is no {source}; give a corpus folder or a manifest")
+    for name, importer in IMPORTERS.items():
+        if importer.recognises(source):
+            return name
+    raise UserError(f"{source} is of no kind that is known; name it: --importer {', '.join(IMPORTERS)}")

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_prep.importers.options import ImportOptions
 from data_prep.utterance import FIELDS, Utterance, read_rows, resolve_audio, safe_key
 from model.errors import UserError
 
@@ -29,20 +30,27 @@ ALIASES = {
     "language": ("language", "lang"),
     "speaker": ("speaker", "speaker_id"),
     "task": ("task",),
+    "part": ("part",),
 }
 
+DEFAULTS = ImportOptions()
 
-def import_jsonl(path: Path, allow_outside: bool = False) -> Iterator[Utterance]:
+
+def is_jsonl(path: Path) -> bool:
+    return path.is_file() and path.suffix in (".jsonl", ".json")
+
+
+def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the lines; a null or empty transcript stays empty, for the build to count.
 
     UserError: no such file, no lines, a line that is no utterance, a relative path out of the folder unless
     `allow_outside`.
     """
-    found = False
+    home, found = options.audio_root or path.parent, False
     for place, row in read_rows(path):
         found = True
         try:
-            yield _utterance(row, path.parent, allow_outside)
+            yield _utterance(row, home, options.allow_outside)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
     if not found:

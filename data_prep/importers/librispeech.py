@@ -10,13 +10,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.importers.options import ImportOptions
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 
+DEFAULTS = ImportOptions()
 EXTENSIONS = (".flac", ".wav")
 
 
-def import_librispeech(root: Path) -> Iterator[Utterance]:
+def is_librispeech(path: Path) -> bool:
+    """A folder with a *.trans.txt at the depth of a corpus, a split, a speaker or a chapter."""
+    return path.is_dir() and any(next(path.glob(f"{'*/' * depth}*.trans.txt"), None) for depth in range(5))
+
+
+def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the paths. UserError: no such folder, no transcripts, a recording or a line without the other."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from data_prep.audio import write_flac
-from data_prep.importers import IMPORTERS, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.manifest import import_corpus
 from data_prep.utterance import MAX_KEY, Utterance, read_jsonl, safe_key, write_jsonl
 from model.errors import UserError
@@ -30,11 +30,11 @@ def manifest(tmp_path, *rows):
 
 def test_librispeech_at_any_depth(tree):
     for root in (tree.parents[2], tree.parents[1], tree.parents[0]):
-        utterances = list(IMPORTERS["librispeech"](root))
+        utterances = list(IMPORTERS["librispeech"].read(root, ImportOptions()))
         assert [utterance.key for utterance in utterances] == ["84-121123-0000", "84-121123-0001"]
         assert utterances[0].text == "GO DO YOU HEAR" and utterances[0].speaker == "84"
         assert utterances[0].meta["split"] == "dev-clean"
-    assert list(IMPORTERS["librispeech"](tree.parents[1]))[0].meta["sex"] == "F"
+    assert list(IMPORTERS["librispeech"].read(tree.parents[1], ImportOptions()))[0].meta["sex"] == "F"
     assert guess_importer(tree) == "librispeech"
 
 
@@ -51,7 +51,7 @@ def test_librispeech_at_any_depth(tree):
 def test_an_unsound_tree_is_refused_by_name(tree, spoil, message):
     spoil(tree)
     with pytest.raises(UserError, match=message):
-        list(IMPORTERS["librispeech"](tree.parents[2]))
+        list(IMPORTERS["librispeech"].read(tree.parents[2], ImportOptions()))
 
 
 def test_manifests_of_several_dialects(tmp_path):
@@ -61,7 +61,7 @@ def test_manifests_of_several_dialects(tmp_path):
         {"audio_path": "b.wav", "utt_id": "ü/1", "text": None, "licence": "CC0", "speaker": 7},
         {"key": "own", "audio": "/data/c.wav", "text": "own", "meta": {"id": "x"}},
     )
-    nemo, other, own = IMPORTERS["jsonl"](path)
+    nemo, other, own = IMPORTERS["jsonl"].read(path, ImportOptions())
     assert (nemo.key, nemo.start, nemo.duration) == ("wav_a_b_wav-1500-3500", 1.5, 2)
     assert nemo.audio == str(tmp_path / "wav/a.b.wav")
     assert (other.key, other.text, other.speaker) == ("__1", "", "7")
@@ -92,7 +92,7 @@ def test_manifests_of_several_dialects(tmp_path):
 def test_a_bad_row_is_refused_with_file_and_line(tmp_path, row, message):
     path = manifest(tmp_path, {"audio": "fine.wav", "text": "fine"}, row)
     with pytest.raises(UserError, match=message) as error:
-        list(IMPORTERS["jsonl"](path))
+        list(IMPORTERS["jsonl"].read(path, ImportOptions()))
     assert str(error.value).startswith(f"{path}:2: ") and "\n" not in str(error.value)
 
 
@@ -101,7 +101,7 @@ def test_files_that_are_no_manifest(tmp_path):
     (tmp_path / "empty.jsonl").write_bytes(b"")
     for name, message in (("latin", "not UTF-8"), ("empty", "has no lines"), ("nowhere", "cannot read")):
         with pytest.raises(UserError, match=message):
-            list(IMPORTERS["jsonl"](tmp_path / f"{name}.jsonl"))
+            list(IMPORTERS["jsonl"].read(tmp_path / f"{name}.jsonl", ImportOptions()))
 
 
 def test_keys_are_safe_unique_and_reversible():
@@ -115,7 +115,7 @@ def test_keys_are_safe_unique_and_reversible():
 def test_keys_that_collide_after_making_them_safe_are_refused_by_name(tmp_path, corpus):
     path = manifest(tmp_path, *({"id": key, "audio": corpus[0].audio, "text": "a"} for key in ("a.b", "a/b")))
     with pytest.raises(UserError, match="key a_b is there twice"):
-        import_corpus(IMPORTERS["jsonl"](path), tmp_path / "out.jsonl")
+        import_corpus(IMPORTERS["jsonl"].read(path, ImportOptions()), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
 

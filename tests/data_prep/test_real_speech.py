@@ -8,7 +8,7 @@ import pytest
 from data_prep.audio import AudioError, decode
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
-from data_prep.importers import IMPORTERS, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.index import read_index
 from data_prep.manifest import import_corpus
 from data_prep.utterance import read_jsonl
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/spe
 
 def test_librispeech_goes_through_import_build_and_check(tmp_path):
     tree = SPEECH / "librispeech"
-    report = import_corpus(IMPORTERS[guess_importer(tree)](tree), tmp_path / "utterances.jsonl")
+    report = import_corpus(IMPORTERS[guess_importer(tree)].read(tree, ImportOptions()), tmp_path / "utterances.jsonl")
     assert (report.read, report.kept) == (51, 51)
     totals = build(read_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "out", BuildOptions(shard_size=20))
     assert totals.utterances == 51 and not totals.bad and abs(totals.seconds - report.seconds) < 1
@@ -51,7 +51,9 @@ def test_bad_files_are_quarantined_each_with_its_reason(tmp_path):
     rows = [{"audio": str(SPEECH / "bad" / name), "text": "some words"} for name in expected]
     rows += [{"audio": str(SPEECH / "an4" / row["audio_path"]), "text": row["text"]} for row in _rows(SPEECH / "an4")]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    totals = build(IMPORTERS["jsonl"](tmp_path / "m.jsonl"), tmp_path / "out", BuildOptions(max_bad=0.2))
+    totals = build(
+        IMPORTERS["jsonl"].read(tmp_path / "m.jsonl", ImportOptions()), tmp_path / "out", BuildOptions(max_bad=0.2)
+    )
     assert totals.bad == {"empty": 2, "unreadable": 4, "damaged": 1} and totals.utterances == 40
     assert len(read_index(tmp_path / "out")) == 40
 

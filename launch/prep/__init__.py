@@ -1,0 +1,34 @@
+"""`slam-asr prep`: everything between a corpus and the shards that training reads. One file a verb, each with
+
+configure(parser: argparse.ArgumentParser) -> None    its arguments
+run(args: argparse.Namespace) -> int                  its work; the exit code
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which is a word of the language
+    "synth": "make a corpus of synthetic speech",
+    "import": "turn a corpus into an utterance manifest",
+    "build": "turn a corpus or a manifest into shards",
+    "features": "run the encoder once over shards and keep its frames",
+    "check": "read every byte of a shard directory and name what is wrong",
+    "stats": "hours, utterances and lengths of a shard directory",
+}
+MODULES = {"import": "launch.prep.importing"}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="prep", required=True, metavar="VERB")
+    for name, what in VERBS.items():
+        module(name).configure(verbs.add_parser(name, help=what, description=what))
+
+
+def run(args: argparse.Namespace) -> int:
+    return module(args.prep).run(args)
+
+
+def module(verb: str):
+    return importlib.import_module(MODULES.get(verb, f"launch.prep.{verb}"))

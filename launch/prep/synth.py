@@ -1,0 +1,30 @@
+"""`slam-asr prep synth`: a corpus to try things on."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from launch.prep.corpus import cores
+
+SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
+    parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, "all"), help="which voices (all four)")
+    numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
+    parser.add_argument("--utterances", type=int, metavar="N", help=f"sentences a split ({numbers})")
+    parser.add_argument("--seed", type=int, default=0, help="of sentences and voices (0)")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from data_prep.synth.corpus import write_corpus
+
+    for split, number in SYNTH_SPLITS.items():
+        if args.split in (split, "all"):
+            number = args.utterances or number
+            manifest = write_corpus(args.out, split, number, args.seed, args.workers)
+            print(f"{manifest}: {number:,} utterances")
+    return 0
