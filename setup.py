@@ -8,6 +8,10 @@ from setuptools import setup
 
 SYNTH = ["espeakng-loader>=0.2.4"]  # GPL-3: an optional extra, never vendored
 TENSORBOARD = ["tensorboard>=2.20"]
+PARQUET = ["pyarrow>=20"]  # to import Hugging Face's Parquet files
+S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
+# What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
+AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", *PARQUET, *S3]
 # What bench/ measures against, and nothing else uses; lhotse imports urllib3 without asking for it.
 BENCH = ["lhotse>=1.33", "urllib3>=2.0"]
 
@@ -44,13 +48,16 @@ setup(
         "pyyaml>=6.0",
         "prometheus-client>=0.26",
         "isal>=1.7",  # CRC-32 at over ten times zlib's speed: reading cached features is little else
+        "fsspec>=2026.1",  # comes with torch: corpora and shards at addresses
         "tqdm>=4.67",
     ],
     extras_require={
         "synth": SYNTH,
         "tensorboard": TENSORBOARD,
+        "parquet": PARQUET,
+        "s3": S3,
         "bench": [*BENCH, *SYNTH],
-        "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH, *BENCH],
+        "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH, *BENCH, *AGAINST],
     },
     entry_points={"console_scripts": ["slam-asr = launch.command:main"]},
 )
