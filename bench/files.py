@@ -1,10 +1,12 @@
-"""Which file measures which goals, and one of them run in a process of its own."""
+"""Which file measures which goals, and one of them run in an interpreter of its own."""
 
 import importlib
+import json
 import os
+import subprocess
+import sys
 import warnings
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from dataclasses import asdict
 from pathlib import Path
 
 from bench.goal import Goal
@@ -28,10 +30,18 @@ def measure(file: str, scale: float, lengths: Path | None) -> list[Goal]:
 
 
 def measure_alone(file: str, scale: float, lengths: Path | None) -> list[Goal]:
-    """The same in a fresh process, so that no measurement finds what another has left in memory.
+    """The same in a fresh interpreter, so that no measurement finds what another has left in memory.
 
-    One thread for each of its own, and for the workers of what it compares with: more would fight over the cores.
+    One thread for each of its own, and for the workers of what it compares with: more would fight over the cores. Not a
+    process of multiprocessing: in one of those a DataLoader's workers cost several times what they cost a user.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(measure, file, scale, lengths).result()
+    command = [sys.executable, "-m", "bench.files", file, str(scale), *([str(lengths)] if lengths else [])]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return [Goal(**goal) for goal in json.loads(done.stdout.splitlines()[-1])]
+
+
+if __name__ == "__main__":
+    name, factor, *rest = sys.argv[1:]
+    print(json.dumps([asdict(goal) for goal in measure(name, float(factor), Path(rest[0]) if rest else None)]))

@@ -4,7 +4,8 @@ Rules, so that no recording is changed or lost without a reason:
 - several channels are averaged; other rates are resampled (torchaudio, windowed sinc, ratio exact to 1e-6);
 - samples beyond full scale are clipped, beyond MAX_PEAK refused (they are not in [-1, 1] at all);
 - NaN, Inf, nothing, less than MIN_SAMPLES, more than MAX_SECONDS and a stream shorter than it declares are refused;
-- the declared length is looked at before anything is decoded, and decoding goes by blocks, so a bomb costs nothing.
+- the declared length is looked at before anything is decoded, and decoding goes by blocks, so a bomb costs nothing;
+- a cut is what decoding everything gives there, and costs no more than the cut and a run-in (`_start_at`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -23,18 +23,18 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import soundfile
 
+from data_prep.cuts import MAX_SECONDS as MAX_SECONDS
+from data_prep.cuts import AudioError, AudioInfo, cut_frames, require_possible
+from data_prep.ogg import with_serial
+from data_prep.quiet import quiet
 from data_prep.truncation import what_is_cut_off
 
 SAMPLE_RATE = 16000  # Hz, of every HuBERT-family encoder
 MIN_SAMPLES = 400  # 25 ms: the receptive field of the encoder's first frame
-MAX_SECONDS = 3600  # one utterance; longer recordings are cut by `start` and `duration`
-MAX_FRAMES = MAX_SECONDS * 48_000  # at the source's own rate: 691 MB of float32
-MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
-MAX_CHANNELS = 32
 MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, not sound
-CUT_SLACK_SECONDS = 0.1  # a stated duration this close to the recording's own is the whole recording
 BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
-UNKNOWN_FRAMES = 1 << 62  # libsndfile's "the header does not say"
+RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
+SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
 _ONE_THREAD: ContextVar[bool] = ContextVar("one_thread", default=False)
 
 
@@ -47,42 +47,6 @@ class Openable(Protocol):
 Source = bytes | bytearray | str | Path | Openable  # a recording's bytes, its path, or what opens it
 
 
-class AudioError(Exception):
-    """A recording that cannot be used. `reason` is a short slug to count by; the message is one line."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What a recording's header declares."""
-
-    rate: int  # Hz
-    channels: int
-    frames: int  # samples per channel
-    format: str  # soundfile's name: "FLAC", "WAV" ...
-    subtype: str  # "PCM_16" ...
-
-    @property
-    def seconds(self) -> float:
-        return self.frames / self.rate
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether samples are integers, and so neither NaN nor beyond full scale."""
-        return self.subtype.startswith("PCM_")
-
-    def covered_by(self, start: float | None, duration: float | None) -> bool:
-        """Whether this cut, in seconds, is the whole recording. Without a start, the duration may be a rounded one."""
-        if duration is None:
-            return not start
-        if start is None:
-            return abs(duration - self.seconds) <= CUT_SLACK_SECONDS
-        return start == 0 and round(duration * self.rate) == self.frames
-
-
 def probe(source: Source) -> AudioInfo:
     """Reads the header only. Raises AudioError for what is no recording, or one of an impossible kind."""
     with _stream(source) as stream, _open(stream) as file:
@@ -93,7 +57,7 @@ def decode(source: Source, start: float | None = None, duration: float | None = 
     """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
     with _stream(source) as stream, _open(stream) as file:
         info = _info(file)
-        first, count = _cut_frames(info, start, duration)
+        first, count = cut_frames(info, start, duration)
         wave = _read_mono(file, info, first, count)
         if not len(wave):
             raise AudioError("empty", "no samples")
@@ -130,7 +94,7 @@ def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarr
         return wave
     import torch
 
-    ratio = Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
+    ratio = _ratio(rate, target)
     tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
     before = torch.get_num_threads()
     if _ONE_THREAD.get():
@@ -140,6 +104,19 @@ def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarr
     finally:
         if _ONE_THREAD.get():
             torch.set_num_threads(before)
+
+
+def resampled_count(count: int, rate: int, target: int = SAMPLE_RATE) -> int:
+    """How many samples `resample` gives for `count`, by torchaudio's own arithmetic, which rounds to float32."""
+    if rate == target:
+        return count
+    ratio = _ratio(rate, target)
+    there = (count // ratio.denominator + 1) * ratio.numerator
+    return min(there, int(np.ceil(np.float32(ratio.numerator * count / ratio.denominator))))
+
+
+def _ratio(rate: int, target: int) -> Fraction:
+    return Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
 
 
 @lru_cache(maxsize=8)
@@ -153,9 +130,15 @@ def _resampler(rate: int, target: int) -> Any:
 def encode_flac(wave: np.ndarray) -> bytes:
     """16 kHz mono 16-bit FLAC of float [N], clipped to [-1, 1]. The same wave gives the same bytes."""
     samples = np.clip(np.rint(np.asarray(wave, dtype=np.float64) * 32768.0), -32768, 32767).astype(np.int16)
-    out = io.BytesIO()
-    soundfile.write(out, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return out.getvalue()
+    return _encoded(samples, "FLAC", "PCM_16")
+
+
+def encode_opus(wave: np.ndarray) -> bytes:
+    """16 kHz mono Ogg-Opus (RFC 7845) of float [N], clipped to [-1, 1]; N samples when decoded, at about 26 kbit/s.
+
+    The same wave gives the same bytes: libsndfile's random serial number is replaced.
+    """
+    return with_serial(_encoded(np.clip(wave, -1.0, 1.0).astype(np.float32), "OGG", "OPUS"), 1)
 
 
 def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
@@ -166,10 +149,15 @@ def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-def is_ready(data: bytes | bytearray, info: AudioInfo) -> bool:
-    """Whether these bytes are what `encode_flac` makes: 16 kHz mono 16-bit FLAC, nothing in front of it."""
-    right = (info.format, info.subtype, info.rate, info.channels) == ("FLAC", "PCM_16", SAMPLE_RATE, 1)
-    return right and data[:4] == b"fLaC"
+def is_ready(data: bytes | bytearray, info: AudioInfo, media: str = "flac") -> bool:
+    """Whether these bytes are of the kind that the encoder of `media` makes, nothing in front of it."""
+    return may_be_ready(info, media) and data[:4] == (b"fLaC" if media == "flac" else b"OggS")
+
+
+def may_be_ready(info: AudioInfo, media: str) -> bool:
+    """`is_ready` as far as the header tells."""
+    kind = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}[media]
+    return (info.format, info.subtype) == kind and (info.rate, info.channels) == (SAMPLE_RATE, 1)
 
 
 def refuse_silence(wave: np.ndarray) -> None:
@@ -186,6 +174,12 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         _ONE_THREAD.reset(token)
+
+
+def _encoded(samples: np.ndarray, kind: str, subtype: str) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, SAMPLE_RATE, format=kind, subtype=subtype)
+    return out.getvalue()
 
 
 def _stream(source: Source) -> BinaryIO:
@@ -206,33 +200,7 @@ def _open(stream: BinaryIO) -> soundfile.SoundFile:
 
 
 def _info(file: soundfile.SoundFile) -> AudioInfo:
-    info = AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
-    if not MIN_RATE <= info.rate <= MAX_RATE:
-        raise AudioError("bad-rate", f"{info.rate} Hz, usable are {MIN_RATE} to {MAX_RATE} Hz")
-    if not 1 <= info.channels <= MAX_CHANNELS:
-        raise AudioError("bad-channels", f"{info.channels} channels, usable are 1 to {MAX_CHANNELS}")
-    if info.frames <= 0:
-        raise AudioError("empty", "the header declares no samples")
-    if info.frames >= UNKNOWN_FRAMES:
-        raise AudioError("no-length", "the header does not say how long it is (written to a pipe?); encode it again")
-    return info
-
-
-def _cut_frames(info: AudioInfo, start: float | None, duration: float | None) -> tuple[int, int]:
-    """First frame and number of frames of the cut, within every limit."""
-    if info.covered_by(start, duration):
-        start, duration = 0.0, None
-    start = start or 0.0
-    first = round(start * info.rate)
-    count = info.frames - first if duration is None else round(duration * info.rate)
-    over = first + count - info.frames
-    if start < 0 or first >= info.frames or over > CUT_SLACK_SECONDS * info.rate:
-        end = "" if duration is None else f" to {start + duration:.2f}"
-        raise AudioError("bad-cut", f"cut from {start:.2f}{end} s of a recording of {info.seconds:.2f} s")
-    count -= max(over, 0)
-    if count > MAX_FRAMES or count > MAX_SECONDS * info.rate:
-        raise AudioError("too-long", f"{count / info.rate:,.0f} s, an utterance has at most {MAX_SECONDS:,} s")
-    return first, count
+    return require_possible(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype))
 
 
 def _read_mono(file: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
@@ -240,8 +208,28 @@ def _read_mono(file: soundfile.SoundFile, info: AudioInfo, first: int, count: in
     wave = np.empty(count, np.float32)  # the system gives memory only for what is written
     if first:
         with _damage_refused(first):
-            file.seek(first)
+            _start_at(file, info, first)
     return wave[: _read_blocks(file, info, wave)]
+
+
+def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
+    """Moves on to frame `first`.
+
+    A decoder of MP3, Vorbis or Opus that begins in the middle is wrong for a while: it begins a run-in earlier, and
+    then differs from one that began at the start by nothing, or by the rounding of MP3 (1.2e-7). One whose memory has
+    no end (ADPCM, GSM ...) begins at the start.
+    """
+    compressed = info.format in ("OGG", "MP3")
+    run_in = round(RUN_IN_SECONDS * info.rate) if compressed else 0 if info.subtype.startswith(SEEKABLE) else first
+    at = max(0, first - run_in)
+    with quiet() if compressed and at else nullcontext():  # mpg123 tells the terminal what it misses at `at`
+        if at:
+            file.seek(at)
+        while at < first:
+            count = len(file.read(min(first - at, BLOCK_SAMPLES // info.channels), dtype="float32"))
+            if not count:
+                raise AudioError("truncated", f"{at:,} samples where the header declares {info.frames:,}")
+            at += count
 
 
 def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -> int:

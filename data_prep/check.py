@@ -1,81 +1,199 @@
-"""Reads every byte of a dataset directory and names what is wrong with it."""
+"""Reads every byte of a dataset directory and names what is wrong with it. What audit.py judges is seen on the way."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_prep.index import ShardIndex, columns_path, read_index, read_listing
+from data_prep.audio import AudioError, decode, decode_into
+from data_prep.index import INDEX_NAME, SHARD_NAME, ShardIndex, ShardInfo, columns_path, read_index, read_listing
 from data_prep.progress import Progress
-from data_prep.reader import frames, wave_of
-from data_prep.shards import read_sample, walk
+from data_prep.shards import Sample, read_sample, walk
+from data_prep.workers import InPlace, Stopped, Tally, run_all
 from model.errors import UserError
 
 MEND = "delete {} and run the command that built it again: only what is missing is made"
+EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}  # all its bits are set in NaN and Inf, and in no other number
+SECONDS_SLACK = 0.001  # metadata gives seconds to four places
+
+Look = Callable[[int, Sample, np.ndarray | None], None]
+"""(utterance of the shard, sample, float32 [N] wave or None), called for each utterance that could be read."""
 
 
-def check(root: str | os.PathLike[str], progress: Progress | None = None) -> list[str]:
+@dataclass(frozen=True)
+class ShardCheck:
+    """All that a worker needs to check one shard."""
+
+    root: Path
+    info: ShardInfo
+    index: ShardIndex | None
+    """Of this shard alone; None where the directory's index cannot be read, and only the files are looked at."""
+    decode: bool = True
+    """Decode each utterance, rather than compare its bytes with their CRC alone."""
+
+
+def check(root: str | os.PathLike[str], progress: Progress | None = None, workers: int = 1) -> list[str]:
     """One line for each thing found wrong, none if all is well. UserError only if `root` is no dataset directory.
 
     Hash of each tar and of its columns; each header against the index; each utterance read and decoded.
     """
-    root = Path(root)
+    index, wrong = open_index(Path(root))
+    tasks = shard_checks(Path(root), index)
+    found: dict[int, list[str]] = {}
+    if tasks:
+        with progress or Progress(0 if index is None else len(index), label="check") as progress:
+            found.update(run_all(check_shard, tasks, workers, progress))
+    return in_order(wrong, found)
+
+
+def open_index(root: Path) -> tuple[ShardIndex | None, list[str]]:
+    """The index, and what is wrong with the directory as a whole; None for an index that cannot be read."""
     listing = read_listing(root)
-    problems = [problem for shard in listing for problem in _check_file(root, shard.name, shard.sha256, shard.bytes)]
     try:
-        index = read_index(root)
+        return read_index(root), _unlisted(root, listing)
     except UserError as error:
-        said = any(problem.split(":")[0] in str(error) for problem in problems)
-        return problems if said else [*problems, str(error).split("; run ")[0]]
-    with progress or Progress(len(index), label="check") as progress:
-        for number in range(len(index.shards)):
-            problems += _check_members(index, number, progress)
+        return None, [*_unlisted(root, listing), str(error).split("; run ")[0]]
+
+
+def shard_checks(root: Path, index: ShardIndex | None, decode: bool = True) -> list[ShardCheck]:
+    """One task a shard."""
+    if index is None:
+        return [ShardCheck(root, info, None, decode) for info in read_listing(root)]
+    return [ShardCheck(root, info, part(index, n), decode) for n, info in enumerate(index.shards)]
+
+
+def part(index: ShardIndex, number: int) -> ShardIndex:
+    """The index of one shard of it."""
+    first, end = np.searchsorted(index.shard, [number, number + 1]).tolist()
+    arrays: dict[str, Any] = {
+        item.name: getattr(index, item.name)[first:end]
+        for item in fields(index)
+        if isinstance(getattr(index, item.name), np.ndarray)
+    }
+    arrays["shard"] = np.zeros(end - first, np.int32)
+    return replace(index, shards=(index.shards[number],), key=index.key[first:end], **arrays)
+
+
+def check_shard(task: ShardCheck, tally: Tally | InPlace, look: Look | None = None) -> list[str]:
+    """One line for each thing wrong with a shard. Stopped if the whole check stops meanwhile."""
+    problems = _check_file(task)
+    index = task.index
+    if index is None:
+        return problems
+    problems += _check_headers(index)
+    for i, key in enumerate(index.key):
+        if tally.stopped:
+            raise Stopped
+        try:
+            sample = read_sample(index, i)
+            for fault in _faults(index, i, sample.meta):
+                problems.append(f"{task.info.name}, utterance {key}: {fault}")
+            wave = _decoded(index, i, sample) if task.decode else None
+        except AudioError as error:
+            problems.append(f"{task.info.name}, utterance {key}: {error}")
+        except UserError as error:
+            problems.append(str(error).split("; run ")[0])
+        else:
+            if look is not None:
+                look(i, sample, wave)
+        tally.add(1)
     return problems
 
 
-def _check_file(root: Path, name: str, sha256: str, size: int) -> list[str]:
-    path = root / name
-    mend = MEND.format(name)
+def in_order(wrong: list[str], found: dict[int, list[str]]) -> list[str]:
+    """What shards told, in their order; before it what is wrong with the whole, if no shard says so itself."""
+    told = [problem for number in sorted(found) for problem in found[number]]
+    return [problem for problem in wrong if not any(line.split(":")[0] in problem for line in told)] + told
+
+
+def _unlisted(root: Path, listing: list[ShardInfo]) -> list[str]:
+    """Whoever reads *.tar would train on these too."""
+    tars = {path.name for path in root.glob("shard-*.tar") if SHARD_NAME.fullmatch(path.name)}
+    known = {info.name for info in listing} | {Path(_source(info)).name for info in listing}
+    return [f"{name}: {INDEX_NAME} does not list it; delete it" for name in sorted(tars - known)]
+
+
+def _check_file(task: ShardCheck) -> list[str]:
+    info, root = task.info, task.root
+    path = task.index.path(0) if task.index is not None else root / (_source(info) or info.name)
+    name, mend = info.name, "index it again" if _source(info) else MEND.format(info.name)
     if not path.is_file():
         return [f"{name}: missing; run the command that built it again"]
-    if path.stat().st_size != size:
-        return [f"{name}: {path.stat().st_size:,} bytes, the index says {size:,}; {mend}"]
-    if not columns_path(path).is_file():
+    if path.stat().st_size != info.bytes:
+        return [f"{name}: {path.stat().st_size:,} bytes, the index says {info.bytes:,}; {mend}"]
+    if not columns_path(root / name).is_file():
         return [f"{columns_path(path).name}: missing; run the command that built it again"]
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    return [] if found == sha256 else [f"{name}: its bytes have changed since it was built (sha256); {mend}"]
+    return [] if found == info.sha256 else [f"{name}: its bytes have changed since it was built (sha256); {mend}"]
 
 
-def _check_members(index: ShardIndex, number: int, progress: Progress) -> list[str]:
-    name = index.shards[number].name
-    ids = np.flatnonzero(index.shard == number).tolist()
-    problems = _check_headers(index, number, ids)
-    for i in ids:
-        try:
-            sample = read_sample(index, i)
-            if len(sample.meta["text"]) != index.characters[i]:
-                problems.append(f"{name}, utterance {sample.key}: its transcript is not as long as the index says")
-            (frames if index.kind == "features" else wave_of)(index, i, sample)
-        except UserError as error:
-            problems.append(str(error).split("; run ")[0])
-        progress.advance()
-    return problems
-
-
-def _check_headers(index: ShardIndex, number: int, ids: list[int]) -> list[str]:
-    """The tar's own list of members against the index, in order."""
-    name = index.shards[number].name
-    wanted = [(index.key[i], int(index.offset[i]), int(index.length[i])) for i in ids]
-    wanted_meta = [(f"{index.key[i]}.json", int(index.meta_offset[i]), int(index.meta_length[i])) for i in ids]
+def _check_headers(index: ShardIndex) -> list[str]:
+    """The tar's own list of members against the index: in order; of a tar of others, each member where it should be."""
+    info = index.shards[0]
+    media = list(zip(index.key, index.offset.tolist(), index.length.tolist(), strict=True))
+    metas = list(zip(index.key, index.meta_offset.tolist(), index.meta_length.tolist(), strict=True))
     try:
-        found = list(walk(index.path(number)))
-    except ValueError as error:
-        return [f"{name}: {error}"]
-    media = [(member.rpartition(".")[0], offset, size) for member, offset, size in found[::2]]
-    if media == wanted and found[1::2] == wanted_meta:
+        if _source(info):
+            from data_prep.archives import members
+
+            places = {(member.offset, member.size) for member in members(index.path(0))}
+            return [
+                f"{info.name}, utterance {key}: no member is there" for key, *at in media if tuple(at) not in places
+            ]
+        found = list(walk(index.path(0)))
+    except (ValueError, OSError) as error:
+        return [f"{info.name}: {error}"]
+    named = [(member.rpartition(".")[0], offset, size) for member, offset, size in found[::2]]
+    if named == media and found[1::2] == [(f"{key}.json", *at) for key, *at in metas]:
         return []
-    return [f"{name}: its {len(found):,} members are not the {2 * len(ids):,} that the index lists"]
+    return [f"{info.name}: its {len(found):,} members are not the {2 * len(media):,} that the index lists"]
+
+
+def _faults(index: ShardIndex, i: int, meta: dict[str, Any]) -> list[str]:
+    """Where metadata and index contradict each other."""
+    faults = []
+    if len(meta["text"]) != index.characters[i]:
+        faults.append("its transcript is not as long as the index says")
+    if not isinstance(meta["speaker"], str) or not isinstance(meta["language"], str):
+        faults.append("speaker or language is no text")
+    seconds = float(index.samples[i]) / 16000
+    if not isinstance(meta["seconds"], int | float) or abs(meta["seconds"] - seconds) > SECONDS_SLACK:
+        faults.append(f"its metadata says {str(meta['seconds'])[:20]} s, the index {seconds:.4f} s")
+    return faults
+
+
+def _decoded(index: ShardIndex, i: int, sample: Sample) -> np.ndarray | None:
+    """Float32 [N] of audio, None for features. AudioError for what cannot be decoded or is not as long as it must."""
+    if index.kind == "features":
+        _check_frames(index, i, sample)
+        return None
+    count = int(index.samples[i])
+    if index.options.get("media", "flac") == "flac":
+        wave = np.empty(count, np.float32)
+        decode_into(sample.media, wave)
+        return wave
+    wave = decode(sample.media)
+    if len(wave) != count:
+        raise AudioError("bad-length", f"{len(wave):,} samples, the index says {count:,}")
+    return wave
+
+
+def _check_frames(index: ShardIndex, i: int, sample: Sample) -> None:
+    dtype, dim, count = index.fingerprint["feature_dtype"], int(index.fingerprint["dim"]), int(index.frames[i])
+    if len(sample.media) != 2 * count * dim:
+        raise AudioError("bad-length", f"{len(sample.media):,} bytes, the index says {count:,} frames of {dim}")
+    bits = np.frombuffer(sample.media, "<u2")
+    wrong = int(np.count_nonzero((bits & EXPONENT[dtype]) == EXPONENT[dtype]))
+    if wrong:
+        raise AudioError("nan", f"{wrong:,} of {len(bits):,} numbers are NaN or Inf")
+
+
+def _source(info: ShardInfo) -> str:
+    return getattr(info, "source", "")

@@ -41,11 +41,17 @@ def parse_columns(raw: dict[str, Any]) -> dict[str, Any] | None:
     return columns
 
 
-def in_bounds(columns: dict[str, Any], size: int) -> bool:
-    """Whether every member lies inside the tar, media before its own metadata, one header between them."""
+def in_bounds(columns: dict[str, Any], size: int, meta_size: int | None = None) -> bool:
+    """Whether every member lies inside the tar of `size` bytes.
+
+    In ours, media lie before their own metadata, with one header between them. Of a tar of others, metadata lie in a
+    file of their own, of `meta_size` bytes, end to end.
+    """
     offset, length, meta_offset, meta_length = (columns[n] for n in ("offset", "length", "meta_offset", "meta_length"))
-    if any((columns[name] < 0).any() for name in COLUMNS) or (offset > size).any() or (length > size).any():
+    if any((columns[name] < 0).any() for name in COLUMNS) or (offset > size).any() or (length > size - offset).any():
         return False
-    padded = (length + BLOCK - 1) // BLOCK * BLOCK
-    adjacent = (offset >= BLOCK) & (offset % BLOCK == 0) & (meta_offset == offset + padded + BLOCK)
-    return bool((adjacent & (meta_length <= size - meta_offset) & (length > 0) & (meta_length > 0)).all())
+    aligned = (offset >= BLOCK) & (offset % BLOCK == 0) & (length > 0) & (meta_length > 0)
+    if meta_size is None:
+        meta_size = size
+        aligned &= meta_offset == offset + (length + BLOCK - 1) // BLOCK * BLOCK + BLOCK
+    return bool((aligned & (meta_offset <= meta_size) & (meta_length <= meta_size - meta_offset)).all())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ class ShardInfo:
     utterances: int
     seconds: float
     columns_sha256: str
+    source: str = ""
+    """Where the tar lies, if it is not ours: a path, from the index's folder on. The metadata is then beside the
+    index, in `shard-000000.meta`."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,15 @@ class ShardIndex:
         """Of all audio."""
         return float(self.samples.sum()) / 16000
 
+    @property
+    def media(self) -> str:
+        """What an utterance of an audio index is: "flac" as `audio.encode_flac` makes it, or of any other format."""
+        return self.options.get("media", "flac")
+
     @cached_property
     def _digest(self) -> str:
-        return hashlib.sha256(canonical_json([self.kind, [shard.sha256 for shard in self.shards]])).hexdigest()
+        identities = [shard.columns_sha256 + shard.sha256 if shard.source else shard.sha256 for shard in self.shards]
+        return hashlib.sha256(canonical_json([self.kind, identities])).hexdigest()
 
     def digest(self) -> str:
         """sha256 hex over the shards' own: the identity of the data, whatever its place."""
@@ -89,7 +98,24 @@ class ShardIndex:
             from data_prep.cache import local_copy
 
             return local_copy(f"{self.address}/{info.name}", info.bytes, info.sha256)
-        return self.root / info.name
+        return _tar(self.root, info)
+
+    def meta_path(self, shard: int) -> Path:
+        """The file that `meta_offset` counts in."""
+        info = self.shards[shard]
+        return meta_path(self.root / info.name) if info.source else self.path(shard)
+
+    def home(self, shard: int) -> Path:
+        """The folder of the shard's own dataset directory."""
+        return self.path(shard).parent if self.address else (self.root / self.shards[shard].name).parent
+
+    def placed(self, shard: int) -> ShardInfo:
+        """The shard by its whole paths, to be read from an index with any other root."""
+        info = self.shards[shard]
+        tar = str(self.path(shard).resolve())
+        if info.source:
+            return replace(info, name=str((self.root / info.name).resolve()), source=tar)
+        return replace(info, name=tar)
 
 
 def shard_name(number: int) -> str:
@@ -101,6 +127,11 @@ def columns_path(shard: Path) -> Path:
     return shard.with_suffix(".idx.json")
 
 
+def meta_path(shard: Path) -> Path:
+    """`shard-000000.meta`: the metadata of a tar of others, canonical JSON end to end."""
+    return shard.with_suffix(".meta")
+
+
 def write_index(
     root: Path,
     kind: str,
@@ -110,7 +141,8 @@ def write_index(
     totals: dict[str, Any],
 ) -> None:
     """Declares the directory finished."""
-    document = {"format": FORMAT, "version": VERSION, "kind": kind, "shards": [asdict(shard) for shard in shards]}
+    listed = [{name: value for name, value in asdict(shard).items() if name != "source" or value} for shard in shards]
+    document: dict[str, Any] = {"format": FORMAT, "version": VERSION, "kind": kind, "shards": listed}
     document |= {"fingerprint": fingerprint, "options": options, "totals": totals}
     write_durably(root / INDEX_NAME, canonical_json(document, indent=1) + b"\n")
 
@@ -146,11 +178,12 @@ def finished_shard(path: Path, recipe: str) -> ShardInfo | None:
     """A shard that its own columns show to be complete and made by this very `recipe`; None if there is none."""
     try:
         document = read_document(columns_path(path))
-        if document["recipe"] != recipe or path.stat().st_size != document["shard"]["bytes"]:
+        shard = ShardInfo(**document["shard"], columns_sha256="")
+        if document["recipe"] != recipe or _tar(path.parent, shard).stat().st_size != shard.bytes:
             return None
         found = hashlib.sha256(columns_path(path).read_bytes()).hexdigest()
-        return ShardInfo(**document["shard"], columns_sha256=found)
-    except (UserError, OSError, KeyError, TypeError):
+        return replace(shard, columns_sha256=found)
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -189,8 +222,9 @@ def _document(root: Path) -> dict[str, Any]:
 
 def _shard_info(root: Path, entry: Any) -> ShardInfo:
     kinds = {"name": str, "bytes": int, "sha256": str, "utterances": int, "seconds": float | int, "columns_sha256": str}
-    names = {item.name for item in fields(ShardInfo)}
-    if not isinstance(entry, dict) or set(entry) != names or not all(isinstance(entry[k], kinds[k]) for k in kinds):
+    kinds |= {"source": str}
+    entry = {"source": "", **entry} if isinstance(entry, dict) else {}
+    if set(entry) != set(kinds) or not all(isinstance(entry[k], kinds[k]) for k in kinds) or "\0" in entry["source"]:
         raise _stale(root, f"a shard of {INDEX_NAME} is not described as it must be")
     info = ShardInfo(**entry)
     if not SHARD_NAME.fullmatch(info.name):
@@ -199,12 +233,13 @@ def _shard_info(root: Path, entry: Any) -> ShardInfo:
 
 
 def _require_size(root: Path, info: ShardInfo) -> None:
+    name = info.source or info.name
     try:
-        found = (root / info.name).stat().st_size
+        found = _tar(root, info).stat().st_size
     except OSError:
-        raise _stale(root, f"{info.name} is missing, the index lists it") from None
+        raise _stale(root, f"{name} is missing, the index lists it") from None
     if found != info.bytes:
-        raise _stale(root, f"{info.name} has {found:,} bytes, its index says {info.bytes:,}")
+        raise _stale(root, f"{name} has {found:,} bytes, its index says {info.bytes:,}")
 
 
 def _columns(root: Path, info: ShardInfo) -> dict[str, Any]:
@@ -217,11 +252,24 @@ def _columns(root: Path, info: ShardInfo) -> dict[str, Any]:
         raise _stale(root, f"{path.name} is not the file that {INDEX_NAME} describes")
     raw = read_document(path).get("columns")
     columns = parse_columns(raw) if isinstance(raw, dict) else None
-    if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes):
+    meta_bytes = _size(meta_path(root / info.name)) if info.source else None
+    if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes, meta_bytes):
         raise _stale(
             root, f"{path.name} does not describe a tar of {info.bytes:,} bytes and {info.utterances:,} utterances"
         )
     return columns
+
+
+def _tar(root: Path, info: ShardInfo) -> Path:
+    return root / (info.source or info.name)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _stale(root: Path, what: str) -> UserError:

@@ -7,15 +7,16 @@ nothing is copied afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_into
+from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode, decode_into, one_thread
 from data_prep.buffers import Buffers
-from data_prep.frames import EXTENSIONS, as_frames, row_bytes
+from data_prep.frames import as_frames, row_bytes
 from data_prep.index import ShardIndex
 from data_prep.shards import Sample, ShardError, read_into, read_sample
 from data_prep.utterance import Utterance
@@ -45,13 +46,12 @@ def read_batch(index: ShardIndex, ids: Sequence[int], prompt: Prompt) -> Batch:
 
 
 def read_utterance(index: ShardIndex, i: int) -> Utterance:
-    """Key, transcript, speaker ... of utterance `i`; its audio names the member, as `shard.tar/key.flac`."""
+    """Key, transcript, speaker ... of utterance `i`; its audio is the stretch of the tar that holds it."""
     sample = read_sample(index, i)
     meta = sample.meta
-    extension = "flac" if index.kind == "audio" else EXTENSIONS[index.fingerprint["feature_dtype"]]
-    audio = f"{index.path(int(index.shard[i]))}/{sample.key}.{extension}"
     fields = {name: meta[name] for name in ("text", "language", "speaker", "task", "meta")}
-    return Utterance(key=sample.key, audio=audio, duration=meta["seconds"], **fields)
+    audio, part = str(index.path(int(index.shard[i]))), f"bytes:{index.offset[i]}:{index.length[i]}"
+    return Utterance(key=sample.key, audio=audio, part=part, duration=meta["seconds"], **fields)
 
 
 def read_wave(index: ShardIndex, i: int) -> Tensor:
@@ -94,8 +94,12 @@ def _packed_frames(index: ShardIndex, ids: Sequence[int]) -> tuple[Tensor, list[
 
 def _frame_bytes(index: ShardIndex, i: int) -> int:
     """Bytes of an utterance's frames. ShardError if the index contradicts itself."""
-    count, width, length = int(index.frames[i]), int(index.fingerprint["dim"]), int(index.length[i])
-    if length != count * row_bytes(index.fingerprint):
+    count, length = int(index.frames[i]), int(index.length[i])
+    try:
+        width, of_row = index.fingerprint["dim"], row_bytes(index.fingerprint)
+    except (KeyError, TypeError, ValueError):
+        raise _broken(index, i, "its index does not say what a frame is") from None
+    if length != count * of_row:
         raise _broken(index, i, f"{length:,} bytes, the index says {count} frames of {width}")
     return length
 
@@ -110,11 +114,23 @@ def _count(index: ShardIndex, i: int) -> int:
 
 def _decode(index: ShardIndex, i: int, media: bytearray, wave: np.ndarray) -> None:
     try:
-        decode_into(media, wave)
+        if index.media == "flac":
+            decode_into(media, wave)
+        else:
+            _decode_any(media, wave)
     except AudioError as error:
         raise _broken(index, i, str(error)) from None
 
 
+def _decode_any(media: bytearray, wave: np.ndarray) -> None:
+    with one_thread():
+        found = decode(media)
+    if len(found) != len(wave):
+        raise AudioError("bad-length", f"{len(found):,} samples, the index says {len(wave):,}")
+    wave[:] = found
+
+
 def _broken(index: ShardIndex, i: int, what: str) -> ShardError:
-    path = index.path(int(index.shard[i]))
-    return ShardError(f'{path.name}, utterance {index.key[i]}: {what}; run "slam-asr prep check {path.parent}"')
+    shard = int(index.shard[i])
+    name, home = index.shards[shard].source or Path(index.shards[shard].name).name, index.home(shard)
+    return ShardError(f'{name}, utterance {index.key[i]}: {what}; run "slam-asr prep check {home}"')

@@ -117,22 +117,23 @@ def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
     the index describes.
     """
     shard, meta_length = int(index.shard[i]), int(index.meta_length[i])
-    between = int(index.meta_offset[i] - index.offset[i] - index.length[i])  # padding and the header of the metadata
     with _explained(index, shard, index.key[i]):
         if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
             raise _Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
-        with _OPEN.open(index.path(shard), index.shards[shard].sha256) as descriptor:
-            header, rest = bytearray(BLOCK), bytearray(between + meta_length)
-            start = int(index.offset[i]) - BLOCK
-            missing = _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
-            if missing:
-                raise _Fault(f"the tar ends {missing:,} bytes too early")
-            name, size = _parse_header(header)
-            if name.rpartition(".")[0] != index.key[i] or size != len(media):
-                raise _Fault(f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
-            if crc32(rest, crc32(media)) != index.crc32[i]:
-                raise _Fault("its bytes have changed since they were written (CRC)")
-        return _meta(index.key[i], bytes(rest[between:]))
+        data = (_read_apart if index.shards[shard].source else _read_together)(index, shard, i, media)
+        return _meta(index.key[i], data)
+
+
+def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:
+    """The metadata of utterance `i` alone. Its CRC, which is over the media too, is not looked at."""
+    shard, length = int(index.shard[i]), int(index.meta_length[i])
+    with _explained(index, shard, index.key[i]):
+        if length > MAX_META_BYTES:
+            raise _Fault(f"its index declares {length:,} bytes of metadata for it")
+        data = bytearray(length)
+        with _OPEN.open(index.meta_path(shard), index.shards[shard].sha256) as descriptor:
+            _fill(descriptor, [memoryview(data)], int(index.meta_offset[i]))
+        return _meta(index.key[i], bytes(data))
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -183,22 +184,50 @@ def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
         yield
     except (_Fault, OSError) as error:
         what = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-        name, check = index.shards[shard].name, f'run "slam-asr prep check {index.path(shard).parent}"'
+        name = index.shards[shard].source or index.shards[shard].name
+        check = f'run "slam-asr prep check {index.home(shard)}"'
         raise ShardError(f"{name}, utterance {key}: {what}; {check}") from None
 
 
-def _fill(descriptor: int, parts: list[memoryview], position: int) -> int:
-    """Reads one part after the other, from `position` on; returns how many bytes the file is too short."""
+def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
+    """Fills `media` and returns the metadata of an utterance of a tar of ours."""
+    start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
+    header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
+    with _OPEN.open(index.path(shard), index.shards[shard].sha256) as descriptor:
+        _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
+        name, size = _parse_header(header)
+        if name.rpartition(".")[0] != index.key[i] or size != len(media):
+            raise _Fault(f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
+        _require_crc(index, i, crc32(rest, crc32(media)))
+    return bytes(rest[between:])
+
+
+def _read_apart(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
+    """The same for a tar of others; the metadata are in a file beside the index."""
+    data, sha256 = bytearray(int(index.meta_length[i])), index.shards[shard].sha256
+    with _OPEN.open(index.path(shard), sha256) as tar, _OPEN.open(index.meta_path(shard), sha256) as metas:
+        _fill(tar, [media], int(index.offset[i]))
+        _fill(metas, [memoryview(data)], int(index.meta_offset[i]))
+        _require_crc(index, i, crc32(data, crc32(media)))
+    return bytes(data)
+
+
+def _require_crc(index: ShardIndex, i: int, found: int) -> None:
+    if found != index.crc32[i]:
+        raise _Fault("its bytes have changed since they were written (CRC)")
+
+
+def _fill(descriptor: int, parts: list[memoryview], position: int) -> None:
+    """Reads one part after the other, from `position` on. _Fault where the file ends before."""
     while parts:
         got = os.preadv(descriptor, parts, position)
         if not got:
-            return sum(map(len, parts))
+            raise _Fault(f"the tar ends {sum(map(len, parts)):,} bytes too early")
         position += got
         while parts and got >= len(parts[0]):
             got -= len(parts.pop(0))
         if parts:  # a network file system may give less than was asked for
             parts[0] = parts[0][got:]
-    return 0
 
 
 def _meta(key: str, data: bytes) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import math
 import os
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -72,13 +74,19 @@ def safe_key(raw: str) -> str:
     return f"{key[: MAX_KEY - 17]}_{digest}"
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) for each non-empty line of a JSONL file; UserError names file and line of what is none."""
+def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) for each non-empty line of a JSONL file, gzipped where its name ends in .gz.
+
+    UserError names file and line of what is no object.
+    """
+    number = 0
     try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(max_line_bytes + 1), b""), 1):
                 if line.strip():
-                    yield f"{path}:{number}", _row(line, f"{path}:{number}")
+                    yield f"{path}:{number}", _row(line, f"{path}:{number}", max_line_bytes)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is damaged after line {number:,}: {error}; copy it again") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
 
@@ -146,18 +154,23 @@ def _written(utterance: Utterance, home: str) -> str:
     return os.path.relpath(audio, home) if audio.startswith(home + os.sep) else audio
 
 
-def _row(line: bytes, place: str) -> dict[str, Any]:
-    if len(line) > MAX_LINE_BYTES:
-        raise UserError(f"{place}: the line is longer than {MAX_LINE_BYTES:,} bytes; a manifest has one object a line")
+def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
+    if len(line) > max_line_bytes:
+        raise UserError(f"{place}: the line is longer than {max_line_bytes:,} bytes; a manifest has one object a line")
     try:
         row = strict_json(line)
         canonical_json(row)  # a lone surrogate could be read, but never be written
     except (ValueError, RecursionError) as error:
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
+        reason = not_utf8(error) if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
         raise UserError(f"{place}: {reason}; a manifest has one JSON object a line") from None
     if not isinstance(row, dict):
         raise UserError(f"{place}: {_short(row)} is no object; a manifest has one JSON object a line")
     return row
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What to say of text of another encoding: which byte it is, counted from 1."""
+    return f"it is not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
 
 
 def _is_seconds(value: Any) -> bool:

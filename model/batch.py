@@ -30,7 +30,7 @@ class Batch:
     audio_cu: Tensor
     """int64 [B + 1] on the CPU; all zeros when features are cached."""
     features: Tensor | None
-    """[sum T, D] in the cache's dtype; None when audio is given."""
+    """[sum T, D] in the cache's dtype, or uint8 [sum T, D + 2] of int8 (int8_frames.py); None when audio is given."""
     feature_cu: Tensor
     """int64 [B + 1] on the CPU; all zeros when audio is given."""
     targets: Tensor

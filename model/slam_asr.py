@@ -21,6 +21,7 @@ from model.batch import Batch, with_frames_masked
 from model.encoders import Encoder
 from model.errors import UserError
 from model.gradient_scale import scale_gradient
+from model.int8_frames import dequantise
 from model.layout import Layout, lay_out
 from model.llm import Llm, logits_at, packed_logits_at
 from model.packed import packing_of
@@ -110,7 +111,8 @@ class SlamAsr(nn.Module):
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor]:  # -> [sum T, D] and frame_cu [B + 1]
         if batch.audio is None:
             assert batch.features is not None
-            return batch.features, batch.feature_cu
+            eight_bits = batch.features.dtype == torch.uint8
+            return dequantise(batch.features) if eight_bits else batch.features, batch.feature_cu
         assert self.encoder is not None, "audio needs an encoder"
         return self.encoder(batch.audio, batch.audio_cu)
 

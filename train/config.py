@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from data_prep.augment import AugmentConfig
+from model.encoder_layers import FORM as LAYER_FORM
 from model.errors import UserError
 from train.overrides import lay_over
 from train.strict_yaml import read_yaml_file
@@ -25,6 +26,7 @@ SHARE = Rule("from 0 up to but not 1", lambda x: 0 <= x < 1)
 RATIO = Rule("from 0 to 1", lambda x: 0 <= x <= 1)
 GIVEN = Rule("not empty", lambda x: len(x) > 0)
 ONE_SPEECH = Rule("with <speech> in it once", lambda x: x.count("<speech>") == 1)
+LAYER = Rule("such as 9, mean, mean:6-12", lambda x: LAYER_FORM.fullmatch(x) is not None)
 DIRECTORIES = Rule("at least one, none empty", lambda x: len(x) > 0 and all(x))
 
 Count = Annotated[int, AT_LEAST_1]
@@ -52,8 +54,8 @@ class ModelConfig:
 
     encoder: Text
     """Speech encoder: a Hugging Face id or a local folder."""
-    encoder_layer: Annotated[int, AT_LEAST_0] | None = None
-    """The layer whose output the adapter reads; null = the last."""
+    encoder_layer: Annotated[str, LAYER] | None = None
+    """The layer whose output the adapter reads, or the layers whose mean it reads (mean = of all); null = the last."""
     llm: Text
     """Causal LLM: a Hugging Face id or a local folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -86,11 +86,13 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
                 f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them"
             )
     offsets = np.cumsum([0, *(len(index.shards) for index in indexes[:-1])])
-    shards = [replace(s, name=str(index.path(i).resolve())) for index in indexes for i, s in enumerate(index.shards)]
+    shards = [index.placed(shard) for index in indexes for shard in range(len(index.shards))]
+    media = first.media if all(index.media == first.media for index in indexes) else "any"
     columns = {name: np.concatenate([getattr(index, name) for index in indexes]) for name in COLUMNS}
     return replace(
         first,
         shards=tuple(shards),
+        options=first.options | {"media": media},
         key=[key for index in indexes for key in index.key],
         shard=np.concatenate([index.shard + offset for index, offset in zip(indexes, offsets, strict=True)]),
         **columns,

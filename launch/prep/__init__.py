@@ -16,6 +16,9 @@ VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which
     "features": "run the encoder once over shards and keep its frames",
     "check": "read every byte of a shard directory and name what is wrong",
     "stats": "hours, utterances and lengths of a shard directory",
+    "merge": "make one shard directory of several",
+    "reshard": "write finished shards in other sizes, in another order, or in part",
+    "sample": "write a few utterances to listen to, and a page that plays them",
 }
 MODULES = {"import": "launch.prep.importing"}
 

@@ -14,12 +14,16 @@ Encoder = HubertEncoder
 
 
 def load_encoder(
-    source: str, layer: int | None = None, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False
+    source: str,
+    layer: int | str | None = None,
+    dtype: str = "auto",
+    device: Any = "cpu",
+    trust_remote_code: bool = False,
 ) -> Encoder:
     """A frozen encoder from a Hugging Face id or a local folder, on `device`.
 
-    `layer` counts transformer layers from 1 (None: the last). UserError if it cannot be loaded whole, or is not of a
-    known family at 16 kHz.
+    `layer` counts transformer layers from 1 (None: the last); "mean" and "mean:6-12" read the mean of all, or of some.
+    UserError if it cannot be loaded whole, or is not of a known family at 16 kHz.
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 

@@ -5,13 +5,14 @@ batch would change every frame. On a CPU utterances are encoded one by one. On a
 transformer reads all frames at once, end to end (model/packed.py): the same frames to rounding.
 """
 
+from threading import local
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from model.batch import Length, cumulative
-from model.errors import UserError
+from model.encoder_layers import read_layers
 from model.frontend import normalise
 from model.packed import packing_of, switch_to_packed
 
@@ -22,18 +23,20 @@ OWN_ATTENTION = ("wavlm",)
 class HubertEncoder(nn.Module):
     """The transformers model behind `out_len` and `forward`; HuBERT, wav2vec 2.0 and WavLM share this architecture."""
 
-    def __init__(self, model: Any, sample_rate: int, do_normalize: bool, layer: int | None, weights: str) -> None:
-        """`model` is a loaded HubertModel or alike.
+    def __init__(
+        self, model: Any, sample_rate: int, do_normalize: bool, layer: int | str | None, weights: str
+    ) -> None:
+        """`model` is a loaded HubertModel or alike; `layer` as model/encoder_layers.py reads it.
 
-        `layer` counts transformer layers from 1; None is the last. The last comes with the norm that stands after it.
+        One layer's output is what the next layer is given; the last comes with the norm that stands after it, where
+        there is one (stable layer norm). A mean is over the outputs themselves, the last one too without that norm. It
+        is added up in float32, then cast to the encoder's dtype.
         """
         super().__init__()
-        depth = model.config.num_hidden_layers
-        if layer is not None and not 1 <= layer <= depth:
-            raise UserError(f"encoder layer {layer} does not exist; this encoder has layers 1 to {depth}")
+        self.layers = read_layers(layer, model.config.num_hidden_layers)
         self.model = model
         self.dim: int = model.config.hidden_size
-        self.layer: int = depth if layer is None else layer
+        self.layer: int | str = self.layers.name
         self.sample_rate = sample_rate
         self.do_normalize = do_normalize
         self.weights = weights
@@ -41,12 +44,13 @@ class HubertEncoder(nn.Module):
         """Whether the transformer can read the utterances of a batch at once."""
         self.packed: bool = self.packs and model.device.type == "cuda"
         """Whether it does. On a CPU that is no faster, and one by one an utterance has the same bits in any batch."""
-        if self.layer < depth:
-            self._drop_layers_above()
+        if self.layers.averaged or self.layers.last < model.config.num_hidden_layers:
+            self._drop_what_stands_above()
+        self._sum = _SumOfOutputs(self.model.encoder.layers[self.layers.first - 1 :]) if self.layers.averaged else None
 
-    def _drop_layers_above(self) -> None:
+    def _drop_what_stands_above(self) -> None:
         """Layers that are not read are not computed; a stable-layer-norm stack norms only after its own last layer."""
-        self.model.encoder.layers = self.model.encoder.layers[: self.layer]
+        self.model.encoder.layers = self.model.encoder.layers[: self.layers.last]
         if getattr(self.model.config, "do_stable_layer_norm", False):
             self.model.encoder.layer_norm = nn.Identity()
 
@@ -69,7 +73,11 @@ class HubertEncoder(nn.Module):
             return self._encode_packed(waves, frame_cu.diff()), frame_cu
         with torch.random.fork_rng(devices=[]):  # transformers draws for layer drop even where none is: the adapter's
             # dropout must be the same whether frames are computed or cached
-            return torch.cat([self.model(wave).last_hidden_state[0] for wave in waves]), frame_cu
+            return torch.cat([self._read(self.model(wave).last_hidden_state)[0] for wave in waves]), frame_cu
+
+    def _read(self, last: Tensor) -> Tensor:
+        """What is read of the pass that just ended with `last`: that, or the mean over the layers."""
+        return last if self._sum is None else self._sum.mean().to(last.dtype)
 
     def _prepared(self, wave: Tensor) -> Tensor:  # [N] -> [1, N]
         wave = normalise(wave) if self.do_normalize else wave
@@ -90,7 +98,7 @@ class HubertEncoder(nn.Module):
         packing = packing_of(lengths, hidden.device)
         for layer in body.layers:
             hidden = layer(hidden, packing=packing)
-        return (body.layer_norm(hidden) if stable_norm else hidden)[0]
+        return self._read(body.layer_norm(hidden) if stable_norm else hidden)[0]
 
     def fingerprint(self) -> dict[str, Any]:
         """All that decides the frames of a waveform: cached features of another fingerprint are refused."""
@@ -103,3 +111,31 @@ class HubertEncoder(nn.Module):
             "sample_rate": self.sample_rate,
             "dim": self.dim,
         }
+
+
+class _SumOfOutputs:
+    """Adds up, in float32, what some layers put out in one pass; each thread has a sum of its own."""
+
+    def __init__(self, layers: Any) -> None:
+        self._count = len(layers)
+        self._thread = local()
+        layers[0].register_forward_hook(self._begin)
+        for layer in layers[1:]:
+            layer.register_forward_hook(self._add)
+
+    def mean(self) -> Tensor:
+        """Over the layers of this thread's last pass, [1, T, D]."""
+        total = self._thread.total
+        del self._thread.total
+        return total / self._count
+
+    def _begin(self, layer: nn.Module, given: Any, output: Any) -> None:
+        self._thread.total = _hidden(output).to(torch.float32, copy=True)
+
+    def _add(self, layer: nn.Module, given: Any, output: Any) -> None:
+        self._thread.total += _hidden(output)
+
+
+def _hidden(output: Any) -> Tensor:
+    """A layer gives its frames alone, or first in a tuple."""
+    return output[0] if isinstance(output, tuple) else output

@@ -73,6 +73,30 @@ def test_frames_are_those_of_transformers_at_every_layer(folder, family, style):
         torch.testing.assert_close(frames, hidden[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@pytest.mark.parametrize("family, style", CASES)
+def test_a_mean_is_over_what_the_layers_themselves_put_out(folder, family, style):
+    from transformers import AutoFeatureExtractor, AutoModel
+
+    source = checkpoint(folder, family, style)
+    extractor, theirs = AutoFeatureExtractor.from_pretrained(source), AutoModel.from_pretrained(source).eval()
+    outputs = []
+    for layer in theirs.encoder.layers:
+        layer.register_forward_hook(lambda _, given, put: outputs.append(put[0] if isinstance(put, tuple) else put))
+    wave = waves(7777)[0]
+    with torch.no_grad():
+        theirs(**extractor(wave.numpy(), sampling_rate=16_000, return_tensors="pt"))
+    for layer, first in (("mean", 0), ("mean:2-3", 1)):
+        encoder = load_encoder(source, layer)
+        for encoder.packed in {False, encoder.packs}:
+            frames, _ = encoder(wave, cumulative([len(wave)]))
+            wanted = torch.stack(outputs[first:]).mean(0)[0]
+            torch.testing.assert_close(frames, wanted, rtol=1e-4, atol=1e-5)
+            assert encoder.layer == f"mean:{first + 1}-3" and load_encoder(source, encoder.layer).layer == encoder.layer
+    assert len(load_encoder(source, "mean:1-2").model.encoder.layers) == 2  # the third is not computed
+    assert load_encoder(source, "3").fingerprint() == load_encoder(source).fingerprint()
+
+
 @pytest.mark.parametrize("family, style", CASES)
 def test_out_len_and_neighbours(folder, family, style):
     encoder = load_encoder(checkpoint(folder, family, style))
@@ -161,6 +185,9 @@ def test_a_wrong_encoder_is_refused_in_one_line(tmp_path, folder):
         ("the folder needs config.json", (str(tmp_path / "empty"),)),
         ("layer 4 does not exist; this encoder has layers 1 to 3", (good, 4)),
         ("layer 0 does not exist", (good, 0)),
+        ("layer mean:2-4 does not exist", (good, "mean:2-4")),
+        ("layer mean:2-2 is the mean of one; write 2", (good, "mean:2-2")),
+        ("layer 'means' is of no known form; give a number, mean, or", (good, "means")),
         ("unknown dtype 'float8'; known: auto, float32", (good, None, "float8")),
         ("hears 8000 Hz", (checkpoint(folder, "hubert", rate=8000),)),
         ("add_adapter", (checkpoint(folder, "wav2vec2", add_adapter=True),)),
