@@ -16,6 +16,7 @@ FILES = {  # which goals each measures
     "plan": ("4", "5"),
     "audio_path": ("6",),
     "feature_path": ("7",),
+    "feature_dtypes": ("7",),
     "build_path": ("8",),
     "engine_step": ("8",),
 }

@@ -10,6 +10,7 @@ B utterances, T frames, D encoder width, S width of the padded LLM input, H LLM 
 V vocabulary.
 """
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -107,6 +108,14 @@ class SlamAsr(nn.Module):
         """The adapter's output for the batch, [sum of speech_tokens, H] float32."""
         frames, frame_cu = self._frames(batch)
         return self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)[0]
+
+    def encoded(self, batch: Batch) -> Batch:
+        """The batch with the encoder's frames in place of its audio; as it is where they are there already."""
+        if batch.audio is None:
+            return batch
+        frames, frame_cu = self._frames(batch)
+        none = torch.zeros_like(batch.audio_cu)
+        return replace(batch, audio=None, audio_cu=none, features=frames, feature_cu=frame_cu)
 
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor]:  # -> [sum T, D] and frame_cu [B + 1]
         if batch.audio is None:

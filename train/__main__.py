@@ -78,7 +78,7 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
     import torch
 
     from train.loop import fit
-    from train.run import open_run
+    from train.open_run import open_run
     from train.world import join_world
 
     world = join_world()

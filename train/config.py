@@ -95,6 +95,10 @@ class DataConfig:
     """How long an utterance that cannot be read is tried again."""
     max_lost: Annotated[float, RATIO] = 0.01
     """Share of the utterances that may be left out because they cannot be read; past it the run ends. Each is named."""
+    write_features: Text | None = None
+    """Directory that keeps the encoder's frames in the first epoch; from the second on they are read from there."""
+    feature_dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    """What write_features keeps them as; int8 has a scale a frame and half the bytes."""
 
     def __post_init__(self) -> None:
         if self.min_seconds >= self.max_seconds:
@@ -243,6 +247,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.save.best != "none" and not self.data.dev:
             raise UserError(f"save.best is {self.save.best}, but data.dev is empty; give data.dev or save.best: none")
+        if self.data.write_features and self.augment.needs_audio:
+            raise UserError(
+                "data.write_features keeps the frames of recordings as they are, augment changes their speed or adds "
+                "noise; leave one of the two out"
+            )
         if self.save.best == "wer" and not self.eval.wer:
             raise UserError("save.best is wer, but eval.wer is false; write eval.wer: true or another save.best")
 

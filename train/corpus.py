@@ -41,6 +41,8 @@ class Corpus:
     measure: "Measure"
     augment: Augmentation | None = None
     """What is done to the samples in training; None for a dev set."""
+    cached: tuple[ShardIndex, np.ndarray] | None = None
+    """Features of all samples and, int64 [N], the place of each there: read from the second epoch on."""
 
     def tokens_in(self, epoch: int) -> np.ndarray:
         """int64 [N], LLM tokens in an epoch: a speed perturbation changes them."""
@@ -51,8 +53,10 @@ class Corpus:
     def key(self, i: int) -> str:
         return self.index.key[i]
 
-    def shard(self, i: int) -> int:
-        return int(self.index.shard[i])
+    def shard(self, i: int, epoch: int = 0) -> str:
+        """The shard that the sample is read from in an epoch."""
+        index, (place,) = self._places([i], epoch)
+        return str(index.root / index.shards[int(index.shard[place])].name)
 
     def shortest(self, count: int) -> list[int]:
         """The ids of the `count` shortest samples, or of all if there are fewer."""
@@ -60,8 +64,23 @@ class Corpus:
 
     def read(self, ids: Sequence[int] | np.ndarray, prompt: Prompt, epoch: int = 0) -> Batch:
         """The samples as one packed batch, as they are to be in this epoch."""
-        batch = read_batch(self.index, [int(i) for i in ids], prompt)
+        batch = read_batch(*self._places(ids, epoch), prompt)
         return batch if self.augment is None else self.augment.apply(batch, epoch, ids)
+
+    def _places(self, ids: Sequence[int] | np.ndarray, epoch: int) -> tuple[ShardIndex, list[int]]:
+        """The index that an epoch reads, and where in it the samples are."""
+        if self.cached is None or epoch == 0:
+            return self.index, [int(i) for i in ids]
+        features, places = self.cached
+        return features, [int(places[i]) for i in ids]
+
+    def cached_in(self, features: ShardIndex) -> "Corpus":
+        """The same samples, read from `features` after the first epoch. UserError if one is not there."""
+        places = {key: place for place, key in enumerate(features.key)}
+        missing = [key for key in self.index.key if key not in places]
+        if missing:
+            raise UserError(f"{features.root} lacks {len(missing):,} utterances, {missing[0]} first")
+        return replace(self, cached=(features, np.array([places[key] for key in self.index.key], np.int64)))
 
 
 def open_indexes(paths: Sequence[str]) -> ShardIndex:

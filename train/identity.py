@@ -13,7 +13,7 @@ WITHOUT_INFLUENCE = (  # keys and whole sections that result_fields leaves out
     *("eval", "save", "watch", "log", "run.dir", "run.collective_timeout_seconds", "run.stall_seconds"),
     *("model.encoder", "model.llm", "model.trust_remote_code", "batch.layout"),
     *("data.train", "data.dev", "data.max_dev_samples", "data.reader_threads"),
-    *("data.retry_seconds", "data.max_lost"),
+    *("data.retry_seconds", "data.max_lost", "data.write_features", "data.feature_dtype"),
 )
 
 
@@ -29,6 +29,8 @@ def result_fields(config: Config) -> dict[str, Any]:
     the fingerprints of encoder and LLM stand for them), and the end of a run whose learning rate does not depend on it.
     """
     fields = _flat(_plain(asdict(config))) | {"data.seed": config.data_seed}
+    if config.data.write_features:
+        fields["features kept as"] = config.data.feature_dtype
     without = set(WITHOUT_INFLUENCE)
     if config.optim.schedule == "constant" and config.optim.warmup_ratio is None:
         without |= {"optim.max_steps", "optim.epochs"}

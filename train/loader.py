@@ -92,7 +92,9 @@ class Loader:
         self.slots = -(-epochs.per_step // world.size)
         self._closed = threading.Event()
         self.retries = 0
-        self._gone: set[int] = set()  # shards of which something was lost for good: not waited for again
+        self.holds = False
+        """Whether the first epoch has to be over before the second is read."""
+        self._gone: set[str] = set()  # shards of which something was lost for good: not waited for again
 
     def steps(self, first: int) -> Iterator[Share]:
         """Endlessly, from step `first` (counted from 0): the rank's share of each step, read ahead in threads."""
@@ -101,13 +103,16 @@ class Loader:
             step = first
             try:
                 while True:
-                    while len(ahead) <= max(1, MICRO_BATCHES_AHEAD // self.slots):
+                    while len(ahead) <= max(1, MICRO_BATCHES_AHEAD // self.slots) and not (ahead and self._waits(step)):
                         ahead.append(self._submit(pool, step))
                         step += 1
                     yield self._collect(*ahead.popleft())
             finally:
                 self._closed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
+
+    def _waits(self, step: int) -> bool:
+        return self.holds and self.epochs.locate(step)[0] > 0
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> tuple[list[Future[Slot]], float]:
         epoch, inside = self.epochs.locate(step)
@@ -142,7 +147,7 @@ class Loader:
         except (ShardError, OSError):
             lost = self._failing(ids, epoch)
         kept = ids[[i not in lost for i in ids.tolist()]]
-        self._gone |= {self.corpus.shard(i) for i in lost}
+        self._gone |= {self.corpus.shard(i, epoch) for i in lost}
         named = tuple(Lost(self.corpus.key(i), reason) for i, reason in lost.items())
         return (self.corpus.read(kept, self.prompt, epoch) if len(kept) else None), kept, named
 
@@ -151,7 +156,7 @@ class Loader:
         failing = self._try_each(ids.tolist(), epoch)
         pause, ends = FIRST_PAUSE_SECONDS, time.monotonic() + self.retry_seconds
         while time.monotonic() < ends:
-            waited_for = [i for i in failing if self.corpus.shard(i) not in self._gone]
+            waited_for = [i for i in failing if self.corpus.shard(i, epoch) not in self._gone]
             if not waited_for or self._closed.wait(pause):
                 break
             self.retries, pause = self.retries + 1, 2 * pause

@@ -31,6 +31,7 @@ def fit(run: Run) -> bool:
         share, num_targets = coming, tally.targets
         lr = learning_rate(run.step, run.config.optim, run.total_steps)
         loss, correct, norm = train_step(run, share, num_targets, lr)
+        run.complete_features()
         run.at("reading")
         coming = next(shares)
         run.at("waiting")
@@ -58,7 +59,7 @@ def train_step(run: Run, share: Share, num_targets: int, lr: float) -> tuple[flo
     for slot in share.slots:
         run.at("computing")
         reseed(run.config.run.seed, run.step, slot.number)
-        output = engine.forward(slot.batch)
+        output = engine.forward(run.encoded(slot))
         engine.backward(output.loss * slot.counts, num_targets)
         if slot.counts:
             sums += torch.stack([output.loss.detach(), output.num_correct])

@@ -1,19 +1,15 @@
-"""A run: its folder, and all parts of it built, checked and put back to where the last checkpoint left them."""
+"""A run: everything that training touches, and what it does between the steps. open_run.py makes one."""
 
-import fcntl
 import math
-import os
-import socket
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from data_prep.durable import write_durably
+from model.batch import Batch
 from model.errors import UserError
 from model.weights import AdapterCard
 from train import stop
-from train.agreement import agree_on, versions
 from train.checkpoint import (
     Checkpoint,
     State,
@@ -24,32 +20,19 @@ from train.checkpoint import (
 )
 from train.config import Config
 from train.emergence import Emergence
-from train.engine import Engine, start_deepspeed
+from train.engine import Engine
 from train.evaluate import Evaluator, audio_gap, better
-from train.identity import result_fields, to_yaml
-from train.loader import Loader, Share
-from train.metrics import Report, StepResult, open_report
+from train.identity import result_fields
+from train.keeping import Keeping
+from train.loader import Loader, Share, Slot
+from train.metrics import Report, StepResult
 from train.mishaps import Mishaps
-from train.parts import build_parts, identify_encoder, open_data
-from train.plan import Epochs
-from train.resume import resume
-from train.schedule import warmup_steps
 from train.tally import Tally
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
 
 FINISHED, STOPPED = "FINISHED", "STOPPED"
 """Markers in the run's folder: the last step is done; left when asked, `STEP REASON`."""
-OF_A_HOST = {
-    "run.dir",
-    "data.train",
-    "data.dev",
-    "data.reader_threads",
-    "model.encoder",
-    "model.llm",
-    "augment.noise_dir",
-}
-"""Keys that may differ between the ranks: where a host has things. What lies there is agreed on by its digest."""
 
 
 @dataclass
@@ -75,6 +58,7 @@ class Run:
     mishaps: Mishaps
     watchdog: Watchdog
     emergence: Emergence
+    keeping: Keeping | None
 
     def at(self, where: str) -> None:
         """Tells the watchdog where this rank stands."""
@@ -118,6 +102,15 @@ class Run:
         for line in lines:
             self.report.say(line)
 
+    def encoded(self, slot: Slot) -> Batch:
+        """The micro-batch as the model takes it; with frames that are kept, where the recipe says so."""
+        return self.keeping.encoded(slot) if self.keeping else slot.batch
+
+    def complete_features(self) -> None:
+        """After the last step of the first epoch its frames are what later ones read. A collective, if any are kept."""
+        if self.keeping and self.loader.epochs.locate(self.step + 1) == (1, 0):
+            self.keeping.complete(lambda: self.at("completing the features"))
+
     def epoch_ends(self, step: int) -> bool:
         """Whether the epoch is over after `step` steps."""
         return self.loader.epochs.locate(step)[1] == 0
@@ -147,6 +140,8 @@ class Run:
     def save(self) -> None:
         """A checkpoint of this step, written by rank 0; all ranks know whether it succeeded. A collective."""
         self.at("saving")
+        if self.keeping:
+            self.keeping.publish()
         state = State(
             step=self.step,
             recipe=result_fields(self.config),
@@ -200,93 +195,3 @@ class Run:
         """After the last step, or whatever ended it."""
         self.watchdog.close()
         self.report.close()
-
-
-def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow_changes: bool = False) -> Run:
-    """The run of a recipe: new, or as its newest whole checkpoint left it. A collective.
-
-    `allow_changes` lets a run go on with a recipe or data other than those it was started with; the change is said.
-    """
-    start_deepspeed(world, config.run.collective_timeout_seconds)
-    folder = Path(config.run.dir)
-    decided_by_first(world, lambda: _claim(folder))
-    agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
-    sharded = deepspeed_json["zero_optimization"]["stage"] == 3
-    indexes = together(world, lambda: open_data(config))
-    agree_on(world, indexes.digests())
-    identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config))
-    parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
-    epochs = Epochs(
-        parts.corpus.ids, parts.corpus.tokens_in, config.data_seed, config.batch.tokens, config.batch.micro_batches
-    )
-    agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
-    total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
-    resumed, notes = resume(config, world, folder, parts, epochs, allow_changes)
-    state = resumed.state if resumed else None
-    step = state.step if state else 0
-    decided_by_first(world, lambda: _begin(folder, config))
-    report = open_report(folder, config.log.every_steps, config.log.tensorboard, total_steps, step, world.first)
-    for note in parts.notes + notes:
-        report.say(note)
-    loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
-    engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
-    if resumed and state and step:
-        engine.scale.restore(*state.loss_scale)
-        engine.restore(resumed.moments, step - state.skipped)
-    best = None, None
-    if state and state.best_by == config.save.best:  # a loss does not compare with a WER
-        best = state.best, state.best_step
-    max_lost = int(config.data.max_lost * len(parts.corpus.ids))
-    return Run(
-        config=config,
-        world=world,
-        folder=folder,
-        engine=engine,
-        loader=loader,
-        report=report,
-        evaluator=Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None,
-        card=parts.card,
-        data=parts.corpus.index.digest(),
-        total_steps=total_steps,
-        step=step,
-        best=best[0],
-        best_step=best[1],
-        mishaps=Mishaps(world, folder, report, max_lost, step, *((state.skipped, state.lost) if state else (0, 0))),
-        watchdog=Watchdog(world, folder, config.run.stall_seconds),
-        emergence=_emergence(folder, config, total_steps, world),
-    )
-
-
-def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:
-    """Told what the run has done so far."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if world.first and path.exists() else []
-    return Emergence.from_metrics(lines, config.watch.patience_steps, warmup_steps(config.optim, total_steps))
-
-
-def _recipe_of_all(config: Config) -> dict[str, str]:
-    """What of the recipe all ranks must hold alike, by key."""
-    fields = ((f"{section}.{key}", value) for section, own in asdict(config).items() for key, value in own.items())
-    return {key: str(value) for key, value in fields if key not in OF_A_HOST}
-
-
-def _claim(folder: Path) -> None:
-    """Makes the run's folder ours, by a lock that the system drops when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = (folder / "LOCK").read_text().strip()
-        raise UserError(f"{folder} is in use by {holder}; wait for it, or give another run.dir") from None
-    except OSError as error:
-        raise UserError(f"cannot write in run.dir {str(folder)!r}: {error.strerror}; give another run.dir") from None
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-
-
-def _begin(folder: Path, config: Config) -> None:
-    """From here on the run is this recipe's, and neither finished nor stopped."""
-    for marker in (FINISHED, STOPPED):
-        (folder / marker).unlink(missing_ok=True)
-    write_durably(folder / "config.yaml", to_yaml(config).encode())
