@@ -21,6 +21,7 @@ from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.parts import build_parts, identify_encoder, open_data
 from train.plan import Epochs
+from train.reading import Reading
 from train.resume import resume
 from train.run import FINISHED, STOPPED, Run
 from train.schedule import warmup_steps
@@ -92,6 +93,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         mishaps=Mishaps(world, folder, report, max_lost, step, *((state.skipped, state.lost) if state else (0, 0))),
         watchdog=Watchdog(world, folder, config.run.stall_seconds),
         emergence=_emergence(folder, config, total_steps, world),
+        reading=Reading(config.data.train if indexes.train.kind == "features" else (), step),
         keeping=Keeping(config.data, parts.corpus, engine, loader, world, report)
         if config.data.write_features
         else None,

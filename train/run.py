@@ -27,6 +27,7 @@ from train.keeping import Keeping
 from train.loader import Loader, Share, Slot
 from train.metrics import Report, StepResult
 from train.mishaps import Mishaps
+from train.reading import Reading
 from train.tally import Tally
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
@@ -59,6 +60,7 @@ class Run:
     watchdog: Watchdog
     emergence: Emergence
     keeping: Keeping | None
+    reading: Reading
 
     def at(self, where: str) -> None:
         """Tells the watchdog where this rank stands."""
@@ -84,6 +86,7 @@ class Run:
             self.mishaps.skip(self.step, result.tally.loss, result.grad_norm, share.keys, lowered)
         if self.loader.retries:
             self.report.note("read_again", self.loader.retries)
+        self._say(self.reading.step(self.step, result.tally))
         every = self.config.watch.every_steps
         if every is not None and self.step % every == 0:
             self._ablate(share)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep import features
+from data_prep import feature_encoding
 from data_prep.features import build_features
 from data_prep.index import read_index
 from model.encoders import load_encoder
@@ -20,17 +20,17 @@ BROKEN = "utt-005"
 def broken(ground, tmp_path_factory):
     """Cached features in which one utterance is not a number."""
     folder = tmp_path_factory.mktemp("broken") / "features"
-    to_bytes = features._to_bytes
+    to_bytes = feature_encoding.to_bytes
 
     def poisoned(frames, dtype, key):
         return (
             to_bytes(frames, dtype, key)
             if key != BROKEN
-            else torch.full_like(frames, torch.nan).to(dtype).view(torch.uint8).numpy().tobytes()
+            else torch.full_like(frames, torch.nan).half().view(torch.uint8).numpy().tobytes()
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "_to_bytes", poisoned)
+        patch.setattr(feature_encoding, "to_bytes", poisoned)
         build_features(read_index(ground / "shards"), load_encoder(str(ground / "encoder")), folder)
     return folder
 

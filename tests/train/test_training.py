@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from data_prep.features import build_features
+from data_prep.index import read_index
+from model.encoders import load_encoder
 from tests import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +76,19 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(ground, st
 def test_cached_features_train_as_audio_does_to_the_precision_of_the_cache(ground, straight, tmp_path):
     run(ground, tmp_path / "run", f"data.train={ground / 'features'}", "model.dtype=float32")
     assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=2e-3)
+
+
+def test_a_cached_mean_of_layers_in_eight_bits_trains_as_the_live_one_does(ground, tmp_path):
+    encoder = load_encoder(str(ground / "encoder"), "mean")
+    build_features(read_index(ground / "shards"), encoder, tmp_path / "features", "int8")
+    given = ["model.encoder_layer=mean:1-2", "model.dtype=float32", "optim.max_steps=4"]
+    run(ground, tmp_path / "live", *given)
+    run(ground, tmp_path / "cached", *given, f"data.train={tmp_path / 'features'}")
+    live = ranks.losses(tmp_path / "live")
+    assert ranks.losses(tmp_path / "cached") == pytest.approx(live, rel=2e-2)
+    wrong = ["model.encoder_layer=2", *given[1:], f"data.train={tmp_path / 'features'}", "--deepspeed", "zero0"]
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'wrong'}", *wrong]
+    assert "their layer is mean:1-2" in ranks.train(arguments, 1, tmp_path / "log", expected=2)
 
 
 def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
