@@ -95,6 +95,13 @@ class DataConfig:
     """How long an utterance that cannot be read is tried again."""
     max_lost: Annotated[float, RATIO] = 0.01
     """Share of the utterances that may be left out because they cannot be read; past it the run ends. Each is named."""
+    shuffle_shards: Count | None = None
+    """Shards whose samples are shuffled together, other ones in each epoch; null = all. For shards at addresses that
+    are more than the cache holds, or on disks that hate to seek."""
+    cache_dir: Text | None = None
+    """Folder for copies of shards that lie at addresses (s3://...); null = SLAM_ASR_CACHE, or the user's cache."""
+    cache_gb: Positive | None = None
+    """Size of that folder on each host, in GB; null = SLAM_ASR_CACHE_GB, or 100 or half of what is free."""
     write_features: Text | None = None
     """Directory that keeps the encoder's frames in the first epoch; from the second on they are read from there."""
     feature_dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.columns import COLUMNS
+from data_prep import cache
+from data_prep.cache_folder import cache_folder
 from data_prep.index import ShardIndex, read_index
+from data_prep.joined import joined
 from data_prep.reader import read_batch
+from data_prep.sources import is_remote
 from decode.generate import max_positions
 from model.batch import Batch
 from model.errors import UserError
@@ -17,8 +20,8 @@ from model.frontend import SAMPLE_RATE
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from train.augmentation import Augmentation
-from train.config import DataConfig
-from train.plan import cost_of
+from train.config import Config, DataConfig
+from train.plan import Epochs, Nearby, cost_of
 
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
@@ -53,6 +56,18 @@ class Corpus:
     def key(self, i: int) -> str:
         return self.index.key[i]
 
+    def epochs(self, config: Config) -> Epochs:
+        """What the run reads, in which order."""
+        few = config.data.shuffle_shards
+        nearby = Nearby(self.index.shard, few) if few is not None else None
+        batch = config.batch
+        return Epochs(self.ids, self.tokens_in, config.data_seed, batch.tokens, batch.micro_batches, nearby)
+
+    def prefetch(self, ids: np.ndarray, epoch: int) -> None:
+        """Asks for the shards of samples that will soon be read, where they lie elsewhere; a hint."""
+        index, places = self._places(ids, epoch)
+        cache.prefetch(index, dict.fromkeys(index.shard[places].tolist()))
+
     def shard(self, i: int, epoch: int = 0) -> str:
         """The shard that the sample is read from in an epoch."""
         index, (place,) = self._places([i], epoch)
@@ -86,11 +101,11 @@ class Corpus:
 def open_indexes(paths: Sequence[str]) -> ShardIndex:
     """All directories as one index; UserError if there is nothing in them or they do not fit together."""
     for path in paths:
-        if not Path(path).is_dir():
+        if not is_remote(path) and not Path(path).is_dir():
             raise UserError(
                 f"no shard directory {path!r}; build it with `slam-asr prep build`, or correct data.train / data.dev"
             )
-    index = join([read_index(Path(path)) for path in paths])
+    index = join([read_index(path) for path in paths])
     if len(index) == 0:
         raise UserError(f"no utterances in {', '.join(paths)}; an empty split cannot be used")
     return index
@@ -104,18 +119,19 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
             raise UserError(
                 f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them"
             )
-    offsets = np.cumsum([0, *(len(index.shards) for index in indexes[:-1])])
-    shards = [index.placed(shard) for index in indexes for shard in range(len(index.shards))]
-    media = first.media if all(index.media == first.media for index in indexes) else "any"
-    columns = {name: np.concatenate([getattr(index, name) for index in indexes]) for name in COLUMNS}
-    return replace(
-        first,
-        shards=tuple(shards),
-        options=first.options | {"media": media},
-        key=[key for index in indexes for key in index.key],
-        shard=np.concatenate([index.shard + offset for index, offset in zip(indexes, offsets, strict=True)]),
-        **columns,
-    )
+    return joined(indexes)
+
+
+def require_room(index: ShardIndex, shuffle_shards: int | None) -> None:
+    """UserError where shards that lie elsewhere are more than the cache can hold of those that are read at a time."""
+    sizes = sorted(info.bytes for i, info in enumerate(index.shards) if is_remote(index.location(i)))
+    needed = sum(sizes if shuffle_shards is None else sizes[-2 * shuffle_shards :])  # the next ones are on their way
+    if sizes and needed > (limit := cache_folder().limit):
+        fits = max(1, int(limit // (2 * sizes[-1])))
+        raise UserError(
+            f"{needed / 1e9:,.1f} GB of shards are read at a time, the cache {cache_folder().path} may hold "
+            f"{limit / 1e9:,.1f}; raise data.cache_gb, or set data.shuffle_shards to at most {fits}"
+        )
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ MICRO_BATCHES_AHEAD = 8
 FIRST_PAUSE_SECONDS = 0.5
 """Before what cannot be read is tried again; each pause is twice the one before."""
 IDLE_CANDIDATES = 16
+EMPTY = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Loader:
         plan = self.epochs.plan(epoch)
         micro_batches = plan.step(inside)
         numbers = range(self.world.rank, self.slots * self.world.size, self.world.size)
-        own = [(n, micro_batches[n] if n < len(micro_batches) else np.empty(0, np.int64)) for n in numbers]
+        self.corpus.prefetch(np.concatenate(micro_batches[self.world.rank :: self.world.size] or [EMPTY]), epoch)
+        own = [(n, micro_batches[n] if n < len(micro_batches) else EMPTY) for n in numbers]
         return [pool.submit(self._read, epoch, *one) for one in own], plan.useful_share(inside, self.world.size)
 
     def _collect(self, coming: list[Future[Slot]], useful: float) -> Share:

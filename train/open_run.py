@@ -20,7 +20,6 @@ from train.loader import Loader
 from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.parts import build_parts, identify_encoder, open_data
-from train.plan import Epochs
 from train.reading import Reading
 from train.resume import resume
 from train.run import FINISHED, STOPPED, Run
@@ -33,6 +32,8 @@ OF_A_HOST = {
     "data.train",
     "data.dev",
     "data.write_features",
+    "data.cache_dir",
+    "data.cache_gb",
     "data.reader_threads",
     "model.encoder",
     "model.llm",
@@ -55,9 +56,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     agree_on(world, indexes.digests())
     identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config))
     parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
-    epochs = Epochs(
-        parts.corpus.ids, parts.corpus.tokens_in, config.data_seed, config.batch.tokens, config.batch.micro_batches
-    )
+    epochs = parts.corpus.epochs(config)
     agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
     total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
     resumed, notes = resume(config, world, folder, parts, epochs, allow_changes)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from data_prep import cache
 from data_prep.augment import check_noise
 from data_prep.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
@@ -17,7 +18,7 @@ from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.augmentation import Augmentation
 from train.config import Config
-from train.corpus import Corpus, make_corpus, open_indexes, require_features
+from train.corpus import Corpus, make_corpus, open_indexes, require_features, require_room
 from train.world import World
 
 
@@ -52,7 +53,10 @@ class Indexes:
 def open_data(config: Config) -> Indexes:
     """The shards that the recipe names, their indexes checked."""
     data = config.data
-    return Indexes(open_indexes(data.train), open_indexes(data.dev) if data.dev else None)
+    cache.configure(data.cache_dir, data.cache_gb)
+    train = open_indexes(data.train)
+    require_room(train, data.shuffle_shards)
+    return Indexes(train, open_indexes(data.dev) if data.dev else None)
 
 
 def identify_encoder(config: Config) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The plan: which samples make up every optimizer step of an epoch. It does not know how many GPUs there are.
 
-    1. Shuffle all samples by (seed, epoch).
+    1. Shuffle all samples by (seed, epoch), or those of a few shards at a time (data.shuffle_shards).
     2. Cut the order into steps of equal cost, as few as the token budget allows.
     3. Deal each step's samples to its G micro-batches, the costly first, each time to the cheapest so far.
 
@@ -66,12 +66,35 @@ class Plan:
         return hashlib.sha256(self.order.tobytes() + self.starts.tobytes()).hexdigest()
 
 
-def plan_epoch(ids: np.ndarray, tokens: np.ndarray, seed: int, epoch: int, budget: int, per_step: int) -> Plan:
+@dataclass(frozen=True)
+class Nearby:
+    """Samples of a few shards at a time, where the shards are too many to have at once."""
+
+    shard: np.ndarray
+    """int [N], the shard of each sample."""
+    at_once: int
+    """Shards that are shuffled together; which ones is drawn anew for each epoch."""
+
+
+def plan_epoch(
+    ids: np.ndarray,
+    tokens: np.ndarray,
+    seed: int,
+    epoch: int,
+    budget: int,
+    per_step: int,
+    nearby: Nearby | None = None,
+) -> Plan:
     """The plan of an epoch over the samples `ids`, whose LLM tokens are `tokens[ids]`; a pure function.
 
-    `budget` bounds the cost, and with it the tokens, of a micro-batch. No sample may exceed it.
+    `budget` bounds the cost, and with it the tokens, of a micro-batch. No sample may exceed it. Shuffled are all
+    samples, or those of the shards that `nearby` takes together.
     """
-    shuffled = np.random.default_rng([seed, epoch]).permutation(ids)
+    random = np.random.default_rng([seed, epoch])
+    shuffled = random.permutation(ids)
+    if nearby is not None:
+        turns = random.permutation(int(nearby.shard.max()) + 1) // nearby.at_once
+        shuffled = shuffled[np.argsort(turns[nearby.shard[shuffled]], kind="stable")]
     costs = cost_of(tokens[shuffled])
     assert len(costs) and costs.max() <= budget, "a sample exceeds the token budget; the corpus should have refused it"
     steps = math.ceil(int(costs.sum()) / (budget * per_step))
@@ -143,6 +166,7 @@ class Epochs:
     seed: int
     budget: int
     per_step: int
+    nearby: Nearby | None = None
     _steps: list[int] = field(default_factory=list)
     _latest: dict[int, Plan] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -151,7 +175,8 @@ class Epochs:
         """The plan of an epoch, counted from 0; the two latest are kept."""
         with self._lock:
             if epoch not in self._latest:
-                made = plan_epoch(self.ids, self.tokens(epoch), self.seed, epoch, self.budget, self.per_step)
+                tokens = self.tokens(epoch)
+                made = plan_epoch(self.ids, tokens, self.seed, epoch, self.budget, self.per_step, self.nearby)
                 self._latest = {**dict(list(self._latest.items())[-1:]), epoch: made}
             return self._latest[epoch]
 

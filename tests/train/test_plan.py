@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.plan import Epochs, cost_of, plan_epoch, plan_in_order
+from train.plan import Epochs, Nearby, cost_of, plan_epoch, plan_in_order
 
 TOKENS = np.random.default_rng(0).integers(10, 120, 1000)
 IDS = np.arange(1000)
@@ -48,6 +48,17 @@ def test_it_is_a_pure_function_of_seed_and_epoch():
 def test_the_order_never_changes_from_one_version_to_the_next():
     """Or a run could not be continued; if this must change, so must the checkpoint's version."""
     assert make().digest() == "86f653f7636208bfd620b08491eddc530e8099b401f182976123f1a6ade5ce7f"
+
+
+def test_a_few_shards_at_a_time_are_shuffled_together_others_in_each_epoch():
+    shard = IDS // 50
+    first, second = (plan_epoch(IDS, TOKENS, 1, epoch, 500, 8, Nearby(shard, 4)) for epoch in (0, 1))
+    for plan in (first, second):
+        assert sorted(sum(flat(plan), [])) == IDS.tolist()
+        per_step = [len(set(shard[np.concatenate(plan.step(n))].tolist())) for n in range(plan.num_steps)]
+        assert max(per_step) <= 8 and np.mean(per_step) < 6  # a step may lie across two turns
+    assert first.digest() != second.digest()
+    assert set(shard[np.concatenate(first.step(0))]) != set(shard[np.concatenate(second.step(0))])
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 5, 64])
