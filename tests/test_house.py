@@ -14,6 +14,7 @@ OWNERS = {
     "soundfile": {"data_prep/audio.py"},
     "torchaudio": {"data_prep/audio.py"},
     "webdataset": {"data_prep/shards.py"},
+    "miniaudio": {"data_prep/flac.py"},
 }
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NEVER_CALLED = {  # each runs, or may run, what is in data
