@@ -1,19 +1,23 @@
-"""Which utterance goes where: decided before any work starts, by keys and seed alone."""
+"""Which utterance goes where: decided before any work starts, by keys, lengths and seed alone."""
 
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from data_prep.durable import canonical_json
 from data_prep.index import FORMAT, VERSION, shard_name
+from data_prep.lengths import Size
 from data_prep.prepare import Limits
-from data_prep.sources import size_of
+from data_prep.retries import shown
+from data_prep.sources import remote_sizes, size_of
 from data_prep.utterance import Utterance, to_row
 from model.errors import UserError
+
+LENGTH_CLASSES = 10  # of `stratified`: each holds as many utterances
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,25 @@ class ShardTask:
     """sha256 hex of everything that decides the shard's bytes."""
 
 
-def in_shard_order(utterances: Iterable[Utterance], seed: int) -> list[Utterance]:
-    """In the order in which they fill the shards: by a hash of seed and key, so shuffled, and the same everywhere.
+class Packing(NamedTuple):
+    """How full a shard gets."""
 
-    UserError for a key that is there twice, and where there are no utterances.
-    """
+    utterances: int
+    bytes: int
+    """Of its tar, about; 0 where the number of utterances decides."""
+
+
+class Placed(NamedTuple):
+    """An utterance that waits for its shard."""
+
+    utterance: Utterance
+    size: Size
+    chance: bytes
+    """A hash of seed and key: the same on every machine, whatever else is in the corpus."""
+
+
+def unique(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """All of them, as they come. UserError for a key that is there twice, and where there are none."""
     seen: dict[str, Utterance] = {}
     for utterance in utterances:
         if utterance.key in seen:
@@ -40,36 +58,113 @@ def in_shard_order(utterances: Iterable[Utterance], seed: int) -> list[Utterance
         seen[utterance.key] = utterance
     if not seen:
         raise UserError("there are no utterances to build from; is the manifest or the corpus folder empty?")
-    return sorted(seen.values(), key=lambda utterance: hashlib.sha256(f"{seed}:{utterance.key}".encode()).digest())
+    return list(seen.values())
 
 
-def shard_tasks(utterances: Sequence[Utterance], out: Path, shard_size: int, limits: Limits) -> list[ShardTask]:
-    """One task for each `shard_size` utterances, in order."""
-    parts = [tuple(utterances[first : first + shard_size]) for first in range(0, len(utterances), shard_size)]
+def shard_tasks(
+    utterances: Sequence[Utterance],
+    sizes: Sequence[Size],
+    out: Path,
+    shuffle: str,
+    seed: int,
+    packing: Packing,
+    limits: Limits,
+) -> list[ShardTask]:
+    """The shards of `out`, in the order that ORDERS has under `shuffle`; `sizes` may be empty where none are asked."""
+    nothing = Size(0.0, 0)
+    placed = [
+        Placed(utterance, sizes[i] if sizes else nothing, chance(seed, utterance.key))
+        for i, utterance in enumerate(utterances)
+    ]
+    parts = [tuple(one.utterance for one in part) for part in ORDERS[shuffle](placed, packing)]
+    remote = remote_sizes(utterance.audio for utterance in utterances)
     return [
-        ShardTask(out / shard_name(number), part, limits, _recipe(part, limits)) for number, part in enumerate(parts)
+        ShardTask(out / shard_name(number), part, limits, _recipe(part, limits, remote))
+        for number, part in enumerate(parts)
     ]
 
 
-def warn_about_capitals(utterances: Sequence[Utterance], limits: Limits) -> None:
-    """Language models read CAPITALS as rare spelling: said once, not changed by itself."""
-    capitals = sum(utterance.text.isupper() for utterance in utterances)
-    if capitals > len(utterances) / 2 and not limits.lowercase:
-        print(
-            f"warning: {capitals:,} of {len(utterances):,} transcripts are in CAPITALS, which language models spell "
-            "badly; --lowercase writes them in lower case",
-            file=sys.stderr,
-        )
+def chance(seed: int, key: str) -> bytes:
+    """32 bytes that order and divide as if by chance."""
+    return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 
-def _recipe(utterances: Sequence[Utterance], limits: Limits) -> str:
-    digest = hashlib.sha256(canonical_json([FORMAT, VERSION, asdict(limits)]))
+def in_random_order(placed: list[Placed], packing: Packing) -> list[list[Placed]]:
+    """By chance, whatever the order they came in."""
+    return _packed(sorted(placed, key=lambda one: one.chance), packing)
+
+
+def in_given_order(placed: list[Placed], packing: Packing) -> list[list[Placed]]:
+    """As the corpus has them."""
+    return _packed(placed, packing)
+
+
+def by_length(placed: list[Placed], packing: Packing) -> list[list[Placed]]:
+    """Each shard holds utterances of like length, the shortest first; the shards are in random order."""
+    ordered = sorted(placed, key=lambda one: (one.size.seconds, one.chance))
+    return sorted(_packed(ordered, packing), key=lambda part: part[0].chance)
+
+
+def evenly_mixed(placed: list[Placed], packing: Packing) -> list[list[Placed]]:
+    """Each shard holds as good as the same share of every language, length and speaker; random within."""
+    count = _shards_needed(placed, packing)
+    ranks = sorted(range(len(placed)), key=lambda i: (placed[i].size.seconds, placed[i].chance))
+    length_class = {i: rank * LENGTH_CLASSES // len(placed) for rank, i in enumerate(ranks)}
+    dealt = sorted(
+        range(len(placed)),
+        key=lambda i: (
+            placed[i].utterance.language,
+            length_class[i],
+            placed[i].utterance.speaker,
+            placed[i].chance,
+        ),
+    )
+    return [sorted((placed[i] for i in dealt[first::count]), key=lambda one: one.chance) for first in range(count)]
+
+
+ORDERS: dict[str, Callable[[list[Placed], Packing], list[list[Placed]]]] = {
+    "random": in_random_order,
+    "stratified": evenly_mixed,
+    "sorted": by_length,
+    "none": in_given_order,
+}
+NEED_SECONDS = {"stratified", "sorted"}
+
+
+def _packed(placed: Sequence[Placed], packing: Packing) -> list[list[Placed]]:
+    """In this order, each shard as full as it may be."""
+    shards: list[list[Placed]] = []
+    room = 0
+    for one in placed:
+        full = one.size.bytes > room if packing.bytes else len(shards[-1]) == packing.utterances if shards else True
+        if full or not shards:
+            shards.append([])
+            room = packing.bytes
+        shards[-1].append(one)
+        room -= one.size.bytes
+    return shards
+
+
+def _shards_needed(placed: Sequence[Placed], packing: Packing) -> int:
+    have, most = (sum(one.size.bytes for one in placed), packing.bytes) if packing.bytes else (len(placed), packing[0])
+    return min(len(placed), max(1, -(-have // most)))
+
+
+def _recipe(utterances: Sequence[Utterance], limits: Limits, remote: Mapping[str, int]) -> str:
+    digest = hashlib.sha256(canonical_json([FORMAT, VERSION, limits.shaping()]))
     for utterance in utterances:
-        size = size_of(utterance.audio, utterance.part)
+        size = remote[utterance.audio] if utterance.audio in remote else size_of(utterance.audio, utterance.part)
         row = to_row(utterance) | {"audio": size}  # its place may change, not its size
-        digest.update(canonical_json(row))
+        digest.update(_bytes(row))
     return digest.hexdigest()
 
 
+def _bytes(row: Mapping[str, object]) -> bytes:
+    try:
+        return canonical_json(row)
+    except ValueError:  # half a surrogate pair, NaN: it will be refused, by name
+        return repr(sorted(row.items())).encode("ascii", "backslashreplace")
+
+
 def _origin(utterance: Utterance) -> str:
-    return f"{utterance.meta.get('id', utterance.key)!r} ({utterance.audio})"
+    return f"{utterance.meta.get('id', utterance.key)!r} ({shown(utterance.audio)})"

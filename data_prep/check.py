@@ -11,19 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.audio import AudioError, decode, decode_into
-from data_prep.index import INDEX_NAME, SHARD_NAME, ShardIndex, ShardInfo, columns_path, read_index, read_listing
+from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode, decode_into
+from data_prep.frame_bytes import bytes_per_frame, count_not_finite
+from data_prep.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, read_index, read_listing
 from data_prep.progress import Progress
-from data_prep.shards import Sample, read_sample, walk
+from data_prep.shards import Sample, read_meta, read_sample, walk
+from data_prep.sources import is_remote
 from data_prep.workers import InPlace, Stopped, Tally, run_all
 from model.errors import UserError
 
 MEND = "delete {} and run the command that built it again: only what is missing is made"
-EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80}  # all its bits are set in NaN and Inf, and in no other number
 SECONDS_SLACK = 0.001  # metadata gives seconds to four places
 
 Look = Callable[[int, Sample, np.ndarray | None], None]
-"""(utterance of the shard, sample, float32 [N] wave or None), called for each utterance that could be read."""
+"""Called with each utterance that could be read: its place in the shard, and float32 [N] of it. A quick check gives no
+wave, and a sample whose media is empty."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ShardCheck:
     index: ShardIndex | None
     """Of this shard alone; None where the directory's index cannot be read, and only the files are looked at."""
     decode: bool = True
-    """Decode each utterance, rather than compare its bytes with their CRC alone."""
+    """Read and decode each utterance; else its metadata alone is read, where the hash of the whole tar is right."""
 
 
 def check(root: str | os.PathLike[str], progress: Progress | None = None, workers: int = 1) -> list[str]:
@@ -43,8 +45,8 @@ def check(root: str | os.PathLike[str], progress: Progress | None = None, worker
 
     Hash of each tar and of its columns; each header against the index; each utterance read and decoded.
     """
-    index, wrong = open_index(Path(root))
-    tasks = shard_checks(Path(root), index)
+    index, wrong = open_index(root)
+    tasks = shard_checks(root, index)
     found: dict[int, list[str]] = {}
     if tasks:
         with progress or Progress(0 if index is None else len(index), label="check") as progress:
@@ -52,20 +54,25 @@ def check(root: str | os.PathLike[str], progress: Progress | None = None, worker
     return in_order(wrong, found)
 
 
-def open_index(root: Path) -> tuple[ShardIndex | None, list[str]]:
-    """The index, and what is wrong with the directory as a whole; None for an index that cannot be read."""
-    listing = read_listing(root)
+def open_index(root: str | os.PathLike[str]) -> tuple[ShardIndex | None, list[str]]:
+    """The index, and what is wrong with the directory as a whole; None for an index that cannot be read.
+
+    UserError for what is no dataset directory, and for an address whose index cannot be read.
+    """
+    if is_remote(root):
+        return read_index(root), []
+    unlisted = _unlisted(Path(root))
     try:
-        return read_index(root), _unlisted(root, listing)
+        return read_index(root), unlisted
     except UserError as error:
-        return None, [*_unlisted(root, listing), str(error).split("; run ")[0]]
+        return None, [*unlisted, str(error).split("; run ")[0]]
 
 
-def shard_checks(root: Path, index: ShardIndex | None, decode: bool = True) -> list[ShardCheck]:
+def shard_checks(root: str | os.PathLike[str], index: ShardIndex | None, decode: bool = True) -> list[ShardCheck]:
     """One task a shard."""
     if index is None:
-        return [ShardCheck(root, info, None, decode) for info in read_listing(root)]
-    return [ShardCheck(root, info, part(index, n), decode) for n, info in enumerate(index.shards)]
+        return [ShardCheck(Path(root), info, None, decode) for info in read_listing(Path(root))]
+    return [ShardCheck(index.root, info, part(index, n), decode) for n, info in enumerate(index.shards)]
 
 
 def part(index: ShardIndex, number: int) -> ShardIndex:
@@ -82,21 +89,27 @@ def part(index: ShardIndex, number: int) -> ShardIndex:
 
 def check_shard(task: ShardCheck, tally: Tally | InPlace, look: Look | None = None) -> list[str]:
     """One line for each thing wrong with a shard. Stopped if the whole check stops meanwhile."""
-    problems = _check_file(task)
-    index = task.index
+    index, name = task.index, task.info.source or task.info.name
+    try:
+        path = task.root / name if index is None else index.path(0)  # which may have to be fetched
+    except UserError as error:
+        tally.add(task.info.utterances)
+        return [f"{name}: {error}"]
+    problems = _check_file(task, path)
     if index is None:
         return problems
+    quick = not (task.decode or problems or task.info.source)
     problems += _check_headers(index)
     for i, key in enumerate(index.key):
         if tally.stopped:
             raise Stopped
         try:
-            sample = read_sample(index, i)
+            sample = Sample(key, bytearray(), read_meta(index, i)) if quick else read_sample(index, i)
             for fault in _faults(index, i, sample.meta):
-                problems.append(f"{task.info.name}, utterance {key}: {fault}")
+                problems.append(f"{name}, utterance {key}: {fault}")
             wave = _decoded(index, i, sample) if task.decode else None
         except AudioError as error:
-            problems.append(f"{task.info.name}, utterance {key}: {error}")
+            problems.append(f"{name}, utterance {key}: {error}")
         except UserError as error:
             problems.append(str(error).split("; run ")[0])
         else:
@@ -112,23 +125,25 @@ def in_order(wrong: list[str], found: dict[int, list[str]]) -> list[str]:
     return [problem for problem in wrong if not any(line.split(":")[0] in problem for line in told)] + told
 
 
-def _unlisted(root: Path, listing: list[ShardInfo]) -> list[str]:
+def _unlisted(root: Path) -> list[str]:
     """Whoever reads *.tar would train on these too."""
-    tars = {path.name for path in root.glob("shard-*.tar") if SHARD_NAME.fullmatch(path.name)}
-    known = {info.name for info in listing} | {Path(_source(info)).name for info in listing}
+    listing = read_listing(root)
+    tars = {path.name for path in root.glob(f"shard-{'[0-9]' * 6}.tar")}
+    known = {info.name for info in listing} | {Path(info.source).name for info in listing}
     return [f"{name}: {INDEX_NAME} does not list it; delete it" for name in sorted(tars - known)]
 
 
-def _check_file(task: ShardCheck) -> list[str]:
-    info, root = task.info, task.root
-    path = task.index.path(0) if task.index is not None else root / (_source(info) or info.name)
-    name, mend = info.name, "index it again" if _source(info) else MEND.format(info.name)
+def _check_file(task: ShardCheck, path: Path) -> list[str]:
+    """Of the tar as a whole, and whether its columns are there, which a read index has shown already."""
+    info = task.info
+    name, mend = (info.source, "index it again") if info.source else (info.name, MEND.format(info.name))
     if not path.is_file():
         return [f"{name}: missing; run the command that built it again"]
     if path.stat().st_size != info.bytes:
         return [f"{name}: {path.stat().st_size:,} bytes, the index says {info.bytes:,}; {mend}"]
-    if not columns_path(root / name).is_file():
-        return [f"{columns_path(path).name}: missing; run the command that built it again"]
+    columns = columns_path(task.root / info.name)
+    if task.index is None and not columns.is_file():
+        return [f"{columns.name}: missing; run the command that built it again"]
     with open(path, "rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     return [] if found == info.sha256 else [f"{name}: its bytes have changed since it was built (sha256); {mend}"]
@@ -136,24 +151,22 @@ def _check_file(task: ShardCheck) -> list[str]:
 
 def _check_headers(index: ShardIndex) -> list[str]:
     """The tar's own list of members against the index: in order; of a tar of others, each member where it should be."""
-    info = index.shards[0]
+    name = index.shards[0].source or index.shards[0].name
     media = list(zip(index.key, index.offset.tolist(), index.length.tolist(), strict=True))
     metas = list(zip(index.key, index.meta_offset.tolist(), index.meta_length.tolist(), strict=True))
     try:
-        if _source(info):
+        if index.shards[0].source:
             from data_prep.archives import members
 
             places = {(member.offset, member.size) for member in members(index.path(0))}
-            return [
-                f"{info.name}, utterance {key}: no member is there" for key, *at in media if tuple(at) not in places
-            ]
+            return [f"{name}, utterance {key}: no member is there" for key, *at in media if tuple(at) not in places]
         found = list(walk(index.path(0)))
     except (ValueError, OSError) as error:
-        return [f"{info.name}: {error}"]
+        return [f"{name}: {error}"]
     named = [(member.rpartition(".")[0], offset, size) for member, offset, size in found[::2]]
     if named == media and found[1::2] == [(f"{key}.json", *at) for key, *at in metas]:
         return []
-    return [f"{info.name}: its {len(found):,} members are not the {2 * len(media):,} that the index lists"]
+    return [f"{name}: its {len(found):,} members are not the {2 * len(media):,} that the index lists"]
 
 
 def _faults(index: ShardIndex, i: int, meta: dict[str, Any]) -> list[str]:
@@ -163,7 +176,7 @@ def _faults(index: ShardIndex, i: int, meta: dict[str, Any]) -> list[str]:
         faults.append("its transcript is not as long as the index says")
     if not isinstance(meta["speaker"], str) or not isinstance(meta["language"], str):
         faults.append("speaker or language is no text")
-    seconds = float(index.samples[i]) / 16000
+    seconds = float(index.samples[i]) / SAMPLE_RATE
     if not isinstance(meta["seconds"], int | float) or abs(meta["seconds"] - seconds) > SECONDS_SLACK:
         faults.append(f"its metadata says {str(meta['seconds'])[:20]} s, the index {seconds:.4f} s")
     return faults
@@ -175,7 +188,9 @@ def _decoded(index: ShardIndex, i: int, sample: Sample) -> np.ndarray | None:
         _check_frames(index, i, sample)
         return None
     count = int(index.samples[i])
-    if index.options.get("media", "flac") == "flac":
+    if count > MAX_SECONDS * SAMPLE_RATE:
+        raise AudioError("too-long", f"its index declares {count:,} samples for it")
+    if index.media == "flac":
         wave = np.empty(count, np.float32)
         decode_into(sample.media, wave)
         return wave
@@ -186,14 +201,14 @@ def _decoded(index: ShardIndex, i: int, sample: Sample) -> np.ndarray | None:
 
 
 def _check_frames(index: ShardIndex, i: int, sample: Sample) -> None:
-    dtype, dim, count = index.fingerprint["feature_dtype"], int(index.fingerprint["dim"]), int(index.frames[i])
-    if len(sample.media) != 2 * count * dim:
+    count = int(index.frames[i])
+    try:
+        dtype, dim = index.fingerprint["feature_dtype"], int(index.fingerprint["dim"])
+        row_bytes = bytes_per_frame(dim, dtype)
+    except (KeyError, TypeError, ValueError):
+        raise AudioError("bad-index", "the index does not say of what type and width its frames are") from None
+    if len(sample.media) != count * row_bytes:
         raise AudioError("bad-length", f"{len(sample.media):,} bytes, the index says {count:,} frames of {dim}")
-    bits = np.frombuffer(sample.media, "<u2")
-    wrong = int(np.count_nonzero((bits & EXPONENT[dtype]) == EXPONENT[dtype]))
+    wrong = count_not_finite(sample.media, dtype, dim)
     if wrong:
-        raise AudioError("nan", f"{wrong:,} of {len(bits):,} numbers are NaN or Inf")
-
-
-def _source(info: ShardInfo) -> str:
-    return getattr(info, "source", "")
+        raise AudioError("nan", f"{wrong:,} of {count * dim:,} numbers are NaN or Inf")

@@ -12,10 +12,13 @@ from pathlib import Path
 
 
 class OpenFiles:
-    """A bounded set of open files, shared by threads. One being read is not closed, one that failed is not kept."""
+    """A bounded set of open files, shared by threads. One being read is not closed, one that failed is not kept.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    `passing`: those whose file was removed are closed when the next one is opened, and the disk gets its room back.
+    """
+
+    def __init__(self, limit: int, passing: bool = False) -> None:
+        self._limit, self._passing = limit, passing
         self._lock = threading.Lock()
         self._files: OrderedDict[tuple[str, str], _OpenFile] = OrderedDict()
 
@@ -26,6 +29,7 @@ class OpenFiles:
         with self._lock:
             file = self._files.get(key)
             if file is None:
+                self._close_removed()
                 file = self._files[key] = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             file.readers += 1
             self._files.move_to_end(key)
@@ -38,6 +42,11 @@ class OpenFiles:
             with self._lock:
                 file.readers -= 1
                 self._close_unwanted(key, file)
+
+    def _close_removed(self) -> None:
+        for key, file in list(self._files.items()) if self._passing else []:
+            if not file.readers and not os.fstat(file.descriptor).st_nlink:
+                os.close(self._files.pop(key).descriptor)
 
     def _close_unwanted(self, key: tuple[str, str], file: _OpenFile) -> None:
         if file.failed:

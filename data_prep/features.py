@@ -1,49 +1,75 @@
 """The frozen encoder run once: audio shards in, shards of its frames out, same keys, same places.
 
-A member is `<key>.f16` or `<key>.bf16`: the frames [T, D], raw, little-endian. The index carries the encoder's
-fingerprint, so that training with another encoder, layer or precision is refused. Goes on shard by shard if killed.
+The index carries the encoder's fingerprint, so that training with another encoder, layer or precision is refused. The
+steps, on each of R ranks, none of which waits for another:
+
+1. look which utterances have their frames already, by whomever they were written (feature_coverage.py);
+2. take shards r, r + R ... of those with something missing, then whatever nobody is at (`_shards_to_do`);
+3. encode what is missing of each (feature_encoding.py), in order, into a shard of the same number;
+4. whoever finds that all is there writes index.json (feature_writer.py). A killed run goes on, on any number of ranks.
+
+On a CPU the bytes are the same on any number of ranks and threads.
 """
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections import deque
+import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from data_prep import workplace
 from data_prep.audio import SAMPLE_RATE
-from data_prep.durable import canonical_json
-from data_prep.frames import EXTENSIONS, FEATURE_DTYPES, to_bytes
-from data_prep.index import FORMAT, VERSION, ShardIndex, ShardInfo, finished_shard, write_index
-from data_prep.progress import Progress
-from data_prep.reader import wave_of
-from data_prep.shards import Sample, ShardWriter, read_sample
-from model.batch import cumulative
+from data_prep.feature_coverage import Coverage
+from data_prep.feature_encoding import Group, device_of, encode_in_order, grouped
+from data_prep.feature_estimate import disk_full_explained
+from data_prep.feature_place import Place, join
+from data_prep.feature_speed import Speed, device_name, write_speed
+from data_prep.feature_writer import FeatureTotals, OpenShard, finish_place, loose_path
+from data_prep.frames import FEATURE_DTYPES, bytes_per_frame
+from data_prep.index import INDEX_NAME, ShardIndex, shard_name
+from data_prep.progress import Progress, Silent
+from data_prep.shards import MAX_MEDIA_BYTES
 from model.encoders import Encoder
 from model.errors import UserError
 
-GROUP = 8  # utterances a thread reads and encodes at a time, each on its own
+
+@dataclass(frozen=True)
+class FeatureRun:
+    """What one rank did."""
+
+    totals: FeatureTotals | None
+    """Of the cache, if this rank finished it."""
+    already_built: bool = False
+    missing: int = 0
+    """Utterances that other ranks are at, or left when they died."""
+    utterances: int = 0
+    """Encoded by this rank."""
+    seconds: float = 0.0
+    """Of audio, in those."""
+    kept_shards: int = 0
+    """Found finished at the start."""
 
 
 @dataclass(frozen=True)
-class FeatureTotals:
-    """What a feature build gave."""
+class Share:
+    """This rank among those that build one cache together."""
 
-    utterances: int
-    frames: int
-    seconds: float
-    bytes: int
-    shards: int
-    kept_shards: int = 0
-    already_built: bool = False
+    rank: int = 0
+    size: int = 1
+    threads: int | None = None
+    """Of this rank; None chooses."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The missing utterances of an audio shard."""
+
+    shard: int
+    ids: list[int]
 
 
 def build_features(
@@ -53,80 +79,35 @@ def build_features(
     dtype: str = "float16",
     progress: Progress | None = None,
     overwrite: bool = False,
-) -> FeatureTotals:
-    """Encodes every utterance of an audio index into `out`; frames are kept as `dtype`, float16 or bfloat16.
+    share: Share | None = None,
+) -> FeatureRun:
+    """Encodes what `out` lacks of an audio index; frames are kept as `dtype`, a key of FEATURE_DTYPES.
 
-    UserError: the index holds features already, another sample rate, frames too large for float16, `out` taken.
+    UserError: the index holds features already, another sample rate, an utterance under one frame, frames too large for
+    the dtype, `out` taken, a full disk.
     """
-    _refuse_unfit(index, encoder, out, dtype)
-    fingerprint = {**encoder.fingerprint(), "feature_dtype": dtype}
-    options = {"audio": index.digest()}
-    with workplace.claim(out, fingerprint, options, overwrite) as finished, workplace.disk_full_explained(out):
-        if finished is not None:
-            return FeatureTotals(**finished["totals"], already_built=True)
-        shards, kept = [], 0
-        with progress or Progress(len(index), label="features") as progress:
-            for number in range(len(index.shards)):
-                recipe = _recipe(index, number, fingerprint)
-                shard = finished_shard(out / index.shards[number].name, recipe)
-                kept += shard is not None
-                if shard is not None:
-                    progress.advance(shard.utterances)
-                shards.append(shard or _encode_shard(index, number, encoder, out, dtype, recipe, progress))
-        return _finish(index, encoder, out, shards, fingerprint, options, kept)
+    require_fit(index, encoder, out, dtype)
+    share = share or Share()
+    fingerprint = cache_fingerprint(encoder, dtype)
+    with join(out, fingerprint, {"audio": index.digest()}, overwrite) as place:
+        if place.finished is not None:
+            return FeatureRun(FeatureTotals(**place.finished["totals"]), already_built=True)
+        run = _Run(index, encoder, place, dtype, share)
+        shown = progress or (Silent if share.rank else Progress)(len(index), label="features")
+        with shown as progress, disk_full_explained(index, encoder, out, dtype):
+            run.encode_missing(progress)
+            totals = finish_place(place, index, fingerprint)
+    missing = 0 if totals or (out / INDEX_NAME).exists() else int((~run.coverage.covered).sum())
+    return FeatureRun(totals, False, missing, run.utterances, run.seconds, run.kept_shards)
 
 
-def _encode_shard(
-    index: ShardIndex, number: int, encoder: Encoder, out: Path, dtype: str, recipe: str, progress: Progress
-) -> ShardInfo:
-    first = sum(shard.utterances for shard in index.shards[:number])
-    ids = range(first, first + index.shards[number].utterances)
-    with ShardWriter(out / index.shards[number].name) as writer:
-        for group, samples, frames in _in_threads(index, encoder, ids):
-            for i, sample, of_one in zip(group, samples, frames, strict=True):
-                media = to_bytes(of_one, dtype, sample.key)
-                meta = {**sample.meta, "frames": len(of_one), "dim": encoder.dim}
-                writer.add(sample.key, EXTENSIONS[dtype], media, meta, int(index.samples[i]), len(of_one))
-            progress.advance(len(group))
-        return writer.close({"recipe": recipe})
+def cache_fingerprint(encoder: Encoder, dtype: str) -> dict[str, Any]:
+    """What the frames of a cache depend on."""
+    return {**encoder.fingerprint(), "feature_dtype": dtype}
 
 
-def _in_threads(index: ShardIndex, encoder: Encoder, ids: range) -> Iterator[tuple[range, list[Sample], list[Tensor]]]:
-    """Groups of utterances in order, each read and encoded in a thread of its own while the caller writes.
-
-    Two threads keep an accelerator fed. On a CPU every core gets a thread with an encoder pass to itself: sharing one
-    small pass among cores makes it slower, ten times so where another process wants a core too.
-    """
-    groups = deque(ids[start : start + GROUP] for start in range(0, len(ids), GROUP))
-    on_cpu = next(encoder.parameters()).device.type == "cpu"
-    threads = torch.get_num_threads() if on_cpu else 2
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1)) as pool:
-        coming: deque[Future[Any]] = deque()
-        while groups or coming:
-            while groups and len(coming) <= threads:
-                coming.append(pool.submit(_read_and_encode, index, encoder, groups.popleft()))
-            yield coming.popleft().result()
-    torch.set_num_threads(before)
-
-
-def _read_and_encode(index: ShardIndex, encoder: Encoder, group: range) -> tuple[range, list[Sample], list[Tensor]]:
-    """Samples of the group and the frames [T, D] of each, as long as `out_len` says."""
-    samples = [read_sample(index, i) for i in group]
-    waves = [wave_of(index, i, sample) for i, sample in zip(group, samples, strict=True)]
-    device = next(encoder.parameters()).device
-    with torch.inference_mode():
-        frames, frame_cu = encoder(torch.cat(waves).to(device), cumulative([len(wave) for wave in waves]))
-    counts = frame_cu.diff().tolist()
-    assert counts == [int(encoder.out_len(len(wave))) for wave in waves], "out_len does not describe forward"
-    return group, samples, list(frames.split(counts))
-
-
-def _recipe(index: ShardIndex, number: int, fingerprint: dict[str, Any]) -> str:
-    return hashlib.sha256(canonical_json([FORMAT, VERSION, index.shards[number].sha256, fingerprint])).hexdigest()
-
-
-def _refuse_unfit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> None:
+def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> None:
+    """UserError unless this encoder can make a cache of this index in `out`."""
     assert sys.byteorder == "little", "frames are kept little-endian"
     if index.kind != "audio":
         raise UserError(f"{index.root} holds {index.kind}, an encoder needs audio; give what `prep build` made")
@@ -136,26 +117,90 @@ def _refuse_unfit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) ->
         raise UserError(f"the encoder hears {encoder.sample_rate} Hz, shards hold {SAMPLE_RATE} Hz; use another")
     if out.resolve() == index.root.resolve():
         raise UserError(f"{out} holds the audio itself; give another directory for its features")
+    frames = encoder.out_len(index.samples)
+    short = np.flatnonzero(frames < 1)
+    if len(short):
+        raise UserError(
+            f"{len(short):,} utterances are too short for one frame, {index.key[short[0]]} of "
+            f"{int(index.samples[short[0]]):,} samples first; build again with --min-seconds 0.1"
+        )
+    longest = int(np.argmax(frames)) if len(frames) else 0
+    if len(frames) and int(frames[longest]) * bytes_per_frame(encoder.dim, dtype) > MAX_MEDIA_BYTES:
+        raise UserError(
+            f"the frames of utterance {index.key[longest]} would take more than {MAX_MEDIA_BYTES >> 20:,} MiB as "
+            f"{dtype}; use another --feature-dtype, or build with a lower --max-seconds"
+        )
 
 
-def _finish(
-    index: ShardIndex,
-    encoder: Encoder,
-    out: Path,
-    shards: list[ShardInfo],
-    fingerprint: dict[str, Any],
-    options: dict[str, Any],
-    kept: int,
-) -> FeatureTotals:
-    totals = FeatureTotals(
-        utterances=len(index),
-        frames=int(encoder.out_len(index.samples).sum()),
-        seconds=round(index.seconds, 4),
-        bytes=sum(shard.bytes for shard in shards),
-        shards=len(shards),
-        kept_shards=kept,
-    )
-    document = {name: value for name, value in asdict(totals).items() if name not in ("kept_shards", "already_built")}
-    workplace.remove_stale(out, {shard.name for shard in shards})
-    write_index(out, "features", shards, fingerprint, options, document)
-    return totals
+class _Run:
+    """One rank's work on a place."""
+
+    def __init__(self, index: ShardIndex, encoder: Encoder, place: Place, dtype: str, share: Share) -> None:
+        self.index, self.encoder, self.place, self.dtype, self.share = index, encoder, place, dtype, share
+        self.fingerprint = cache_fingerprint(encoder, dtype)
+        self.coverage = Coverage(place.out, index, self.fingerprint)
+        self.kept_shards = len(self.coverage.shards)
+        self.utterances, self.seconds = 0, 0.0
+
+    def encode_missing(self, progress: Progress) -> None:
+        """Until nothing is missing but what other ranks are at."""
+        began, before = time.monotonic(), -1
+        while before < self.utterances:
+            before = self.utterances
+            self._encode_once(progress)
+        if self.seconds:
+            rate = self.seconds / max(time.monotonic() - began, 1e-9)
+            write_speed(self.place.out, Speed(round(rate, 2), device_name(device_of(self.encoder)), self.share.size))
+
+    def _encode_once(self, progress: Progress) -> None:
+        shard: OpenShard | None = None
+        groups = encode_in_order(self.index, self.encoder, self.dtype, self._groups(), self.share.threads)
+        try:
+            for group, encoded in groups:
+                if shard is None:
+                    shard = OpenShard(self._path(group.mark.shard))
+                for one in encoded:
+                    meta = {**one.meta, "frames": one.frames, "dim": self.encoder.dim}
+                    shard.add(self.index, one.id, self.dtype, one.media, meta)
+                if group.ids[-1] == group.mark.ids[-1]:
+                    shard.publish(self.index, self.fingerprint)
+                    shard = None
+                    self.place.release(group.mark.shard)
+                    self.coverage.refresh()
+                self.utterances, self.seconds = self.utterances + len(encoded), self.seconds + group.seconds
+                # of all ranks, and in hand:
+                done = int(self.coverage.covered.sum()) + (0 if shard is None else len(shard))
+                progress.advance(max(0, done - progress.done))
+        finally:
+            groups.close()
+            if shard is not None:
+                shard.drop()
+
+    def _groups(self) -> Iterator[Group[_Task]]:
+        """Of one task after the other, each taken when its first group is asked for."""
+        device = device_of(self.encoder)
+        for number, ids in self._shards_to_do():
+            if self.place.take(number):
+                self.coverage.refresh()
+                missing = self.coverage.missing(ids)
+                yield from grouped(self.index, missing, device, _Task(number, missing))
+                if not missing:
+                    self.place.release(number)
+
+    def _shards_to_do(self) -> list[tuple[int, range]]:
+        """Audio shards with something missing, and their utterances: this rank's own, then the others' from the end."""
+        self.coverage.refresh()
+        ends = np.cumsum([info.utterances for info in self.index.shards]).tolist()
+        shards = list(enumerate(range(start, end) for start, end in zip([0, *ends], ends, strict=False)))
+        shards = [(number, ids) for number, ids in shards if self.coverage.missing(ids)]
+        rank, size = self.share.rank, self.share.size
+        if not self.place.has_locks:  # all ranks must take the same view, whenever they look
+            return [shard for shard in shards if shard[0] % size == rank]
+        others = [shard for i, shard in enumerate(shards) if i % size != rank]
+        return shards[rank::size] + others[::-1]
+
+    def _path(self, number: int) -> Path:
+        """A shard of the audio shard's number, or a loose one where that number is taken."""
+        taken = shard_name(number) in self.coverage.shards
+        out = self.place.out
+        return loose_path(out, self.share.rank, self.share.size) if taken else out / shard_name(number)

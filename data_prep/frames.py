@@ -14,21 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_prep.frame_bytes import EXTENSIONS, bytes_per_frame
 from model.errors import UserError
 from model.int8_frames import LARGEST, SCALE_BYTES, dequantise, quantise
 
-EXTENSIONS = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "int8": "i8"}
+__all__ = ["EXTENSIONS", "FEATURE_DTYPES", "as_frames", "as_numbers", "bytes_per_frame", "row_bytes", "to_bytes"]
+
 FEATURE_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32, "int8": torch.int8}
 
 
 def row_bytes(fingerprint: dict[str, Any]) -> int:
     """Bytes of one frame of a feature index with this fingerprint."""
     return bytes_per_frame(int(fingerprint["dim"]), fingerprint["feature_dtype"])
-
-
-def bytes_per_frame(dim: int, dtype: str) -> int:
-    """Bytes of one frame of `dim` numbers kept as `dtype`."""
-    return dim + SCALE_BYTES if dtype == "int8" else dim * FEATURE_DTYPES[dtype].itemsize
 
 
 def as_frames(fingerprint: dict[str, Any], data: np.ndarray) -> Tensor:

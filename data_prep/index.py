@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,30 +15,42 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.columns import COLUMNS, in_bounds, parse_columns
-from data_prep.durable import canonical_json, strict_json, write_durably
+from data_prep import index_files
+from data_prep.columns import COLUMNS
+from data_prep.durable import canonical_json, write_durably
+from data_prep.index_files import (
+    FORMAT,
+    INDEX_NAME,
+    KINDS,
+    SHARD_NAME,
+    VERSION,
+    ShardInfo,
+    columns_path,
+    meta_path,
+    read_document,
+    shard_name,
+    tar_path,
+)
+from data_prep.sources import is_remote, joined
 from model.errors import UserError
 
-FORMAT, VERSION = "slam-asr-shards", 1
-INDEX_NAME = "index.json"
-SHARD_NAME = re.compile(r"shard-[0-9]{6}\.tar")
-KINDS = ("audio", "features")
-MAX_JSON_BYTES = 1 << 30
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """One finished tar."""
-
-    name: str
-    bytes: int
-    sha256: str
-    utterances: int
-    seconds: float
-    columns_sha256: str
-    source: str = ""
-    """Where the tar lies, if it is not ours: a path, from the index's folder on. The metadata is then beside the
-    index, in `shard-000000.meta`."""
+__all__ = [
+    "FORMAT",
+    "INDEX_NAME",
+    "KINDS",
+    "SHARD_NAME",
+    "VERSION",
+    "ShardIndex",
+    "ShardInfo",
+    "columns_path",
+    "finished_shard",
+    "meta_path",
+    "read_document",
+    "read_index",
+    "read_listing",
+    "shard_name",
+    "write_index",
+]
 
 
 @dataclass(frozen=True)
@@ -93,43 +104,44 @@ class ShardIndex:
 
     def path(self, shard: int) -> Path:
         """The tar on this machine; one that lies at an address is copied into the cache first."""
-        info = self.shards[shard]
-        if self.address:
+        place, path = self._places[shard]
+        if path is None:
             from data_prep.cache import local_copy
 
-            return local_copy(f"{self.address}/{info.name}", info.bytes, info.sha256)
-        return _tar(self.root, info)
+            return local_copy(place, self.shards[shard].bytes, self.shards[shard].sha256)
+        return path
+
+    def location(self, shard: int) -> str:
+        """The path of the tar, or its address."""
+        return self._places[shard][0]
+
+    @cached_property
+    def _places(self) -> list[tuple[str, Path | None]]:
+        """The location of each shard, and the same as a path if it is one: made once, asked for each utterance."""
+        places = []
+        for name in (shard.source or shard.name for shard in self.shards):
+            place = joined(self.address, name) if self.address else name if is_remote(name) else str(self.root / name)
+            places.append((place, None if is_remote(place) else Path(place)))
+        return places
 
     def meta_path(self, shard: int) -> Path:
         """The file that `meta_offset` counts in."""
         info = self.shards[shard]
         return meta_path(self.root / info.name) if info.source else self.path(shard)
 
-    def home(self, shard: int) -> Path:
-        """The folder of the shard's own dataset directory."""
-        return self.path(shard).parent if self.address else (self.root / self.shards[shard].name).parent
+    def home(self, shard: int) -> str:
+        """The path or the address of the shard's own dataset directory."""
+        name = self.shards[shard].name
+        return self.address or (name.rpartition("/")[0] if is_remote(name) else str((self.root / name).parent))
 
     def placed(self, shard: int) -> ShardInfo:
         """The shard by its whole paths, to be read from an index with any other root."""
         info = self.shards[shard]
-        tar = str(self.path(shard).resolve())
+        place = self.location(shard)
+        tar = place if is_remote(place) else str(Path(place).resolve())
         if info.source:
             return replace(info, name=str((self.root / info.name).resolve()), source=tar)
         return replace(info, name=tar)
-
-
-def shard_name(number: int) -> str:
-    return f"shard-{number:06d}.tar"
-
-
-def columns_path(shard: Path) -> Path:
-    """`shard-000000.idx.json` beside `shard-000000.tar`."""
-    return shard.with_suffix(".idx.json")
-
-
-def meta_path(shard: Path) -> Path:
-    """`shard-000000.meta`: the metadata of a tar of others, canonical JSON end to end."""
-    return shard.with_suffix(".meta")
 
 
 def write_index(
@@ -150,131 +162,50 @@ def write_index(
 def read_index(root: str | os.PathLike[str]) -> ShardIndex:
     """The index of a finished directory, checked against the sizes of its shards and the hashes of its columns.
 
-    UserError for whatever does not agree; the bytes inside the tars are checked when they are read.
+    `root` may be an address: the index is then copied into the cache, and the sizes of the shards are seen when they
+    are. UserError for whatever does not agree; the bytes inside the tars are checked when they are read.
     """
-    root = Path(root)
-    document = _document(root)
-    infos = tuple(_shard_info(root, entry) for entry in document["shards"])
-    for info in infos:
-        _require_size(root, info)
-    parts = [_columns(root, info) for info in infos]
+    if not is_remote(root):
+        return _read(Path(root), "")
+    from data_prep.cache import index_folder
+
+    with index_folder(os.fspath(root).rstrip("/")) as (folder, address):
+        return _read(folder, address)
+
+
+def _read(root: Path, address: str) -> ShardIndex:
+    document = index_files.document_of(root)
+    infos = tuple(index_files.shard_info(root, entry) for entry in document["shards"])
+    for info in () if address else infos:
+        index_files.require_size(root, info)
+    parts = [index_files.columns_of(root, info) for info in infos]
     keys = [key for part in parts for key in part["key"]]
     if len(set(keys)) != len(keys):
-        raise _stale(root, "its index holds a key twice")
+        raise index_files.stale(root, "its index holds a key twice")
     columns: dict[str, Any] = {
         name: np.concatenate([np.zeros(0, kind), *(part[name] for part in parts)]) for name, kind in COLUMNS.items()
     }
     columns |= {name: document[name] for name in ("kind", "fingerprint", "options", "totals")}
     shard = np.repeat(np.arange(len(infos), dtype=np.int32), [info.utterances for info in infos])
-    return ShardIndex(root=root, shards=infos, key=keys, shard=shard, **columns)
+    return ShardIndex(root=root, shards=infos, key=keys, shard=shard, address=address, **columns)
 
 
 def read_listing(root: Path) -> list[ShardInfo]:
     """The shards that index.json names, with nothing checked but its own form."""
-    return [_shard_info(root, entry) for entry in _document(root)["shards"]]
+    return [index_files.shard_info(root, entry) for entry in index_files.document_of(root)["shards"]]
 
 
-def finished_shard(path: Path, recipe: str) -> ShardInfo | None:
-    """A shard that its own columns show to be complete and made by this very `recipe`; None if there is none."""
+def finished_shard(path: Path, recipe: str, source: str = "") -> ShardInfo | None:
+    """A shard that its own columns show to be complete and made by this very `recipe`; None if there is none.
+
+    `source`: where its tar lies, if it is not ours; the columns do not name it, so that they do not depend on a place.
+    """
     try:
         document = read_document(columns_path(path))
-        shard = ShardInfo(**document["shard"], columns_sha256="")
-        if document["recipe"] != recipe or _tar(path.parent, shard).stat().st_size != shard.bytes:
+        shard = ShardInfo(**document["shard"], columns_sha256="", source=source)
+        if document["recipe"] != recipe or tar_path(path.parent, shard).stat().st_size != shard.bytes:
             return None
         found = hashlib.sha256(columns_path(path).read_bytes()).hexdigest()
         return replace(shard, columns_sha256=found)
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A JSON object of ours; UserError if it is none."""
-    try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
-        document = strict_json(path.read_bytes())
-        if not isinstance(document, dict):
-            raise ValueError("it is no JSON object")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; {_check_hint(path.parent)}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {_check_hint(path.parent)}") from None
-    return document
-
-
-def _document(root: Path) -> dict[str, Any]:
-    if not root.is_dir():
-        raise UserError(f"{root} is no directory; give one that `slam-asr prep build` or `prep features` made")
-    if not (root / INDEX_NAME).exists():
-        raise UserError(f"{root} has no {INDEX_NAME}: it is not finished; run the command that builds it again")
-    document = read_document(root / INDEX_NAME)
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
-        found = f"{document.get('format')!r} version {document.get('version')!r}"
-        raise UserError(
-            f"{root / INDEX_NAME} is {found}, this program reads {FORMAT!r} version {VERSION}; build it again"
-        )
-    kinds = {"shards": list, "fingerprint": dict, "options": dict, "totals": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
-    if wrong or document.get("kind") not in KINDS:
-        raise _stale(root, f"field {(wrong or ['kind'])[0]!r} of {INDEX_NAME} is not what it must be")
-    return document
-
-
-def _shard_info(root: Path, entry: Any) -> ShardInfo:
-    kinds = {"name": str, "bytes": int, "sha256": str, "utterances": int, "seconds": float | int, "columns_sha256": str}
-    kinds |= {"source": str}
-    entry = {"source": "", **entry} if isinstance(entry, dict) else {}
-    if set(entry) != set(kinds) or not all(isinstance(entry[k], kinds[k]) for k in kinds) or "\0" in entry["source"]:
-        raise _stale(root, f"a shard of {INDEX_NAME} is not described as it must be")
-    info = ShardInfo(**entry)
-    if not SHARD_NAME.fullmatch(info.name):
-        raise _stale(root, f"{INDEX_NAME} names a shard {info.name[:40]!r}")
-    return info
-
-
-def _require_size(root: Path, info: ShardInfo) -> None:
-    name = info.source or info.name
-    try:
-        found = _tar(root, info).stat().st_size
-    except OSError:
-        raise _stale(root, f"{name} is missing, the index lists it") from None
-    if found != info.bytes:
-        raise _stale(root, f"{name} has {found:,} bytes, its index says {info.bytes:,}")
-
-
-def _columns(root: Path, info: ShardInfo) -> dict[str, Any]:
-    path = columns_path(root / info.name)
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        raise _stale(root, f"{path.name} is missing") from None
-    if found != info.columns_sha256:
-        raise _stale(root, f"{path.name} is not the file that {INDEX_NAME} describes")
-    raw = read_document(path).get("columns")
-    columns = parse_columns(raw) if isinstance(raw, dict) else None
-    meta_bytes = _size(meta_path(root / info.name)) if info.source else None
-    if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes, meta_bytes):
-        raise _stale(
-            root, f"{path.name} does not describe a tar of {info.bytes:,} bytes and {info.utterances:,} utterances"
-        )
-    return columns
-
-
-def _tar(root: Path, info: ShardInfo) -> Path:
-    return root / (info.source or info.name)
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _stale(root: Path, what: str) -> UserError:
-    return UserError(f"{root}: {what}; {_check_hint(root)}")
-
-
-def _check_hint(root: Path) -> str:
-    return f'run "slam-asr prep check {root}"'

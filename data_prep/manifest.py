@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.prepare import Refused, stated_seconds
-from data_prep.refusals import Note, require_few, write_notes
+from data_prep.prepare import stated_seconds
+from data_prep.progress import Progress
+from data_prep.refusals import Note, Refused, by_reason, require_few, write_notes
+from data_prep.retries import shown
 from data_prep.utterance import Utterance, write_jsonl
 from model.errors import UserError
 
 SHOWN = 3  # utterances, for the eye
+THREADS = 16  # a header on a network disk takes milliseconds, nearly all of them waiting
+HOPELESS = 1000  # this many bad ones and not one good: something is wrong with the whole
+
+Probed = tuple[Utterance, Future[float]]
+"""With its length in seconds, or Refused."""
 
 
 @dataclass
@@ -21,46 +29,114 @@ class ImportReport:
 
     read: int = 0
     kept: int = 0
-    seconds: float = 0.0
+    seconds_by_language: dict[str, float] = field(default_factory=dict)
+    """Of those kept."""
     dropped: Counter[str] = field(default_factory=Counter)
-    first: list[Utterance] = field(default_factory=list)
+    first: list[tuple[Utterance, float]] = field(default_factory=list)
+    """With their seconds."""
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.seconds_by_language.values())
 
 
-def import_corpus(utterances: Iterable[Utterance], out: Path, max_bad: float = 0.01) -> ImportReport:
-    """Writes those that can be used to `out`, and the others with their reasons to `<out>.bad.jsonl` beside it.
+def import_corpus(
+    utterances: Iterable[Utterance],
+    out: Path,
+    max_bad: float = 0.01,
+    allow_pipes: bool = False,
+    threads: int = THREADS,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Writes those that can be used to `out`, in their order, the others with reasons to `<out>.quarantine.jsonl`.
 
     UserError, and no manifest: a key twice, nothing kept, a larger fraction than `max_bad` dropped.
     """
+    if not 0 <= max_bad <= 1:
+        raise UserError(f"max_bad is {max_bad:g}, it is a fraction from 0 to 1")
     report = ImportReport()
     notes: list[Note] = []
-    bad_path = out.with_name(f"{out.stem}.bad.jsonl")
+    quarantine = out.with_name(f"{out.stem}.quarantine.jsonl")
+    listed = _listed(utterances)
     out.parent.mkdir(parents=True, exist_ok=True)
+    probed = _probed(listed, allow_pipes, threads)
     try:
-        write_jsonl(out, _kept(utterances, report, notes, max_bad, bad_path))
+        with progress or Progress(len(listed), label="import") as shown:
+            write_jsonl(out, _kept(probed, report, notes, shown, max_bad, quarantine))
     finally:
-        write_notes(bad_path, notes)
+        write_notes(quarantine, notes)
     return report
 
 
-def _kept(
-    utterances: Iterable[Utterance], report: ImportReport, notes: list[Note], max_bad: float, bad_path: Path
-) -> Iterator[Utterance]:
-    seen: dict[str, str] = {}
+def _listed(utterances: Iterable[Utterance]) -> list[Utterance]:
+    """All of them, before any recording is looked at: a key that is there twice is found at once."""
+    listed: dict[str, Utterance] = {}
     for utterance in utterances:
+        other = listed.setdefault(utterance.key, utterance)
+        if other is not utterance:
+            raise UserError(
+                f"key {utterance.key} is there twice: {_place(other)} and {_place(utterance)}; "
+                "in a table, --column key=NAME takes it from another column"
+            )
+    return list(listed.values())
+
+
+def _probed(utterances: list[Utterance], allow_pipes: bool, threads: int) -> Iterator[Probed]:
+    """In their order, so many ahead as keep the threads at work."""
+    waiting: deque[Probed] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for utterance in utterances:
+            waiting.append((utterance, pool.submit(stated_seconds, utterance, allow_pipes)))
+            if len(waiting) > 8 * threads:
+                yield waiting.popleft()
+        yield from waiting
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _kept(
+    probed: Iterator[Probed],
+    report: ImportReport,
+    notes: list[Note],
+    progress: Progress,
+    max_bad: float,
+    quarantine: Path,
+) -> Iterator[Utterance]:
+    for utterance, stated in probed:
         report.read += 1
-        if utterance.key in seen:
-            raise UserError(f"key {utterance.key} is there twice: {seen[utterance.key]} and {utterance.audio}")
-        seen[utterance.key] = utterance.audio
+        progress.advance()
         try:
-            report.seconds += stated_seconds(utterance)
+            seconds = stated.result()
         except Refused as error:
             report.dropped[error.reason] += 1
-            note = {"key": utterance.key, "audio": utterance.audio, "reason": error.reason, "message": str(error)}
+            note = {
+                "key": utterance.key,
+                "audio": shown(utterance.audio),
+                "reason": error.reason,
+                "message": str(error),
+            }
             notes.append(note)
+            if not report.kept and report.read == HOPELESS:
+                break
             continue
         report.kept += 1
-        report.first += [utterance] if len(report.first) < SHOWN else []
+        so_far = report.seconds_by_language
+        so_far[utterance.language] = so_far.get(utterance.language, 0.0) + seconds
+        report.first += [(utterance, seconds)] if len(report.first) < SHOWN else []
         yield utterance
-    require_few(notes, report.read, max_bad, bad_path)
     if not report.kept:
-        raise UserError(f"none of {report.read:,} utterances can be used; see {bad_path}")
+        raise UserError(
+            f"none of {report.read:,} utterances looked at can be used ({_reasons(notes)}); see {quarantine}"
+        )
+    require_few(notes, report.read, max_bad, quarantine)
+
+
+def _reasons(notes: list[Note]) -> str:
+    reasons = by_reason(notes)
+    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
+    return f"{listed}: do its paths start elsewhere? --audio-root" if "missing-audio" in reasons else listed
+
+
+def _place(utterance: Utterance) -> str:
+    return f"{shown(utterance.audio)} ({utterance.part})" if utterance.part else shown(utterance.audio)

@@ -50,14 +50,28 @@ class Progress:
         parts = [f"{self.label}: " if self.label else "", f"{self.done:,} of {self.total:,} {self.unit}"]
         parts.append(f", {rate:,.1f}/s" if rate else "")
         if self.done < self.total:
-            parts.append(f", {_clock((self.total - self.done) / rate)} left" if rate else ", time left not known yet")
+            parts.append(f", {clock((self.total - self.done) / rate)} left" if rate else ", time left not known yet")
         else:
-            parts.append(f", {_clock(seconds)} in all")
+            parts.append(f", {clock(seconds)} in all")
         parts += [f", {name} {value}" for name, value in self._figures.items()]
         print("".join(parts), file=sys.stderr, flush=True)
 
 
-def _clock(seconds: float) -> str:
+class Silent(Progress):
+    """Counts and shows nothing: for ranks beside the first."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def advance(self, n: int = 1, **figures: Any) -> None:
+        self.done += n
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        pass
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03 under an hour."""
     whole = round(seconds)
     hours, minutes = whole // 3600, whole % 3600 // 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -12,6 +12,17 @@ from model.errors import UserError
 Note = dict[str, str]
 """key, reason (a slug to count by), message, and in the file also audio."""
 
+QUARANTINE = "quarantine.jsonl"  # of a dataset directory: what cannot be used
+
+
+class Refused(Exception):
+    """An utterance that stays out. `dropped`: by a limit the person set, so it does not count as bad."""
+
+    def __init__(self, reason: str, message: str, dropped: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.dropped = dropped
+
 
 def by_reason(notes: Iterable[Note]) -> dict[str, int]:
     return dict(Counter(note["reason"] for note in notes))
@@ -19,21 +30,29 @@ def by_reason(notes: Iterable[Note]) -> dict[str, int]:
 
 def write_notes(path: Path, notes: Iterable[Note]) -> None:
     """One line for each, by key; no file where there is none."""
-    lines = [canonical_json(note) + b"\n" for note in sorted(notes, key=lambda note: note["key"])]
+    lines = [canonical_json(_writable(note)) + b"\n" for note in sorted(notes, key=lambda note: note["key"])]
     if lines:
         write_durably(path, b"".join(lines))
     else:
         path.unlink(missing_ok=True)
 
 
-def require_few(notes: list[Note], total: int, max_bad: float, path: Path) -> None:
-    """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`."""
-    allowed = int(max_bad * total)
-    if len(notes) <= allowed:
+def require_few(notes: list[Note], total: int, max_bad: float, path: Path, before: int = 0) -> None:
+    """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`.
+
+    `before`: as many more were found before, in another part of the same `total`.
+    """
+    allowed, found = int(max_bad * total), len(notes) + before
+    if found <= allowed:
         return
     write_notes(path, notes)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(by_reason(notes)).most_common(3))
     raise UserError(
-        f"{len(notes):,} of {total:,} utterances cannot be used ({reasons}), --max-bad {max_bad:g} allows {allowed:,}; "
+        f"{found:,} of {total:,} utterances cannot be used ({reasons}), --max-bad {max_bad:g} allows {allowed:,}; "
         f"see {path}, mend them or raise --max-bad"
     )
+
+
+def _writable(note: Note) -> Note:
+    """A path's bytes that are no UTF-8 become \\udcff and the like."""
+    return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in note.items()}

@@ -11,7 +11,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,8 +21,9 @@ from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the 
 
 from data_prep.columns import BLOCK, COLUMNS
 from data_prep.descriptors import OpenFiles
-from data_prep.durable import canonical_json, strict_json, sync_folder, write_durably
+from data_prep.durable import canonical_json, strict_json, sync_folder, temporary_name, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path
+from data_prep.sources import is_remote
 from model.errors import UserError
 
 RECORD = 20 * BLOCK  # bytes: tar pads its files to it
@@ -51,7 +52,7 @@ class ShardWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self._temporary = temporary_name(path)
         self._file = open(self._temporary, "wb")
         self._hash = hashlib.sha256()
         self._position = 0
@@ -94,7 +95,8 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        with suppress(OSError):  # a full disk says so once more
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
@@ -114,13 +116,21 @@ def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
 
     ShardError as `read_sample`; what is in `media` then is not defined. A file that gave an error is opened anew by the
     next read. One that did not stays open, also where its path is gone or has another file since: it is the one that
-    the index describes.
+    the index describes. The copy of a remote shard is looked at after an error, made anew if it is gone or damaged, and
+    read once more.
     """
     shard, meta_length = int(index.shard[i]), int(index.meta_length[i])
     with _explained(index, shard, index.key[i]):
         if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
             raise _Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
-        data = (_read_apart if index.shards[shard].source else _read_together)(index, shard, i, media)
+        read = _read_apart if index.shards[shard].source else _read_together
+        try:
+            data = read(index, shard, i, media)
+        except (_Fault, OSError):
+            if not is_remote(index.location(shard)):
+                raise
+            _renew(index, shard)
+            data = read(index, shard, i, media)
         return _meta(index.key[i], data)
 
 
@@ -170,7 +180,7 @@ def stream(paths: Sequence[str | os.PathLike[str]]) -> Any:
     return WebDataset(files, shardshuffle=False, nodesplitter=None)
 
 
-_OPEN = OpenFiles(OPEN_SHARDS)
+_OPEN, _COPIES = OpenFiles(OPEN_SHARDS), OpenFiles(OPEN_SHARDS, passing=True)
 
 
 class _Fault(Exception):
@@ -189,11 +199,18 @@ def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
         raise ShardError(f"{name}, utterance {key}: {what}; {check}") from None
 
 
+def _renew(index: ShardIndex, shard: int) -> None:
+    from data_prep.cache import renew
+
+    renew(index.location(shard), index.shards[shard].sha256)
+
+
 def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
     """Fills `media` and returns the metadata of an utterance of a tar of ours."""
     start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
     header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
-    with _OPEN.open(index.path(shard), index.shards[shard].sha256) as descriptor:
+    files = _COPIES if is_remote(index.location(shard)) else _OPEN
+    with files.open(index.path(shard), index.shards[shard].sha256) as descriptor:
         _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
         name, size = _parse_header(header)
         if name.rpartition(".")[0] != index.key[i] or size != len(media):

@@ -6,13 +6,16 @@
 | bytes:OFFSET:LENGTH | a stretch of such a file: a member of a tar, an entry of a Kaldi ark |
 | row:NUMBER:COLUMN | a Parquet file; rows are counted from 0, the column holds the file's bytes (or `{bytes, path}`) |
 | pipe | a command, as Kaldi's `cmd |`: run without a shell, and only where the person allowed it |
+| fault:REASON:MESSAGE | anything; the importer found that there is no recording to use, and says why |
 """
 
 from __future__ import annotations
 
 import io
 import os
+import posixpath
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,13 +48,16 @@ def open_source(audio: str, part: str = "", allow_pipes: bool = False) -> Source
 
         number, _, column = place.partition(":")
         return recording_at(audio, _number(number, part), column)
+    if kind == "fault":
+        reason, _, message = place.partition(":")
+        raise AudioError(reason, message)
     if kind not in ("", "bytes"):
         raise AudioError("bad-part", f"part {part[:60]!r} of a recording is not known")
     first, length = (_number(text, part) for text in place.split(":", 1)) if kind else (0, None)
     if is_remote(audio):
-        from data_prep.remote import read_bytes
+        from data_prep.remote_recordings import recording
 
-        return read_bytes(audio, first, length)
+        return recording(audio, first, length)
     _require_file(audio)
     return Stretch(audio, first, length) if length is not None else audio
 
@@ -59,6 +65,12 @@ def open_source(audio: str, part: str = "", allow_pipes: bool = False) -> Source
 def is_remote(address: str | os.PathLike[str]) -> bool:
     """Whether it is an address (`scheme://...`) rather than a path."""
     return "://" in os.fspath(address)[:32]
+
+
+def joined(address: str, place: str) -> str:
+    """What `place` means to a document in the folder `address`: `../b.wav` at s3://bucket/a is s3://bucket/b.wav."""
+    scheme, _, rest = address.partition("://")
+    return place if is_remote(place) else f"{scheme}://{posixpath.normpath(f'{rest}/{place}')}"
 
 
 def size_of(audio: str, part: str = "") -> int:
@@ -74,6 +86,16 @@ def size_of(audio: str, part: str = "") -> int:
     except (OSError, ValueError):
         return -1
     return found.st_size if stat.S_ISREG(found.st_mode) else -1
+
+
+def remote_sizes(audios: Iterable[str]) -> dict[str, int]:
+    """`size_of` each of those that are addresses, asked for in parallel."""
+    addresses = sorted({audio for audio in audios if is_remote(audio)})
+    if not addresses:
+        return {}
+    from data_prep.remote import sizes
+
+    return dict(zip(addresses, sizes(addresses), strict=True))
 
 
 def read_all(source: Source) -> bytes:

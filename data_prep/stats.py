@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from data_prep.index import ShardIndex
+from data_prep.progress import Progress
+from data_prep.shards import read_meta
 
+TOP = 20  # names of a breakdown
+SHOWN = 10  # of these, on a screen
 QUANTILES = {"shortest": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "longest": 1.0}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one name has."""
+
+    name: str
+    utterances: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Hours by name."""
+
+    names: int
+    """That are not empty."""
+    nameless: int
+    """Utterances."""
+    top: tuple[Share, ...]
+    """Those with most hours, at most TOP."""
 
 
 def table(index: ShardIndex) -> str:
@@ -30,6 +57,51 @@ def table(index: ShardIndex) -> str:
         rows += [(f"{name}, {reason}", f"{count:,}") for reason, count in sorted(counts.items())]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def table_by(index: ShardIndex, name: str, progress: Progress | None = None) -> str:
+    """Hours of each language or speaker, the ten with most: read from the metadata in the shards."""
+    known: dict[str, int] = {}
+    ids = np.zeros(len(index), np.int64)
+    with progress or Progress(len(index), label=name) as progress:
+        for i in range(len(index)):
+            ids[i] = known.setdefault(str(read_meta(index, i)[name]), len(known))
+            progress.advance()
+    found = breakdown(ids, index.samples / 16000, list(known))
+    return "\n".join(breakdown_lines(name, found))
+
+
+def breakdown(ids: np.ndarray, seconds: np.ndarray, names: list[str]) -> Breakdown:
+    """`ids` [N] point into `names`."""
+    counts = np.bincount(ids, minlength=len(names))
+    sums = np.bincount(ids, seconds, minlength=len(names))
+    order = [place for place in np.argsort(-sums, kind="stable").tolist() if names[place]]
+    top = tuple(
+        Share(encodable(names[place]), int(counts[place]), round(float(sums[place]), 4)) for place in order[:TOP]
+    )
+    nameless = sum(int(counts[place]) for place, name in enumerate(names) if not name)
+    return Breakdown(len(order), nameless, top)
+
+
+def breakdown_lines(name: str, found: Breakdown) -> list[str]:
+    """`NAME  hours  utterances` lines under a heading, and what else there is."""
+    shown = [(printable(share.name)[:40], share.seconds, share.utterances) for share in found.top[:SHOWN]]
+    width = max([len(name), *(len(label) for label, _, _ in shown)])
+    lines = [f"{name:<{width}}      hours  utterances"]
+    lines += [f"{label:<{width}}  {seconds / 3600:>9,.2f}  {count:>10,}" for label, seconds, count in shown]
+    rest = [f"{found.names - len(shown):,} more"] if found.names > len(shown) else []
+    rest += [f"{found.nameless:,} utterances without a {name}"] if found.nameless else []
+    return lines + ([", ".join(rest)] if rest else [])
+
+
+def encodable(text: str) -> str:
+    """Lone surrogates, which no file can hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """Characters that would move a terminal's cursor or turn its direction as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rate(index: ShardIndex) -> float:

@@ -1,6 +1,6 @@
 """WAV, AIFF and Ogg files that were cut off: they have no checksum over their length, and read shorter without a word.
 
-FLAC finds its own cuts when it is decoded; an MP3 cannot tell.
+FLAC finds its own cuts when it is decoded; of MP3, mp3.py tells.
 """
 
 from __future__ import annotations

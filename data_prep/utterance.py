@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import math
 import os
 import re
 import zlib
@@ -19,6 +18,7 @@ from model.errors import UserError
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
 REMOTE = ("s3", "gs", "http", "https", "memory")  # addresses that are read, through fsspec
+MAX_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 
 
@@ -36,7 +36,7 @@ class Utterance:
     """Seconds into the recording where this cut of it begins; None for a recording that is meant as a whole."""
     duration: float | None = None
     """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: what is said of it, which
-    may be rounded."""
+    may be rounded; where the recording is longer by more than that, its beginning is meant, as NeMo reads it."""
     language: str = ""
     speaker: str = ""
     task: str = "transcribe"
@@ -174,7 +174,7 @@ def not_utf8(error: UnicodeDecodeError) -> str:
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SECONDS
 
 
 def _short(value: Any) -> str:

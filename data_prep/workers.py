@@ -13,6 +13,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 from data_prep.progress import Progress
+from data_prep.retries import count_retries, retries
 from model.errors import UserError
 
 Task = TypeVar("Task")
@@ -25,18 +26,23 @@ class Stopped(Exception):
 
 
 class Tally:
-    """What tasks tell the parent (how many utterances are done) and are told (to stop)."""
+    """What tasks tell the parent (how many utterances are done, of how much sound) and are told (to stop)."""
 
-    def __init__(self, count: Any, stop: Any) -> None:
-        self._count, self._stop = count, stop
+    def __init__(self, context: Any) -> None:
+        self._count, self._seconds, self._stop = context.Value("q", 0), context.Value("d", 0.0), context.Value("b", 0)
 
-    def add(self, n: int) -> None:
+    def add(self, n: int, seconds: float = 0.0) -> None:
         with self._count.get_lock():
             self._count.value += n
+            self._seconds.value += seconds
 
     @property
     def done(self) -> int:
         return self._count.value
+
+    @property
+    def seconds(self) -> float:
+        return self._seconds.value
 
     @property
     def stopped(self) -> bool:
@@ -52,7 +58,11 @@ class InPlace:
     stopped = False
 
     def __init__(self, progress: Progress) -> None:
-        self.add = progress.advance
+        self._progress, self._seconds = progress, 0.0
+
+    def add(self, n: int, seconds: float = 0.0) -> None:
+        self._seconds += seconds
+        _show(self._progress, n, self._seconds)
 
 
 _tally: Tally | None = None  # of a worker process, set once when it starts
@@ -62,24 +72,44 @@ def run_all(
     function: Callable[[Task, Tally | InPlace], Result], tasks: Sequence[Task], workers: int, progress: Progress
 ) -> Iterator[tuple[int, Result]]:
     """(number, result) of each task as it ends. One worker is this very process. An error stops all the others."""
-    if min(workers, len(tasks)) == 1:
-        yield from ((number, function(task, InPlace(progress))) for number, task in enumerate(tasks))
-        return
+    try:
+        if min(workers, len(tasks)) <= 1:
+            tally = InPlace(progress)
+            yield from ((number, function(task, tally)) for number, task in enumerate(tasks))
+        else:
+            yield from _run_in_processes(function, tasks, min(workers, len(tasks)), progress)
+    except (BrokenProcessPool, MemoryError):
+        raise UserError(
+            "a worker process was killed or found no memory; what is finished stays valid: run it again, with fewer "
+            "--workers if it was the memory"
+        ) from None
+
+
+def _run_in_processes(
+    function: Callable[[Task, Tally], Result], tasks: Sequence[Task], workers: int, progress: Progress
+) -> Iterator[tuple[int, Result]]:
     context = multiprocessing.get_context("spawn")
-    tally = Tally(context.Value("q", 0), context.Value("b", 0))
-    pool = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_start_worker, initargs=(tally,))
+    tally = Tally(context)
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tally,))
     try:
         waiting = {pool.submit(_run_one, function, task): number for number, task in enumerate(tasks)}
         while waiting:
             ready, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            progress.advance(tally.done - progress.done)
+            _show(progress, tally.done - progress.done, tally.seconds)
             for future in ready:
-                yield waiting.pop(future), future.result()
-    except BrokenProcessPool:
-        raise UserError("a worker process was killed (out of memory?); run it again with fewer --workers") from None
+                result, retried = future.result()
+                count_retries(retried)
+                yield waiting.pop(future), result
     finally:
         tally.stop()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _show(progress: Progress, n: int, seconds: float) -> None:
+    if seconds:
+        progress.advance(n, hours=f"{seconds / 3600:,.2f}")
+    else:
+        progress.advance(n)
 
 
 def _start_worker(tally: Tally) -> None:
@@ -96,6 +126,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_one(function: Callable[[Any, Tally], Any], task: Any) -> Any:
+def _run_one(function: Callable[[Any, Tally], Any], task: Any) -> tuple[Any, int]:
+    """What the function gives, and the retries it took, which the parent adds to its own."""
     assert _tally is not None
-    return function(task, _tally)
+    before = retries()
+    return function(task, _tally), retries() - before

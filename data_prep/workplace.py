@@ -12,9 +12,11 @@ from typing import Any
 
 from data_prep.durable import canonical_json, sync_folder, write_durably
 from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document, read_index
+from data_prep.index_files import UNFINISHED_NAME
+from data_prep.publish import publication_of
 from model.errors import UserError
 
-UNFINISHED_NAME = ".unfinished.json"  # what is being built here; gone when index.json is there
+__all__ = ["UNFINISHED_NAME", "DiskFull", "claim", "disk_full_explained", "look_around", "remove_stale"]
 
 
 @contextmanager
@@ -33,13 +35,24 @@ def claim(
     try:
         _lock(descriptor, out)
         wanted = {"fingerprint": fingerprint, "options": options}
-        finished = _look_around(out, wanted, overwrite)
+        publication = publication_of(out)
+        if publication is not None:
+            publication.look_around(overwrite)
+        finished = look_around(out, wanted, overwrite)
         if finished is None:
             _start(out, wanted)
+            if publication is not None:
+                publication.begin(wanted)
         yield finished
+        if publication is not None and finished is None:
+            publication.finish()
         (out / UNFINISHED_NAME).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+class DiskFull(UserError):
+    """There is no room left to write to."""
 
 
 @contextmanager
@@ -50,7 +63,7 @@ def disk_full_explained(out: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(f"no space left for {out}; what is finished stays valid: make room and run it again") from None
+        raise DiskFull(f"no space left for {out}; what is finished stays valid: make room and run it again") from None
 
 
 def remove_stale(out: Path, keep: set[str]) -> None:
@@ -71,7 +84,7 @@ def _lock(descriptor: int, out: Path) -> None:
         pass  # a file system without locks
 
 
-def _look_around(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
+def look_around(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str, Any] | None:
     """What is there already: this (its index), part of this or nothing (None), something else (UserError)."""
     for name in (INDEX_NAME, UNFINISHED_NAME):
         if (out / name).exists():
@@ -87,6 +100,9 @@ def _look_around(out: Path, wanted: dict[str, Any], overwrite: bool) -> dict[str
 
 def _is_whole(out: Path) -> bool:
     """Whether nothing of a finished directory was lost or cut since; what was, is built again."""
+    publication = publication_of(out)
+    if publication is not None:
+        return publication.is_whole()
     try:
         read_index(out)
     except UserError:
@@ -114,5 +130,5 @@ def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = "default" if value is None else str(value)
     return text if len(text) <= 20 else f"{text[:12]}..."

@@ -60,14 +60,14 @@ def start(
     for rank in range(ranks):
         environment = _environment(rank, ranks, port)
         given = [*arguments, *(own or {}).get(rank, [])]
-        processes.append(_fork_server().Process(target=_rank, args=(given, environment, str(log), before), daemon=True))
+        processes.append(fork_server().Process(target=_rank, args=(given, environment, str(log), before), daemon=True))
         processes[-1].start()
     return Ranks(processes, log)
 
 
 def start_under_launcher(arguments: Sequence[str], ranks: int, log: Path) -> Any:
     """Starts a process that forks the ranks of `python -m train ARGUMENTS` and waits for them, as a launcher does."""
-    process = _fork_server().Process(target=_launcher, args=(list(arguments), ranks, free_port(), str(log)))
+    process = fork_server().Process(target=_launcher, args=(list(arguments), ranks, free_port(), str(log)))
     process.start()
     return process
 
@@ -158,7 +158,8 @@ def losses(run: Path, kind: str = "train", figure: str = "loss") -> list[float]:
     return [line[figure] for line in lines if line["kind"] == kind]
 
 
-def _fork_server() -> Any:
+def fork_server() -> Any:
+    """Where processes come from that have the imports behind them."""
     global _context
     if _context is None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")

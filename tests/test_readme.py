@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.audio import write_flac
+from data_prep.index import read_index
+from data_prep.shards import read_sample
 from tests.tiny import tiny_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,19 +24,32 @@ def test_the_commands_for_your_own_speech_run(tmp_path):
     write_flac(tmp_path / "recording.wav", noise(3, 5))
     encoder, llm = tiny_models(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    commands = section("Your own speech")
-    assert len(commands) >= 11 and sum(" train " in command for command in commands) == 3
+    commands = section("Your own speech") + section("Data")
+    assert len(commands) >= 22 and sum(" train recipes/" in command for command in commands) == 3
     environment = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
     for command in commands:
         command = command.replace("facebook/hubert-xlarge-ls960-ft", str(encoder)).replace(" 8 ", " 2 ")
         if re.search(r"\btrain recipes/", command):
             command += f" model.encoder={encoder} model.llm={llm} {SMALLER}"
         done = subprocess.run(
-            shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            shlex.split(command, comments=True),
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (tmp_path / "runs" / "librispeech_tinyllama" / "FINISHED").exists()
+    assert heard(tmp_path / "data" / "again") == heard(tmp_path / "data" / "dev")
+    assert (tmp_path / "audit.html").exists() and (tmp_path / "clips" / "index.html").exists()
     assert (tmp_path / "scores" / "dev" / "score.json").exists() and (tmp_path / "my_adapter" / "adapter.json").exists()
+
+
+def heard(folder: Path) -> list[tuple[str, bytearray, str, str]]:
+    index = read_index(folder)
+    samples = [read_sample(index, i) for i in range(len(index))]
+    return [(sample.key, sample.media, sample.meta["text"], sample.meta["speaker"]) for sample in samples]
 
 
 def test_every_file_that_the_readme_links_to_is_there():

@@ -5,6 +5,7 @@ Relative paths start at the manifest's folder. All other fields are kept in meta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
+PART = re.compile(r"pipe$|bytes:|row:|fault:")  # what our own manifests say; others may call anything a part
 
 
 def is_jsonl(path: Path) -> bool:
@@ -30,7 +32,8 @@ def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     for place, row in read_rows(path):
         found = True
         try:
-            yield utterance_of(row, columns_taken(row, options), home, options)
+            part = row.pop("part") if PART.match(str(row.get("part", ""))) else ""
+            yield utterance_of(row, columns_taken(row, options), home, options, part=part)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
     if not found:

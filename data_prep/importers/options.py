@@ -35,3 +35,5 @@ class Importer(NamedTuple):
     """Whether this path, which exists, looks like one; cheap, never raises. The first entry that says so is taken."""
     what: str
     """In one line, what to give it."""
+    takes: tuple[str, ...] = ()
+    """Which of audio_root, split and columns mean something to it; the command refuses those that do not."""

@@ -13,12 +13,15 @@ VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which
     "synth": "make a corpus of synthetic speech",
     "import": "turn a corpus into an utterance manifest",
     "build": "turn a corpus or a manifest into shards",
+    "index": "make tars of others a shard directory, where they lie",
     "features": "run the encoder once over shards and keep its frames",
-    "check": "read every byte of a shard directory and name what is wrong",
+    "check": "audit a shard directory: read every byte, name what is wrong and what to look at",
     "stats": "hours, utterances and lengths of a shard directory",
     "merge": "make one shard directory of several",
     "reshard": "write finished shards in other sizes, in another order, or in part",
+    "export": "write shards as a dataset of another toolkit (NeMo, Kaldi, WeNet, SLAM-LLM)",
     "sample": "write a few utterances to listen to, and a page that plays them",
+    "publish": "copy a finished shard directory to object storage",
 }
 MODULES = {"import": "launch.prep.importing"}
 

@@ -3,45 +3,127 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
+from data_prep.remote import place
+from data_prep.retries import say_retries
 from launch.prep import corpus
+from model.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.build import BuildOptions, Totals
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="a corpus folder, or a manifest")
-    parser.add_argument("out", type=Path, help="directory of the shards")
-    parser.add_argument("--importer", choices=tuple(IMPORTERS), help="default: by what SOURCE is")
-    parser.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffle over shards (0)")
-    parser.add_argument("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
-    parser.add_argument("--lowercase", action="store_true", help="write transcripts in lower case")
-    parser.add_argument("--min-seconds", type=float, default=0.0, metavar="S", help="drop shorter utterances")
-    parser.add_argument("--max-seconds", type=float, default=3600.0, metavar="S", help="drop longer ones (3600)")
-    parser.add_argument("--no-verify", action="store_true", help="do not decode FLAC that is copied as it is")
-    parser.add_argument("--overwrite", action="store_true", help="replace what other input or options made")
+    add = parser.add_argument
+    add("source", type=place, help="a corpus folder, a manifest, or the address of a manifest (s3://...)")
+    add("out", type=place, help="directory of the shards, or an address")
+    add("--work", type=Path, metavar="DIR", help="where shards lie on their way to an address (in the cache)")
+    add("--importer", choices=tuple(IMPORTERS), help="default: by what SOURCE is")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (1000)")
+    size.add_argument("--shard-bytes", default="", metavar="500MB", help="about so much a shard, in place of N")
+    add("--shuffle", default="random", metavar="ORDER", help="random, stratified, sorted or none (random)")
+    add("--seed", type=int, default=0, help="of the shuffle and of the split (0)")
+    add("--split", default="", metavar="A=0.9,B=0.1", help="build OUT/A and OUT/B of so much of the corpus")
+    add("--split-by", default="speaker", metavar="UNIT", help="speaker: none is in two parts; or hash (speaker)")
+    add("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
+    add("--format", default="flac", metavar="FORMAT", help="of the audio: flac, or opus, a fifth in size, lossy (flac)")
+    text = parser.add_mutually_exclusive_group()
+    text.add_argument("--normalise", default="none", metavar="NAME", help=_normalisers())
+    text.add_argument("--lowercase", action="store_true", help="short for --normalise lowercase")
+    add("--min-seconds", type=float, default=0.0, metavar="S", help="drop shorter utterances")
+    add("--max-seconds", type=float, default=3600.0, metavar="S", help="drop longer ones (3600)")
+    add("--trim-silence", type=float, metavar="DB", help="cut ends that are DB quieter than the loudest moment")
+    add("--verify", choices=("full", "header"), default="full", help="of audio copied as it is, decode all (full)")
+    add("--no-verify", action="store_const", const="header", dest="verify", help="short for --verify header")
+    add("--overwrite", action="store_true", help="replace what other input or options made")
     corpus.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.build import BuildOptions, build
+    from data_prep.build import BuildOptions
     from data_prep.prepare import Limits
+    from data_prep.publish import staged
 
-    limits = Limits(args.lowercase, args.min_seconds, args.max_seconds, not args.no_verify)
-    options = BuildOptions(args.shard_size, args.seed, args.workers, args.max_bad, args.overwrite, limits)
-    totals = build(corpus.utterances_of(args.source, args.importer, args), args.out, options)
-    if totals.already_built:
-        print(f"{args.out} is already built from this input with these options; nothing done")
-    if totals.kept_shards:
-        print(f"{totals.kept_shards:,} shards were finished before and kept")
-    print(
-        f"{args.out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h, {totals.shards:,} shards, "
-        f"{totals.bytes / 1e6:,.1f} MB{_reasons('bad', totals.bad)}{_reasons('dropped', totals.dropped)}"
+    limits = Limits(
+        normalise="lowercase" if args.lowercase else args.normalise,
+        min_seconds=args.min_seconds,
+        max_seconds=args.max_seconds,
+        verify=args.verify == "full",
+        allow_pipes=args.allow_pipes,
+        media=args.format,
+        trim_silence=args.trim_silence,
     )
+    options = BuildOptions(
+        shard_size=args.shard_size,
+        shard_bytes=parse_bytes(args.shard_bytes),
+        shuffle=args.shuffle,
+        seed=args.seed,
+        workers=args.workers,
+        max_bad=args.max_bad,
+        overwrite=args.overwrite,
+        limits=limits,
+    )
+    with staged(args.out, args.work) as out:
+        _build(args, out, options)
+    say_retries()
     return 0
 
 
-def _reasons(name: str, counts: dict[str, int]) -> str:
+def _build(args: argparse.Namespace, out: Path, options: BuildOptions) -> None:
+    from data_prep.build import build
+    from data_prep.split import build_parts, parse_fractions
+
+    fractions = parse_fractions(args.split) if args.split else {}
+    utterances = corpus.utterances_of(args.source, args.importer, args)
+    if not fractions:
+        _say(args.out, build(utterances, out, options))
+        return
+    parts = build_parts(utterances, out, options, fractions, args.split_by)
+    for name, totals in parts.items():
+        _say(f"{args.out}/{name}", totals)
+    _say_fractions(parts, fractions)
+
+
+def parse_bytes(text: str) -> int:
+    """500MB, 2GiB, 1000000; 0 for nothing. UserError for anything else."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?|)b?", text.strip().lower())
+    if text and (not found or float(found[1]) == 0):
+        raise UserError(f"{text!r} is no number of bytes; write 500MB or 2GB")
+    return int(float(found[1]) * UNITS[found[2]]) if found else 0
+
+
+def _normalisers() -> str:
+    from data_prep.text import NORMALISERS
+
+    return f"spelling of transcripts: {', '.join(NORMALISERS)} (none)"
+
+
+def _say(out: Path | str, totals: Totals) -> None:
+    if totals.already_built:
+        print(f"{out} is already built from this input with these options; nothing done")
+    if totals.kept_shards:
+        print(f"{totals.kept_shards:,} shards were finished before and kept")
+    print(
+        f"{out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h, {totals.shards:,} shards, "
+        f"{totals.bytes / 1e6:,.1f} MB{_reasons('bad', 'quarantine', totals.bad)}"
+        f"{_reasons('dropped', 'dropped', totals.dropped)}"
+    )
+
+
+def _say_fractions(parts: dict, fractions: dict[str, float]) -> None:
+    hours, utterances = (sum(getattr(part, name) for part in parts.values()) for name in ("seconds", "utterances"))
+    for name, part in parts.items():
+        share = f"{part.utterances / utterances:.1%} of the utterances, {part.seconds / hours:.1%} of the hours"
+        print(f"{name}: {share}; {fractions[name]:.1%} asked for")
+
+
+def _reasons(name: str, file: str, counts: dict[str, int]) -> str:
     listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))
-    return f"; {name}: {listed} (see {name}.jsonl)" if listed else ""
+    return f"; {name}: {listed} (see {file}.jsonl)" if listed else ""

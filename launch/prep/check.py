@@ -1,20 +1,54 @@
-"""`slam-asr prep check`: whether a directory holds what its index says."""
+"""`slam-asr prep check`: whether a directory holds what its index says, and what a person should look at in it."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+from launch.prep.corpus import cores
+from model.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, help="what prep build or prep features made")
+    parser.add_argument("directory", help="what prep build, prep features or prep index made, or its address")
+    shared = "directories that should share no words, recordings or speakers with it: its test sets"
+    parser.add_argument("--against", nargs="+", action="extend", default=[], metavar="OTHER_DIR", help=shared)
+    parser.add_argument("--quick", action="store_true", help="decode nothing: hashes, metadata and the index alone")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 for a warning too, not for a problem alone")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the audit as a page to look at")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all its numbers")
+    parser.add_argument(
+        "--flagged",
+        type=Path,
+        metavar="FILE",
+        help="list the utterances found, to hear or drop: sample, reshard --help",
+    )
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
+    parser.add_argument("--max-problems", type=int, default=50, metavar="N", help="problems that are printed (50)")
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.check import check
+    if args.max_problems < 0:
+        raise UserError(f"--max-problems is {args.max_problems}, it must be at least 0")
+    for path in (args.html, args.json, args.flagged):
+        _require_writable(path)  # before the long work
+    from dataclasses import asdict
 
-    problems = check(args.directory)
-    for problem in problems:
-        print(problem)
-    print(f"{args.directory}: {len(problems):,} problems" if problems else f"{args.directory}: all well")
-    return 1 if problems else 0
+    from data_prep.audit import AuditOptions, audit
+    from data_prep.audit_summary import summary
+    from data_prep.durable import canonical_json, write_durably
+    from data_prep.report import write_report
+
+    found = audit(args.directory, AuditOptions(args.workers, args.quick, tuple(args.against), args.flagged))
+    print(summary(found, args.max_problems))
+    if args.html:
+        write_report(args.html, found, args.max_problems)
+    if args.json:
+        write_durably(args.json, canonical_json(asdict(found), indent=1) + b"\n")
+    return 1 if found.problems or (args.strict and found.raised) else 0
+
+
+def _require_writable(path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise UserError(f"cannot write {path}; give the path of a file in a folder that is there")

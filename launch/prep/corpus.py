@@ -6,22 +6,71 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.utterance import Utterance
+from data_prep.importers.rows import ALIASES, nearest
+from data_prep.remote_manifest import of_remote_manifest
+from data_prep.utterance import DEFAULTS, Utterance
+from model.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-bad", type=float, default=0.01, metavar="F", help="fraction that may be bad (0.01)")
-    parser.add_argument("--allow-outside", action="store_true", help="relative paths may leave the manifest's folder")
+    add = parser.add_argument_group("what the corpus is").add_argument
+    add("--audio-root", type=Path, metavar="DIR", help="where relative paths start (the manifest's folder)")
+    add("--allow-outside", action="store_true", help="relative paths may leave that folder")
+    add("--allow-pipes", action="store_true", help="run the commands that stand for recordings, without a shell")
+    add("--subset", default="", metavar="NAME", help="the split, of a corpus with several; or a pattern, as 'train*'")
+    add("--column", action="append", default=[], metavar="FIELD=NAME", help="of a table: which column FIELD is in")
+    add("--language", default="", help="of utterances that say none")
+    add("--speaker", default="", help="of utterances that say none")
+    add("--task", default="", help="of utterances that say none (transcribe)")
+    add("--max-bad", type=float, default=0.01, metavar="F", help="fraction that may be bad (0.01)")
 
 
-def utterances_of(source: Path, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:
-    """By the importer named, or the one that recognises the source."""
-    return IMPORTERS[importer or guess_importer(source)].read(source, ImportOptions(allow_outside=args.allow_outside))
+def utterances_of(source: Path | str, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:
+    """By the importer named, or the one that recognises the source; `source` as text is a manifest's address."""
+    if args.audio_root is not None and not args.audio_root.is_dir():
+        raise UserError(f"there is no folder {args.audio_root}; --audio-root is where relative paths start")
+    options = ImportOptions(args.audio_root, args.allow_outside, args.allow_pipes, args.subset, _columns(args.column))
+
+    def read(path: Path) -> Iterator[Utterance]:
+        name = importer or guess_importer(path)
+        _require_meaning(options, name)
+        return IMPORTERS[name].read(path, options)
+
+    found = of_remote_manifest(source, read) if isinstance(source, str) else read(source)
+    said = {field: getattr(args, field) for field in ("language", "speaker", "task") if getattr(args, field)}
+    return (_with_defaults(utterance, said) for utterance in found) if said else found
 
 
 def cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _require_meaning(options: ImportOptions, name: str) -> None:
+    for option, flag in (("audio_root", "--audio-root"), ("split", "--subset"), ("columns", "--column")):
+        if getattr(options, option) and option not in IMPORTERS[name].takes:
+            raise UserError(f"{flag} means nothing to the importer {name}; leave it out, or name another importer")
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    """Field to column, of FIELD=NAME; an empty NAME is a column that there is not."""
+    columns: dict[str, str] = {}
+    for item in given:
+        field, equals, name = item.partition("=")
+        if not equals:
+            raise UserError(f"--column {item} is not FIELD=NAME, as in --column text=sentence")
+        if field not in ALIASES:
+            raise UserError(f"--column {item}: no field {field!r}{nearest(field, ALIASES)}")
+        if field in columns:
+            raise UserError(f"--column {field} is given twice: {columns[field]!r} and {name!r}")
+        columns[field] = name
+    return columns
+
+
+def _with_defaults(utterance: Utterance, said: dict[str, str]) -> Utterance:
+    missing = {field: value for field, value in said.items() if getattr(utterance, field) == DEFAULTS[field]}
+    return replace(utterance, **missing) if missing else utterance

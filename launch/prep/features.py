@@ -1,39 +1,186 @@
-"""`slam-asr prep features`: the encoder run once over shards."""
+"""`slam-asr prep features`: the encoder run once over shards, on any number of ranks; or what it made checked."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch.prep.reshard import local_folder
+from launch.ranks import Rank, this_rank
+from model.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.feature_estimate import Estimate
+    from data_prep.features import FeatureRun, Share
+    from data_prep.index import ShardIndex
+    from model.encoders import Encoder
+
+RANKS = """\
+on several GPUs, or several hosts that share a file system; a killed run goes on, with any number of ranks:
+  torchrun --nproc_per_node 8 -m launch prep features SHARDS OUT --encoder E --yes
+  deepspeed --num_accelerators 8 --module launch prep features SHARDS OUT --encoder E --yes
+  srun --ntasks-per-node 8 python -m launch prep features SHARDS OUT --encoder E --yes"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shards", type=Path, help="a directory that prep build made")
-    parser.add_argument("out", type=Path, help="directory of the feature shards")
-    parser.add_argument("--encoder", required=True, help="Hugging Face id or folder")
-    parser.add_argument("--layer", type=int, help="transformer layer, counted from 1 (the last)")
-    parser.add_argument("--dtype", default="auto", help="the encoder computes in: float32, bfloat16, float16, auto")
-    parser.add_argument("--feature-dtype", default="float16", choices=("float16", "bfloat16"), help="of what is kept")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (cuda where there is one)")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    parser.add_argument("--overwrite", action="store_true", help="replace what another encoder or other shards made")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = RANKS
+    add = parser.add_argument
+    add("shards", metavar="SHARDS", help="a directory that prep build made, or its address")
+    add("out", metavar="OUT", type=local_folder, help="directory of the feature shards")
+    add("--encoder", required=True, help="Hugging Face id or folder")
+    add("--layer", help="transformer layer, counted from 1 (the last); mean or mean:6-12 for the mean of several")
+    add("--dtype", default="auto", help="the encoder computes in: float32, bfloat16, float16, auto")
+    kinds = ("float16", "bfloat16", "float32", "int8")
+    add("--feature-dtype", default="float16", choices=kinds, help="of what is kept; int8 has a scale for each frame")
+    add("--device", default="auto", help="cpu, cuda, cuda:1 ... (cuda where there is one, each rank its own)")
+    add("--verify", metavar="N", type=int, default=16, help="utterances encoded again at the end and compared (16)")
+    add("--check", action="store_true", help="write nothing: hold what is in OUT against SHARDS and the encoder")
+    add("--ask-above", metavar="GB", type=float, default=50.0, help="ask before more is written (50)")
+    add("--ask-above-hours", metavar="HOURS", type=float, default=1.0, help="ask before it takes longer (1)")
+    add("--yes", action="store_true", help="do not ask")
+    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
+    add("--overwrite", action="store_true", help="replace what another encoder or other shards made")
 
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.index import read_index
 
-    index = read_index(args.shards)  # before the slow imports: a mistyped path is said at once
+    rank = this_rank()
+    try:
+        if args.verify < 0:
+            raise UserError(f"--verify is {args.verify}, it is a number of utterances; 0 for none")
+        index = read_index(args.shards)  # before the slow imports: a mistyped path is said at once
+        if args.check:
+            return _check(args, index) if rank.first else 0
+        encoder, share = _encoder(args, rank), _share(args, rank)
+        _ask(args, index, encoder, share, rank)
+    except UserError:  # all ranks come to the same: one says it
+        if rank.first:
+            raise
+        return 2
+    from data_prep.features import build_features
+
+    made = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, share=share)
+    return _report(args, index, encoder, made, rank)
+
+
+def _encoder(args: argparse.Namespace, rank: Rank, **other: Any) -> Encoder:
     import torch
 
-    from data_prep.features import build_features
     from model.encoders import load_encoder
 
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if args.device == "auto" else args.device
-    encoder = load_encoder(args.encoder, args.layer, args.dtype, device, args.trust_remote_code)
-    totals = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite)
-    if totals.already_built:
-        print(f"{args.out} already holds these features; nothing done")
+    device = args.device
+    if device == "auto":
+        device = f"cuda:{rank.local_rank}" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available() and rank.local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"rank {rank.rank} wants GPU {rank.local_rank}, this host shows {torch.cuda.device_count()}; start "
+                "fewer ranks a host, or give --device"
+            )
+    given = {"layer": args.layer, "dtype": args.dtype} | other
+    return load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
+
+
+def _share(args: argparse.Namespace, rank: Rank) -> Share:
+    """Ranks on one host share its cores."""
+    import os
+
+    import torch
+
+    from data_prep.feature_encoding import GPU_THREADS
+    from data_prep.features import Share
+
+    most = torch.get_num_threads() if args.device == "cpu" or not torch.cuda.is_available() else GPU_THREADS
+    return Share(rank.rank, rank.size, max(1, min(most, len(os.sched_getaffinity(0)) // rank.local_size)))
+
+
+def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: Share, rank: Rank) -> None:
+    """Says what is to be expected; asks, or wants --yes, if that is much. UserError to end it here."""
+    from data_prep.feature_estimate import estimate, require_room
+    from data_prep.features import require_fit
+
+    require_fit(index, encoder, args.out, args.feature_dtype)
+    of = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
+    if not of.utterances:
+        return
+    require_room(of, args.out, args.feature_dtype)
+    said = _in_words(of, args, rank)
+    little = of.bytes <= args.ask_above * 1e9 and of.hours <= args.ask_above_hours
+    asked = not args.yes and not little
+    if asked and (rank.size > 1 or not sys.stdin.isatty()):
+        raise UserError(f"{said}; that is much: say --yes, or raise --ask-above and --ask-above-hours")
+    if rank.first:
+        print(f"features of {said}", file=sys.stderr)
+    if not asked:
+        return
+    print("go on? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UserError("stopped as asked; nothing was written")
+
+
+def _in_words(of: Estimate, args: argparse.Namespace, rank: Rank) -> str:
+    from data_prep.progress import clock
+    from data_prep.space import in_units
+
+    ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
+    return (
+        f"{of.utterances:,} utterances, {of.audio_seconds / 3600:,.2f} h: {in_units(of.bytes)} of {args.feature_dtype} "
+        f"({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} {of.speed:,.0f} "
+        "seconds of audio a second"
+    )
+
+
+def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: Rank) -> int:
+    if made.already_built:
+        if rank.first:
+            print(f"{args.out} already holds these features; nothing done")
+        return 0
+    totals = made.totals
+    if totals is None:
+        rest = f"{made.missing:,} are left to other ranks; if none is running, run it again" if made.missing else "done"
+        print(f"rank {rank.rank} of {rank.size}: {made.utterances:,} utterances encoded; {rest}")
+        return 0
     print(
         f"{args.out}: {totals.utterances:,} utterances, {totals.frames:,} frames of {encoder.dim} "
         f"{args.feature_dtype}, {totals.bytes / 1e6:,.1f} MB"
     )
-    return 0
+    return _verify(args, index, encoder)
+
+
+def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> int:
+    import numpy as np
+
+    from data_prep.feature_check import compare, draw
+    from data_prep.index import read_index
+
+    ids = draw(np.arange(len(index)), args.verify)
+    problems = compare(index, read_index(args.out), encoder, ids)
+    return _say(problems, f"{len(ids)} utterances were encoded again: the same frames", args.out)
+
+
+def _check(args: argparse.Namespace, index: ShardIndex) -> int:
+    from data_prep.feature_check import check_features
+    from data_prep.features import require_fit
+    from data_prep.index import read_index
+
+    cache = read_index(args.out)
+    if cache.kind != "features":
+        raise UserError(f"{args.out} holds {cache.kind}; give a directory that `prep features` made")
+    made = cache.fingerprint
+    layer = made.get("layer") if args.layer is None else args.layer
+    dtype = made.get("dtype", "auto") if args.dtype == "auto" else args.dtype
+    encoder = _encoder(args, Rank(), layer=layer, dtype=dtype)
+    require_fit(index, encoder, args.out, made["feature_dtype"])
+    problems = check_features(index, cache, encoder, args.verify)
+    ids = min(args.verify, len(index))
+    return _say(problems, f"all {len(index):,} utterances are there; {ids} were encoded again: the same", args.out)
+
+
+def _say(problems: list[str], well: str, out: Path) -> int:
+    for problem in problems:
+        print(f"{out}: {problem}")
+    print(f"{len(problems)} things are wrong with {out}" if problems else well)
+    return 1 if problems else 0

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
+from data_prep.remote import place
+from data_prep.retries import shown
 from launch.prep import corpus
+
+if TYPE_CHECKING:
+    from data_prep.manifest import ImportReport
+
+AUTO = "auto"
+TEXT_SHOWN = 100  # characters
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("importer", choices=tuple(IMPORTERS), metavar="IMPORTER", help=", ".join(IMPORTERS))
-    parser.add_argument("source", type=Path, help="the corpus folder or the manifest")
+    known = "; ".join(f"{name}: {importer.what}" for name, importer in IMPORTERS.items())
+    parser.add_argument("importer", choices=(AUTO, *IMPORTERS), metavar="IMPORTER", help=f"{AUTO}, or {known}")
+    parser.add_argument("source", type=place, help="the corpus folder, the manifest, or the address of a manifest")
     parser.add_argument("--out", type=Path, required=True, metavar="utterances.jsonl")
     corpus.add_arguments(parser)
 
@@ -19,10 +29,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.manifest import import_corpus
 
-    report = import_corpus(corpus.utterances_of(args.source, args.importer, args), args.out, args.max_bad)
-    dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items())) or "none"
-    print(f"{report.read:,} rows read, {report.kept:,} kept, dropped: {dropped}; {report.seconds / 3600:,.2f} h")
-    for utterance in report.first:
-        print(f"  {utterance.key}  {utterance.audio}  {utterance.text[:60]}")
+    importer = None if args.importer == AUTO else args.importer
+    utterances = corpus.utterances_of(args.source, importer, args)
+    report = import_corpus(utterances, args.out, args.max_bad, args.allow_pipes)
+    print(told(report))
     print(f"wrote {args.out}; next: slam-asr prep build {args.out} SHARDS_DIR")
     return 0
+
+
+def told(report: ImportReport) -> str:
+    """Counts, hours (by language where there are several), and the first utterances, for the eye."""
+    dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items())) or "none"
+    lines = [f"{report.read:,} rows read, {report.kept:,} kept, dropped: {dropped}; {report.seconds / 3600:,.2f} h"]
+    by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
+    if len(by_hours) > 1:
+        by_language = (f"{language or 'not said'} {seconds / 3600:,.2f} h" for language, seconds in by_hours)
+        lines.append(f"languages: {', '.join(by_language)}")
+    for utterance, seconds in report.first:
+        text = utterance.text if len(utterance.text) <= TEXT_SHOWN else f"{utterance.text[:TEXT_SHOWN]}..."
+        speaker = f"  speaker {utterance.speaker}" if utterance.speaker else ""
+        lines.append(f"{utterance.key}  {seconds:.2f} s{speaker}")
+        lines += [f"    {text}", f"    {shown(utterance.audio)}{f' ({utterance.part})' if utterance.part else ''}"]
+    return "\n".join(lines)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+NAMES = ("language", "speaker")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, help="what prep build or prep features made")
+    parser.add_argument("directory", help="what prep build, prep features or prep index made, or its address")
+    parser.add_argument("--by", action="append", choices=NAMES, help="hours of each, from the metadata in the shards")
 
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.index import read_index
-    from data_prep.stats import table
+    from data_prep.stats import table, table_by
 
-    print(table(read_index(args.directory)))
+    index = read_index(args.directory)
+    print(table(index))
+    for name in dict.fromkeys(args.by or ()):
+        print(f"\n{table_by(index, name)}")
     return 0

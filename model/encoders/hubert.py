@@ -23,9 +23,7 @@ OWN_ATTENTION = ("wavlm",)
 class HubertEncoder(nn.Module):
     """The transformers model behind `out_len` and `forward`; HuBERT, wav2vec 2.0 and WavLM share this architecture."""
 
-    def __init__(
-        self, model: Any, sample_rate: int, do_normalize: bool, layer: int | str | None, weights: str
-    ) -> None:
+    def __init__(self, model: Any, sample_rate: int, do_normalize: bool, layer: int | str | None, weights: str) -> None:
         """`model` is a loaded HubertModel or alike; `layer` as model/encoder_layers.py reads it.
 
         One layer's output is what the next layer is given; the last comes with the norm that stands after it, where

@@ -7,6 +7,9 @@ import pytest
 
 from data_prep.audio import write_flac
 from data_prep.utterance import Utterance
+from tests.data_prep.object_storage import s3, storage
+
+__all__ = ["corpus", "s3", "storage", "tone"]
 
 
 def tone(seconds: float, hertz: float = 220.0, seed: int = 0) -> np.ndarray:

@@ -1,11 +1,18 @@
 import io
+import tarfile
+import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_prep.audio import AudioError, decode, encode_flac, probe, resample, write_flac
+from data_prep.audio import AudioError, decode, encode_flac, encode_opus, probe, resample, write_flac
+from data_prep.ogg import SERIAL, with_serial
+from data_prep.sources import open_source
 from tests.data_prep.conftest import tone
+
+SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 
 
 def as_file(wave, rate=16000, kind="WAV", subtype="PCM_16"):
@@ -62,6 +69,20 @@ def test_a_cut_ogg_is_found():
         decode(data[: len(data) // 2])
 
 
+def test_an_mp3_that_is_cut_or_longer_than_its_decoder_takes_it_to_be_is_refused():
+    data = as_file(speechlike(20.0), kind="MP3", subtype="MPEG_LAYER_III")
+    second = data.index(data[:2], 100)  # behind Xing's frame
+    assert len(decode(data)) == len(decode(b"ID3\x03\0\0\0\0\x10\0" + bytes(2048) + data)) == 320_000
+    for reason, damaged in (
+        ("truncated", data[: len(data) // 2]),
+        ("no-length", data[second:]),
+        ("no-length", 2 * data),
+    ):
+        with pytest.raises(AudioError) as error:
+            decode(damaged)
+        assert error.value.reason == reason and len(data) > 40_000
+
+
 def test_a_bomb_is_refused_by_its_declared_length():
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", 16000, 1, format="FLAC", subtype="PCM_16") as file:
@@ -94,3 +115,85 @@ def test_a_flipped_bit_in_flac_is_heard_or_harmless():
             assert np.array_equal(decode(bytes(flipped)), whole)
         except AudioError as error:
             assert error.reason
+
+
+KINDS = {  # of a recording of 45 s: how far a cut of it may be from the same stretch of the whole
+    ("FLAC", "PCM_16"): 0.0,
+    ("WAV", "PCM_24"): 0.0,
+    ("WAV", "IMA_ADPCM"): 0.0,
+    ("WAV", "GSM610"): 0.0,
+    ("OGG", "VORBIS"): 0.0,
+    ("OGG", "OPUS"): 0.0,
+    ("MP3", "MPEG_LAYER_III"): 1.5e-7,  # its decoder rounds by where it began: 1/256 of a 16-bit step
+}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_a_cut_is_the_same_samples_as_in_the_whole(kind, tmp_path):
+    path = tmp_path / "long"
+    path.write_bytes(as_file(speechlike(45.0), kind=kind[0], subtype=kind[1]))
+    whole = decode(path)
+    for start, duration in ((0.0, 0.1), (0.3217, 1.0), (19.99, 0.5), (31.3333, 2.0), (41.0, None)):
+        first = round(start * 16000)
+        expected = whole[first:] if duration is None else whole[first : first + round(duration * 16000)]
+        cut = decode(path, start, duration)
+        assert len(cut) == len(expected) and np.abs(cut - expected).max() <= KINDS[kind], start
+
+
+def speechlike(seconds):
+    """Bursts of tones of changing pitch and loudness in noise, which make codecs change their minds."""
+    generator = np.random.default_rng(0)
+    time = np.arange(round(seconds * 16000)) / 16000
+    pitch = np.repeat(generator.uniform(90, 800, round(seconds * 4) + 1), 4000)[: len(time)]
+    loudness = np.repeat(generator.uniform(0, 0.5, round(seconds * 4) + 1), 4000)[: len(time)]
+    wave = loudness * np.sin(2 * np.pi * np.cumsum(pitch) / 16000)
+    return (wave + generator.normal(0, 0.01, len(time))).astype(np.float32)
+
+
+def test_a_ten_hour_recording_is_refused_whole_and_cut_in_little_memory_also_inside_a_tar(tmp_path):
+    minute = np.round(speechlike(60.0) * 32767).astype(np.int16)
+    with soundfile.SoundFile(tmp_path / "ten.wav", "w", 4000, 1, subtype="PCM_U8") as file:  # 144 MB
+        for _ in range(150):
+            file.write(minute)
+    with tarfile.open(tmp_path / "ten.tar", "w") as tar:
+        tar.add(tmp_path / "ten.wav", "ten.wav")
+    with tarfile.open(tmp_path / "ten.tar") as tar:
+        place = tar.getmember("ten.wav")
+    inside = open_source(str(tmp_path / "ten.tar"), f"bytes:{place.offset_data}:{place.size}")
+    tracemalloc.start()
+    for source in (tmp_path / "ten.wav", inside):
+        assert probe(source).seconds == 36_000
+        with pytest.raises(AudioError, match="36,000 s, an utterance has at most 3,600 s"):
+            decode(source)
+        decode(source, 35_000.0, 5.0)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert np.array_equal(decode(inside, 35_000.0, 5.0), decode(tmp_path / "ten.wav", 35_000.0, 5.0))
+
+
+def test_opus_is_deterministic_and_keeps_every_sample():
+    for count in (400, 16_001, 48_000):
+        wave = speechlike(3.0)[:count]
+        data = encode_opus(wave)
+        assert data == encode_opus(wave) and len(decode(data)) == probe(data).frames == count
+    assert len(data) < 12_000 and np.corrcoef(decode(data), wave)[0, 1] > 0.95
+
+
+def test_another_serial_number_leaves_an_ogg_stream_whole():
+    data = encode_opus(tone(2.0))
+    other = with_serial(data, 77)
+    assert other[SERIAL] == (77).to_bytes(4, "little") and with_serial(other, 1) == data
+    assert np.array_equal(decode(other), decode(data))  # a wrong checksum would lose the page
+    with pytest.raises(ValueError, match="begins no page"):
+        with_serial(data[:-3], 1)
+
+
+@pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")
+def test_every_depth_container_and_channel_count_gives_one_waveform():
+    for channels in ("mono", "stereo"):
+        exact = decode(SPEECH / "odd_formats" / f"audio-{channels}-32-bit-44100Hz.wav")
+        for path in sorted((SPEECH / "odd_formats").glob(f"audio-{channels}-*")):
+            bits = int(path.name.split("-")[2])
+            away = np.abs(decode(path) - exact)  # the FLAC files were dithered
+            step = 2.0 ** (1 - min(bits, 24))
+            assert away.max() <= 3 * step and np.sqrt(np.mean(away**2)) <= 0.6 * step, path.name

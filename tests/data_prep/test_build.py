@@ -1,7 +1,10 @@
+import errno
 import hashlib
+import importlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,10 +19,12 @@ from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.index import read_index
 from data_prep.prepare import Limits
+from data_prep.progress import Progress
 from data_prep.reader import read_utterance, read_wave
-from data_prep.shards import read_sample
+from data_prep.shards import ShardWriter, read_sample
 from data_prep.stats import table
 from data_prep.utterance import write_jsonl
+from data_prep.workers import run_all
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 
@@ -37,8 +42,9 @@ def test_the_bytes_do_not_depend_on_workers_or_order(tmp_path, corpus):
     soundfile.write(resampled, tone(0.6)[::2], 8000)
     corpus = [*corpus, replace(corpus[0], key="phone", audio=str(resampled))]
     build(corpus, tmp_path / "one", OPTIONS)
-    build(reversed(corpus), tmp_path / "three", replace(OPTIONS, workers=3))
-    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+    build(reversed(corpus), tmp_path / "two", replace(OPTIONS, workers=2))
+    build(corpus[6:] + corpus[:6], tmp_path / "four", replace(OPTIONS, shard_size=5, workers=4))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "four")
     assert sorted(contents(tmp_path / "one"))[0] == "index.json"
     assert not list((tmp_path / "one").glob(".*"))
     assert check(tmp_path / "one") == []
@@ -62,7 +68,7 @@ def test_what_was_said_comes_back_and_flac_is_copied_as_it_is(tmp_path, corpus):
 def test_a_cut_is_cut_and_text_is_tidied(tmp_path, corpus):
     write_flac(tmp_path / "long.flac", tone(3.0))
     cut = replace(corpus[0], audio=str(tmp_path / "long.flac"), start=1.0, duration=0.5, text=" \ufeff Two  WORDS\n")
-    build([cut], tmp_path / "out", replace(OPTIONS, limits=Limits(lowercase=True)))
+    build([cut], tmp_path / "out", replace(OPTIONS, limits=Limits(normalise="lowercase")))
     sample = read_sample(read_index(tmp_path / "out"), 0)
     assert sample.media == encode_flac(tone(3.0)[16000:24000])
     assert sample.meta["text"] == "two words" and sample.meta["seconds"] == 0.5
@@ -88,8 +94,8 @@ def test_shards_of_others_are_not_overwritten(tmp_path, corpus):
     assert (tmp_path / "shard-000000.tar").read_bytes() == b"precious"
 
 
-def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, corpus):
-    many = [replace(corpus[i % 12], key=f"copy-{i}") for i in range(400)]
+def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
+    many = [replace(corpus[i % 12], key=f"copy-{i}") for i in range(600)]
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
@@ -100,19 +106,21 @@ def test_a_killed_build_goes_on_to_the_same_bytes(tmp_path, corpus):
     (tmp_path / "program.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, str(tmp_path / "program.py")]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("out/shard-*.idx.json"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    while _alive(process.pid) and time.monotonic() < deadline:  # its workers end by themselves
-        time.sleep(0.02)
-    assert not _alive(process.pid)
-    with pytest.raises(UserError, match="not finished"):
-        read_index(tmp_path / "out")
+    for _ in range(3):
+        before = len(list(tmp_path.glob("out/shard-*.idx.json")))
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+        while len(list(tmp_path.glob("out/shard-*.idx.json"))) < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        while _alive(process.pid) and time.monotonic() < deadline:  # its workers end by themselves
+            time.sleep(0.02)
+        assert not _alive(process.pid)
+        with pytest.raises(UserError, match="not finished"):
+            read_index(tmp_path / "out")
     totals = build(many, tmp_path / "out", replace(OPTIONS, shard_size=10))
-    assert 2 <= totals.kept_shards < 40
+    assert 6 <= totals.kept_shards < 60
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -144,12 +152,12 @@ def test_bad_utterances_are_named_counted_and_bounded(tmp_path, corpus):
     utterances = [*corpus, *(replace(utterance, key=f"bad-{reason}") for reason, utterance in bad.items())]
     utterances.append(replace(corpus[0], key="bad-pipe", audio=str(folder / "pipe.wav")))
     out = tmp_path / "out"
-    with pytest.raises(UserError, match=r"--max-bad 0.2 allows 4.*bad\.jsonl"):
+    with pytest.raises(UserError, match=r"--max-bad 0.2 allows 4.*quarantine\.jsonl"):
         build(utterances, out, replace(OPTIONS, max_bad=0.2))
     assert not (out / "index.json").exists()
     totals = build(utterances, out, replace(OPTIONS, max_bad=0.5))
     assert totals.utterances == 12 and totals.bad == dict.fromkeys(bad, 1) | {"missing-audio": 2}
-    notes = [json.loads(line) for line in (out / "bad.jsonl").read_text().splitlines()]
+    notes = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert len(notes) == 10 and all(set(note) == {"key", "audio", "reason", "message"} for note in notes)
     assert check(out) == []
 
@@ -158,6 +166,20 @@ def test_lengths_asked_for_are_dropped_with_a_count(tmp_path, corpus):
     totals = build(corpus, tmp_path / "out", replace(OPTIONS, limits=Limits(min_seconds=0.3, max_seconds=0.6)))
     assert totals.dropped == {"below-min-seconds": 2, "above-max-seconds": 3} and totals.utterances == 7
     assert len((tmp_path / "out/dropped.jsonl").read_text().splitlines()) == 5
+
+
+def test_more_than_an_hour_is_bad_unless_a_limit_that_was_asked_for_drops_it(tmp_path, corpus):
+    with open(tmp_path / "hours.wav", "wb") as file:
+        file.write(b"RIFF" + struct.pack("<I", 36 + 16_000_000) + b"WAVE")
+        file.write(
+            b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 4000, 4000, 1, 8) + b"data" + struct.pack("<I", 16_000_000)
+        )
+        file.truncate(44 + 16_000_000)
+    corpus = [*corpus, replace(corpus[0], key="hours", audio=str(tmp_path / "hours.wav"))]
+    totals = build(corpus, tmp_path / "out", replace(OPTIONS, max_bad=0.1))
+    assert totals.bad == {"too-long": 1} and not totals.dropped
+    totals = build(corpus, tmp_path / "limited", replace(OPTIONS, limits=Limits(max_seconds=30.0)))
+    assert totals.dropped == {"above-max-seconds": 1} and not totals.bad
 
 
 def test_a_key_twice_and_no_utterances_are_refused(tmp_path, corpus):
@@ -171,3 +193,59 @@ def test_a_key_twice_and_no_utterances_are_refused(tmp_path, corpus):
 def test_capitals_are_warned_about(tmp_path, corpus, capsys):
     build([replace(utterance, text="ALL CAPITALS") for utterance in corpus], tmp_path / "out", OPTIONS)
     assert "12 of 12 transcripts are in CAPITALS" in capsys.readouterr().err
+
+
+def test_a_worker_that_is_killed_or_finds_no_memory_ends_the_build_with_advice(tmp_path, monkeypatch):
+    (tmp_path / "ends.py").write_text(
+        "import os\n\ndef killed(task, tally):\n    os.kill(os.getpid(), 9)\n\n"
+        "def without_memory(task, tally):\n    raise MemoryError\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))  # workers get it, too, and import nothing else
+    ends = importlib.import_module("ends")
+    with pytest.raises(UserError, match=r"what is finished stays valid: .*fewer --workers"):
+        list(run_all(ends.killed, [1, 2], 2, Progress(2)))
+    with pytest.raises(UserError, match=r"found no memory"):
+        list(run_all(ends.without_memory, [1, 2], 1, Progress(2)))
+
+
+def test_a_full_disk_is_told_with_what_is_missing_and_the_finished_shards_stay(tmp_path, corpus, monkeypatch):
+    room = [120_000]
+
+    def write(writer, data, original=ShardWriter._write):
+        room[0] -= len(data)
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(writer, data)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ShardWriter, "_write", write)
+        with pytest.raises(UserError, match=r"free, about [0-9.]+ kB more are needed; 5 of 12 utterances"):
+            build(corpus, tmp_path / "out", OPTIONS)
+    assert sorted(path.name for path in (tmp_path / "out").glob("[a-z]*")) == [
+        "shard-000000.idx.json",
+        "shard-000000.tar",
+    ]
+    assert build(corpus, tmp_path / "out", OPTIONS).kept_shards == 1 and check(tmp_path / "out") == []
+    monkeypatch.setattr("data_prep.space.free_bytes", lambda out: 50_000)
+    with pytest.raises(UserError, match=r"about [0-9]+ kB are to be written, 50 kB are free"):
+        build(corpus, tmp_path / "elsewhere", OPTIONS)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_progress_tells_hours_rate_and_time_left(tmp_path, corpus, capsys, monkeypatch):
+    monkeypatch.setattr("data_prep.progress.SECONDS_BETWEEN_LINES", 0.0)
+    build([replace(corpus[0], key=f"u{i}", duration=None) for i in range(3)], tmp_path / "out", OPTIONS)
+    lines = capsys.readouterr().err.splitlines()
+    assert "1 of 3 utterances" in lines[0] and "/s" in lines[0] and " left" in lines[0] and "hours 0.00" in lines[0]
+
+
+def test_a_path_that_is_no_utf8_and_text_that_cannot_be_written_are_refused_by_name(tmp_path, corpus):
+    bad = [
+        replace(corpus[0], key="odd-path", audio=os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")),
+        replace(corpus[0], key="odd-text", text="half \ud83d pair"),
+        replace(corpus[0], key="odd-meta", meta={"level": float("nan")}),
+        replace(corpus[0], key="huge-meta", meta={"notes": "x" * (3 << 20)}),
+    ]
+    totals = build([*corpus, *bad], tmp_path / "out", replace(OPTIONS, max_bad=0.5))
+    assert totals.bad == {"missing-audio": 1, "bad-text": 1, "bad-metadata": 2}
+    assert "caf" in (tmp_path / "out" / "quarantine.jsonl").read_text()

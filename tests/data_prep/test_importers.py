@@ -67,14 +67,14 @@ def test_manifests_of_several_dialects(tmp_path):
     assert (other.key, other.text, other.speaker) == ("__1", "", "7")
     assert other.meta == {"licence": "CC0", "id": "ü/1"}
     assert own == Utterance("own", "/data/c.wav", "own", meta={"id": "x"})
-    assert guess_importer(path) == "jsonl"
+    assert guess_importer(manifest(tmp_path, {"audio": "a.wav", "text": "a"})) == "jsonl"
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"audio": "a.wav"}, "no field 'text'"),
-        ({"text": "a"}, "no field 'audio'"),
+        ({"audio": "a.wav"}, "no column .text'"),
+        ({"text": "a"}, "no column .audio'"),
         ({"audio": "cat a.wav |", "text": "a"}, "command or an address"),
         ({"audio": "pipe:touch x", "text": "a"}, "command or an address"),
         ({"audio": "file:///etc/passwd", "text": "a"}, "command or an address"),
@@ -136,4 +136,4 @@ def test_an_import_reports_and_bounds_what_it_drops(tmp_path, corpus):
     report = import_corpus(utterances, tmp_path / "out.jsonl", max_bad=0.5)
     assert (report.read, report.kept, report.dropped) == (14, 12, {"no-text": 1, "missing-audio": 1})
     assert abs(report.seconds - 5.7) < 1e-6 and len(report.first) == 3
-    assert len((tmp_path / "out.bad.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "out.quarantine.jsonl").read_text().splitlines()) == 2

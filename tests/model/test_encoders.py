@@ -88,7 +88,8 @@ def test_a_mean_is_over_what_the_layers_themselves_put_out(folder, family, style
         theirs(**extractor(wave.numpy(), sampling_rate=16_000, return_tensors="pt"))
     for layer, first in (("mean", 0), ("mean:2-3", 1)):
         encoder = load_encoder(source, layer)
-        for encoder.packed in {False, encoder.packs}:
+        for packed in {False, encoder.packs}:
+            encoder.packed = packed
             frames, _ = encoder(wave, cumulative([len(wave)]))
             wanted = torch.stack(outputs[first:]).mean(0)[0]
             torch.testing.assert_close(frames, wanted, rtol=1e-4, atol=1e-5)

@@ -10,6 +10,7 @@ from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative, pack, with_speech_rolled
 from model.encoders import load_encoder
 from model.errors import UserError
+from model.int8_frames import dequantise, quantise
 from model.llm import load_llm
 from model.slam_asr import SlamAsr
 from model.weights import assemble
@@ -87,6 +88,35 @@ def test_cached_features_give_the_loss_of_their_audio(model, waves):
     assert without_encoder.speech_tokens(cached).tolist() == model.speech_tokens(batch).tolist() == [8, 1, 19]
     half = replace(cached, features=frames.half())
     torch.testing.assert_close(without_encoder(half).loss, model(batch).loss, rtol=1e-2, atol=0)
+
+
+def test_frames_of_eight_bits_are_the_numbers_they_stand_for_masked_and_rolled_alike(model, waves):
+    batch = batch_of(model, waves)
+    frames, frame_cu = model.encoder(batch.audio, batch.audio_cu)
+    rows = quantise(frames)
+    assert rows.shape == (len(frames), model.encoder.dim + 2) and rows.dtype == torch.uint8
+    step = frames.abs().amax(1, keepdim=True) / 127
+    assert bool(((dequantise(rows) - frames).abs() <= 0.51 * step).all())  # a half, and the scale's own rounding
+    eight, plain = (
+        pack(batch.keys, batch.texts, split(batch), features=list(kept.split(frame_cu.diff().tolist())))
+        for kept in (rows, dequantise(rows))
+    )
+    assert torch.equal(model(eight).loss, model(plain).loss)
+    torch.testing.assert_close(model(eight).loss, model(batch).loss, rtol=3e-2, atol=0)
+    generator = torch.Generator().manual_seed(1)
+    masks = {
+        "masked_frames": torch.rand(len(frames), generator=generator) < 0.3,
+        "masked_dims": torch.rand(len(batch), model.encoder.dim, generator=generator) < 0.3,
+    }
+    eight, plain = (with_speech_rolled(replace(cached, **masks)).to("cpu") for cached in (eight, plain))
+    assert torch.equal(model(eight).loss, model(plain).loss) and not torch.equal(model(plain).loss, model(batch).loss)
+
+
+def test_a_frame_of_zeros_or_of_hardly_anything_stays_finite_in_eight_bits():
+    frames = torch.tensor([[0.0, 0.0], [1e-9, -1e-9], [8e6, -8e6]])
+    kept = dequantise(quantise(frames))
+    assert torch.equal(kept[:2], torch.zeros(2, 2))
+    torch.testing.assert_close(kept[2], frames[2], rtol=1e-3, atol=0)
 
 
 def test_packed_and_padded_are_one_recogniser(model, waves):

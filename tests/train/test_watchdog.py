@@ -86,7 +86,7 @@ def _rank(work, rank: int, size: int, port: int, folder: Path, agent: bool) -> N
 def running(work, size: int, folder: Path, agent_port: int = 0) -> Iterator[list]:
     """Ranks that have joined and do `work`."""
     port = agent_port or _free_port()
-    context = ranks._fork_server()
+    context = ranks.fork_server()
     started = [
         context.Process(target=_rank, args=(work, rank, size, port, folder, bool(agent_port)), daemon=True)
         for rank in range(size)

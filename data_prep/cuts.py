@@ -1,0 +1,78 @@
+"""What a recording's header declares, and which of its samples a cut of it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MAX_SECONDS = 3600  # one utterance; longer recordings are cut by `start` and `duration`
+MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
+MAX_CHANNELS = 32
+MAX_FRAMES = MAX_SECONDS * 48_000  # at the source's own rate: 691 MB of float32
+CUT_SLACK_SECONDS = 0.1  # a stated duration this close to the recording's own is the whole recording
+UNKNOWN_FRAMES = 1 << 62  # libsndfile's "the header does not say"
+
+
+class AudioError(Exception):
+    """A recording that cannot be used. `reason` is a short slug to count by; the message is one line."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a recording's header declares."""
+
+    rate: int  # Hz
+    channels: int
+    frames: int  # samples per channel
+    format: str  # soundfile's name: "FLAC", "WAV" ...
+    subtype: str  # "PCM_16" ...
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether samples are integers, and so neither NaN nor beyond full scale."""
+        return self.subtype.startswith("PCM_")
+
+    def covered_by(self, start: float | None, duration: float | None) -> bool:
+        """Whether this cut, in seconds, is the whole recording. Without a start, the duration may be a rounded one."""
+        if duration is None:
+            return not start
+        if start is None:
+            return abs(duration - self.seconds) <= CUT_SLACK_SECONDS
+        return start == 0 and round(duration * self.rate) == self.frames
+
+
+def require_possible(info: AudioInfo) -> AudioInfo:
+    """The same; AudioError if no recording of speech is like that."""
+    if not MIN_RATE <= info.rate <= MAX_RATE:
+        raise AudioError("bad-rate", f"{info.rate} Hz, usable are {MIN_RATE} to {MAX_RATE} Hz")
+    if not 1 <= info.channels <= MAX_CHANNELS:
+        raise AudioError("bad-channels", f"{info.channels} channels, usable are 1 to {MAX_CHANNELS}")
+    if info.frames <= 0:
+        raise AudioError("empty", "the header declares no samples")
+    if info.frames >= UNKNOWN_FRAMES:
+        raise AudioError("no-length", "the header does not say how long it is (written to a pipe?); encode it again")
+    return info
+
+
+def cut_frames(info: AudioInfo, start: float | None, duration: float | None) -> tuple[int, int]:
+    """First frame and number of frames of the cut, within every limit."""
+    if info.covered_by(start, duration):
+        start, duration = 0.0, None
+    start = start or 0.0
+    first = round(start * info.rate)
+    count = info.frames - first if duration is None else round(duration * info.rate)
+    over = first + count - info.frames
+    if start < 0 or first >= info.frames or over > CUT_SLACK_SECONDS * info.rate:
+        end = "" if duration is None else f" to {start + duration:.2f}"
+        raise AudioError("bad-cut", f"cut from {start:.2f}{end} s of a recording of {info.seconds:.2f} s")
+    count -= max(over, 0)
+    if count > MAX_FRAMES or count > MAX_SECONDS * info.rate:
+        raise AudioError("too-long", f"{count / info.rate:,.0f} s, an utterance has at most {MAX_SECONDS:,} s")
+    return first, count

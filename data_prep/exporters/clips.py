@@ -1,0 +1,121 @@
+"""The utterances of a shard directory, one by one, and their recordings as files: what all exporters share."""
+
+from __future__ import annotations
+
+import io
+import os
+import wave
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.audio import SAMPLE_RATE, decode, probe
+from data_prep.durable import canonical_json
+from data_prep.index import ShardIndex
+from data_prep.progress import Progress
+from data_prep.shards import read_sample
+from data_prep.utterance import DEFAULTS
+from model.errors import UserError
+
+AUDIO_FOLDER = "audio"
+EXTENSIONS = {"OPUS": "opus", "WAVEX": "wav", "RF64": "wav"}  # soundfile's subtypes and formats, where they differ
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a person may say to an exporter."""
+
+    wav: bool = False
+    """16-bit WAV in place of the bytes that lie in the shards, for tools that cannot read FLAC."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One utterance to be written."""
+
+    key: str
+    text: str
+    seconds: float
+    """Exact: samples / 16000."""
+    shard: int
+    media: bytes | bytearray
+    extension: str
+    """Of a file of `media`: flac, wav ..."""
+    said: Mapping[str, Any]
+    """language, speaker, task and meta, those that differ from Utterance's defaults."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.key}.{self.extension}"
+
+
+def clips(index: ShardIndex, options: ExportOptions, progress: Progress) -> Iterator[Clip]:
+    """In the order of the index. ShardError for a shard that does not hold what its index says."""
+    with progress:
+        for i in range(len(index)):
+            sample = read_sample(index, i)
+            media = _wav(sample.media) if options.wav else sample.media
+            said = {name: sample.meta[name] for name in ("language", "speaker", "task", "meta")}
+            yield Clip(
+                key=sample.key,
+                text=sample.meta["text"],
+                seconds=int(index.samples[i]) / SAMPLE_RATE,
+                shard=int(index.shard[i]),
+                media=media,
+                extension="wav" if options.wav else _extension(index, media),
+                said={name: value for name, value in said.items() if value != DEFAULTS[name]},
+            )
+            progress.advance(1)
+
+
+def save(clip: Clip, out: Path) -> str:
+    """Writes the recording to `out`/audio/NUMBER/KEY.flac, whole or not at all; returns that path, from `out` on.
+
+    A folder for each shard: file systems grow slow over folders of a million files.
+    """
+    folder = out / AUDIO_FOLDER / f"{clip.shard:06d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{clip.name}.{os.getpid()}.tmp"
+    temporary.write_bytes(clip.media)
+    os.replace(temporary, folder / clip.name)
+    return (folder / clip.name).relative_to(out).as_posix()
+
+
+def line(row: Mapping[str, Any]) -> bytes:
+    """A row of a JSONL manifest."""
+    return canonical_json(row) + b"\n"
+
+
+def make_empty_folder(out: Path) -> None:
+    """UserError if there is something in it already, or if it cannot be made."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(f"{out} is not empty; give a new folder, or remove what an export that was stopped left")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give another folder") from None
+
+
+def sync_audio() -> None:
+    """Puts all recordings on disk before the manifest says that they are there: one by one, each takes milliseconds."""
+    os.sync()
+
+
+def _extension(index: ShardIndex, media: bytes | bytearray) -> str:
+    if index.media != "any":
+        return index.media
+    info = probe(media)
+    return EXTENSIONS.get(info.subtype) or EXTENSIONS.get(info.format, info.format.lower())
+
+
+def _wav(media: bytes | bytearray) -> bytes:
+    """16 kHz mono 16-bit; of FLAC of ours, the very samples."""
+    samples = np.clip(np.rint(decode(media) * 32768.0), -32768, 32767).astype("<i2")
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return out.getvalue()

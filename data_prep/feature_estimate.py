@@ -1,0 +1,118 @@
+"""What a feature cache will take, before it is begun: bytes by arithmetic, time by a measured sample, free disk."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.audio import SAMPLE_RATE
+from data_prep.columns import BLOCK
+from data_prep.feature_coverage import Coverage
+from data_prep.feature_encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
+from data_prep.frames import bytes_per_frame
+from data_prep.index import ShardIndex
+from data_prep.shards import RECORD
+from data_prep.space import free_bytes, in_units
+from model.encoders import Encoder
+from model.errors import UserError
+
+SAMPLE_SECONDS = {"cpu": 20.0, "cuda": 2 * GROUP_SECONDS["cuda"]}  # of audio that is encoded to measure the speed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of what is missing in the directory."""
+
+    utterances: int
+    audio_seconds: float
+    bytes: int
+    """Of the tars."""
+    free_bytes: int
+    """On the disk."""
+    speed: float
+    """Seconds of audio that this rank encodes in a second; 0 if there is nothing to do."""
+    hours: float
+    """Until all ranks are done, if they are as fast as this one."""
+
+
+def estimate(index: ShardIndex, encoder: Encoder, out: Path, dtype: str, ranks: int, threads: int | None) -> Estimate:
+    """Encodes a few utterances to measure the speed, and throws them away. UserError for one that cannot be read."""
+    fingerprint = {**encoder.fingerprint(), "feature_dtype": dtype}
+    missing = np.flatnonzero(~Coverage(out, index, fingerprint).covered)
+    seconds = float(index.samples[missing].sum()) / SAMPLE_RATE
+    speed = _measure(index, encoder, dtype, missing.tolist(), threads) if len(missing) else 0.0
+    return Estimate(
+        utterances=len(missing),
+        audio_seconds=seconds,
+        bytes=bytes_of(index, encoder, dtype, missing),
+        free_bytes=free_bytes(out),
+        speed=speed,
+        hours=seconds / speed / ranks / 3600 if speed else 0.0,
+    )
+
+
+def require_room(of: Estimate, out: Path, dtype: str) -> None:
+    """UserError if the disk has less free than the cache takes."""
+    if of.bytes > of.free_bytes:
+        smaller = "" if dtype == "int8" else ", or keep them as int8 (--feature-dtype int8)"
+        raise UserError(
+            f"the features take {in_units(of.bytes)}, {out} has {in_units(of.free_bytes)} free; make room{smaller}"
+        )
+
+
+def bytes_of(index: ShardIndex, encoder: Encoder, dtype: str, ids: np.ndarray) -> int:
+    """Bytes of the tars with the frames of `ids`, each audio shard's in a tar: exact."""
+    if not len(ids):
+        return 0
+    frames = np.asarray(encoder.out_len(index.samples[ids]), np.int64)
+    added = len(f',"dim":{encoder.dim},"frames":') + np.char.str_len(frames.astype(str))
+    media, meta = frames * bytes_per_frame(encoder.dim, dtype), index.meta_length[ids] + added
+    each = 2 * BLOCK + _padded(media, BLOCK) + _padded(meta, BLOCK)
+    tars = np.bincount(index.shard[ids], each).astype(np.int64)
+    return int(_padded(tars[tars > 0] + 2 * BLOCK, RECORD).sum())
+
+
+@contextmanager
+def disk_full_explained(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> Iterator[None]:
+    """Turns "no space left" into a line with what is missing and what is free."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        coverage = Coverage(out, index, {**encoder.fingerprint(), "feature_dtype": dtype})
+        more = bytes_of(index, encoder, dtype, np.flatnonzero(~coverage.covered))
+        raise UserError(
+            f"no space left for {out}: {in_units(more)} are still to be written, {in_units(free_bytes(out))} are "
+            "free; what is finished stays valid: make room and run it again"
+        ) from None
+
+
+def _measure(index: ShardIndex, encoder: Encoder, dtype: str, ids: list[int], threads: int | None) -> float:
+    """Seconds of audio a second, over some of `ids` from all over; what comes first is not counted."""
+    device = device_of(encoder)
+    first, sample = ids[:1], _spread(index, ids, SAMPLE_SECONDS.get(device.type, 20.0))
+    for _ in encode_in_order(index, encoder, dtype, grouped(index, first, device, None), threads):
+        pass
+    began = time.monotonic()
+    for _ in encode_in_order(index, encoder, dtype, grouped(index, sample, device, None), threads):
+        pass
+    return float(index.samples[sample].sum()) / SAMPLE_RATE / max(time.monotonic() - began, 1e-9)
+
+
+def _spread(index: ShardIndex, ids: list[int], seconds: float) -> list[int]:
+    """As many of `ids` as hold about that much audio, evenly spaced; at least one."""
+    mean = float(index.samples[ids].mean()) / SAMPLE_RATE
+    wanted = min(len(ids), max(1, round(seconds / mean)))
+    return [ids[i * len(ids) // wanted] for i in range(wanted)]
+
+
+def _padded(counts: Any, to: int) -> Any:
+    return -(-counts // to) * to

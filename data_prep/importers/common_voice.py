@@ -1,0 +1,46 @@
+"""Mozilla Common Voice, one language of it: `cv-corpus-NN/LANG/` with train.tsv, validated.tsv ... and clips/*.mp3.
+
+The TSV has no quoting: a quote is a character of the sentence. Votes, age, accent and so on are kept in meta.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.importers.options import ImportOptions
+from data_prep.importers.rows import columns_taken, nearest, utterance_of, with_numbers
+from data_prep.importers.table import read_table
+from data_prep.utterance import Utterance
+from model.errors import UserError
+
+DEFAULTS = ImportOptions()
+DEFAULT_SPLIT = "train"
+NO_SPLITS = ("clip_durations", "reported", "times", "validated_sentences", "unvalidated_sentences")
+
+
+def is_common_voice(path: Path) -> bool:
+    return (path / "clips").is_dir() and any((path / f"{name}.tsv").is_file() for name in ("train", "validated"))
+
+
+def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """`options.split` of it, by default train, in the order of the rows; the key is the name of the clip.
+
+    UserError: no such split, or one of no rows; a row that is not as it must be.
+    """
+    splits = sorted(path.stem for path in root.glob("*.tsv") if path.stem not in NO_SPLITS)
+    split = options.split or DEFAULT_SPLIT
+    if split not in splits:
+        raise UserError(f"{root} has no {split}.tsv{nearest(split, splits)}; choose with --subset")
+    clips, taken = options.audio_root or root / "clips", None
+    for place, row in read_table(root / f"{split}.tsv", quoting=False):
+        try:
+            taken = taken or columns_taken(row, options)
+            clip, extension = os.path.splitext(row[taken["audio"]])
+            row[taken["audio"]] = clip + (extension or ".mp3")  # the first releases wrote none
+            yield utterance_of({**with_numbers(row, taken), "split": split}, taken, clips, options, key=clip)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+    if taken is None:
+        raise UserError(f"{root / split}.tsv has no rows; choose another with --subset: {', '.join(splits)}")

@@ -1,0 +1,102 @@
+"""CSV and TSV: a line of column names, then one utterance a line. The names known are in rows.ALIASES.
+
+A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice.
+Relative paths start at the table's folder. All other columns are kept in meta.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.importers.options import ImportOptions
+from data_prep.importers.rows import columns_taken, utterance_of, with_numbers
+from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8
+from model.errors import UserError
+
+DEFAULTS = ImportOptions()
+SUFFIXES = (".csv", ".tsv")
+DELIMITERS = ",;\t|"
+
+
+def is_table(path: Path) -> bool:
+    return path.is_file() and path.suffix in SUFFIXES
+
+
+def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """In the order of the rows. UserError, with file and line: no header, a row of more or fewer values, no UTF-8,
+    a column that is not there, a row that is no utterance."""
+    home, taken = options.audio_root or path.parent, None
+    for place, row in read_table(path):
+        try:
+            taken = taken or columns_taken(row, options)
+            yield utterance_of(with_numbers(row, taken), taken, home, options)
+        except UserError as error:
+            raise UserError(f"{place}: {error}") from None
+    if taken is None:
+        raise UserError(f"{path} has no rows below its line of column names")
+
+
+def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
+    """(place, column to value) for each row that is not empty. Tabs in .tsv, else what parts the header most often.
+
+    Without `quoting`, quotes are characters like others.
+    """
+    header, count = [], 0
+    lines = read_lines(path)
+    first = next(lines, "")
+    delimiter = "\t" if path.suffix == ".tsv" else max(DELIMITERS, key=first.count)
+    rows = csv.reader(
+        _again(first, lines), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, strict=True
+    )
+    try:
+        for values in rows:
+            place = f"{path}:{rows.line_num}"
+            if not header:
+                header, count = _header(values, place), len(values)
+            elif len(values) != count:
+                if values:
+                    raise UserError(f"{place}: {len(values)} values, the header names {count} columns")
+            else:
+                yield place, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{path}:{rows.line_num}: {error}; is a quote missing?") from None
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of UTF-8 text with their ends; UserError names file, line and byte of what is none, or is no text."""
+    number = 0
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} bytes")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: {not_utf8(error)}; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a table") from None
+
+
+def header_of(path: Path) -> str:
+    """The first line, to recognise a table by; empty where there is none. Never raises."""
+    try:
+        return next(read_lines(path), "").strip()
+    except UserError:
+        return ""
+
+
+def _header(names: list[str], place: str) -> list[str]:
+    names = [name.strip() for name in names]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{place}: column {twice!r} is there twice")
+    if "" in names:
+        raise UserError(f"{place}: a column has no name; the first line names the columns")
+    return names
+
+
+def _again(first: str, lines: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from lines

@@ -1,0 +1,222 @@
+"""Tars of samples as webdataset has them: members of one name, up to its first dot, are one utterance.
+
+`dir/utt1.flac` `dir/utt1.json` is an utterance with the key dir/utt1; the recording is the member whose last extension
+is a sound format's. The transcript is `.txt`, or a field of `.json`; its other fields become speaker, language, task,
+meta. Members of a sample need not lie together: `tar` takes files in the order that the disk gives them. Members of any
+other kind are never opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.archives import Member, members
+from data_prep.durable import canonical_json, strict_json
+from data_prep.importers.options import ImportOptions
+from data_prep.importers.rows import ALIASES, nearest
+from data_prep.refusals import Refused
+from data_prep.utterance import Utterance, not_utf8, safe_key
+from model.errors import UserError
+
+DECODED = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
+NOT_DECODED = ("m4a", "mp4", "aac", "wma", "webm", "amr")  # recordings too; the decoder says what is wrong with them
+MEDIA = {*DECODED, *NOT_DECODED}
+PICKLES = {"pkl", "pickle", "pyd", "pth", "pt", "npy", "npz", "joblib"}  # run code when opened, or may
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # webdataset's rule: key, extensions
+PASSED_OVER = re.compile(r"__[^/]*__($|/)")  # webdataset's notes to itself
+MAX_TEXT_BYTES = 1 << 20  # of a .txt or .json: longer is of no utterance
+MAX_SAMPLES = 2_000_000  # of a tar: a gigabyte of memory
+MAX_DEPTH = 20  # of a .json: past some hundreds it could be written, yet not be read by a thread with less stack
+LABELS = ("language", "speaker", "task")  # fields of Utterance
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How a sample becomes an utterance."""
+
+    text_field: str = ""
+    """Field of `.json` that is the transcript; empty for `text_extension`, else the first of ALIASES."""
+    text_extension: str = "txt"
+    """Of the member that is the transcript."""
+    prefix_shard: bool = False
+    """Keys begin with their tar's name, for sets that count anew in each tar."""
+
+
+@dataclass
+class TarSample:
+    """The members of one name, by their extensions in lower case."""
+
+    name: str
+    members: dict[str, Member] = field(default_factory=dict)
+    twice: str = ""
+    """A member that is in the tar twice."""
+
+    def recordings(self) -> list[Member]:
+        return [member for extension, member in self.members.items() if _last(extension) in MEDIA]
+
+
+DEFAULTS, AS_IT_IS = ImportOptions(), SampleOptions()
+
+
+def is_webdataset(path: Path) -> bool:
+    if path.is_file():
+        return path.suffix == ".tar"
+    return any(any(path.glob(pattern)) for pattern in ("*.tar", "*/*.tar"))
+
+
+def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """In the order of the tars' names and of the samples in them.
+
+    A sample that cannot be used keeps its place with the reason in its `part`, for the build to count and name.
+    UserError for a tar that archives.members refuses.
+    """
+    named = SampleOptions(text_field=options.columns.get("text", ""))
+    for tar in find_tars([path]):
+        samples, _ = samples_of(tar)
+        with open(tar, "rb") as file:
+            for sample in samples:
+                try:
+                    yield utterance_of(tar, file.fileno(), sample, named)
+                except Refused as error:
+                    part, said = f"fault:{error.reason}:{error}", f"not used: {error}"  # no text would be another fault
+                    yield Utterance(key_of(tar, sample, named), str(tar), said, part=part, meta={"id": sample.name})
+
+
+def find_tars(paths: Sequence[Path]) -> list[Path]:
+    """Tars as given, and those in folders, sorted by name. UserError if there are none, or compressed ones."""
+    tars = []
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no {path}; give tars, or a folder of them")
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        packed = [file for file in files if file.name.endswith(PACKED)]
+        found = [file for file in files if file.suffix == ".tar" or file == path]
+        if packed:
+            raise UserError(f"{packed[0]} is compressed; unpack it to a .tar, or name the tars to read")
+        if not found:
+            raise UserError(f"{path} holds no .tar; give tars, or a folder of them")
+        tars += found
+    for tar in tars:
+        if not str(tar).isprintable():  # a line of a manifest, and of a message, must hold it
+            raise UserError(f"the name of {str(tar)!r} holds what cannot be printed, or is not UTF-8; rename it")
+    return list(dict.fromkeys(tars))
+
+
+def samples_of(tar: Path, options: SampleOptions = AS_IT_IS) -> tuple[list[TarSample], Counter[str]]:
+    """Samples in the order of their first members, and how many members are of no use, by their last extension."""
+    useful = MEDIA | {"json", options.text_extension}
+    samples: dict[str, TarSample] = {}
+    unused: Counter[str] = Counter()
+    for member in members(tar):
+        match = NAME.fullmatch(member.name)
+        if match is None or PASSED_OVER.match(member.name):
+            unused["(no key)"] += 1
+            continue
+        if len(samples) > MAX_SAMPLES:
+            raise UserError(f"{tar} holds more than {MAX_SAMPLES:,} samples; split it")
+        name, extension = match[1], match[2].lower()
+        if extension not in useful and _last(extension) not in MEDIA:
+            unused[f".{_last(extension)}"] += 1
+        sample = samples.setdefault(name, TarSample(name))
+        if extension in sample.members:
+            sample.twice = sample.twice or member.name
+        sample.members[extension] = member
+    return list(samples.values()), unused
+
+
+def key_of(tar: Path, sample: TarSample, options: SampleOptions = AS_IT_IS) -> str:
+    return safe_key(f"{tar.stem}-{sample.name}" if options.prefix_shard else sample.name)
+
+
+def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions = AS_IT_IS) -> Utterance:
+    """The sample as a stretch of the tar, which `descriptor` has open. Refused with the reason if it is none."""
+    recording = _recording(sample)
+    row = _row(sample, descriptor)
+    taken = {field: next((name for name in ALIASES[field] if _is_short(row.get(name))), "") for field in LABELS}
+    taken["text"] = options.text_field or next((name for name in ALIASES["text"] if name in row), "")
+    text = _field_text(row, taken["text"])
+    if options.text_extension in sample.members and not options.text_field:
+        text = _transcript(sample.members[options.text_extension], descriptor)
+    meta = {name: value for name, value in row.items() if name not in (*taken.values(), "meta")}
+    meta |= row["meta"] if isinstance(row.get("meta"), dict) else {}
+    labels: dict[str, Any] = {field: str(row[name]) for field, name in taken.items() if name and field in LABELS}
+    key = key_of(tar, sample, options)
+    if key != sample.name:
+        meta["id"] = sample.name
+    part = f"bytes:{recording.offset}:{recording.size}"
+    return Utterance(key, str(tar), text, part=part, meta=meta, **labels)
+
+
+def _recording(sample: TarSample) -> Member:
+    """The one member that is sound."""
+    if sample.twice:
+        raise Refused("twice", f"member {sample.twice!r} is in the tar twice; which one is meant?")
+    found = sample.recordings()
+    if len(found) > 1:
+        names = ", ".join(repr(os.path.basename(member.name)) for member in found[:3])
+        raise Refused("several-recordings", f"{len(found)} recordings are of this name up to its first dot: {names}")
+    if not found:
+        kinds = ", ".join(f".{extension}" for extension in list(sample.members)[:5])
+        pickled = any(_last(extension) in PICKLES for extension in sample.members)
+        why = f"{kinds}, which may hold code and is never opened" if pickled else kinds
+        raise Refused("pickle" if pickled else "no-audio", f"no recording among its members: {why}")
+    return found[0]
+
+
+def _transcript(member: Member, descriptor: int) -> str:
+    try:
+        return _read(member, descriptor).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refused("bad-text", f"its transcript: {not_utf8(error)}") from None
+
+
+def _row(sample: TarSample, descriptor: int) -> dict[str, Any]:
+    member = sample.members.get("json")
+    if member is None:
+        return {}
+    try:
+        row = strict_json(_read(member, descriptor))
+        canonical_json(row)  # a lone surrogate could be read, but never be written
+    except (ValueError, RecursionError) as error:
+        raise Refused("bad-json", f"its .json cannot be read: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(row, dict) or _deeper_than(MAX_DEPTH, row):
+        raise Refused("bad-json", f"its .json is no object, or nested deeper than {MAX_DEPTH}")
+    return row
+
+
+def _deeper_than(depth: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth < 0 or any(_deeper_than(depth - 1, item) for item in inner if isinstance(item, dict | list))
+
+
+def _field_text(row: Mapping[str, Any], name: str) -> str:
+    if not name:
+        return ""
+    if name not in row:
+        raise Refused("no-text", f"its .json has no field {name!r}{nearest(name, row)}")
+    if not isinstance(row[name], str | None):
+        raise Refused("bad-json", f"field {name!r} is {str(row[name])[:40]!r}, it must be text")
+    return row[name] or ""
+
+
+def _is_short(value: Any) -> bool:
+    """Whether it is a label: text or a number; what is neither stays in meta."""
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
+
+
+def _read(member: Member, descriptor: int) -> bytes:
+    if member.size > MAX_TEXT_BYTES:
+        limit = f"at most {MAX_TEXT_BYTES:,} are read"
+        raise Refused("text-too-long", f"member {member.name[-60:]!r} has {member.size:,} bytes, {limit}")
+    return os.pread(descriptor, member.size, member.offset)
+
+
+def _last(extension: str) -> str:
+    return extension.rpartition(".")[2]

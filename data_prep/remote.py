@@ -1,0 +1,239 @@
+"""Bytes at addresses (`s3://bucket/key`, `https://...`), through fsspec; retries.py says what is tried again.
+
+One filesystem object a process comes from fsspec's own cache, which is emptied after a fork; threads share it.
+Directory listings are not cached: what another machine has just written must be seen.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from data_prep.durable import replacing
+from data_prep.progress import Progress, Silent
+from data_prep.retries import Forbidden, Missing, RemoteError, persistently, shown, status_of
+from data_prep.sources import is_remote
+from data_prep.utterance import REMOTE
+from model.errors import UserError
+
+PIECE_BYTES = 16 << 20  # of a download: one request
+PARALLEL_PIECES = 4  # requests at a time: a single connection to object storage gives 50 to 100 MB/s
+PARALLEL_SIZES, MANY_SIZES = 32, 1000  # requests at a time; a number that takes long enough to be told about
+NO_RANGES_BYTES = 64 << 20  # largest file that is read from a web server that can give no part of it
+CONNECT_SECONDS, ANSWER_SECONDS = 10, 30
+NEEDS = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}  # scheme: the package that reads it
+
+
+def place(text: str) -> Path | str:
+    """What a person gave: an address as text, which a Path would change, a path as a path."""
+    return text.rstrip("/") if is_remote(text) else Path(text)
+
+
+def require_bare(address: str) -> str:
+    """The address of a dataset, which is written to logs and files. UserError for one with a password or a query."""
+    if not urlsplit(address).netloc:
+        raise UserError(f"{address[:80]!r} names no bucket or host; give one, as in s3://bucket/folder")
+    if shown(address) != address:
+        raise UserError(f"{shown(address)}: give it without user, password, '?' and '#'; credentials: the environment")
+    return address
+
+
+def require_writable(address: str) -> str:
+    """The address, which can be written to by its kind. UserError for http addresses, and as `require_bare`."""
+    if address.startswith("http"):
+        raise UserError(f"{shown(address)}: nothing can be written to http addresses; give a folder, s3:// or gs://")
+    return require_bare(address)
+
+
+def read_bytes(url: str, first: int = 0, length: int | None = None) -> bytes:
+    """All bytes from `first` on, or `length` of them; fewer where the object ends before."""
+    parts = []
+    while length is None or length > 0:
+        wanted = PIECE_BYTES if length is None else min(length, PIECE_BYTES)
+        parts.append(_read(url, first, wanted))
+        first, length = first + wanted, None if length is None else length - wanted
+        if len(parts[-1]) < wanted:
+            break
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def size(url: str) -> int:
+    """Bytes of the object, -1 where there is none. A web server that does not say is a RemoteError."""
+    filesystem, path = _filesystem(url)
+    try:
+        info = persistently(lambda: filesystem.info(path), url)
+    except Missing:
+        return -1
+    if info["type"] != "file":
+        return -1
+    if info["size"] is None:
+        raise RemoteError(f"{shown(url)}: the server does not say how many bytes it has; copy it to a disk")
+    return int(info["size"])
+
+
+def sizes(urls: Sequence[str]) -> list[int]:
+    """Of each; -1 also where access is refused, as some storage calls what is missing, unless it is so for all."""
+
+    def one(url: str) -> int | Forbidden:
+        try:
+            return size(url)
+        except Forbidden as error:
+            return error
+
+    found = []
+    shows = Progress if len(urls) >= MANY_SIZES else Silent
+    with ThreadPoolExecutor(PARALLEL_SIZES) as pool, shows(len(urls), "objects", "ask sizes") as progress:
+        for answer in pool.map(one, urls):
+            found.append(answer)
+            progress.advance()
+    if found and all(isinstance(answer, Forbidden) for answer in found):
+        raise next(answer for answer in found if isinstance(answer, Forbidden))
+    return [-1 if isinstance(answer, Forbidden) else answer for answer in found]
+
+
+def exists(url: str) -> bool:
+    return size(url) >= 0
+
+
+def pieces(url: str, total: int) -> Iterator[bytes]:
+    """The first `total` bytes in order, several requests under way at a time; ends early where the object does."""
+    starts = deque(range(0, total, PIECE_BYTES))
+    with ThreadPoolExecutor(PARALLEL_PIECES) as pool:
+        coming: deque[Future[bytes]] = deque()
+        try:
+            while starts or coming:
+                while starts and len(coming) < PARALLEL_PIECES:
+                    start = starts.popleft()
+                    coming.append(pool.submit(_read, url, start, min(PIECE_BYTES, total - start)))
+                yield coming.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def download(url: str, path: Path) -> int:
+    """The object as the file `path`, which appears whole or not at all; returns its bytes. Missing if there is none."""
+    total = size(url)
+    if total < 0:
+        raise Missing(2, f"there is no {shown(url)}; check the address")
+    with replacing(path) as file:
+        written = sum(file.write(piece) for piece in pieces(url, total))
+        if written != total:
+            raise RemoteError(f"{shown(url)}: {written:,} bytes came of {total:,}; it was changed meanwhile, try again")
+    return total
+
+
+def upload(path: Path, url: str) -> None:
+    """The file as the object, held against its size afterwards (S3 also checks the CRC that botocore sends)."""
+    filesystem, there = _writable(url)
+    persistently(lambda: filesystem.put_file(str(path), there), url)
+    _require_size(url, path.stat().st_size)
+
+
+def write_bytes(url: str, data: bytes) -> None:
+    """The bytes as the object."""
+    filesystem, there = _writable(url)
+    persistently(lambda: filesystem.pipe_file(there, data), url)
+    _require_size(url, len(data))
+
+
+def remove(url: str) -> None:
+    """Also where there is none."""
+    filesystem, there = _writable(url)
+    try:
+        persistently(lambda: filesystem.rm_file(there), url)
+    except Missing:
+        pass
+
+
+def listing(url: str) -> list[str]:
+    """Names of what lies directly under the address, sorted; none where there is nothing."""
+    filesystem, path = _filesystem(url)
+    try:
+        found = persistently(lambda: filesystem.ls(path, detail=False), url)
+    except Missing:
+        return []
+    return sorted({str(name).rstrip("/").rpartition("/")[2] for name in found})
+
+
+def _read(url: str, first: int, length: int) -> bytes:
+    """Up to `length` bytes from `first` on, by one request."""
+    filesystem, path = _filesystem(url)
+
+    def once() -> bytes:
+        try:
+            if url.startswith("http"):
+                from fsspec.asyn import sync
+
+                data: Any = sync(filesystem.loop, _web_range, filesystem, path, first, length)
+                return data
+            return filesystem.cat_file(path, start=first, end=first + length)
+        except Exception as error:
+            if status_of(error) == 416:  # the object ends before `first`
+                return b""
+            raise
+
+    return persistently(once, url)
+
+
+async def _web_range(filesystem: Any, url: str, first: int, length: int) -> bytes:
+    """fsspec's own would read all of a file, however large, from a server that does not know ranges."""
+    session = await filesystem.set_session()
+    headers = {"Range": f"bytes={first}-{first + length - 1}", "Accept-Encoding": "identity"}
+    async with session.get(filesystem.encode_url(url), headers=headers) as response:
+        response.raise_for_status()
+        if response.status == 206:
+            return await response.read()
+        if (response.content_length or NO_RANGES_BYTES + 1) > NO_RANGES_BYTES:
+            limit = f"{NO_RANGES_BYTES >> 20} MB"
+            raise RemoteError(f"{shown(url)}: the server gives no ranges, so no file over {limit} is read from it")
+        return (await response.read())[first : first + length]
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    """fsspec's object and what the address is called there. UserError for an address that is not read."""
+    scheme = _require_readable(url)
+    import fsspec
+
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if scheme == "s3":
+        config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": 2 * PARALLEL_SIZES}
+        config |= {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
+        options["config_kwargs"] = config
+    elif scheme in ("http", "https"):
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+        options["client_kwargs"] = {"timeout": timeout}
+    filesystem: Any = fsspec.filesystem(scheme, **options)
+    if scheme == "s3":
+        filesystem.retries = 1
+    return filesystem, filesystem._strip_protocol(url)
+
+
+def _writable(url: str) -> tuple[Any, str]:
+    return _filesystem(require_writable(url))
+
+
+def _require_size(url: str, wanted: int) -> None:
+    found = size(url)
+    if found != wanted:
+        raise RemoteError(f"{shown(url)} has {found:,} bytes after {wanted:,} were written; run it again")
+
+
+def _require_readable(url: str) -> str:
+    """The scheme, if it is one that is read, and its package is there."""
+    scheme = url.partition("://")[0]
+    if "::" in url or scheme not in REMOTE:
+        raise UserError(f"{shown(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://...")
+    package = NEEDS.get(scheme)
+    if package and importlib.util.find_spec(package) is None:
+        import fsspec
+
+        version = f"=={fsspec.__version__}" if package != "aiohttp" else ""  # the two are released together
+        raise UserError(f"{scheme}:// needs the package {package}, which is not there: pip install {package}{version}")
+    return scheme

@@ -1,0 +1,199 @@
+"""A few utterances of a shard directory as files to listen to, with a page that plays them beside their transcripts."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import os
+import shutil
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep import audio
+from data_prep.audio import SAMPLE_RATE, AudioError
+from data_prep.index import ShardIndex
+from data_prep.joined import place_of
+from data_prep.shards import read_sample
+from data_prep.subset import fields_of
+from model.errors import UserError
+
+PLAYED = {"FLAC": "flac", "WAV": "wav", "OGG": "ogg", "MP3": "mp3"}  # by browsers; all else becomes FLAC
+ORDERS = ("random", "longest", "shortest")
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
+body {{ margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
+section {{ border-top: 1px solid #8886; padding: .8rem 0; }}
+audio {{ display: block; width: 100%; max-width: 30rem; }}
+p {{ margin: .4rem 0; }}
+.about {{ color: #888; font-size: .85rem; overflow-wrap: anywhere; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class="about">{about}</p>
+{sections}
+</body>
+</html>
+"""
+SECTION = """<section>
+<audio controls preload="none" src="{file}"></audio>
+<p dir="auto">{text}</p>
+<p class="about">{about}</p>
+</section>"""
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """Which utterances, and how they are written."""
+
+    number: int = 20
+    """Utterances; all where there are fewer."""
+    seed: int = 0
+    order: str = "random"
+    """One of ORDERS."""
+    by: str = ""
+    """A field of the metadata: its values take turns, so that rare ones are heard too."""
+    keys: frozenset[str] | None = None
+    """Just these instead."""
+    wav: bool = False
+    """Decoded to 16-bit WAV, rather than as they lie in the shard."""
+
+    def __post_init__(self) -> None:
+        if self.number < 1:
+            raise UserError(f"number is {self.number}, it must be at least 1")
+        if self.order not in ORDERS:
+            raise UserError(f"order {self.order!r} is not known; known: {', '.join(ORDERS)}")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One of the files."""
+
+    key: str
+    file: str
+    seconds: float
+    meta: dict[str, Any]
+
+
+def write_sample(index: ShardIndex, out: Path, options: SampleOptions) -> list[Clip]:
+    """Writes the clips, index.html and transcripts.tsv to the new folder `out`, which appears whole or not at all.
+
+    UserError: features, a key that is not there, `out` taken, an utterance that cannot be read.
+    """
+    if index.kind != "audio":
+        raise UserError(
+            f"{place_of(index)} holds {index.kind}, there is nothing to hear; give the audio it was made from"
+        )
+    ids, out = pick(index, options), Path(os.path.abspath(out))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already and not empty; give another folder")
+    work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        work.mkdir(parents=True)
+        clips = [_write_clip(index, i, work, options.wav) for i in ids]
+        (work / "transcripts.tsv").write_text(_table(clips), encoding="utf-8")
+        (work / "index.html").write_text(_page(index, clips), encoding="utf-8")
+        os.replace(work, out)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give another folder, or make room") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return clips
+
+
+def pick(index: ShardIndex, options: SampleOptions) -> list[int]:
+    """The numbers of the utterances, in the order in which they are shown."""
+    if options.keys is not None:
+        place = {key: i for i, key in enumerate(index.key)}
+        missing = sorted(options.keys - place.keys())
+        if missing:
+            more = f" nor {len(missing) - 1:,} more" if len(missing) > 1 else ""
+            raise UserError(f"{place_of(index)} has no utterance {missing[0]}{more}; see the keys in its shards")
+        return sorted(place[key] for key in options.keys)
+    if options.order == "random":
+        ordered = sorted(range(len(index)), key=lambda i: _hash(options.seed, index.key[i]))
+    else:
+        sign = -1 if options.order == "longest" else 1
+        ordered = np.argsort(sign * index.samples, kind="stable").tolist()
+    return (_in_turns(ordered, fields_of(index, [options.by])[options.by]) if options.by else ordered)[: options.number]
+
+
+def _in_turns(ordered: Sequence[int], values: Sequence[str]) -> list[int]:
+    """The first of each value, then the second of each, ...; otherwise as they were."""
+    met: dict[str, int] = {}
+    turns = []
+    for i in ordered:
+        met[values[i]] = turn = met.get(values[i], 0) + 1
+        turns.append(turn)
+    return [i for _, i in sorted(zip(turns, ordered, strict=True), key=lambda pair: pair[0])]
+
+
+def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> Clip:
+    sample = read_sample(index, i)
+    try:
+        extension, data = _playable(sample.media, wav)
+    except AudioError as error:
+        raise UserError(f'utterance {sample.key}: {error}; run "slam-asr prep check {place_of(index)}"') from None
+    file = f"{sample.key}.{extension}"
+    (folder / file).write_bytes(data)
+    return Clip(sample.key, file, int(index.samples[i]) / SAMPLE_RATE, sample.meta)
+
+
+def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
+    """(extension, bytes) of a clip."""
+    if wav:
+        return "wav", _wav(audio.decode(media))
+    kind = PLAYED.get(audio.probe(media).format)
+    return (kind, media) if kind else ("flac", audio.encode_flac(audio.decode(media)))
+
+
+def _wav(samples: np.ndarray) -> bytes:
+    """16-bit WAV of float [N] at 16 kHz in [-1, 1]."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
+        file.writeframes(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes())
+    return out.getvalue()
+
+
+def _table(clips: list[Clip]) -> str:
+    """One line each under a header; tabs and line ends in a field become spaces."""
+    rows = [["file", "seconds", "speaker", "language", "text"]]
+    for clip in clips:
+        meta = clip.meta
+        rows.append([clip.file, f"{clip.seconds:.2f}", meta["speaker"], meta["language"], meta["text"]])
+    return "".join("\t".join(" ".join(str(field).split()) for field in row) + "\n" for row in rows)
+
+
+def _page(index: ShardIndex, clips: list[Clip]) -> str:
+    """Plain HTML, without a script and without anything from elsewhere."""
+    sections = "\n".join(
+        SECTION.format(
+            file=html.escape(clip.file), text=html.escape(clip.meta["text"]), about=html.escape(_about(clip))
+        )
+        for clip in clips
+    )
+    title = html.escape(place_of(index).rstrip("/").rpartition("/")[2])
+    about = html.escape(f"{len(clips):,} of {len(index):,} utterances, {index.seconds / 3600:,.2f} h in all")
+    return PAGE.format(title=title, about=about, sections=sections)
+
+
+def _about(clip: Clip) -> str:
+    said = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
+    return ", ".join([clip.key, f"{clip.seconds:.2f} s", *said])
+
+
+def _hash(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{key}".encode()).digest()

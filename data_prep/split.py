@@ -1,0 +1,127 @@
+"""A corpus parted into train, dev, test ... by chance that stays the same when utterances are added."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_prep.assign import chance, unique
+from data_prep.build import BuildOptions, Totals, build
+from data_prep.index import INDEX_NAME
+from data_prep.text import warn_about
+from data_prep.utterance import Utterance
+from model.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
+OTHER_SEEDS = 100  # tried, to name a better one
+FAR_OFF = 0.5  # of the fraction asked for
+
+
+def parse_fractions(given: str) -> dict[str, float]:
+    """`train=0.9,dev=0.1`; UserError for what is not so, or does not add up to 1."""
+    fractions: dict[str, float] = {}
+    for item in given.split(","):
+        name, _, number = item.strip().partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not NAME.fullmatch(name) or not 0 < value <= 1 or name in fractions:
+            raise UserError(f"split {item.strip()!r} is not NAME=FRACTION, as in train=0.9,dev=0.05,test=0.05")
+        fractions[name] = value
+    if abs(sum(fractions.values()) - 1) > 1e-6:
+        raise UserError(f"the fractions of {given} add up to {sum(fractions.values()):g}, they must to 1")
+    return fractions
+
+
+def split(
+    utterances: Sequence[Utterance], fractions: Mapping[str, float], by: str, seed: int
+) -> dict[str, list[Utterance]]:
+    """The utterances of each part, in their order.
+
+    A hash of the seed and of the speaker (`by` speaker) or the key (hash) says which part it is, so nothing moves when
+    others are added. UserError where a part stays empty, or an utterance has no speaker.
+    """
+    if by not in UNITS:
+        near = difflib.get_close_matches(by, UNITS, 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"split by {by!r} is not known{hint}; known: {', '.join(UNITS)}")
+    parts: dict[str, list[Utterance]] = {name: [] for name in fractions}
+    for utterance in utterances:
+        parts[_part_of(UNITS[by](utterance), fractions, seed)].append(utterance)
+    empty = [name for name, part in parts.items() if not part]
+    if empty:
+        raise UserError(
+            f"split {empty[0]} gets none of {len(utterances):,} utterances; {advice(utterances, fractions, by, seed)}"
+        )
+    return parts
+
+
+def build_parts(
+    utterances: Iterable[Utterance], out: Path, options: BuildOptions, fractions: Mapping[str, float], by: str
+) -> dict[str, Totals]:
+    """Builds `out`/NAME for each part; `max_bad` is of the whole corpus. UserError as `build` and `split`."""
+    corpus = unique(utterances)
+    warn_about((utterance.text for utterance in corpus), options.limits.normalise)
+    parts = split(corpus, fractions, by, options.seed)
+    if (out / INDEX_NAME).exists():
+        raise UserError(f"{out} is itself a dataset directory; give another for the parts to lie in")
+    better = advice(corpus, fractions, by, options.seed)
+    if better:
+        print(f"warning: {_shares(parts, len(corpus))}; {better}", file=sys.stderr)
+    rule = ",".join(f"{name}={fraction:g}" for name, fraction in fractions.items()) + f" by {by}"
+    totals: dict[str, Totals] = {}
+    for name, part in parts.items():
+        before = sum(sum(done.bad.values()) for done in totals.values())
+        own = replace(options, part=f"{name} of {rule}", corpus=len(corpus), bad_before=before)
+        totals[name] = build(part, out / name, own)
+    return totals
+
+
+def advice(utterances: Sequence[Utterance], fractions: Mapping[str, float], by: str, seed: int) -> str:
+    """What to do about parts that are far from their fractions, as few speakers make them; empty if none is."""
+    weights = Counter(UNITS[by](utterance) for utterance in utterances)
+    error = _error(weights, fractions, seed)
+    if error <= FAR_OFF:
+        return ""
+    best = min(range(seed + 1, seed + 1 + OTHER_SEEDS), key=lambda other: _error(weights, fractions, other))
+    if _error(weights, fractions, best) < min(error, 1.0):  # 1: a part stays empty
+        return f"--seed {best} comes nearer to what was asked for"
+    return f"{len(weights):,} {'speakers' if by == 'speaker' else 'utterances'} are too few for these fractions"
+
+
+def _shares(parts: Mapping[str, Sequence[Utterance]], total: int) -> str:
+    return ", ".join(f"{name} has {len(part) / total:.1%}" for name, part in parts.items()) + " of the utterances"
+
+
+def _speaker(utterance: Utterance) -> str:
+    if not utterance.speaker:
+        raise UserError(f"utterance {utterance.key} names no speaker; --split-by hash goes by keys alone")
+    return utterance.speaker
+
+
+UNITS: dict[str, Callable[[Utterance], str]] = {"speaker": _speaker, "hash": lambda utterance: utterance.key}
+
+
+def _part_of(unit: str, fractions: Mapping[str, float], seed: int) -> str:
+    at, name = int.from_bytes(chance(seed, f"split:{unit}")[:8], "big") / 2**64, ""
+    for name, fraction in fractions.items():
+        if at < fraction:
+            return name
+        at -= fraction
+    return name  # the fractions add up to a little less than 1
+
+
+def _error(weights: Mapping[str, int], fractions: Mapping[str, float], seed: int) -> float:
+    """Of the part that is furthest from its fraction: by how much, as a part of that."""
+    found: Counter[str] = Counter()
+    for unit, weight in weights.items():
+        found[_part_of(unit, fractions, seed)] += weight
+    total = sum(weights.values())
+    return max(abs(found[name] / total - fraction) / fraction for name, fraction in fractions.items())

@@ -1,0 +1,156 @@
+"""Transcripts: which are refused, which are kept as they are, and the spellings a person may ask for.
+
+| the transcript has | rule |
+|---|---|
+| nothing, or no letter and no digit | refused: no-text, no-words |
+| a control character (NUL, escape ...) or half a surrogate pair | refused: bad-text |
+| U+FFFD, or UTF-8 that was read as another encoding ("grÃ¶ÃŸe") | refused: bad-encoding |
+| more characters than can be said in its time, 10,000 words of 5 s, say | refused: text-too-long (prepare.py) |
+| byte-order marks, tabs, line ends, runs of spaces | single spaces |
+| direction marks and other invisible format characters | kept, with a warning; some scripts need them |
+| only CAPITALS, as most transcripts of the corpus | kept, with a warning |
+| anything else | kept, character by character; nothing is ever cut off |
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from data_prep.refusals import Refused
+from model.errors import UserError
+
+APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
+JOINERS = "\u200c\u200d"  # Persian and the scripts of India are spelt with them
+SAID = frozenset("%&@#\u00a7$\u20ac\u00a3\u00a5\u00b0+='.,:")  # signs that may be words, or parts of them
+NOT_IN_A_WORD = re.compile(r"(?<!\w)'|'(?!\w)|(?<!\d)[.,:]|[.,:](?!\d)")
+MISREAD_AS = ("cp1252", "cp1251")
+
+
+def tidy_text(text: str) -> str:
+    """The transcript with single spaces and no byte-order mark. Refused by the rules above."""
+    text = " ".join(text.replace("\ufeff", " ").split())
+    if not text:
+        raise Refused("no-text", "the transcript is empty")
+    control = [] if text.isprintable() else [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]
+    if control:
+        raise Refused("bad-text", f"the transcript holds the control character U+{ord(control[0]):04X}")
+    if "\ufffd" in text:
+        raise Refused("bad-encoding", f"the transcript holds U+FFFD, a character that was lost: {_around(text)!r}")
+    meant = None if text.isascii() else _misread(text)
+    if meant:
+        raise Refused("bad-encoding", f"the transcript is UTF-8 read as another encoding: {meant[:40]!r} is meant")
+    if not any(character.isalnum() for character in text):
+        raise Refused("no-words", f"the transcript {text[:40]!r} has no letter and no digit")
+    return text
+
+
+def normalised(text: str, name: str) -> str:
+    """A tidy transcript in the spelling that NORMALISERS has under `name`. Refused where nothing is left of it."""
+    if name == "none":
+        return text
+    found = " ".join(NORMALISERS[name](text).split())
+    if not found:
+        raise Refused("no-words", f"nothing is left of the transcript {text[:40]!r} by --normalise {name}")
+    return found
+
+
+def spoken(text: str) -> str:
+    """Lower case, words only: no punctuation, but apostrophes in words, and marks in numbers (3.5, 10:30), stay.
+
+    Curly apostrophes are straightened, hyphens part words, signs that are said (% & @ $ + ...) stay, invisible format
+    characters vanish.
+    """
+    text = unicodedata.normalize("NFC", text.translate(APOSTROPHES)).lower()
+    text = "".join(" " if _is_sign(character) else _visible(character) for character in text)
+    return " ".join(NOT_IN_A_WORD.sub(" ", text).split())
+
+
+def whisper_basic(text: str) -> str:
+    """As Whisper's evaluation for any language: lower case, nothing in brackets, no marks, no symbols."""
+    return _whisper_normalisers()[0](text)
+
+
+def whisper_english(text: str) -> str:
+    """As Whisper's evaluation for English, numbers as digits, but for its list of British spellings, which are kept."""
+    return _whisper_normalisers()[1](text)
+
+
+NORMALISERS: dict[str, Callable[[str], str]] = {
+    "none": str,
+    "lowercase": str.lower,
+    "spoken": spoken,
+    "whisper-basic": whisper_basic,
+    "whisper-english": whisper_english,
+}
+
+
+def require_normaliser(name: str) -> None:
+    """UserError for a name that NORMALISERS does not have."""
+    if name not in NORMALISERS:
+        near = difflib.get_close_matches(name, NORMALISERS, 1)
+        hint = f", did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"unknown normaliser {name!r}{hint}; known: {', '.join(NORMALISERS)}")
+
+
+def warn_about(texts: Iterable[str], normaliser: str) -> None:
+    """Says once what of a corpus's transcripts will be hard on a language model; nothing is changed."""
+    total = capitals = invisible = 0
+    for text in texts:
+        total += 1
+        capitals += text.isupper()
+        invisible += not text.isprintable() and not all(map(_visible, text))
+    if normaliser != "none":
+        return
+    if capitals > total / 2:
+        _warn(
+            f"{capitals:,} of {total:,} transcripts are in CAPITALS, which language models spell badly; "
+            "--lowercase writes them in lower case"
+        )
+    if invisible:
+        _warn(
+            f"{invisible:,} of {total:,} transcripts hold direction marks or other invisible characters, which are "
+            "kept; --normalise spoken leaves them out"
+        )
+
+
+def _warn(what: str) -> None:
+    print(f"warning: {what}", file=sys.stderr)
+
+
+def _is_sign(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS" and character not in SAID
+
+
+def _visible(character: str) -> str:
+    return character if character in JOINERS or unicodedata.category(character) != "Cf" else ""
+
+
+def _misread(text: str) -> str | None:
+    """What the text is if its UTF-8 bytes were taken for another encoding; None if they cannot have been.
+
+    Text of that other encoding is hardly ever valid UTF-8 by chance: each of its letters beyond ASCII would have to be
+    followed by the right number of signs.
+    """
+    for encoding in MISREAD_AS:
+        try:
+            return text.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            pass
+    return None
+
+
+def _around(text: str) -> str:
+    at = text.index("\ufffd")
+    return text[max(0, at - 15) : at + 15]
+
+
+@cache
+def _whisper_normalisers() -> tuple[Callable[[str], str], Callable[[str], str]]:
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+    return BasicTextNormalizer(), EnglishTextNormalizer({})

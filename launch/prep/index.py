@@ -1,0 +1,51 @@
+"""`slam-asr prep index`: tars of others made a dataset directory, where they lie."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from launch.prep import corpus
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "tars", type=Path, nargs="+", metavar="TARS", help="tars, or folders of them; none is written to"
+    )
+    parser.add_argument("out", type=Path, help="directory of the index")
+    parser.add_argument("--text-field", default="", metavar="NAME", help="field of .json that is the transcript")
+    parser.add_argument("--text-extension", default="txt", metavar="EXT", help="of the transcript's own member (txt)")
+    parser.add_argument("--prefix-shard", action="store_true", help="put the tar's name in front of each key")
+    parser.add_argument("--normalise", default="none", metavar="NAME", help="of transcripts, as in prep build (none)")
+    parser.add_argument("--verify", choices=("full", "header"), default="full", help="decode all, or MP3 only (full)")
+    parser.add_argument("--no-verify", action="store_const", const="header", dest="verify", help="--verify header")
+    parser.add_argument("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
+    parser.add_argument("--max-bad", type=float, default=0.01, metavar="F", help="fraction that may be bad (0.01)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what other tars or options made")
+
+
+def run(args: argparse.Namespace) -> int:
+    from data_prep.foreign import QUARANTINE, ForeignOptions, index_in_place
+    from data_prep.importers.webdataset import SampleOptions
+
+    samples = SampleOptions(args.text_field, args.text_extension.lstrip(".").lower(), args.prefix_shard)
+    how = (args.verify == "full", args.workers, args.max_bad, args.overwrite)
+    options = ForeignOptions(samples, args.normalise, *how)
+    totals = index_in_place(args.tars, args.out, options)
+    if totals.already_built:
+        print(f"{args.out} already indexes these tars with these options; nothing done")
+    if totals.kept_shards:
+        print(f"{totals.kept_shards:,} tars were indexed before and kept")
+    print(
+        f"{args.out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h in {totals.shards:,} tars of "
+        f"{totals.bytes / 1e6:,.1f} MB, left where they are"
+    )
+    if totals.unused:
+        print(f"members of no use, not opened: {_counts(totals.unused)}")
+    if totals.bad:
+        print(f"samples of no use: {_counts(totals.bad)} (see {args.out / QUARANTINE})")
+    return 0
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))

@@ -1,0 +1,31 @@
+"""`slam-asr prep merge`: several shard directories as one."""
+
+from __future__ import annotations
+
+import argparse
+
+from launch.prep import corpus
+from launch.prep.reshard import local_folder, summary
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=local_folder, help="directory of the merged shards")
+    parser.add_argument("directories", nargs="+", metavar="DIR", help="what prep made, of one kind, or its address")
+    parser.add_argument("--copy", action="store_true", help="copy tars also where links would do")
+    parser.add_argument("--prefix-keys", metavar="NAME,NAME", help="one for each DIR, before its keys: NAME_KEY")
+    parser.add_argument("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
+    parser.add_argument("--overwrite", action="store_true", help="replace what was made from others")
+
+
+def run(args: argparse.Namespace) -> int:
+    from data_prep.merge import merge, merge_renamed
+    from data_prep.retries import say_retries
+
+    if args.prefix_keys is None:
+        totals = merge(args.directories, args.out, args.copy, args.overwrite)
+    else:
+        prefixes = args.prefix_keys.split(",")
+        totals = merge_renamed(args.directories, args.out, prefixes, args.workers, args.overwrite)
+    print(summary(args.out, totals))
+    say_retries()
+    return 0

@@ -1,0 +1,46 @@
+"""Which layers of an encoder are read: the last, one, or the mean of several."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from model.errors import UserError
+
+FORM = re.compile(r"[0-9]{1,9}|mean(:[0-9]{1,9}-[0-9]{1,9})?")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Transformer layers `first` to `last`, counted from 1; more than one stand for the mean of their outputs."""
+
+    first: int
+    last: int
+
+    @property
+    def averaged(self) -> bool:
+        return self.first < self.last
+
+    @property
+    def name(self) -> int | str:
+        """The number of the layer, or `mean:6-12`: the form in a fingerprint, and one that `read_layers` takes."""
+        return f"mean:{self.first}-{self.last}" if self.averaged else self.last
+
+
+def read_layers(asked: int | str | None, depth: int) -> Layers:
+    """The layers that `asked` names, of an encoder with `depth`: None (the last), 9, "9", "mean" (all) or "mean:6-12".
+
+    UserError for another form, and for layers that are not there.
+    """
+    if asked is None:
+        return Layers(depth, depth)
+    text = str(asked)
+    if not FORM.fullmatch(text):
+        raise UserError(f"encoder layer {text!r} is of no known form; give a number, mean, or mean:FIRST-LAST")
+    numbers = [int(number) for number in re.findall("[0-9]+", text)] or [1, depth]
+    layers = Layers(numbers[0], numbers[-1])
+    if not 1 <= layers.first <= layers.last <= depth:
+        raise UserError(f"encoder layer {text} does not exist; this encoder has layers 1 to {depth}")
+    if len(numbers) == 2 and not layers.averaged and depth > 1:
+        raise UserError(f"encoder layer {text} is the mean of one; write {layers.last}")
+    return layers

@@ -1,0 +1,119 @@
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.audio import encode_flac
+from data_prep.build import BuildOptions, build
+from data_prep.check import check
+from data_prep.foreign import ForeignOptions, index_in_place
+from data_prep.index import ShardInfo, read_index, shard_name, write_index
+from data_prep.shards import ShardWriter
+from model.errors import UserError
+from tests.data_prep.conftest import tone
+
+META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}
+
+
+def test_a_sound_directory_has_no_problem_on_any_number_of_workers(tmp_path, corpus, capsys):
+    build(corpus, tmp_path / "out", BuildOptions(shard_size=5))
+    assert check(tmp_path / "out") == [] and check(tmp_path / "out", workers=2) == []
+    assert capsys.readouterr().err.count("check: 12 of 12 utterances") == 2
+
+
+def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, corpus):
+    out = tmp_path / "out"
+    build(corpus, out, BuildOptions(shard_size=3))
+    (out / "shard-000003.tar").write_bytes(b"short")
+    (out / "shard-000001.tar").unlink()
+    (out / "shard-000002.idx.json").unlink()
+    (out / "shard-000009.tar").touch()
+    assert [problem.split(":")[0] for problem in check(out)] == [
+        "shard-000009.tar",  # not listed: who reads *.tar would train on it
+        "shard-000001.tar",
+        "shard-000002.idx.json",
+        "shard-000003.tar",
+    ]
+    assert check(out, workers=2) == check(out)
+
+
+@pytest.mark.parametrize(
+    ("meta", "samples", "said"),
+    [
+        ({}, 16000, ""),
+        ({"seconds": 1.1}, 16000, "its metadata says 1.1 s, the index 1.0000 s"),
+        ({"seconds": "1"}, 16000, "its metadata says 1 s"),
+        ({"speaker": 19}, 16000, "speaker or language is no text"),
+        ({"seconds": 0.5}, 8000, "16,000 samples, the index says 8,000"),
+        ({"seconds": 10**6}, 16000 * 10**6, "its index declares 16,000,000,000 samples"),
+    ],
+)
+def test_what_was_written_wrong_is_found_though_every_hash_is_right(tmp_path, meta, samples, said):
+    shard = written(tmp_path, "flac", encode_flac(tone(1.0)), META | meta, samples)
+    write_index(tmp_path, "audio", [shard], {}, {}, {})
+    assert [said in problem and "utterance a" in problem for problem in check(tmp_path)] == [True] * bool(said)
+
+
+def test_frames_that_are_no_numbers_are_found(tmp_path):
+    for dtype, bits in {"float16": (0x3C00, 0x7C00, 0x7E01), "bfloat16": (0x7C00, 0x7F80, 0xFF81)}.items():
+        for good, words in ((True, bits[:1]), (False, bits[:2]), (False, (bits[0], bits[2]))):
+            media = np.resize(np.array(words, "<u2"), (3, 2)).tobytes()
+            shard = written(tmp_path, "f16", media, META, 16000, frames=3)
+            write_index(tmp_path, "features", [shard], {"dim": 2, "feature_dtype": dtype}, {}, {})
+            found = check(tmp_path)
+            assert found == [] if good else ["3 of 6 numbers are NaN or Inf" in line for line in found] == [True]
+    write_index(tmp_path, "features", [shard], {"dim": 3, "feature_dtype": "float16"}, {}, {})
+    assert "12 bytes, the index says 3 frames of 3" in check(tmp_path)[0]
+    for fingerprint in ({}, {"dim": 2, "feature_dtype": "float4"}, {"dim": [2], "feature_dtype": "float16"}):
+        write_index(tmp_path, "features", [shard], fingerprint, {}, {})
+        assert "does not say of what type" in check(tmp_path)[0]
+
+
+def test_tars_of_others_are_checked_where_they_lie(tmp_path):
+    tar, out = tmp_path / "theirs.tar", tmp_path / "out"
+    with tarfile.open(tar, "w") as file:
+        for name, data in {"a.flac": encode_flac(tone(1.0)), "a.txt": b"some words"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+    index_in_place([tar], out, ForeignOptions())
+    assert check(out) == []
+    changed = bytearray(tar.read_bytes())
+    changed[2000] ^= 1
+    tar.write_bytes(changed)
+    problems = check(out)
+    assert all("theirs.tar" in problem for problem in problems) and len(problems) == 2
+    assert "sha256" in problems[0] and "utterance a" in problems[1]
+    tar.unlink()
+    assert "missing" in check(out)[0]
+
+
+def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
+    from data_prep.audit import AuditOptions, audit
+
+    build(corpus[:4], tmp_path / "out", BuildOptions())
+    path = tmp_path / "out" / shard_name(0)
+    whole, index = path.read_bytes(), read_index(tmp_path / "out")
+    for position in (int(index.offset[0]) + 50, int(index.meta_offset[2]), len(whole) - 1):
+        changed = bytearray(whole)
+        changed[position] ^= 1
+        path.write_bytes(changed)
+        assert "sha256" in audit(tmp_path / "out", AuditOptions(quick=True)).problems[0]
+
+
+def test_a_folder_that_is_no_dataset_is_a_mistake(tmp_path):
+    with pytest.raises(UserError, match="no directory"):
+        check(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="not finished"):
+        check(tmp_path)
+    write_index(tmp_path, "audio", [], {}, {}, {})
+    assert check(tmp_path) == []
+
+
+def written(folder: Path, extension: str, media: bytes, meta: dict, samples: int, frames: int = 0) -> ShardInfo:
+    """A shard of one utterance whose index says of it what it is told to say."""
+    with ShardWriter(folder / shard_name(0)) as writer:
+        writer.add("a", extension, media, meta, samples, frames)
+        return writer.close()

@@ -1,0 +1,37 @@
+"""What the tests of toolkits' corpora share: writing them, reading them, listening to them."""
+
+import io
+import json
+import struct
+import wave
+
+from data_prep.audio import decode
+from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.sources import open_source
+
+
+def read(path, **options):
+    return list(IMPORTERS[guess_importer(path)].read(path, ImportOptions(**options)))
+
+
+def heard(utterance, allow_pipes=False):
+    source = open_source(utterance.audio, utterance.part, allow_pipes)
+    return decode(source, utterance.start, utterance.duration)
+
+
+def wav_of(samples, streamed=False):
+    """A 16-bit WAV file; `streamed` as a tool writes it to a pipe, with no lengths in it."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setparams((1, 2, 16000, len(samples), "NONE", ""))
+        file.writeframes((samples * 32768).round().astype("<i2").tobytes())
+    data = bytearray(out.getvalue())
+    if streamed:
+        struct.pack_into("<I", data, 4, 0xFFFFFFFF)
+        struct.pack_into("<I", data, 40, 0xFFFFFFFF)
+    return bytes(data)
+
+
+def write_lines(path, rows):
+    path.write_text("".join(f"{json.dumps(row) if isinstance(row, dict) else row}\n" for row in rows), "utf-8")
+    return path
