@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep import publish, workplace
+from data_prep import workplace
 from data_prep.assign import NEED_SECONDS, Packing, ShardTask, shard_tasks, unique
 from data_prep.audio import one_thread
 from data_prep.build_options import BuildOptions, Totals
@@ -25,8 +25,9 @@ from data_prep.lengths import Size, measure
 from data_prep.prepare import make_ready
 from data_prep.progress import Progress
 from data_prep.refusals import QUARANTINE, Note, Refused, by_reason, require_few, write_notes
-from data_prep.remote_recordings import read_ahead
-from data_prep.retries import shown
+from data_prep.remote import publish
+from data_prep.remote.recordings import read_ahead
+from data_prep.remote.retries import shown
 from data_prep.shards import ShardWriter
 from data_prep.space import expected_bytes, require_room, when_full
 from data_prep.text import warn_about

@@ -17,7 +17,7 @@ import numpy as np
 from data_prep import workplace
 from data_prep.columns import BLOCK
 from data_prep.durable import canonical_json
-from data_prep.feature_coverage import AUDIO_CRC
+from data_prep.features.coverage import AUDIO_CRC
 from data_prep.index import FORMAT, VERSION, ShardIndex, ShardInfo, finished_shard, write_index
 from data_prep.progress import Progress
 from data_prep.refusals import Note, by_reason, write_notes

@@ -106,7 +106,7 @@ class ShardIndex:
         """The tar on this machine; one that lies at an address is copied into the cache first."""
         place, path = self._places[shard]
         if path is None:
-            from data_prep.cache import local_copy
+            from data_prep.remote.cache import local_copy
 
             return local_copy(place, self.shards[shard].bytes, self.shards[shard].sha256)
         return path
@@ -167,7 +167,7 @@ def read_index(root: str | os.PathLike[str]) -> ShardIndex:
     """
     if not is_remote(root):
         return _read(Path(root), "")
-    from data_prep.cache import index_folder
+    from data_prep.remote.cache import index_folder
 
     with index_folder(os.fspath(root).rstrip("/")) as (folder, address):
         return _read(folder, address)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.columns import COLUMNS
-from data_prep.feature_coverage import AUDIO_CRC
+from data_prep.features.coverage import AUDIO_CRC
 from data_prep.index import ShardIndex, columns_path, read_document, read_index
 from data_prep.shards import walk
 from model.errors import UserError

@@ -11,7 +11,7 @@ from pathlib import Path
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, require_few, write_notes
-from data_prep.retries import shown
+from data_prep.remote.retries import shown
 from data_prep.utterance import Utterance, write_jsonl
 from model.errors import UserError
 

@@ -103,7 +103,7 @@ def _require_cache(indexes: Sequence[ShardIndex], shuffle: str) -> None:
     """Out of order, utterances of remote shards are read here and there: those shards must all be here at once."""
     remote = [index for index in indexes if index.address]
     if remote and shuffle != "none":
-        from data_prep.cache_folder import cache_folder
+        from data_prep.remote.cache_folder import cache_folder
 
         size, limit = sum(shard.bytes for index in remote for shard in index.shards), cache_folder().limit
         if size > limit:

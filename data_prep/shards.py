@@ -200,7 +200,7 @@ def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
 
 
 def _renew(index: ShardIndex, shard: int) -> None:
-    from data_prep.cache import renew
+    from data_prep.remote.cache import renew
 
     renew(index.location(shard), index.shards[shard].sha256)
 

@@ -55,7 +55,7 @@ def open_source(audio: str, part: str = "", allow_pipes: bool = False) -> Source
         raise AudioError("bad-part", f"part {part[:60]!r} of a recording is not known")
     first, length = (_number(text, part) for text in place.split(":", 1)) if kind else (0, None)
     if is_remote(audio):
-        from data_prep.remote_recordings import recording
+        from data_prep.remote.recordings import recording
 
         return recording(audio, first, length)
     _require_file(audio)
@@ -78,7 +78,7 @@ def size_of(audio: str, part: str = "") -> int:
     if part == "pipe":
         return 0
     if is_remote(audio):
-        from data_prep.remote import size
+        from data_prep.remote.objects import size
 
         return size(audio)
     try:
@@ -93,7 +93,7 @@ def remote_sizes(audios: Iterable[str]) -> dict[str, int]:
     addresses = sorted({audio for audio in audios if is_remote(audio)})
     if not addresses:
         return {}
-    from data_prep.remote import sizes
+    from data_prep.remote.objects import sizes
 
     return dict(zip(addresses, sizes(addresses), strict=True))
 

@@ -13,7 +13,7 @@ from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
 from data_prep.progress import Progress
-from data_prep.retries import count_retries, retries
+from data_prep.remote.retries import count_retries, retries
 from model.errors import UserError
 
 Task = TypeVar("Task")

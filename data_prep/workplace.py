@@ -13,7 +13,7 @@ from typing import Any
 from data_prep.durable import canonical_json, sync_folder, write_durably
 from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document, read_index
 from data_prep.index_files import UNFINISHED_NAME
-from data_prep.publish import publication_of
+from data_prep.remote.publish import publication_of
 from model.errors import UserError
 
 __all__ = ["UNFINISHED_NAME", "DiskFull", "claim", "disk_full_explained", "look_around", "remove_stale"]

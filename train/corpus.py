@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import cache
-from data_prep.cache_folder import cache_folder
 from data_prep.index import ShardIndex, read_index
 from data_prep.joined import joined
 from data_prep.reader import read_batch
+from data_prep.remote import cache
+from data_prep.remote.cache_folder import cache_folder
 from data_prep.sources import is_remote
 from decode.generate import max_positions
 from model.batch import Batch

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from data_prep.feature_writer import FeatureWriter
-from data_prep.features import Share, build_features
+from data_prep.features.build import Share, build_features
+from data_prep.features.writer import FeatureWriter
 from data_prep.index import INDEX_NAME, read_index
 from data_prep.progress import Silent
 from model.batch import Batch

@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 
-from data_prep import cache
 from data_prep.augment import check_noise
 from data_prep.index import ShardIndex
+from data_prep.remote import cache
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import load_encoder
 from model.errors import UserError

@@ -8,7 +8,7 @@ faster with audio, which takes a seventh of the bytes of bfloat16 frames.
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.feature_speed import Speed, read_speed
+from data_prep.features.speed import Speed, read_speed
 from train.tally import Tally
 
 WINDOW_STEPS = 50  # judged at a time: a disk that wakes up is not one that is slow

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
-from data_prep.remote import place
-from data_prep.retries import say_retries
+from data_prep.remote.objects import place
+from data_prep.remote.retries import say_retries
 from launch.prep import corpus
 from model.errors import UserError
 
@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.build import BuildOptions
     from data_prep.prepare import Limits
-    from data_prep.publish import staged
+    from data_prep.remote.publish import staged
 
     limits = Limits(
         normalise="lowercase" if args.lowercase else args.normalise,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.rows import ALIASES, nearest
-from data_prep.remote_manifest import of_remote_manifest
+from data_prep.remote.manifests import of_remote_manifest
 from data_prep.utterance import DEFAULTS, Utterance
 from model.errors import UserError
 

@@ -12,8 +12,8 @@ from launch.ranks import Rank, this_rank
 from model.errors import UserError
 
 if TYPE_CHECKING:
-    from data_prep.feature_estimate import Estimate
-    from data_prep.features import FeatureRun, Share
+    from data_prep.features.build import FeatureRun, Share
+    from data_prep.features.estimate import Estimate
     from data_prep.index import ShardIndex
     from model.encoders import Encoder
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         if rank.first:
             raise
         return 2
-    from data_prep.features import build_features
+    from data_prep.features.build import build_features
 
     made = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, share=share)
     return _report(args, index, encoder, made, rank)
@@ -90,8 +90,8 @@ def _share(args: argparse.Namespace, rank: Rank) -> Share:
 
     import torch
 
-    from data_prep.feature_encoding import GPU_THREADS
-    from data_prep.features import Share
+    from data_prep.features.build import Share
+    from data_prep.features.encoding import GPU_THREADS
 
     most = torch.get_num_threads() if args.device == "cpu" or not torch.cuda.is_available() else GPU_THREADS
     return Share(rank.rank, rank.size, max(1, min(most, len(os.sched_getaffinity(0)) // rank.local_size)))
@@ -99,8 +99,8 @@ def _share(args: argparse.Namespace, rank: Rank) -> Share:
 
 def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: Share, rank: Rank) -> None:
     """Says what is to be expected; asks, or wants --yes, if that is much. UserError to end it here."""
-    from data_prep.feature_estimate import estimate, require_room
-    from data_prep.features import require_fit
+    from data_prep.features.build import require_fit
+    from data_prep.features.estimate import estimate, require_room
 
     require_fit(index, encoder, args.out, args.feature_dtype)
     of = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
@@ -153,7 +153,7 @@ def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made:
 def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> int:
     import numpy as np
 
-    from data_prep.feature_check import compare, draw
+    from data_prep.features.check import compare, draw
     from data_prep.index import read_index
 
     ids = draw(np.arange(len(index)), args.verify)
@@ -162,8 +162,8 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
 
 
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
-    from data_prep.feature_check import check_features
-    from data_prep.features import require_fit
+    from data_prep.features.build import require_fit
+    from data_prep.features.check import check_features
     from data_prep.index import read_index
 
     cache = read_index(args.out)

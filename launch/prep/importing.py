@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
-from data_prep.remote import place
-from data_prep.retries import shown
+from data_prep.remote.objects import place
+from data_prep.remote.retries import shown
 from launch.prep import corpus
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.merge import merge, merge_renamed
-    from data_prep.retries import say_retries
+    from data_prep.remote.retries import say_retries
 
     if args.prefix_keys is None:
         totals = merge(args.directories, args.out, args.copy, args.overwrite)

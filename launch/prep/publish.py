@@ -13,8 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.index import read_index
-    from data_prep.publish import publish_directory
-    from data_prep.retries import say_retries
+    from data_prep.remote.publish import publish_directory
+    from data_prep.remote.retries import say_retries
 
     address = args.address.rstrip("/")
     copied, total = publish_directory(args.directory, address), len(read_index(args.directory).shards)

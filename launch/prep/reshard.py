@@ -32,8 +32,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from data_prep.remote.retries import say_retries
     from data_prep.reshard import ReshardOptions, reshard
-    from data_prep.retries import say_retries
     from data_prep.subset import Subset, parse_where, read_keys
 
     subset = Subset(

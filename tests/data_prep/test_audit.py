@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from data_prep import check
-from data_prep.audit import AuditOptions, audit
-from data_prep.audit_summary import summary
-from data_prep.audit_text import measure_text, names_of
+from data_prep.audit.audit import AuditOptions, audit
+from data_prep.audit.summary import summary
+from data_prep.audit.text import measure_text, names_of
 from data_prep.build import BuildOptions, build
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.index import read_index, shard_name, write_index

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep import cache, cache_folder, remote
 from data_prep.build import BuildOptions, build
 from data_prep.index import read_index
 from data_prep.reader import read_batch, read_wave
+from data_prep.remote import cache, cache_folder
+from data_prep.remote import objects as remote
 from data_prep.shards import ShardError, read_sample
 from model.errors import UserError
 from model.prompt import Prompt

@@ -91,7 +91,7 @@ def test_tars_of_others_are_checked_where_they_lie(tmp_path):
 
 
 def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
-    from data_prep.audit import AuditOptions, audit
+    from data_prep.audit.audit import AuditOptions, audit
 
     build(corpus[:4], tmp_path / "out", BuildOptions())
     path = tmp_path / "out" / shard_name(0)

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import feature_estimate
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
-from data_prep.feature_estimate import bytes_of
-from data_prep.feature_speed import SPEED_NAME, read_speed
-from data_prep.features import build_features
+from data_prep.features import estimate as feature_estimate
+from data_prep.features.build import build_features
+from data_prep.features.estimate import bytes_of
+from data_prep.features.speed import SPEED_NAME, read_speed
 from data_prep.index import read_index, write_index
 from data_prep.reader import frames
 from data_prep.shards import ShardWriter, read_sample

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep import feature_encoding
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
-from data_prep.feature_place import LOCK_NAME
-from data_prep.feature_speed import SPEED_NAME
-from data_prep.feature_writer import FeatureWriter, finish
-from data_prep.features import Share, build_features
+from data_prep.features import encoding as feature_encoding
+from data_prep.features.build import Share, build_features
+from data_prep.features.place import LOCK_NAME
+from data_prep.features.speed import SPEED_NAME
+from data_prep.features.writer import FeatureWriter, finish
 from data_prep.frames import EXTENSIONS, FEATURE_DTYPES
 from data_prep.index import read_index
 from data_prep.reader import frames, read_batch, read_utterance, read_wave

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import remote, remote_recordings
 from data_prep.build import BuildOptions, build
 from data_prep.index import read_index
-from data_prep.publish import publish_directory, staged
-from data_prep.remote_manifest import of_remote_manifest
-from data_prep.remote_recordings import AHEAD, read_ahead
+from data_prep.remote import objects as remote
+from data_prep.remote import recordings as remote_recordings
+from data_prep.remote.manifests import of_remote_manifest
+from data_prep.remote.publish import publish_directory, staged
+from data_prep.remote.recordings import AHEAD, read_ahead
 from data_prep.shards import read_sample
 from data_prep.sources import open_source
 from data_prep.utterance import read_jsonl, write_jsonl
@@ -102,7 +103,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from data_prep.build import BuildOptions, build
-from data_prep.publish import staged
+from data_prep.remote.publish import staged
 from data_prep.utterance import read_jsonl
 with staged(sys.argv[2]) as out:
     build(read_jsonl(sys.argv[1], True), out, BuildOptions(shard_size=1))

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import remote, remote_recordings, retries
 from data_prep.index import read_index
-from data_prep.retries import Forbidden, Missing, RemoteError
+from data_prep.remote import objects as remote
+from data_prep.remote import recordings as remote_recordings
+from data_prep.remote import retries
+from data_prep.remote.retries import Forbidden, Missing, RemoteError
 from model.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -120,7 +122,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 FORKED = """
 import os, sys
-from data_prep import remote
+from data_prep.remote import objects as remote
 url = sys.argv[1]
 assert remote.size(url) == 4
 child = os.fork()

@@ -4,15 +4,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from data_prep.audit import AuditOptions, audit
-from data_prep.audit_findings import EXAMPLES, Surveyed, apply
-from data_prep.audit_measures import ROW, Measured
-from data_prep.audit_rules import JUDGEMENTS
-from data_prep.audit_spread import spreads
-from data_prep.audit_summary import summary
+from data_prep.audit.audit import AuditOptions, audit
+from data_prep.audit.findings import EXAMPLES, Surveyed, apply
+from data_prep.audit.measures import ROW, Measured
+from data_prep.audit.report import page
+from data_prep.audit.rules import JUDGEMENTS
+from data_prep.audit.spread import spreads
+from data_prep.audit.summary import summary
 from data_prep.durable import canonical_json
 from data_prep.index import read_index, write_index
-from data_prep.report import page
 from data_prep.stats import breakdown, table_by
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written

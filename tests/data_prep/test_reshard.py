@@ -13,7 +13,7 @@ import pytest
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.copying import record_bytes
-from data_prep.feature_coverage import AUDIO_CRC
+from data_prep.features.coverage import AUDIO_CRC
 from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.index import ShardIndex, columns_path, read_document, read_index, write_index
 from data_prep.joined import joined

@@ -67,7 +67,7 @@ def full_disk(rank):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if rank == 1:
-        monkeypatched = importlib.import_module("data_prep.feature_writer").OpenShard
+        monkeypatched = importlib.import_module("data_prep.features.writer").OpenShard
         monkeypatched.add = no_space
 
 

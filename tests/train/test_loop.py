@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep import feature_encoding
-from data_prep.features import build_features
+from data_prep.features import encoding as feature_encoding
+from data_prep.features.build import build_features
 from data_prep.index import read_index
 from model.encoders import load_encoder
 from tests import ranks

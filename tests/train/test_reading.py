@@ -1,4 +1,4 @@
-from data_prep.feature_speed import Speed, write_speed
+from data_prep.features.speed import Speed, write_speed
 from train.reading import WINDOW_STEPS, Reading
 from train.tally import Tally
 

@@ -29,7 +29,7 @@ LATIN_TOO = ("FEMININE", "MASCULINE", "MICRO", "KELVIN", "ANGSTROM")
 
 
 def measure_text(text: str) -> dict[str, Any]:
-    """Columns of ROW (audit_measures.py) that a transcript gives."""
+    """Columns of ROW (measures.py) that a transcript gives."""
     plain = comparable(text)
     scripts = scripts_of(text)
     unspaced = bool(scripts & bits(UNSPACED))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.audit_audio import measure_wave
-from data_prep.audit_text import hash_of, measure_text
+from data_prep.audit.audio import measure_wave
+from data_prep.audit.text import hash_of, measure_text
 from data_prep.index import ShardIndex
 from data_prep.shards import Sample
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.audio import SAMPLE_RATE
-from data_prep.audit_text import hash_of
+from data_prep.audit.text import hash_of
 
 FRAME = 400  # samples: 25 ms, a few periods of the deepest voice
 LOUD, QUIET = 95, 5  # percentiles of the frames' levels: how loud the speech is, and what lies beneath it
@@ -17,7 +17,7 @@ FLOOR = 1e-10  # power: -100 dBFS, below the 16-bit step
 
 
 def measure_wave(wave: np.ndarray) -> dict[str, Any]:
-    """Columns of ROW (audit_measures.py) that float32 [N] gives; levels in dBFS of a frame's mean power."""
+    """Columns of ROW (measures.py) that float32 [N] gives; levels in dBFS of a frame's mean power."""
     mean = wave.mean()
     steps = np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
     level = frame_levels(wave - mean)

@@ -20,11 +20,11 @@ from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING
 
-from data_prep.cache_folder import CacheFolder, cache_folder, configure, is_there
 from data_prep.durable import write_durably
 from data_prep.index_files import INDEX_NAME, columns_path, document_of, meta_path, shard_info
-from data_prep.remote import pieces, read_bytes, require_bare
-from data_prep.retries import Missing, RemoteError, shown
+from data_prep.remote.cache_folder import CacheFolder, cache_folder, configure, is_there
+from data_prep.remote.objects import pieces, read_bytes, require_bare
+from data_prep.remote.retries import Missing, RemoteError, shown
 from data_prep.shards import ShardError
 from data_prep.sources import is_remote
 from model.errors import UserError

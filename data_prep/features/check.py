@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.feature_coverage import AUDIO_CRC
-from data_prep.feature_encoding import device_of, encode_in_order, grouped
+from data_prep.features.coverage import AUDIO_CRC
+from data_prep.features.encoding import device_of, encode_in_order, grouped
 from data_prep.frames import as_frames, as_numbers
 from data_prep.index import ShardIndex, columns_path, read_document
 from data_prep.reader import frames

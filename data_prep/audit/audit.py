@@ -1,8 +1,8 @@
 """Integrity and judgement of a dataset directory in one pass, one decode an utterance. The steps, in order:
 
-1. each shard is checked (check.py) and its utterances measured (audit_measures.py) by one process: one row each;
-2. rows are held against rules (audit_rules.py) and against those of other directories (audit_overlap.py);
-3. the worst of each rule are read once more, for their transcripts (audit_findings.py).
+1. each shard is checked (check.py) and its utterances measured (measures.py) by one process: one row each;
+2. rows are held against rules (rules.py) and against those of other directories (overlap.py);
+3. the worst of each rule are read once more, for their transcripts (findings.py).
 
 The same bytes give the same audit, on any number of workers.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audit_findings import Applied, Finding, Surveyed, apply, apply_overlap, write_flagged
-from data_prep.audit_measures import Measured, Measurer, joined
-from data_prep.audit_overlap import overlaps
-from data_prep.audit_rules import AUDIO_JUDGEMENTS, SET_JUDGEMENTS, TEXT_JUDGEMENTS
-from data_prep.audit_spread import Spread, spreads
+from data_prep.audit.findings import Applied, Finding, Surveyed, apply, apply_overlap, write_flagged
+from data_prep.audit.measures import Measured, Measurer, joined
+from data_prep.audit.overlap import overlaps
+from data_prep.audit.rules import AUDIO_JUDGEMENTS, SET_JUDGEMENTS, TEXT_JUDGEMENTS
+from data_prep.audit.spread import Spread, spreads
 from data_prep.check import ShardCheck, check_shard, in_order, open_index, shard_checks
 from data_prep.progress import Progress
 from data_prep.sources import is_remote

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from data_prep.audit import Audit
-from data_prep.audit_findings import Finding
+from data_prep.audit.audit import Audit
+from data_prep.audit.findings import Finding
 from data_prep.stats import printable
 
 WIDTH = 110  # characters of a line

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_prep import audit_scores as scores
-from data_prep.audit_audio import SILENCE_BELOW_LOUD_DB, SILENCE_DBFS
-from data_prep.audit_scores import Score, column
-from data_prep.audit_text import names_of
+from data_prep.audit import scores
+from data_prep.audit.audio import SILENCE_BELOW_LOUD_DB, SILENCE_DBFS
+from data_prep.audit.scores import Score, column
+from data_prep.audit.text import names_of
 
 SHARED_LETTERS = 15  # shorter transcripts ("yes", "stop the music") are the same by nature
 LONG_WORD = 40  # characters: the longest in German and Finnish dictionaries are shorter; longer is glued together

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data_prep.remote import download
-from data_prep.retries import Missing, shown
+from data_prep.remote.objects import download
+from data_prep.remote.retries import Missing, shown
 from data_prep.sources import joined
 from data_prep.utterance import Utterance
 from model.errors import UserError

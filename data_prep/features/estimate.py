@@ -14,8 +14,8 @@ import numpy as np
 
 from data_prep.audio import SAMPLE_RATE
 from data_prep.columns import BLOCK
-from data_prep.feature_coverage import Coverage
-from data_prep.feature_encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
+from data_prep.features.coverage import Coverage
+from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
 from data_prep.frames import bytes_per_frame
 from data_prep.index import ShardIndex
 from data_prep.shards import RECORD

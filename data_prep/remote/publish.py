@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.cache_folder import cache_folder
 from data_prep.durable import canonical_json, strict_json, write_durably
 from data_prep.index import (
     INDEX_NAME,
@@ -36,7 +35,8 @@ from data_prep.index import (
 )
 from data_prep.index_files import UNFINISHED_NAME
 from data_prep.progress import Progress
-from data_prep.remote import (
+from data_prep.remote.cache_folder import cache_folder
+from data_prep.remote.objects import (
     listing,
     read_bytes,
     remove,
@@ -46,7 +46,7 @@ from data_prep.remote import (
     upload,
     write_bytes,
 )
-from data_prep.retries import Missing, RemoteError
+from data_prep.remote.retries import Missing, RemoteError
 from data_prep.sources import is_remote
 from model.errors import UserError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from data_prep.audio import Source
-from data_prep.remote import read_bytes, size
+from data_prep.remote.objects import read_bytes, size
 from data_prep.sources import is_remote
 from data_prep.utterance import Utterance
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-from data_prep.audit import Audit
-from data_prep.audit_findings import Finding
-from data_prep.audit_spread import BARS, Spread
-from data_prep.audit_summary import contents, counted, depth, problem_lines, share
+from data_prep.audit.audit import Audit
+from data_prep.audit.findings import Finding
+from data_prep.audit.spread import BARS, Spread
+from data_prep.audit.summary import contents, counted, depth, problem_lines, share
 from data_prep.durable import write_durably
 from data_prep.stats import Breakdown, printable
 

@@ -1,7 +1,7 @@
 """What of remote storage is tried again, how often and how long; what a person is told where that does not help.
 
 The backends (s3fs, gcsfs, aiohttp) are optional, and each retries by rules of its own, or calls a server's "503" a
-missing file. Theirs are switched off (remote.py); this is the one place that decides.
+missing file. Theirs are switched off (objects.py); this is the one place that decides.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 The index carries the encoder's fingerprint, so that training with another encoder, layer or precision is refused. The
 steps, on each of R ranks, none of which waits for another:
 
-1. look which utterances have their frames already, by whomever they were written (feature_coverage.py);
+1. look which utterances have their frames already, by whomever they were written (coverage.py);
 2. take shards r, r + R ... of those with something missing, then whatever nobody is at (`_shards_to_do`);
-3. encode what is missing of each (feature_encoding.py), in order, into a shard of the same number;
-4. whoever finds that all is there writes index.json (feature_writer.py). A killed run goes on, on any number of ranks.
+3. encode what is missing of each (encoding.py), in order, into a shard of the same number;
+4. whoever finds that all is there writes index.json (writer.py). A killed run goes on, on any number of ranks.
 
 On a CPU the bytes are the same on any number of ranks and threads.
 """
@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from data_prep.audio import SAMPLE_RATE
-from data_prep.feature_coverage import Coverage
-from data_prep.feature_encoding import Group, device_of, encode_in_order, grouped
-from data_prep.feature_estimate import disk_full_explained
-from data_prep.feature_place import Place, join
-from data_prep.feature_speed import Speed, device_name, write_speed
-from data_prep.feature_writer import FeatureTotals, OpenShard, finish_place, loose_path
+from data_prep.features.coverage import Coverage
+from data_prep.features.encoding import Group, device_of, encode_in_order, grouped
+from data_prep.features.estimate import disk_full_explained
+from data_prep.features.place import Place, join
+from data_prep.features.speed import Speed, device_name, write_speed
+from data_prep.features.writer import FeatureTotals, OpenShard, finish_place, loose_path
 from data_prep.frames import FEATURE_DTYPES, bytes_per_frame
 from data_prep.index import INDEX_NAME, ShardIndex, shard_name
 from data_prep.progress import Progress, Silent

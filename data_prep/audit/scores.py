@@ -1,4 +1,4 @@
-"""The numbers an utterance that audit_rules.py holds against its limits: float [N] of the N rows measured, NaN for "not
+"""The numbers an utterance that rules.py holds against its limits: float [N] of the N rows measured, NaN for "not
 judged"."""
 
 from __future__ import annotations
@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_prep.audit_measures import Measured
-from data_prep.audit_text import SCRIPTS
+from data_prep.audit.measures import Measured
+from data_prep.audit.text import SCRIPTS
 
 Score = Callable[[Measured], np.ndarray]
 RARE_SCRIPT = 0.05  # share of a language's utterances; an English word in a tenth of Chinese speech is its custom

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.audit_measures import Measured
-from data_prep.audit_rules import SHARED_LETTERS
+from data_prep.audit.measures import Measured
+from data_prep.audit.rules import SHARED_LETTERS
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Frames written as they are computed, in any order, and the index once all are there.
 
 Training keeps the frames that its encoder gives anyway (`FeatureWriter`), `prep features` makes those that are missing.
-Both write into one directory; what counts is which utterances its shards hold (feature_coverage.py).
+Both write into one directory; what counts is which utterances its shards hold (coverage.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from data_prep import workplace
-from data_prep.feature_coverage import Coverage, notes_of
-from data_prep.feature_place import Place, join, remove_leftovers
+from data_prep.features.coverage import Coverage, notes_of
+from data_prep.features.place import Place, join, remove_leftovers
 from data_prep.frames import EXTENSIONS, to_bytes
 from data_prep.index import ShardIndex, write_index
 from data_prep.index_files import INDEX_NAME, UNFINISHED_NAME, columns_path, read_document, shard_name

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audit_measures import Measured
-from data_prep.audit_overlap import Overlap
-from data_prep.audit_rules import Judgement
+from data_prep.audit.measures import Measured
+from data_prep.audit.overlap import Overlap
+from data_prep.audit.rules import Judgement
 from data_prep.durable import canonical_json, replacing
 from data_prep.index import ShardIndex
 from data_prep.shards import read_meta

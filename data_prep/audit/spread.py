@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.audit_measures import Measured
+from data_prep.audit.measures import Measured
 
 BARS = 40
 QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)

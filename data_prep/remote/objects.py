@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from data_prep.durable import replacing
 from data_prep.progress import Progress, Silent
-from data_prep.retries import Forbidden, Missing, RemoteError, persistently, shown, status_of
+from data_prep.remote.retries import Forbidden, Missing, RemoteError, persistently, shown, status_of
 from data_prep.sources import is_remote
 from data_prep.utterance import REMOTE
 from model.errors import UserError
