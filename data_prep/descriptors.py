@@ -54,9 +54,11 @@ class OpenFiles:
                 del self._files[key]
             if not file.readers:
                 os.close(file.descriptor)
-        idle = [key for key, other in self._files.items() if not other.readers]
-        for key in idle[: max(0, len(self._files) - self._limit)]:
-            os.close(self._files.pop(key).descriptor)
+        surplus = len(self._files) - self._limit
+        if surplus > 0:
+            idle = [key for key, other in self._files.items() if not other.readers]
+            for key in idle[:surplus]:
+                os.close(self._files.pop(key).descriptor)
 
 
 @dataclass(eq=False)

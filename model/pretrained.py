@@ -8,6 +8,7 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -88,6 +89,32 @@ def loading(what: str, source: str):
 def freeze(module: Any) -> Any:
     """The module in eval mode with no parameter asking for a gradient."""
     return module.eval().requires_grad_(False)
+
+
+def files_digest(source: str) -> str | None:
+    """sha256 over names and contents of a checkpoint's configuration and weights, without loading any of them.
+
+    None where they are not on this machine. Other files may still hold the same weights: only equal digests say much.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(source, local_files_only=True))
+        except (LocalEntryNotFoundError, HFValidationError):
+            return None
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
+    if not any(path.suffix != ".json" for path in files):
+        return None
+
+    def digest(path: Path) -> bytes:
+        with open(path, "rb") as file:
+            return path.name.encode() + b" " + hashlib.file_digest(file, "sha256").digest()
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return hashlib.sha256(b"".join(pool.map(digest, files))).hexdigest()
 
 
 def fingerprint(module: nn.Module) -> str:

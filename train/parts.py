@@ -9,10 +9,10 @@ from data_prep.augment import check_noise
 from data_prep.index import ShardIndex
 from data_prep.remote import cache
 from model.adapter import AdapterSpec, build_adapter
-from model.encoders import load_encoder
+from model.encoders import known_fingerprint, load_encoder
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
-from model.pretrained import choose_dtype
+from model.pretrained import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
@@ -59,9 +59,16 @@ def open_data(config: Config) -> Indexes:
     return Indexes(train, open_indexes(data.dev) if data.dev else None)
 
 
-def identify_encoder(config: Config) -> dict[str, Any]:
-    """The fingerprint of the recipe's encoder, which is let go of again: cached features only need it known."""
+def identify_encoder(config: Config, features: ShardIndex) -> dict[str, Any]:
+    """The fingerprint of the recipe's encoder, which cached features only need known.
+
+    It is not loaded where its files are those that made the features; else it is, and let go of again.
+    """
     m = config.model
+    files = features.totals.get("encoder_files")
+    if files and files == files_digest(m.encoder):
+        made = {name: value for name, value in features.fingerprint.items() if name != "feature_dtype"}
+        return known_fingerprint(m.encoder, m.encoder_layer, m.dtype, made)
     return load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_prep.durable import write_durably
+from data_prep.remote.retries import retries
 from model.batch import Batch
 from model.errors import UserError
 from model.weights import AdapterCard
@@ -84,8 +85,9 @@ class Run:
             self.mishaps.step_was_fine()
         else:
             self.mishaps.skip(self.step, result.tally.loss, result.grad_norm, share.keys, lowered)
-        if self.loader.retries:
-            self.report.note("read_again", self.loader.retries)
+        read_again = self.loader.retries + retries()
+        if read_again:
+            self.report.note("read_again", read_again)
         self._say(self.reading.step(self.step, result.tally))
         every = self.config.watch.every_steps
         if every is not None and self.step % every == 0:

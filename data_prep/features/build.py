@@ -35,6 +35,7 @@ from data_prep.progress import Progress, Silent
 from data_prep.shards import MAX_MEDIA_BYTES
 from model.encoders import Encoder
 from model.errors import UserError
+from model.pretrained import files_digest
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def build_features(
         shown = progress or (Silent if share.rank else Progress)(len(index), label="features")
         with shown as progress, disk_full_explained(index, encoder, out, dtype):
             run.encode_missing(progress)
-            totals = finish_place(place, index, fingerprint)
+            files = files_digest(encoder.source) if encoder.source else None
+            totals = finish_place(place, index, fingerprint, files or "")
     missing = 0 if totals or (out / INDEX_NAME).exists() else int((~run.coverage.covered).sum())
     return FeatureRun(totals, False, missing, run.utterances, run.seconds, run.kept_shards)
 

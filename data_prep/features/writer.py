@@ -106,6 +106,8 @@ class FeatureTotals:
     seconds: float
     bytes: int
     shards: int
+    encoder_files: str = ""
+    """model.pretrained.files_digest of the encoder: who has the same files need not load them to know it."""
 
 
 def finish(out: Path, audio: ShardIndex) -> bool:
@@ -120,7 +122,9 @@ def finish(out: Path, audio: ShardIndex) -> bool:
     return (out / INDEX_NAME).exists()
 
 
-def finish_place(place: Place, audio: ShardIndex, fingerprint: dict[str, Any]) -> FeatureTotals | None:
+def finish_place(
+    place: Place, audio: ShardIndex, fingerprint: dict[str, Any], encoder_files: str = ""
+) -> FeatureTotals | None:
     """What `finish` does, of a place that was joined; None if something is missing, or another rank has done it."""
     with place.alone_for_a_moment():
         if not (place.out / UNFINISHED_NAME).exists():
@@ -135,6 +139,7 @@ def finish_place(place: Place, audio: ShardIndex, fingerprint: dict[str, Any]) -
             seconds=round(audio.seconds, 4),
             bytes=sum(shard.bytes for shard in shards),
             shards=len(shards),
+            encoder_files=encoder_files,
         )
         workplace.remove_stale(place.out, set(coverage.shards))
         write_index(place.out, "features", shards, fingerprint, {"audio": audio.digest()}, asdict(totals))

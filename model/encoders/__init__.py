@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from model.encoder_layers import read_layers
 from model.encoders.hubert import HubertEncoder
 from model.errors import UserError
 from model.frontend import SAMPLE_RATE
@@ -43,4 +44,17 @@ def load_encoder(
     weights = fingerprint(model)
     model = model.to(device=device, dtype=choose_dtype(dtype, device))
     encoder = ENCODERS[config.model_type](model, sample_rate, do_normalize, layer, weights)
+    encoder.source = source
     return freeze(encoder)
+
+
+def known_fingerprint(source: str, layer: int | str | None, dtype: str, made: dict[str, Any]) -> dict[str, Any]:
+    """The fingerprint of an encoder whose weights are those that `made`, a fingerprint, names; nothing is loaded.
+
+    `dtype` "auto" is that of `made`. UserError for a layer that the encoder does not have.
+    """
+    from transformers import AutoConfig
+
+    with loading("encoder", source):
+        depth = AutoConfig.from_pretrained(source).num_hidden_layers
+    return {**made, "layer": read_layers(layer, depth).name, "dtype": made["dtype"] if dtype == "auto" else dtype}

@@ -31,6 +31,8 @@ class HubertEncoder(nn.Module):
         is added up in float32, then cast to the encoder's dtype.
         """
         super().__init__()
+        self.source = ""
+        """The folder or id that it was loaded from, where it was."""
         self.layers = read_layers(layer, model.config.num_hidden_layers)
         self.model = model
         self.dim: int = model.config.hidden_size

@@ -1,6 +1,7 @@
 """Real trainings on one to three ranks, with tiny models: what must not depend on how a recipe is run."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from data_prep.features.build import build_features
 from data_prep.index import read_index
 from model.encoders import load_encoder
 from tests import ranks
+from train import parts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,6 +91,27 @@ def test_a_cached_mean_of_layers_in_eight_bits_trains_as_the_live_one_does(groun
     wrong = ["model.encoder_layer=2", *given[1:], f"data.train={tmp_path / 'features'}", "--deepspeed", "zero0"]
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'wrong'}", *wrong]
     assert "their layer is mean:1-2" in ranks.train(arguments, 1, tmp_path / "log", expected=2)
+
+
+def without_encoder(rank):
+    """Loading one fails."""
+
+    def load(*_):
+        raise AssertionError("an encoder was loaded")
+
+    parts.load_encoder = load
+
+
+def test_training_from_cached_features_loads_no_encoder(ground, tmp_path):
+    arguments = [str(ground / "recipe.yaml"), f"data.train={ground / 'features'}", "optim.max_steps=1"]
+    ranks.train([*arguments, f"run.dir={tmp_path / 'run'}"], 1, tmp_path / "log", before=without_encoder)
+    shutil.copytree(ground / "encoder", tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text((ground / "encoder" / "config.json").read_text() + " ")
+    elsewhere = [*arguments, f"model.encoder={tmp_path / 'other'}", f"run.dir={tmp_path / 'other run'}"]
+    said = ranks.train(elsewhere, 1, tmp_path / "other.log", 1, before=without_encoder)
+    assert "an encoder was loaded" in said  # files that differ are not trusted to hold the same weights
+    card = json.loads((tmp_path / "run" / "checkpoints" / "step-00000001" / "adapter.json").read_text())
+    assert card["encoder"] == load_encoder(str(ground / "encoder")).fingerprint()
 
 
 def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
