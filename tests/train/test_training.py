@@ -10,7 +10,9 @@ import pytest
 from safetensors.torch import load_file
 
 from data_prep.features.build import build_features
+from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.index import read_index
+from data_prep.reader import read_utterance
 from model.encoders import load_encoder
 from tests import ranks
 from train import parts
@@ -112,6 +114,18 @@ def test_training_from_cached_features_loads_no_encoder(ground, tmp_path):
     assert "an encoder was loaded" in said  # files that differ are not trusted to hold the same weights
     card = json.loads((tmp_path / "run" / "checkpoints" / "step-00000001" / "adapter.json").read_text())
     assert card["encoder"] == load_encoder(str(ground / "encoder")).fingerprint()
+
+
+def test_a_tar_that_plain_tar_wrote_trains_where_it_lies(ground, tmp_path):
+    folder, index = tmp_path / "files", read_index(ground / "shards")
+    shutil.copytree(ground / "audio", folder)
+    for i, key in enumerate(index.key):
+        (folder / f"{key}.txt").write_text(read_utterance(index, i).text)
+    subprocess.run(["tar", "cf", str(tmp_path / "all.tar"), "-C", str(folder), "."], check=True)
+    index_in_place([tmp_path / "all.tar"], tmp_path / "in place", ForeignOptions())
+    run(ground, tmp_path / "run", f"data.train={tmp_path / 'in place'}", "optim.max_steps=2", world=2)
+    assert len(ranks.losses(tmp_path / "run")) == 2
+    assert sorted(read_index(tmp_path / "in place").samples) == sorted(index.samples)
 
 
 def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
