@@ -23,6 +23,7 @@ from data_prep.audio import decode
 from data_prep.index import ShardIndex
 from data_prep.utterance import Utterance
 from model.prompt import Prompt
+from model.sample_rate import SAMPLE_RATE
 
 MINUTES = 45.0
 REPEATS = 5
@@ -93,7 +94,7 @@ def _lhotse_dataset(shar: Path, index: ShardIndex, prompt: Prompt) -> IterableDa
 
     set_current_audio_backend(LibsndfileBackend())  # the fastest of its choice for FLAC
     cuts = CutSet.from_shar(in_dir=shar, split_for_dataloading=True, shuffle_shards=True)
-    bins = np.quantile(index.samples / 16000, np.arange(1, BUCKETS) / BUCKETS).tolist()
+    bins = np.quantile(index.samples / SAMPLE_RATE, np.arange(1, BUCKETS) / BUCKETS).tolist()
     sampler = DynamicBucketingSampler(
         cuts, max_duration=MICRO_BATCH_SECONDS, duration_bins=bins, shuffle=True, world_size=1, rank=0
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ def run(scale: float = 1.0) -> list[Goal]:
     place = PLACE / f"dtypes-{scale:g}"
     for split, number in UTTERANCES.items():
         _make_shards(place, split, max(8, round(number * scale)))
+    shutil.rmtree(place / "runs", ignore_errors=True)  # a finished run would not be trained again
     steps = max(2, round(STEPS * scale))
     runs = [_train(place, dtype, steps) for dtype in DTYPES]
     if any([process.wait() for process in runs]):

@@ -18,10 +18,10 @@ from data_prep.shards import ShardWriter
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch
 from model.encoders import Encoder, HubertEncoder
-from model.frontend import SAMPLE_RATE
 from model.llm import Llm, try_packing
 from model.pretrained import freeze
 from model.prompt import DEFAULT_TEMPLATE, Prompt
+from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 LOUDNESS = 0.005

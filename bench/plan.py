@@ -29,7 +29,7 @@ from bench.goal import Goal
 from bench.lengths import CHARACTERS_PER_TOKEN, Lengths, in_the_wild, librispeech_like, print_goals, read_lengths
 from bench.toys import TOYS, configs
 from model.adapter import AdapterSpec
-from model.frontend import SAMPLE_RATE
+from model.sample_rate import SAMPLE_RATE
 from train.corpus import TEXT_BYTES_PER_TOKEN
 from train.plan import cost_of, plan_epoch
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from bench.lengths import CHARACTERS_PER_TOKEN, Lengths
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import load_encoder
-from model.frontend import SAMPLE_RATE
 from model.llm import embedding_dim, load_llm
 from model.prompt import DEFAULT_TEMPLATE, Prompt
+from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 from model.weights import assemble
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from data_prep.columns import BLOCK, padded
 from model.errors import UserError
 
-BLOCK = 512  # bytes
 MAX_EXTENSION_BYTES = 1 << 20  # of one pax header or long name
 MAX_CHAIN_BYTES = 4 << 20  # of all such headers in front of one member
 MAX_NAME_BYTES = 4096  # longer is no path on Linux
@@ -68,7 +68,7 @@ class _Extended:
 
     name: bytes | None = None
     size: int | None = None
-    chain: int = field(default=0)  # bytes
+    chain: int = 0  # bytes
 
 
 class _Tar:
@@ -105,7 +105,7 @@ class _Tar:
                     position, f"declares {declared}, the tar has {self.size:,}; it was cut off or damaged", name
                 )
             yield Member(name, data, size)
-            position, extended = data + _padded(size), _Extended()
+            position, extended = data + padded(size), _Extended()
 
     def _require_header(self, header: bytes, position: int) -> None:
         if position == 0:
@@ -135,7 +135,7 @@ class _Tar:
             declared = "no number" if size is None else f"{size:,}"
             limit = f"the limit is {MAX_EXTENSION_BYTES:,}"
             self._refuse(position, f"has a header extension of {declared} bytes, {limit}")
-        extended.chain += BLOCK + _padded(size)
+        extended.chain += BLOCK + padded(size)
         if extended.chain > MAX_CHAIN_BYTES:
             self._refuse(position, f"has more than {MAX_CHAIN_BYTES:,} bytes of header extensions")
         data = os.pread(self.descriptor, size, position + BLOCK)
@@ -145,7 +145,7 @@ class _Tar:
             extended.name = data.rstrip(b"\0")
         elif kind != b"K":  # the target of a link, which is refused itself
             self._take_pax(extended, data, kind == b"g", position)
-        return _padded(size)
+        return padded(size)
 
     def _take_pax(self, extended: _Extended, data: bytes, for_all: bool, position: int) -> None:
         for name, value in self._pax_records(data, position):
@@ -192,7 +192,7 @@ class _Tar:
 
     def _refuse(self, position: int, what: str, name: str = "") -> NoReturn:
         member = f"member {name[:100]!r}" if name else "a member"
-        raise UserError(f"{self.path}: {member} (byte {position:,}) {what}")
+        raise UserError(f"{self.path}: {member} (byte {position:,}) {what}; write it again with tar")
 
 
 def _number(digits: bytes) -> int | None:
@@ -201,7 +201,3 @@ def _number(digits: bytes) -> int | None:
         return int.from_bytes(digits[1:], "big") if digits[0] == 0x80 else None
     digits = digits.strip(b" \0")
     return int(digits, 8) if digits.isdigit() and not set(digits) & set(b"89") else None
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK

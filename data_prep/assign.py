@@ -54,10 +54,12 @@ def unique(utterances: Iterable[Utterance]) -> list[Utterance]:
     for utterance in utterances:
         if utterance.key in seen:
             both = f"{_origin(seen[utterance.key])} and {_origin(utterance)}"
-            raise UserError(f"key {utterance.key} is there twice: {both}; give each utterance its own")
+            raise UserError(
+                f"key {utterance.key} is there twice: {both}; give each utterance its own, as by --column key=NAME"
+            )
         seen[utterance.key] = utterance
     if not seen:
-        raise UserError("there are no utterances to build from; is the manifest or the corpus folder empty?")
+        raise UserError("there are no utterances; is the manifest or the corpus folder empty?")
     return list(seen.values())
 
 
@@ -153,8 +155,11 @@ def _shards_needed(placed: Sequence[Placed], packing: Packing) -> int:
 def _recipe(utterances: Sequence[Utterance], limits: Limits, remote: Mapping[str, int]) -> str:
     digest = hashlib.sha256(canonical_json([FORMAT, VERSION, limits.shaping()]))
     for utterance in utterances:
-        size = remote[utterance.audio] if utterance.audio in remote else size_of(utterance.audio, utterance.part)
-        row = to_row(utterance) | {"audio": size}  # its place may change, not its size
+        if utterance.part == "pipe":
+            audio: str | int = utterance.audio  # the command itself, as what it gives is not known
+        else:
+            audio = remote[utterance.audio] if utterance.audio in remote else size_of(utterance.audio, utterance.part)
+        row = to_row(utterance) | {"audio": audio}  # of a file the size: its place may change
         digest.update(_bytes(row))
     return digest.hexdigest()
 
@@ -167,4 +172,5 @@ def _bytes(row: Mapping[str, object]) -> bytes:
 
 
 def _origin(utterance: Utterance) -> str:
-    return f"{utterance.meta.get('id', utterance.key)!r} ({shown(utterance.audio)})"
+    audio = f"{shown(utterance.audio)} {utterance.part}".strip()
+    return f"{utterance.meta.get('id', utterance.key)!r} ({audio})"

@@ -25,14 +25,17 @@ import soundfile
 
 from data_prep import flac
 from data_prep.cuts import MAX_SECONDS as MAX_SECONDS
-from data_prep.cuts import AudioError, AudioInfo, cut_frames, require_possible
+from data_prep.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
+from data_prep.durable import temporary_name
 from data_prep.mp3 import what_mp3_lacks
 from data_prep.ogg import with_serial
 from data_prep.truncation import what_is_cut_off
+from model.sample_rate import SAMPLE_RATE
 
-SAMPLE_RATE = 16000  # Hz, of every HuBERT-family encoder
 MIN_SAMPLES = 400  # 25 ms: the receptive field of the encoder's first frame
 MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, not sound
+EXTENSIONS = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
+"""Of the files that `decode` reads."""
 BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
 RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
 SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
@@ -90,6 +93,17 @@ def decode_into(data: bytes | bytearray, wave: np.ndarray) -> None:
         _read_blocks(file, info, wave)
 
 
+def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
+    """`decode_into` for the recordings of shards, whose `media` is "flac" for our own FLAC, or any other kind."""
+    if media == "flac":
+        return decode_into(data, wave)
+    with one_thread():
+        found = decode(data)
+    if len(found) != len(wave):
+        raise AudioError("bad-length", f"{len(found):,} samples, the index says {len(wave):,}")
+    wave[:] = found
+
+
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
     """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal."""
     if rate == target:
@@ -131,11 +145,12 @@ def _resampler(rate: int, target: int) -> Any:
 
 def encode_flac(wave: np.ndarray) -> bytes:
     """16 kHz mono 16-bit FLAC of float [N], clipped to [-1, 1]. The same wave gives the same bytes."""
-    samples = np.empty(len(wave), np.int16)
-    for first in range(0, len(wave), BLOCK_SAMPLES):
-        block = np.asarray(wave[first : first + BLOCK_SAMPLES], dtype=np.float64)
-        samples[first : first + BLOCK_SAMPLES] = np.clip(np.rint(block * 32768.0), -32768, 32767)
-    return _encoded(samples, "FLAC", "PCM_16")
+    return _encoded(_as_integers(wave), "FLAC", "PCM_16")
+
+
+def encode_wav(wave: np.ndarray) -> bytes:
+    """The same samples as 16 kHz mono 16-bit WAV."""
+    return _encoded(_as_integers(wave), "WAV", "PCM_16")
 
 
 def encode_opus(wave: np.ndarray) -> bytes:
@@ -149,7 +164,7 @@ def encode_opus(wave: np.ndarray) -> bytes:
 def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
     """`encode_flac` into a file that appears whole or not at all."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     temporary.write_bytes(encode_flac(wave))
     os.replace(temporary, path)
 
@@ -157,18 +172,6 @@ def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
 def is_ready(data: bytes | bytearray, info: AudioInfo, media: str = "flac") -> bool:
     """Whether these bytes are of the kind that the encoder of `media` makes, nothing in front of it."""
     return may_be_ready(info, media) and data[:4] == (b"fLaC" if media == "flac" else b"OggS")
-
-
-def may_be_ready(info: AudioInfo, media: str) -> bool:
-    """`is_ready` as far as the header tells."""
-    kind = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}[media]
-    return (info.format, info.subtype) == kind and (info.rate, info.channels) == (SAMPLE_RATE, 1)
-
-
-def refuse_silence(wave: np.ndarray) -> None:
-    """Raises AudioError for a constant signal (to one 16-bit step): silence, or a recording of nothing but DC."""
-    if np.ptp(wave) <= 2 / 32768:
-        raise AudioError("silent", f"constant at {float(wave[0]):.4f} for {len(wave) / SAMPLE_RATE:.2f} s")
 
 
 @contextmanager
@@ -179,6 +182,15 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         _ONE_THREAD.reset(token)
+
+
+def _as_integers(wave: np.ndarray) -> np.ndarray:
+    """Float [N] -> int16 [N], rounded and clipped."""
+    samples = np.empty(len(wave), np.int16)
+    for first in range(0, len(wave), BLOCK_SAMPLES):
+        block = np.asarray(wave[first : first + BLOCK_SAMPLES], dtype=np.float64)
+        samples[first : first + BLOCK_SAMPLES] = np.clip(np.rint(block * 32768.0), -32768, 32767)
+    return samples
 
 
 def _encoded(samples: np.ndarray, kind: str, subtype: str) -> bytes:

@@ -17,11 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.audio import MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, one_thread, probe, resample
+from data_prep.audio import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, one_thread, probe, resample
 from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
-NOISE_SUFFIXES = {".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"}
 SHORTEST_NOISE_SECONDS = 0.1
 LOWEST_NOISE_HERTZ = 20.0  # below it noise would take its share of the SNR and be heard by nobody
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
@@ -158,7 +157,7 @@ def noise_files(folder: str) -> tuple[tuple[Path, float], ...]:
     UserError where there is none, or one that cannot be used.
     """
     root = Path(folder)
-    paths = [p for p in root.rglob("*") if p.suffix.lower() in NOISE_SUFFIXES and p.name[0] != "." and p.is_file()]
+    paths = [p for p in root.rglob("*") if p.suffix[1:].lower() in EXTENSIONS and p.name[0] != "." and p.is_file()]
     if not paths:
         what = "holds no audio file" if root.is_dir() else "is not a folder"
         raise UserError(f"augment.noise_dir {folder} {what}; give a folder with recordings of noise, or null")

@@ -24,7 +24,7 @@ from data_prep.index import ShardInfo, columns_path, read_document, write_index
 from data_prep.lengths import Size, measure
 from data_prep.prepare import make_ready
 from data_prep.progress import Progress
-from data_prep.refusals import QUARANTINE, Note, Refused, by_reason, require_few, write_notes
+from data_prep.refusals import DROPPED, QUARANTINE, Note, Refused, by_reason, require_few, write_notes
 from data_prep.remote import publish
 from data_prep.remote.recordings import read_ahead
 from data_prep.remote.retries import shown
@@ -34,6 +34,7 @@ from data_prep.text import warn_about
 from data_prep.utterance import Utterance
 from data_prep.workers import InPlace, Stopped, Tally, run_all
 from model.errors import UserError
+from model.sample_rate import SAMPLE_RATE
 
 __all__ = ["BuildOptions", "Totals", "build"]
 
@@ -108,7 +109,7 @@ def _add(writer: ShardWriter, utterance: Utterance, task: ShardTask) -> float:
         writer.add(utterance.key, task.limits.media, ready.media, ready.meta, ready.samples)
     except ValueError as error:
         raise Refused("bad-metadata", " ".join(str(error).split())) from None
-    return ready.samples / 16000
+    return ready.samples / SAMPLE_RATE
 
 
 def _sizes(corpus: Sequence[Utterance], options: BuildOptions) -> list[Size]:
@@ -150,9 +151,9 @@ def _finish(
     shards = [result.info for result in results if result.info.utterances]
     with workplace.disk_full_explained(out):
         write_notes(out / QUARANTINE, _placed(bad, audio))
-        write_notes(out / "dropped.jsonl", _placed(dropped, audio))
+        write_notes(out / DROPPED, _placed(dropped, audio))
         if not shards:
-            raise UserError(f"none of {len(audio):,} utterances can be used; see {QUARANTINE}, dropped.jsonl in {out}")
+            raise UserError(f"none of {len(audio):,} utterances can be used; see {QUARANTINE}, {DROPPED} in {out}")
         totals = Totals(
             utterances=sum(shard.utterances for shard in shards),
             seconds=round(sum(shard.seconds for shard in shards), 4),

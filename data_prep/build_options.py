@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from data_prep.assign import ORDERS
 from data_prep.prepare import Limits
-from model.errors import UserError
+from model.errors import require_at_least, require_fraction, require_known
 
 
 @dataclass(frozen=True)
@@ -39,14 +38,9 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("shard_size", 1), ("workers", 1), ("shard_bytes", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, it must be at least {least}")
-        if not 0 <= self.max_bad <= 1:
-            raise UserError(f"max_bad is {self.max_bad:g}, it is a fraction from 0 to 1")
-        if self.shuffle not in ORDERS:
-            near = difflib.get_close_matches(self.shuffle, ORDERS, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"shuffle {self.shuffle!r} is not known{hint}; known: {', '.join(ORDERS)}")
+            require_at_least(name, getattr(self, name), least)
+        require_fraction("max_bad", self.max_bad)
+        require_known("shuffle", self.shuffle, ORDERS)
 
     def shaping(self) -> dict[str, Any]:
         """All that change what is written, by the rule of Limits.shaping."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode, decode_into
+from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_media
 from data_prep.frame_bytes import bytes_per_frame, count_not_finite
 from data_prep.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, read_index, read_listing
 from data_prep.progress import Progress
@@ -190,13 +190,8 @@ def _decoded(index: ShardIndex, i: int, sample: Sample) -> np.ndarray | None:
     count = int(index.samples[i])
     if count > MAX_SECONDS * SAMPLE_RATE:
         raise AudioError("too-long", f"its index declares {count:,} samples for it")
-    if index.media == "flac":
-        wave = np.empty(count, np.float32)
-        decode_into(sample.media, wave)
-        return wave
-    wave = decode(sample.media)
-    if len(wave) != count:
-        raise AudioError("bad-length", f"{len(wave):,} samples, the index says {count:,}")
+    wave = np.empty(count, np.float32)
+    decode_media(sample.media, index.media, wave)
     return wave
 
 

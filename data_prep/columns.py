@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,13 @@ COLUMNS = {
     "characters": np.int32,  # of the transcript
     "text_bytes": np.int32,  # of the transcript in UTF-8
 }
+
+Count = TypeVar("Count", int, np.ndarray)
+
+
+def padded(count: Count, to: int = BLOCK) -> Count:
+    """The number of bytes, or each of an array of them, rounded up to whole blocks."""
+    return -(-count // to) * to
 
 
 def parse_columns(raw: dict[str, Any]) -> dict[str, Any] | None:
@@ -53,5 +60,5 @@ def in_bounds(columns: dict[str, Any], size: int, meta_size: int | None = None) 
     aligned = (offset >= BLOCK) & (offset % BLOCK == 0) & (length > 0) & (meta_length > 0)
     if meta_size is None:
         meta_size = size
-        aligned &= meta_offset == offset + (length + BLOCK - 1) // BLOCK * BLOCK + BLOCK
+        aligned &= meta_offset == offset + padded(length) + BLOCK
     return bool((aligned & (meta_offset <= meta_size) & (meta_length <= meta_size - meta_offset)).all())

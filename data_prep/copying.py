@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from data_prep import workplace
-from data_prep.columns import BLOCK
+from data_prep.columns import BLOCK, padded
 from data_prep.durable import canonical_json
 from data_prep.features.coverage import AUDIO_CRC
 from data_prep.index import FORMAT, VERSION, ShardIndex, ShardInfo, finished_shard, write_index
 from data_prep.progress import Progress
-from data_prep.refusals import Note, by_reason, write_notes
+from data_prep.refusals import DROPPED, Note, by_reason, write_notes
 from data_prep.shards import ShardWriter, read_sample
 from data_prep.space import require_room
 from data_prep.workers import InPlace, Stopped, Tally, run_all
@@ -143,7 +143,7 @@ def declare(
         kept_shards=kept,
     )
     with workplace.disk_full_explained(out):
-        write_notes(out / "dropped.jsonl", notes)
+        write_notes(out / DROPPED, notes)
         workplace.remove_stale(out, {shard.name for shard in shards})
         document = {name: value for name, value in asdict(totals).items() if name not in NOT_KEPT}
         write_index(out, kind, shards, fingerprint, options, document)
@@ -152,5 +152,4 @@ def declare(
 
 def record_bytes(index: ShardIndex) -> np.ndarray:
     """int64 [N], what each utterance takes in a tar: two headers, media and metadata, padded."""
-    media, meta = ((sizes + 2 * BLOCK - 1) // BLOCK * BLOCK for sizes in (index.length, index.meta_length))
-    return media + meta
+    return 2 * BLOCK + padded(index.length) + padded(index.meta_length)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model.sample_rate import SAMPLE_RATE
+
 MAX_SECONDS = 3600  # one utterance; longer recordings are cut by `start` and `duration`
 MIN_RATE, MAX_RATE = 4_000, 384_000  # Hz
 MAX_CHANNELS = 32
@@ -46,6 +48,12 @@ class AudioInfo:
         if start is None:
             return abs(duration - self.seconds) <= CUT_SLACK_SECONDS
         return start == 0 and round(duration * self.rate) == self.frames
+
+
+def may_be_ready(info: AudioInfo, media: str) -> bool:
+    """Whether such a recording may go into a shard of `media` as it is, as far as its header tells."""
+    kind = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}[media]
+    return (info.format, info.subtype) == kind and (info.rate, info.channels) == (SAMPLE_RATE, 1)
 
 
 def require_possible(info: AudioInfo) -> AudioInfo:

@@ -54,6 +54,11 @@ def canonical_json(value: Any, indent: int | None = None) -> bytes:
     return text.encode("utf-8")
 
 
+def encodable(text: str) -> str:
+    """Lone surrogates, as of a path's bytes that are no UTF-8, which no file can hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def strict_json(data: bytes) -> Any:
     """The value of UTF-8 JSON (a byte-order mark is passed over); ValueError for NaN, Inf and repeated fields."""
     return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_object)

@@ -23,12 +23,10 @@ from data_prep.foreign_tar import TarResult, TarTask, index_tar
 from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of
 from data_prep.index import columns_path, shard_name, write_index
 from data_prep.progress import Progress
-from data_prep.refusals import Note, by_reason, require_few, write_notes
+from data_prep.refusals import QUARANTINE, Note, by_reason, require_few, write_notes
 from data_prep.text import require_normaliser
 from data_prep.workers import run_all
-from model.errors import UserError
-
-QUARANTINE = "quarantine.jsonl"
+from model.errors import UserError, require_at_least, require_fraction
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,8 @@ class ForeignOptions:
 
     def __post_init__(self) -> None:
         require_normaliser(self.normalise)
-        if self.workers < 1:
-            raise UserError(f"workers is {self.workers}, it must be at least 1")
-        if not 0 <= self.max_bad <= 1:
-            raise UserError(f"max_bad is {self.max_bad:g}, it is a fraction from 0 to 1")
+        require_at_least("workers", self.workers, 1)
+        require_fraction("max_bad", self.max_bad)
 
     def shaping(self) -> dict[str, Any]:
         """Those that change what is written."""

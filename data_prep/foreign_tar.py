@@ -27,6 +27,7 @@ from data_prep.index import FORMAT, VERSION, ShardInfo, columns_path, finished_s
 from data_prep.prepare import FREE_CHARACTERS, MAX_CHARACTERS_PER_SECOND
 from data_prep.refusals import Note, Refused
 from data_prep.shards import MAX_MEDIA_BYTES, MAX_META_BYTES
+from data_prep.silence import refuse_silence
 from data_prep.text import normalised, tidy_text
 from data_prep.utterance import Utterance
 from data_prep.workers import InPlace, Stopped, Tally
@@ -150,7 +151,7 @@ def _length(media: bytes, verify: bool) -> int:
         if verify or info.format == "MP3":  # its header only estimates the length
             with audio.one_thread():
                 wave = audio.decode(media)
-            audio.refuse_silence(wave)
+            refuse_silence(wave)
             return len(wave)
     except AudioError as error:
         raise Refused(error.reason, str(error)) from None

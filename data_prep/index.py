@@ -33,6 +33,7 @@ from data_prep.index_files import (
 )
 from data_prep.sources import is_remote, joined
 from model.errors import UserError
+from model.sample_rate import SAMPLE_RATE
 
 __all__ = [
     "FORMAT",
@@ -86,7 +87,7 @@ class ShardIndex:
     @property
     def seconds(self) -> float:
         """Of all audio."""
-        return float(self.samples.sum()) / 16000
+        return float(self.samples.sum()) / SAMPLE_RATE
 
     @property
     def media(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data_prep.columns import BLOCK
+from data_prep.columns import BLOCK, padded
 from data_prep.prepare import Limits, header_of
 from data_prep.progress import Progress
 from data_prep.refusals import Refused
@@ -69,7 +69,7 @@ def _estimate(utterance: Utterance, seconds: float, media: str, recording_bytes:
     """By its seconds, or by the bytes of the recording that is copied."""
     audio = recording_bytes or round(seconds * BYTES_PER_SECOND[media])
     meta = METADATA_BYTES + len(utterance.text.encode("utf-8", "replace")) + len(str(utterance.meta))
-    return Size(seconds, 2 * BLOCK + _padded(audio) + _padded(meta))
+    return Size(seconds, 2 * BLOCK + padded(audio) + padded(meta))
 
 
 def _measure_chunk(chunk: Chunk, tally: Tally | InPlace) -> list[Size]:
@@ -78,7 +78,3 @@ def _measure_chunk(chunk: Chunk, tally: Tally | InPlace) -> list[Size]:
     sizes = [measure_one(utterance, chunk.limits, chunk.only_seconds) for utterance in chunk.utterances]
     tally.add(len(sizes))
     return sizes
-
-
-def _padded(count: int) -> int:
-    return -(-count // BLOCK) * BLOCK

@@ -8,12 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.assign import unique
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, require_few, write_notes
 from data_prep.remote.retries import shown
 from data_prep.utterance import Utterance, write_jsonl
-from model.errors import UserError
+from model.errors import UserError, require_fraction
 
 SHOWN = 3  # utterances, for the eye
 THREADS = 16  # a header on a network disk takes milliseconds, nearly all of them waiting
@@ -52,33 +53,19 @@ def import_corpus(
 
     UserError, and no manifest: a key twice, nothing kept, a larger fraction than `max_bad` dropped.
     """
-    if not 0 <= max_bad <= 1:
-        raise UserError(f"max_bad is {max_bad:g}, it is a fraction from 0 to 1")
+    require_fraction("max_bad", max_bad)
     report = ImportReport()
     notes: list[Note] = []
     quarantine = out.with_name(f"{out.stem}.quarantine.jsonl")
-    listed = _listed(utterances)
+    listed = unique(utterances)  # before any recording is looked at
     out.parent.mkdir(parents=True, exist_ok=True)
     probed = _probed(listed, allow_pipes, threads)
     try:
-        with progress or Progress(len(listed), label="import") as shown:
-            write_jsonl(out, _kept(probed, report, notes, shown, max_bad, quarantine))
+        with progress or Progress(len(listed), label="import") as progress:
+            write_jsonl(out, _kept(probed, report, notes, progress, max_bad, quarantine))
     finally:
         write_notes(quarantine, notes)
     return report
-
-
-def _listed(utterances: Iterable[Utterance]) -> list[Utterance]:
-    """All of them, before any recording is looked at: a key that is there twice is found at once."""
-    listed: dict[str, Utterance] = {}
-    for utterance in utterances:
-        other = listed.setdefault(utterance.key, utterance)
-        if other is not utterance:
-            raise UserError(
-                f"key {utterance.key} is there twice: {_place(other)} and {_place(utterance)}; "
-                "in a table, --column key=NAME takes it from another column"
-            )
-    return list(listed.values())
 
 
 def _probed(utterances: list[Utterance], allow_pipes: bool, threads: int) -> Iterator[Probed]:
@@ -136,7 +123,3 @@ def _reasons(notes: list[Note]) -> str:
     reasons = by_reason(notes)
     listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
     return f"{listed}: do its paths start elsewhere? --audio-root" if "missing-audio" in reasons else listed
-
-
-def _place(utterance: Utterance) -> str:
-    return f"{shown(utterance.audio)} ({utterance.part})" if utterance.part else shown(utterance.audio)

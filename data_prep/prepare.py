@@ -9,14 +9,14 @@ from typing import Any
 
 from data_prep import audio
 from data_prep.audio import SAMPLE_RATE, AudioError, AudioInfo
-from data_prep.cuts import MAX_SECONDS
+from data_prep.cuts import MAX_SECONDS, cut_frames, may_be_ready
 from data_prep.refusals import Refused
 from data_prep.shards import MAX_MEDIA_BYTES
-from data_prep.silence import sounding_part
+from data_prep.silence import refuse_silence, sounding_part
 from data_prep.sources import length_of, open_source, read_all
 from data_prep.text import normalised, require_normaliser, tidy_text
 from data_prep.utterance import Utterance
-from model.errors import UserError
+from model.errors import UserError, require_known
 
 MAX_CHARACTERS_PER_SECOND = 60  # three times the fastest speech: past it the transcript is of something else
 FREE_CHARACTERS = 100  # on top, so that short cuts are not judged by their rounding
@@ -46,8 +46,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         require_normaliser(self.normalise)
-        if self.media not in ENCODERS:
-            raise UserError(f"format {self.media!r} is not known; known: {', '.join(ENCODERS)}")
+        require_known("format", self.media, ENCODERS)
         if self.trim_silence is not None and not 0 < self.trim_silence <= 120:
             raise UserError(
                 f"trim_silence is {self.trim_silence:g}, it is decibels below the loudest, 40 say, up to 120"
@@ -103,8 +102,9 @@ def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "fla
     with _faults_refused():
         source = open_source(utterance.audio, utterance.part, allow_pipes)
         info = audio.probe(source)
-        copied = info.covered_by(utterance.start, utterance.duration) and audio.may_be_ready(info, media)
-        return _cut_seconds(utterance, info), length_of(source) if copied else 0
+        copied = info.covered_by(utterance.start, utterance.duration) and may_be_ready(info, media)
+        _, count = cut_frames(info, utterance.start, utterance.duration)
+        return count / info.rate, length_of(source) if copied else 0
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def _media(
     if data is not None and not limits.verify and limits.trim_silence is None:
         return data, info.frames, (0, 0)
     wave = audio.decode(source, utterance.start, utterance.duration) if data is None else audio.decode(data)
-    audio.refuse_silence(wave)
+    refuse_silence(wave)
     first, end = (0, len(wave)) if limits.trim_silence is None else sounding_part(wave, limits.trim_silence)
     if data is not None and end - first == len(wave):
         return data, len(wave), (0, 0)
@@ -154,7 +154,7 @@ def _media(
 def _copyable(utterance: Utterance, source: audio.Source, info: AudioInfo, media: str) -> bytes | None:
     """The recording's own bytes, if just these belong into the shard."""
     whole = info.covered_by(utterance.start, utterance.duration)
-    if not whole or not audio.may_be_ready(info, media) or length_of(source) > MAX_MEDIA_BYTES:
+    if not whole or not may_be_ready(info, media) or length_of(source) > MAX_MEDIA_BYTES:
         return None
     data = read_all(source)
     return data if audio.is_ready(data, info, media) else None

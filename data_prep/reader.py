@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode, decode_into, one_thread
+from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_media
 from data_prep.buffers import Buffers
 from data_prep.frames import as_frames, row_bytes
 from data_prep.index import ShardIndex
@@ -114,20 +114,9 @@ def _count(index: ShardIndex, i: int) -> int:
 
 def _decode(index: ShardIndex, i: int, media: bytearray, wave: np.ndarray) -> None:
     try:
-        if index.media == "flac":
-            decode_into(media, wave)
-        else:
-            _decode_any(media, wave)
+        decode_media(media, index.media, wave)
     except AudioError as error:
         raise _broken(index, i, str(error)) from None
-
-
-def _decode_any(media: bytearray, wave: np.ndarray) -> None:
-    with one_thread():
-        found = decode(media)
-    if len(found) != len(wave):
-        raise AudioError("bad-length", f"{len(found):,} samples, the index says {len(wave):,}")
-    wave[:] = found
 
 
 def _broken(index: ShardIndex, i: int, what: str) -> ShardError:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.durable import canonical_json, write_durably
+from data_prep.durable import canonical_json, encodable, write_durably
 from model.errors import UserError
 
 Note = dict[str, str]
 """key, reason (a slug to count by), message, and in the file also audio."""
 
-QUARANTINE = "quarantine.jsonl"  # of a dataset directory: what cannot be used
+QUARANTINE, DROPPED = "quarantine.jsonl", "dropped.jsonl"  # of a dataset directory: what cannot be used; is not wanted
 
 
 class Refused(Exception):
@@ -54,5 +54,4 @@ def require_few(notes: list[Note], total: int, max_bad: float, path: Path, befor
 
 
 def _writable(note: Note) -> Note:
-    """A path's bytes that are no UTF-8 become \\udcff and the like."""
-    return {name: value.encode("utf-8", "backslashreplace").decode() for name, value in note.items()}
+    return {name: encodable(value) for name, value in note.items()}

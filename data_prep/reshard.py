@@ -10,7 +10,6 @@ build, the tars are those that the build would have written.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +27,8 @@ from data_prep.shards import RECORD
 from data_prep.space import in_units
 from data_prep.subset import Subset, choose, fields_of
 from data_prep.utterance import Utterance
-from model.errors import UserError
+from model.errors import UserError, require_at_least, require_known
+from model.sample_rate import SAMPLE_RATE
 
 MIXED = ("language", "speaker")  # that `stratified` spreads over the shards
 
@@ -53,12 +53,8 @@ class ReshardOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("shard_size", 1), ("shard_bytes", 0), ("workers", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}, it must be at least {least}")
-        if self.shuffle not in ORDERS:
-            near = difflib.get_close_matches(self.shuffle, ORDERS, 1)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"shuffle {self.shuffle!r} is not known{hint}; known: {', '.join(ORDERS)}")
+            require_at_least(name, getattr(self, name), least)
+        require_known("shuffle", self.shuffle, ORDERS)
 
 
 def reshard(
@@ -91,7 +87,7 @@ def plan(index: ShardIndex, ids: np.ndarray, options: ReshardOptions) -> list[np
     placed, number = [], {}
     for i in ids.tolist():
         utterance = Utterance(index.key[i], "", "", **{name: said[name][i] for name in said})
-        size = Size(int(index.samples[i]) / 16000, sizes[i])
+        size = Size(int(index.samples[i]) / SAMPLE_RATE, sizes[i])
         placed.append(Placed(utterance, size, chance(options.seed, utterance.key)))
         number[utterance.key] = i
     room = options.shard_bytes and max(1, options.shard_bytes // RECORD * RECORD - 2 * BLOCK)  # the tar's end has two

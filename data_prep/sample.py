@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
-import io
 import os
 import shutil
-import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from data_prep import audio
+from data_prep.assign import chance
 from data_prep.audio import SAMPLE_RATE, AudioError
+from data_prep.durable import temporary_name
 from data_prep.index import ShardIndex
 from data_prep.joined import place_of
 from data_prep.shards import read_sample
 from data_prep.subset import fields_of
-from model.errors import UserError
+from model.errors import UserError, require_at_least, require_known
 
 PLAYED = {"FLAC": "flac", "WAV": "wav", "OGG": "ogg", "MP3": "mp3"}  # by browsers; all else becomes FLAC
 ORDERS = ("random", "longest", "shortest")
@@ -71,10 +70,8 @@ class SampleOptions:
     """Decoded to 16-bit WAV, rather than as they lie in the shard."""
 
     def __post_init__(self) -> None:
-        if self.number < 1:
-            raise UserError(f"number is {self.number}, it must be at least 1")
-        if self.order not in ORDERS:
-            raise UserError(f"order {self.order!r} is not known; known: {', '.join(ORDERS)}")
+        require_at_least("number", self.number, 1)
+        require_known("order", self.order, ORDERS)
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ def write_sample(index: ShardIndex, out: Path, options: SampleOptions) -> list[C
     ids, out = pick(index, options), Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty; give another folder")
-    work = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    work = temporary_name(out)
     try:
         work.mkdir(parents=True)
         clips = [_write_clip(index, i, work, options.wav) for i in ids]
@@ -123,7 +120,7 @@ def pick(index: ShardIndex, options: SampleOptions) -> list[int]:
             raise UserError(f"{place_of(index)} has no utterance {missing[0]}{more}; see the keys in its shards")
         return sorted(place[key] for key in options.keys)
     if options.order == "random":
-        ordered = sorted(range(len(index)), key=lambda i: _hash(options.seed, index.key[i]))
+        ordered = sorted(range(len(index)), key=lambda i: chance(options.seed, index.key[i]))
     else:
         sign = -1 if options.order == "longest" else 1
         ordered = np.argsort(sign * index.samples, kind="stable").tolist()
@@ -154,18 +151,9 @@ def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> Clip:
 def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
     """(extension, bytes) of a clip."""
     if wav:
-        return "wav", _wav(audio.decode(media))
+        return "wav", audio.encode_wav(audio.decode(media))
     kind = PLAYED.get(audio.probe(media).format)
     return (kind, media) if kind else ("flac", audio.encode_flac(audio.decode(media)))
-
-
-def _wav(samples: np.ndarray) -> bytes:
-    """16-bit WAV of float [N] at 16 kHz in [-1, 1]."""
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
-        file.writeframes(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes())
-    return out.getvalue()
 
 
 def _table(clips: list[Clip]) -> str:
@@ -193,7 +181,3 @@ def _page(index: ShardIndex, clips: list[Clip]) -> str:
 def _about(clip: Clip) -> str:
     said = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
     return ", ".join([clip.key, f"{clip.seconds:.2f} s", *said])
-
-
-def _hash(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{key}".encode()).digest()

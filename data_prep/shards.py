@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +19,13 @@ from typing import Any
 
 from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the speed
 
-from data_prep.columns import BLOCK, COLUMNS
+from data_prep.columns import BLOCK, COLUMNS, padded
 from data_prep.descriptors import OpenFiles
 from data_prep.durable import canonical_json, strict_json, sync_folder, temporary_name, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path
 from data_prep.sources import is_remote
 from model.errors import UserError
+from model.sample_rate import SAMPLE_RATE
 
 RECORD = 20 * BLOCK  # bytes: tar pads its files to it
 MAX_MEDIA_BYTES = 1 << 30  # an hour of float16 frames of 2,560 numbers
@@ -86,7 +87,7 @@ class ShardWriter:
         sync_folder(self.path.parent)
         samples = sum(self._columns["samples"])
         shard = {"name": self.path.name, "bytes": self._position, "sha256": self._hash.hexdigest()}
-        shard |= {"utterances": len(self._columns["key"]), "seconds": round(samples / 16000, 4)}
+        shard |= {"utterances": len(self._columns["key"]), "seconds": round(samples / SAMPLE_RATE, 4)}
         document = canonical_json({"shard": shard, "columns": self._columns, **(notes or {})})
         write_durably(columns_path(self.path), document)
         return ShardInfo(**shard, columns_sha256=hashlib.sha256(document).hexdigest())
@@ -124,14 +125,7 @@ def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
         if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
             raise _Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
         read = _read_apart if index.shards[shard].source else _read_together
-        try:
-            data = read(index, shard, i, media)
-        except (_Fault, OSError):
-            if not is_remote(index.location(shard)):
-                raise
-            _renew(index, shard)
-            data = read(index, shard, i, media)
-        return _meta(index.key[i], data)
+        return _meta(index.key[i], _persistently(index, shard, lambda: read(index, shard, i, media)))
 
 
 def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:
@@ -140,10 +134,8 @@ def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:
     with _explained(index, shard, index.key[i]):
         if length > MAX_META_BYTES:
             raise _Fault(f"its index declares {length:,} bytes of metadata for it")
-        data = bytearray(length)
-        with _OPEN.open(index.meta_path(shard), index.shards[shard].sha256) as descriptor:
-            _fill(descriptor, [memoryview(data)], int(index.meta_offset[i]))
-        return _meta(index.key[i], bytes(data))
+        data = _persistently(index, shard, lambda: _read_meta(index, shard, i))
+        return _meta(index.key[i], data)
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -164,7 +156,7 @@ def walk(path: Path) -> Iterator[tuple[str, int, int]]:
             if position + BLOCK + size > total:
                 raise ValueError(f"member {name} declares {size:,} bytes, the tar ends before")
             yield name, position + BLOCK, size
-            position += BLOCK + size + -size % BLOCK
+            position += BLOCK + padded(size)
 
 
 def stream(paths: Sequence[str | os.PathLike[str]]) -> Any:
@@ -199,18 +191,36 @@ def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
         raise ShardError(f"{name}, utterance {key}: {what}; {check}") from None
 
 
-def _renew(index: ShardIndex, shard: int) -> None:
+def _persistently(index: ShardIndex, shard: int, read: Callable[[], bytes]) -> bytes:
+    """What `read` gives; of a remote shard at the second attempt, on a copy that was made anew."""
+    try:
+        return read()
+    except (_Fault, OSError):
+        if not is_remote(index.location(shard)):
+            raise
     from data_prep.remote.cache import renew
 
     renew(index.location(shard), index.shards[shard].sha256)
+    return read()
+
+
+def _files(index: ShardIndex, shard: int) -> OpenFiles:
+    return _COPIES if is_remote(index.location(shard)) else _OPEN
+
+
+def _read_meta(index: ShardIndex, shard: int, i: int) -> bytes:
+    data = bytearray(int(index.meta_length[i]))
+    files = _OPEN if index.shards[shard].source else _files(index, shard)  # of others' tars they lie beside the index
+    with files.open(index.meta_path(shard), index.shards[shard].sha256) as descriptor:
+        _fill(descriptor, [memoryview(data)], int(index.meta_offset[i]))
+    return bytes(data)
 
 
 def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
     """Fills `media` and returns the metadata of an utterance of a tar of ours."""
     start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
     header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
-    files = _COPIES if is_remote(index.location(shard)) else _OPEN
-    with files.open(index.path(shard), index.shards[shard].sha256) as descriptor:
+    with _files(index, shard).open(index.path(shard), index.shards[shard].sha256) as descriptor:
         _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
         name, size = _parse_header(header)
         if name.rpartition(".")[0] != index.key[i] or size != len(media):
@@ -221,12 +231,11 @@ def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> 
 
 def _read_apart(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
     """The same for a tar of others; the metadata are in a file beside the index."""
-    data, sha256 = bytearray(int(index.meta_length[i])), index.shards[shard].sha256
-    with _OPEN.open(index.path(shard), sha256) as tar, _OPEN.open(index.meta_path(shard), sha256) as metas:
+    data = _read_meta(index, shard, i)
+    with _files(index, shard).open(index.path(shard), index.shards[shard].sha256) as tar:
         _fill(tar, [media], int(index.offset[i]))
-        _fill(metas, [memoryview(data)], int(index.meta_offset[i]))
         _require_crc(index, i, crc32(data, crc32(media)))
-    return bytes(data)
+    return data
 
 
 def _require_crc(index: ShardIndex, i: int, found: int) -> None:
@@ -279,7 +288,7 @@ _PLAIN_FILE = _plain_file()
 
 
 def _pad(data: bytes) -> bytes:
-    return bytes(-len(data) % BLOCK)
+    return bytes(padded(len(data)) - len(data))
 
 
 def _parse_header(header: bytes | bytearray) -> tuple[str, int]:

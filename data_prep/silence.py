@@ -1,13 +1,20 @@
-"""Silence at the two ends of an utterance: where it ends, for `--trim-silence`."""
+"""Silence: recordings of nothing else, and where it ends at the two ends of an utterance, for `--trim-silence`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from data_prep.audio import SAMPLE_RATE
+from data_prep.cuts import AudioError
+from model.sample_rate import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 100  # samples, 10 ms: shorter than any speech sound, longer than a click
 MARGIN = 15 * FRAME  # kept at each end: breath, the onset of a soft consonant
+
+
+def refuse_silence(wave: np.ndarray) -> None:
+    """Raises AudioError for a constant signal (to one 16-bit step): silence, or a recording of nothing but DC."""
+    if np.ptp(wave) <= 2 / 32768:
+        raise AudioError("silent", f"constant at {float(wave[0]):.4f} for {len(wave) / SAMPLE_RATE:.2f} s")
 
 
 def sounding_part(wave: np.ndarray, decibels: float) -> tuple[int, int]:

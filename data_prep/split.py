@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import sys
@@ -16,7 +15,7 @@ from data_prep.build import BuildOptions, Totals, build
 from data_prep.index import INDEX_NAME
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
-from model.errors import UserError
+from model.errors import UserError, require_known
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 OTHER_SEEDS = 100  # tried, to name a better one
@@ -48,10 +47,7 @@ def split(
     A hash of the seed and of the speaker (`by` speaker) or the key (hash) says which part it is, so nothing moves when
     others are added. UserError where a part stays empty, or an utterance has no speaker.
     """
-    if by not in UNITS:
-        near = difflib.get_close_matches(by, UNITS, 1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"split by {by!r} is not known{hint}; known: {', '.join(UNITS)}")
+    require_known("split by", by, UNITS)
     parts: dict[str, list[Utterance]] = {name: [] for name in fractions}
     for utterance in utterances:
         parts[_part_of(UNITS[by](utterance), fractions, seed)].append(utterance)

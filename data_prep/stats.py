@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.durable import encodable
 from data_prep.index import ShardIndex
-from data_prep.progress import Progress
-from data_prep.shards import read_meta
+from data_prep.subset import fields_of
+from data_prep.text import printable
+from model.sample_rate import SAMPLE_RATE
 
 TOP = 20  # names of a breakdown
 SHOWN = 10  # of these, on a screen
@@ -45,7 +47,7 @@ def table(index: ShardIndex) -> str:
         ("shards", f"{len(index.shards):,}"),
         ("size", f"{sum(shard.bytes for shard in index.shards) / 1e6:,.1f} MB"),
     ]
-    seconds = index.samples / 16000
+    seconds = index.samples / SAMPLE_RATE
     if len(index):
         rows += [(f"length, {name}", f"{np.quantile(seconds, q):.2f} s") for name, q in QUANTILES.items()]
         rows.append(("characters", f"{index.characters.mean():.1f} an utterance, {_rate(index):.1f} a second"))
@@ -59,15 +61,11 @@ def table(index: ShardIndex) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def table_by(index: ShardIndex, name: str, progress: Progress | None = None) -> str:
+def table_by(index: ShardIndex, name: str) -> str:
     """Hours of each language or speaker, the ten with most: read from the metadata in the shards."""
     known: dict[str, int] = {}
-    ids = np.zeros(len(index), np.int64)
-    with progress or Progress(len(index), label=name) as progress:
-        for i in range(len(index)):
-            ids[i] = known.setdefault(str(read_meta(index, i)[name]), len(known))
-            progress.advance()
-    found = breakdown(ids, index.samples / 16000, list(known))
+    ids = np.array([known.setdefault(value, len(known)) for value in fields_of(index, [name])[name]], np.int64)
+    found = breakdown(ids, index.samples / SAMPLE_RATE, list(known))
     return "\n".join(breakdown_lines(name, found))
 
 
@@ -92,16 +90,6 @@ def breakdown_lines(name: str, found: Breakdown) -> list[str]:
     rest = [f"{found.names - len(shown):,} more"] if found.names > len(shown) else []
     rest += [f"{found.nameless:,} utterances without a {name}"] if found.nameless else []
     return lines + ([", ".join(rest)] if rest else [])
-
-
-def encodable(text: str) -> str:
-    """Lone surrogates, which no file can hold, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def printable(text: str) -> str:
-    """Characters that would move a terminal's cursor or turn its direction as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rate(index: ShardIndex) -> float:

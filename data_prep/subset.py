@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from data_prep.index import ShardIndex
 from data_prep.progress import Progress
 from data_prep.refusals import Note
 from data_prep.shards import read_meta
-from model.errors import UserError
+from model.errors import UserError, closest
+from model.sample_rate import SAMPLE_RATE
 
 FIELDS = ("language", "speaker", "task")  # of the metadata, beside what the corpus says in its `meta`
 NAMED, LISTED = 3, 8  # keys and values that a message shows
@@ -76,7 +76,7 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
             raise UserError(f"no utterance has {name} {value!r}; {_known(value, set(said[name]))}")
     kept, notes = [], []
     for i, key in enumerate(index.key):
-        fault = _fault(key, int(index.samples[i]) / 16000, {name: said[name][i] for name in said}, subset)
+        fault = _fault(key, int(index.samples[i]) / SAMPLE_RATE, {name: said[name][i] for name in said}, subset)
         if fault is None:
             kept.append(i)
         else:
@@ -115,9 +115,9 @@ def _text_of(meta: dict[str, Any], name: str) -> str:
 
 def _known(given: str, known: set[str]) -> str:
     """The one that was meant, or the first of all."""
-    near = difflib.get_close_matches(given, known, 1)
+    near = closest(given, known)
     listed = ", ".join(sorted(known)[:LISTED]) + (" ..." if len(known) > LISTED else "")
-    return f"did you mean {near[0]!r}?" if near else f"known: {listed}"
+    return f"did you mean {near!r}?" if near else f"known: {listed}"
 
 
 def _fault(key: str, seconds: float, said: dict[str, str], subset: Subset) -> tuple[str, str] | None:

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 import unicodedata
@@ -22,7 +21,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 from data_prep.refusals import Refused
-from model.errors import UserError
+from model.errors import require_known
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
 JOINERS = "\u200c\u200d"  # Persian and the scripts of India are spelt with them
@@ -59,6 +58,11 @@ def normalised(text: str, name: str) -> str:
     return found
 
 
+def printable(text: str) -> str:
+    """Characters that would move a terminal's cursor or turn its direction as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def spoken(text: str) -> str:
     """Lower case, words only: no punctuation, but apostrophes in words, and marks in numbers (3.5, 10:30), stay.
 
@@ -91,10 +95,7 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
 
 def require_normaliser(name: str) -> None:
     """UserError for a name that NORMALISERS does not have."""
-    if name not in NORMALISERS:
-        near = difflib.get_close_matches(name, NORMALISERS, 1)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"unknown normaliser {name!r}{hint}; known: {', '.join(NORMALISERS)}")
+    require_known("normaliser", name, NORMALISERS)
 
 
 def warn_about(texts: Iterable[str], normaliser: str) -> None:

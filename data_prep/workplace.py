@@ -16,7 +16,15 @@ from data_prep.index_files import UNFINISHED_NAME
 from data_prep.remote.publish import publication_of
 from model.errors import UserError
 
-__all__ = ["UNFINISHED_NAME", "DiskFull", "claim", "disk_full_explained", "look_around", "remove_stale"]
+__all__ = [
+    "UNFINISHED_NAME",
+    "DiskFull",
+    "claim",
+    "disk_full_explained",
+    "look_around",
+    "remove_stale",
+    "remove_temporaries",
+]
 
 
 @contextmanager
@@ -75,6 +83,12 @@ def remove_stale(out: Path, keep: set[str]) -> None:
     sync_folder(out)
 
 
+def remove_temporaries(out: Path) -> None:
+    """Removes what killed writers left; only where nobody writes any more."""
+    for leftover in (*out.glob(".shard-*.tmp"), *out.glob(".*.jsonl.*.tmp"), *out.glob(".*.json.*.tmp")):
+        leftover.unlink(missing_ok=True)
+
+
 def _lock(descriptor: int, out: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -115,8 +129,7 @@ def _start(out: Path, wanted: dict[str, Any]) -> None:
     write_durably(out / UNFINISHED_NAME, canonical_json(wanted))
     (out / INDEX_NAME).unlink(missing_ok=True)
     sync_folder(out)
-    for leftover in (*out.glob(".shard-*.tmp"), *out.glob(".*.jsonl.*.tmp"), *out.glob(".*.json.*.tmp")):
-        leftover.unlink(missing_ok=True)
+    remove_temporaries(out)
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:

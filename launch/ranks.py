@@ -27,7 +27,7 @@ def this_rank() -> Rank:
     """Alone where no launcher set anything. UserError for variables that are no numbers, or that do not agree."""
     if "RANK" in os.environ:
         return _rank("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    if int(os.environ.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in os.environ:
+    if os.environ.get("SLURM_NTASKS", "1") != "1" and "SLURM_PROCID" in os.environ:
         return _rank("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE")
     return Rank()
 

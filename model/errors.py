@@ -1,4 +1,9 @@
-"""The one exception that means "the person can mend this"."""
+"""The one exception that means "the person can mend this", and the refusals that many options share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -7,3 +12,29 @@ class UserError(ValueError):
     The message is one line: what is wrong, the value, what to do. Every door (`slam-asr`, `python -m train`)
     prints it to stderr and exits with 2. Any other exception is ours, and keeps its traceback.
     """
+
+
+def require_known(what: str, given: str, known: Iterable[str]) -> None:
+    """UserError that names the nearest of `known`, and all of them, unless `given` is one."""
+    names = list(known)
+    if given not in names:
+        near = closest(given, names)
+        hint = f", did you mean {near!r}?" if near else ""
+        raise UserError(f"{what} {given!r} is not known{hint}; known: {', '.join(names)}")
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """What was probably meant; empty where nothing is alike."""
+    return next(iter(difflib.get_close_matches(given[:80], list(known), n=1)), "")
+
+
+def require_at_least(name: str, value: float, least: float) -> None:
+    """UserError unless `value` is `least` or more."""
+    if not value >= least:
+        raise UserError(f"{name} is {value}, it must be at least {least}")
+
+
+def require_fraction(name: str, value: float) -> None:
+    """UserError unless `value` is a fraction."""
+    if not 0 <= value <= 1:
+        raise UserError(f"{name} is {value:g}, it is a fraction from 0 to 1")

@@ -3,9 +3,6 @@
 import torch
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
-"""Of all audio in a Batch, Hz."""
-
 
 def normalise(wave: Tensor) -> Tensor:
     """Zero mean and unit variance over one utterance, as Wav2Vec2FeatureExtractor(do_normalize=True) does.

@@ -16,8 +16,8 @@ from data_prep.sources import is_remote
 from decode.generate import max_positions
 from model.batch import Batch
 from model.errors import UserError
-from model.frontend import SAMPLE_RATE
 from model.prompt import Prompt
+from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 from train.augmentation import Augmentation
 from train.config import Config, DataConfig
@@ -71,7 +71,7 @@ class Corpus:
     def shard(self, i: int, epoch: int = 0) -> str:
         """The shard that the sample is read from in an epoch."""
         index, (place,) = self._places([i], epoch)
-        return str(index.root / index.shards[int(index.shard[place])].name)
+        return index.location(int(index.shard[place]))
 
     def shortest(self, count: int) -> list[int]:
         """The ids of the `count` shortest samples, or of all if there are fewer."""

@@ -108,7 +108,7 @@ class Keeping:
                 if not self._fault and not writer.has(key):
                     writer.add(key, of_one)
         except (UserError, OSError) as error:
-            self._fault = str(error)
+            self._fault = _told(error)
 
     def _settle(self, last: Callable[[], None]) -> None:
         """All that waits is written, then `last`; a fault is remembered."""
@@ -118,7 +118,7 @@ class Keeping:
             if not self._fault:
                 last()
         except (UserError, OSError) as error:
-            self._fault = str(error)
+            self._fault = _told(error)
 
     def _encode_what_is_missing(self, beat: Callable[[], None]) -> None:
         """Left out by the recipe's limits, or lost. Each rank its share; none waits for another here."""
@@ -132,7 +132,7 @@ class Keeping:
             share, progress = Share(world.rank, world.size), _Beats(len(index), beat)
             build_features(index, encoder, self.folder, self.dtype, progress, share=share)
         except (UserError, OSError) as error:
-            self._fault = str(error)
+            self._fault = _told(error)
 
     def _read_from_now_on(self) -> None:
         """A collective."""
@@ -143,6 +143,10 @@ class Keeping:
             return
         self.loader.corpus = together(self.world, lambda: self.corpus.cached_in(read_index(self.folder)))
         self.report.say(f"features are read from {self.folder} from here on, the encoder rests")
+
+
+def _told(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 class _Beats(Silent):

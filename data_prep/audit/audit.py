@@ -21,11 +21,12 @@ from data_prep.audit.overlap import overlaps
 from data_prep.audit.rules import AUDIO_JUDGEMENTS, SET_JUDGEMENTS, TEXT_JUDGEMENTS
 from data_prep.audit.spread import Spread, spreads
 from data_prep.check import ShardCheck, check_shard, in_order, open_index, shard_checks
+from data_prep.durable import encodable
 from data_prep.progress import Progress
 from data_prep.sources import is_remote
-from data_prep.stats import Breakdown, breakdown, encodable
+from data_prep.stats import Breakdown, breakdown
 from data_prep.workers import InPlace, Tally, run_all
-from model.errors import UserError
+from model.errors import UserError, require_at_least
 
 GROUPS = {"text": TEXT_JUDGEMENTS, "audio": AUDIO_JUDGEMENTS, "set": SET_JUDGEMENTS}
 
@@ -44,8 +45,7 @@ class AuditOptions:
     """File to list all utterances in that judgements found, as `write_flagged` does."""
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise UserError(f"workers is {self.workers}, it must be at least 1")
+        require_at_least("workers", self.workers, 1)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ import numpy as np
 from data_prep.audit.measures import Measured
 from data_prep.audit.overlap import Overlap
 from data_prep.audit.rules import Judgement
-from data_prep.durable import canonical_json, replacing
+from data_prep.durable import canonical_json, encodable, replacing
 from data_prep.index import ShardIndex
 from data_prep.shards import read_meta
-from data_prep.stats import encodable
 
 EXAMPLES = 20  # of each judgement
 EXCERPT = 200  # characters of a transcript

@@ -11,6 +11,7 @@ from data_prep.audit.audio import measure_wave
 from data_prep.audit.text import hash_of, measure_text
 from data_prep.index import ShardIndex
 from data_prep.shards import Sample
+from model.sample_rate import SAMPLE_RATE
 
 ROW = np.dtype(
     [
@@ -66,7 +67,7 @@ class Measurer:
         """The next utterance; `wave` is None where none was decoded."""
         assert self._index is not None
         meta = sample.meta
-        values = {"number": i, "seconds": float(self._index.samples[i]) / 16000, "characters": len(meta["text"])}
+        values = {"number": i, "seconds": float(self._index.samples[i]) / SAMPLE_RATE, "characters": len(meta["text"])}
         values["language"] = self._languages.setdefault(str(meta["language"]), len(self._languages))
         values["speaker"] = self._speakers.setdefault(str(meta["speaker"]), len(self._speakers))
         values |= measure_text(meta["text"])

@@ -10,7 +10,8 @@ from data_prep.audit.findings import Finding
 from data_prep.audit.spread import BARS, Spread
 from data_prep.audit.summary import contents, counted, depth, problem_lines, share
 from data_prep.durable import write_durably
-from data_prep.stats import Breakdown, printable
+from data_prep.stats import Breakdown
+from data_prep.text import printable
 
 BAR, HEIGHT = 12, 120  # units of the drawing: width of a bar, height of the highest
 GROUPS = {"text": "Transcripts", "audio": "Audio", "set": "The set", "overlap": "Overlap with other sets"}

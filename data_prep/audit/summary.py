@@ -6,7 +6,7 @@ import textwrap
 
 from data_prep.audit.audit import Audit
 from data_prep.audit.findings import Finding
-from data_prep.stats import printable
+from data_prep.text import printable
 
 WIDTH = 110  # characters of a line
 SHOWN_TEXT = 40  # characters of a transcript

@@ -8,6 +8,8 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
+from data_prep.text import JOINERS
+
 MARKUP = re.compile(
     r"<[^<>\s][^<>]{0,80}>"  # <unk>, <b>, </i>
     r"|\[[^\[\]]{1,40}\]"  # [noise]
@@ -17,7 +19,6 @@ MARKUP = re.compile(
     re.IGNORECASE,
 )
 BROKEN = re.compile("\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac")  # UTF-8 read as Latin-1 or Windows-1252
-JOINERS = "\u200c\u200d"  # part of spelling in Persian and in the scripts of India
 SCRIPTS = (  # the first word of a letter's Unicode name
     *("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "CJK", "HIRAGANA", "KATAKANA", "HANGUL", "DEVANAGARI"),
     *("BENGALI", "TAMIL", "TELUGU", "KANNADA", "MALAYALAM", "GUJARATI", "GURMUKHI", "ORIYA", "SINHALA", "THAI", "LAO"),

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
-import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from data_prep.audio import SAMPLE_RATE, decode, probe
-from data_prep.durable import canonical_json
+from data_prep.audio import SAMPLE_RATE, decode, encode_wav, probe
+from data_prep.durable import canonical_json, temporary_name
 from data_prep.index import ShardIndex
 from data_prep.progress import Progress
 from data_prep.shards import read_sample
@@ -57,7 +53,7 @@ def clips(index: ShardIndex, options: ExportOptions, progress: Progress) -> Iter
     with progress:
         for i in range(len(index)):
             sample = read_sample(index, i)
-            media = _wav(sample.media) if options.wav else sample.media
+            media = encode_wav(decode(sample.media)) if options.wav else sample.media
             said = {name: sample.meta[name] for name in ("language", "speaker", "task", "meta")}
             yield Clip(
                 key=sample.key,
@@ -78,7 +74,7 @@ def save(clip: Clip, out: Path) -> str:
     """
     folder = out / AUDIO_FOLDER / f"{clip.shard:06d}"
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{clip.name}.{os.getpid()}.tmp"
+    temporary = temporary_name(folder / clip.name)
     temporary.write_bytes(clip.media)
     os.replace(temporary, folder / clip.name)
     return (folder / clip.name).relative_to(out).as_posix()
@@ -109,13 +105,3 @@ def _extension(index: ShardIndex, media: bytes | bytearray) -> str:
         return index.media
     info = probe(media)
     return EXTENSIONS.get(info.subtype) or EXTENSIONS.get(info.format, info.format.lower())
-
-
-def _wav(media: bytes | bytearray) -> bytes:
-    """16 kHz mono 16-bit; of FLAC of ours, the very samples."""
-    samples = np.clip(np.rint(decode(media) * 32768.0), -32768, 32767).astype("<i2")
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
-        file.writeframes(samples.tobytes())
-    return out.getvalue()

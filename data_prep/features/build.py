@@ -18,12 +18,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_prep.audio import SAMPLE_RATE
-from data_prep.features.coverage import Coverage
+from data_prep.features.coverage import Coverage, cache_fingerprint
 from data_prep.features.encoding import Group, device_of, encode_in_order, grouped
 from data_prep.features.estimate import disk_full_explained
 from data_prep.features.place import Place, join
@@ -34,8 +33,7 @@ from data_prep.index import INDEX_NAME, ShardIndex, shard_name
 from data_prep.progress import Progress, Silent
 from data_prep.shards import MAX_MEDIA_BYTES
 from model.encoders import Encoder
-from model.errors import UserError
-from model.pretrained import files_digest
+from model.errors import UserError, require_known
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def build_features(
     """
     require_fit(index, encoder, out, dtype)
     share = share or Share()
-    fingerprint = cache_fingerprint(encoder, dtype)
+    fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
     with join(out, fingerprint, {"audio": index.digest()}, overwrite) as place:
         if place.finished is not None:
             return FeatureRun(FeatureTotals(**place.finished["totals"]), already_built=True)
@@ -97,15 +95,9 @@ def build_features(
         shown = progress or (Silent if share.rank else Progress)(len(index), label="features")
         with shown as progress, disk_full_explained(index, encoder, out, dtype):
             run.encode_missing(progress)
-            files = files_digest(encoder.source) if encoder.source else None
-            totals = finish_place(place, index, fingerprint, files or "")
+            totals = finish_place(place, index, fingerprint, encoder.source)
     missing = 0 if totals or (out / INDEX_NAME).exists() else int((~run.coverage.covered).sum())
     return FeatureRun(totals, False, missing, run.utterances, run.seconds, run.kept_shards)
-
-
-def cache_fingerprint(encoder: Encoder, dtype: str) -> dict[str, Any]:
-    """What the frames of a cache depend on."""
-    return {**encoder.fingerprint(), "feature_dtype": dtype}
 
 
 def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> None:
@@ -113,8 +105,7 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
     assert sys.byteorder == "little", "frames are kept little-endian"
     if index.kind != "audio":
         raise UserError(f"{index.root} holds {index.kind}, an encoder needs audio; give what `prep build` made")
-    if dtype not in FEATURE_DTYPES:
-        raise UserError(f"feature dtype {dtype!r} is not known; known: {', '.join(FEATURE_DTYPES)}")
+    require_known("feature dtype", dtype, FEATURE_DTYPES)
     if encoder.sample_rate != SAMPLE_RATE:
         raise UserError(f"the encoder hears {encoder.sample_rate} Hz, shards hold {SAMPLE_RATE} Hz; use another")
     if out.resolve() == index.root.resolve():
@@ -139,7 +130,7 @@ class _Run:
 
     def __init__(self, index: ShardIndex, encoder: Encoder, place: Place, dtype: str, share: Share) -> None:
         self.index, self.encoder, self.place, self.dtype, self.share = index, encoder, place, dtype, share
-        self.fingerprint = cache_fingerprint(encoder, dtype)
+        self.fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
         self.coverage = Coverage(place.out, index, self.fingerprint)
         self.kept_shards = len(self.coverage.shards)
         self.utterances, self.seconds = 0, 0.0
@@ -169,6 +160,7 @@ class _Run:
                     shard = None
                     self.place.release(group.mark.shard)
                     self.coverage.refresh()
+                    assert self.coverage.covered[group.mark.ids].all(), "a shard that was just written does not count"
                 self.utterances, self.seconds = self.utterances + len(encoded), self.seconds + group.seconds
                 # of all ranks, and in hand:
                 done = int(self.coverage.covered.sum()) + (0 if shard is None else len(shard))

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.features.coverage import AUDIO_CRC
 from data_prep.features.encoding import device_of, encode_in_order, grouped
 from data_prep.frames import as_frames, as_numbers
-from data_prep.index import ShardIndex, columns_path, read_document
+from data_prep.index import ShardIndex
+from data_prep.joined import audio_crcs
 from data_prep.reader import frames
 from data_prep.shards import read_sample
 from model.encoders import Encoder
@@ -113,13 +113,8 @@ def _other_encoder(cache: ShardIndex, encoder: Encoder) -> list[str]:
 
 
 def _of_other_audio(audio: ShardIndex, cache: ShardIndex, mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """bool, of each pair, by the CRC that the shard keeps of its audio; merged and resharded ones keep none."""
-    kept: list[int | None] = []
-    for info in cache.shards:
-        noted = read_document(columns_path(cache.root / info.name)).get(AUDIO_CRC)
-        if not isinstance(noted, list) or len(noted) != info.utterances:
-            noted = [None] * info.utterances
-        kept += noted
+    """bool, of each pair, by the CRC that the shard keeps of its audio; those of `merge --prefix-keys` keep none."""
+    kept = audio_crcs([cache])
     return np.array([kept[j] not in (None, int(audio.crc32[i])) for i, j in zip(mine, theirs, strict=True)], bool)
 
 

@@ -7,6 +7,7 @@ transcript, and in no other shard that counts. What is in a shard that does not 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from data_prep.index import FORMAT, SHARD_NAME, VERSION, ShardIndex, ShardInfo, 
 from model.errors import UserError
 
 AUDIO_CRC = "audio_crc32"  # in the columns of a feature shard: each utterance's in the index of the audio
+
+
+def cache_fingerprint(encoder: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """What the frames of a cache depend on: the encoder's fingerprint, and the type that they are kept as."""
+    return {**encoder, "feature_dtype": dtype}
 
 
 def recipe_of(fingerprint: dict[str, Any]) -> str:
@@ -42,6 +48,12 @@ class Coverage:
         """In those."""
         self._out, self._audio, self._recipe = out, audio, recipe_of(fingerprint)
         self._number = {key: i for i, key in enumerate(audio.key)}
+        if len(self._number) < len(audio):
+            twice = Counter(audio.key).most_common(1)[0][0]
+            raise UserError(
+                f"key {twice} is there twice in the audio; `slam-asr prep merge --prefix-keys` gives each directory "
+                "its own"
+            )
         self._seen: dict[str, tuple[int, int]] = {}
         self.refresh()
 

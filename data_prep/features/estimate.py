@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data_prep.audio import SAMPLE_RATE
-from data_prep.columns import BLOCK
-from data_prep.features.coverage import Coverage
+from data_prep.columns import BLOCK, padded
+from data_prep.features.coverage import Coverage, cache_fingerprint
 from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
 from data_prep.frames import bytes_per_frame
 from data_prep.index import ShardIndex
@@ -44,7 +43,7 @@ class Estimate:
 
 def estimate(index: ShardIndex, encoder: Encoder, out: Path, dtype: str, ranks: int, threads: int | None) -> Estimate:
     """Encodes a few utterances to measure the speed, and throws them away. UserError for one that cannot be read."""
-    fingerprint = {**encoder.fingerprint(), "feature_dtype": dtype}
+    fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
     missing = np.flatnonzero(~Coverage(out, index, fingerprint).covered)
     seconds = float(index.samples[missing].sum()) / SAMPLE_RATE
     speed = _measure(index, encoder, dtype, missing.tolist(), threads) if len(missing) else 0.0
@@ -74,9 +73,9 @@ def bytes_of(index: ShardIndex, encoder: Encoder, dtype: str, ids: np.ndarray) -
     frames = np.asarray(encoder.out_len(index.samples[ids]), np.int64)
     added = len(f',"dim":{encoder.dim},"frames":') + np.char.str_len(frames.astype(str))
     media, meta = frames * bytes_per_frame(encoder.dim, dtype), index.meta_length[ids] + added
-    each = 2 * BLOCK + _padded(media, BLOCK) + _padded(meta, BLOCK)
+    each = 2 * BLOCK + padded(media) + padded(meta)
     tars = np.bincount(index.shard[ids], each).astype(np.int64)
-    return int(_padded(tars[tars > 0] + 2 * BLOCK, RECORD).sum())
+    return int(padded(tars[tars > 0] + 2 * BLOCK, RECORD).sum())
 
 
 @contextmanager
@@ -87,7 +86,7 @@ def disk_full_explained(index: ShardIndex, encoder: Encoder, out: Path, dtype: s
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        coverage = Coverage(out, index, {**encoder.fingerprint(), "feature_dtype": dtype})
+        coverage = Coverage(out, index, cache_fingerprint(encoder.fingerprint(), dtype))
         more = bytes_of(index, encoder, dtype, np.flatnonzero(~coverage.covered))
         raise UserError(
             f"no space left for {out}: {in_units(more)} are still to be written, {in_units(free_bytes(out))} are "
@@ -112,7 +111,3 @@ def _spread(index: ShardIndex, ids: list[int], seconds: float) -> list[int]:
     mean = float(index.samples[ids].mean()) / SAMPLE_RATE
     wanted = min(len(ids), max(1, round(seconds / mean)))
     return [ids[i * len(ids) // wanted] for i in range(wanted)]
-
-
-def _padded(counts: Any, to: int) -> Any:
-    return -(-counts // to) * to

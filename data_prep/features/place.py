@@ -97,9 +97,9 @@ def join(out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwr
 
 def remove_leftovers(out: Path) -> None:
     """What killed writers left, and the marks of work; only where nobody writes any more."""
-    for path in (*out.glob(".shard-*.tmp"), *out.glob(".*.json.*.tmp"), out / UNFINISHED_NAME):
-        path.unlink(missing_ok=True)
-    (out / LOCK_NAME).unlink(missing_ok=True)
+    workplace.remove_temporaries(out)
+    for name in (UNFINISHED_NAME, LOCK_NAME):
+        (out / name).unlink(missing_ok=True)
     sync_folder(out)
 
 
@@ -116,7 +116,7 @@ def _opened(out: Path) -> Iterator[tuple[int, int]]:
             raise UserError(f"cannot write to {out}: {error.strerror}; give another directory") from None
         yield descriptors[0], descriptors[1]
     finally:
-        if not (out / UNFINISHED_NAME).exists():
+        if len(descriptors) == 2 and not (out / UNFINISHED_NAME).exists():
             (out / LOCK_NAME).unlink(missing_ok=True)
         for descriptor in descriptors:
             os.close(descriptor)

@@ -16,12 +16,13 @@ from typing import Any
 from torch import Tensor
 
 from data_prep import workplace
-from data_prep.features.coverage import Coverage, notes_of
+from data_prep.features.coverage import Coverage, cache_fingerprint, notes_of
 from data_prep.features.place import Place, join, remove_leftovers
 from data_prep.frames import EXTENSIONS, to_bytes
 from data_prep.index import ShardIndex, write_index
 from data_prep.index_files import INDEX_NAME, UNFINISHED_NAME, columns_path, read_document, shard_name
 from data_prep.shards import ShardWriter, read_meta
+from model.pretrained import files_digest
 
 FIRST_LOOSE = 500_000  # shards that are no image of an audio shard are numbered from here on
 MAX_UTTERANCES = 1000
@@ -46,7 +47,7 @@ class FeatureWriter:
         size: int = 1,
     ) -> None:
         """`fingerprint` is the encoder's; frames are kept as `dtype`. No rank of `size` takes another's names."""
-        self.fingerprint = {**fingerprint, "feature_dtype": dtype}
+        self.fingerprint = cache_fingerprint(fingerprint, dtype)
         self._out, self._audio, self._dtype, self._rank, self._size = out, audio, dtype, rank, size
         self._stack = ExitStack()
         self._stack.enter_context(join(out, self.fingerprint, {"audio": audio.digest()}))
@@ -123,7 +124,7 @@ def finish(out: Path, audio: ShardIndex) -> bool:
 
 
 def finish_place(
-    place: Place, audio: ShardIndex, fingerprint: dict[str, Any], encoder_files: str = ""
+    place: Place, audio: ShardIndex, fingerprint: dict[str, Any], encoder: str = ""
 ) -> FeatureTotals | None:
     """What `finish` does, of a place that was joined; None if something is missing, or another rank has done it."""
     with place.alone_for_a_moment():
@@ -139,7 +140,7 @@ def finish_place(
             seconds=round(audio.seconds, 4),
             bytes=sum(shard.bytes for shard in shards),
             shards=len(shards),
-            encoder_files=encoder_files,
+            encoder_files=(files_digest(encoder) if encoder else None) or "",
         )
         workplace.remove_stale(place.out, set(coverage.shards))
         write_index(place.out, "features", shards, fingerprint, {"audio": audio.digest()}, asdict(totals))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.importers.lines import read_table
 from data_prep.importers.options import ImportOptions
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
@@ -33,7 +34,7 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
         subfolders.sort()
         recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
         transcripts = [name for name in sorted(files) if name.endswith(".trans.txt")]
-        lines = {key: text for name in transcripts for key, text in _lines(Path(folder, name))}
+        lines = {key: one.value for name in transcripts for key, one in read_table(Path(folder, name)).items()}
         _require_pairs(Path(folder), recordings, lines)
         split = _split(root, Path(folder))
         for key, text in sorted(lines.items()):
@@ -48,21 +49,6 @@ def _utterance(name: str, audio: str, text: str, split: str, sexes: dict[str, st
     meta = {"split": split, "sex": sexes.get(speaker, ""), "id": name if safe_key(name) != name else ""}
     known = {field: value for field, value in meta.items() if value}
     return Utterance(safe_key(name), audio, text, language="en", speaker=speaker, meta=known)
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; it must be UTF-8 text") from None
-    seen = set()
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            name, _, transcript = line.strip().partition(" ")
-            if name in seen:
-                raise UserError(f"{path}:{number}: {name} has a transcript already; remove one of the two lines")
-            seen.add(name)
-            yield name, transcript.strip()
 
 
 def _require_pairs(folder: Path, recordings: dict[str, str], lines: dict[str, str]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_prep.importers.options import ImportOptions
 from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, read_rows, resolve_audio, safe_key
-from model.errors import UserError
+from model.errors import UserError, closest
 
 ALIASES = {  # field of Utterance: the names of columns it is read from, the first that is there
     "audio": ("audio", "audio_filepath", "audio_path", "file_name", "path", "wav", "wav_filename", "file"),
@@ -80,7 +79,7 @@ def place_of(audio: Any, part: str, home: Path, options: ImportOptions) -> str:
 
 
 def key_of_cut(name: str, start: Any, duration: Any) -> str:
-    """`dir/a.wav` -> dir_a_wav; its cut from 12.5 s for 2 s -> dir_a_wav-12500-14500 (milliseconds)."""
+    """`dir/a.wav` as it is; its cut from 12.5 s for 2 s -> dir/a.wav-12500-14500 (milliseconds)."""
     name = name.lstrip("./")
     if not start or not isinstance(start, int | float) or not isinstance(duration, int | float | None):
         return name
@@ -105,8 +104,8 @@ def with_numbers(row: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, 
 
 def nearest(name: str, known: Collection[str]) -> str:
     """For the end of "no X": the nearest that there is, or what there is."""
-    close = difflib.get_close_matches(name, [str(other) for other in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {shown(known)}"
+    near = closest(name, map(str, known))
+    return f"; did you mean {near!r}?" if near else f"; there are: {shown(known)}"
 
 
 def shown(names: Collection[str]) -> str:

@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.audio import AudioError
 from data_prep.importers.options import ImportOptions
+from data_prep.pipes import stages
 from data_prep.sources import is_remote
 from data_prep.truncation import STREAMED
 from data_prep.utterance import resolve_audio
@@ -67,9 +69,6 @@ class Recordings:
     def _command(self, command: str) -> Recording:
         if not self.options.allow_pipes:
             raise UserError(f"{command[:80]!r} is a command, not a file; allow such with --allow-pipes")
-        from data_prep.audio import AudioError  # slow to import, and most lists have no command
-        from data_prep.pipes import stages
-
         try:
             stages(command)
         except AudioError as error:

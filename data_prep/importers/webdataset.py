@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_prep import audio
 from data_prep.archives import Member, members
 from data_prep.durable import canonical_json, strict_json
 from data_prep.importers.options import ImportOptions
@@ -24,9 +25,8 @@ from data_prep.refusals import Refused
 from data_prep.utterance import Utterance, not_utf8, safe_key
 from model.errors import UserError
 
-DECODED = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
 NOT_DECODED = ("m4a", "mp4", "aac", "wma", "webm", "amr")  # recordings too; the decoder says what is wrong with them
-MEDIA = {*DECODED, *NOT_DECODED}
+MEDIA = {*audio.EXTENSIONS, *NOT_DECODED}
 PICKLES = {"pkl", "pickle", "pyd", "pth", "pt", "npy", "npz", "joblib"}  # run code when opened, or may
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]+)", re.DOTALL)  # webdataset's rule: key, extensions
@@ -77,6 +77,8 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
     A sample that cannot be used keeps its place with the reason in its `part`, for the build to count and name.
     UserError for a tar that archives.members refuses.
     """
+    if set(options.columns) - {"text"}:
+        raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")
     named = SampleOptions(text_field=options.columns.get("text", ""))
     for tar in find_tars([path]):
         samples, _ = samples_of(tar)

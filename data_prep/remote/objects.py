@@ -96,10 +96,6 @@ def sizes(urls: Sequence[str]) -> list[int]:
     return [-1 if isinstance(answer, Forbidden) else answer for answer in found]
 
 
-def exists(url: str) -> bool:
-    return size(url) >= 0
-
-
 def pieces(url: str, total: int) -> Iterator[bytes]:
     """The first `total` bytes in order, several requests under way at a time; ends early where the object does."""
     starts = deque(range(0, total, PIECE_BYTES))

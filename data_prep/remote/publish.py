@@ -123,7 +123,7 @@ class Publication:
         path.unlink()
 
     def publish_notes(self) -> None:
-        """The lists of what stayed out; those of an earlier build go."""
+        """The lists of what stayed out."""
         for path in self.folder.glob("*.jsonl"):
             upload(path, f"{self.address}/{path.name}")
 

@@ -6,7 +6,8 @@ times faster than real time. Numpy only.
 
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz
+from model.sample_rate import SAMPLE_RATE
+
 _GRID = 800  # samples; lengths are rounded up to a multiple, which keeps the FFT fast
 _ROOM_SECONDS = 0.4
 

@@ -25,6 +25,7 @@ import numpy as np
 from data_prep import audio
 from data_prep.durable import write_durably
 from data_prep.synth import espeak, sentences, voices
+from model.errors import require_at_least, require_known
 
 PARTS = 8
 
@@ -44,12 +45,11 @@ def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int
     """Write `out`/`split`.jsonl and `out`/`split`/audio/*.flac (16 kHz, mono, 16 bit); return the former.
 
     One line an utterance: key, audio (path relative to the file), text, duration (seconds), speaker (the voice),
-    language. ValueError for an unknown split or a number that cannot be. What was there under these names is replaced.
+    language. UserError for an unknown split or a number that cannot be. What was there under these names is replaced.
     """
-    if split not in voices.VOICES:
-        raise ValueError(f'unknown split "{split}"; the splits are {", ".join(voices.VOICES)}')
-    if utterances < 1 or workers < 1:
-        raise ValueError(f"utterances and workers must be at least 1, not {utterances} and {workers}")
+    require_known("split", split, voices.VOICES)
+    require_at_least("utterances", utterances, 1)
+    require_at_least("workers", workers, 1)
     folder = Path(out) / split / "audio"
     folder.mkdir(parents=True, exist_ok=True)
     parts = in_parts(script(split, utterances, seed, voices.installed(split)))

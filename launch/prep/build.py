@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
+from data_prep.refusals import DROPPED, QUARANTINE
 from data_prep.remote.objects import place
 from data_prep.remote.retries import say_retries
 from launch.prep import corpus
@@ -94,7 +95,7 @@ def _build(args: argparse.Namespace, out: Path, options: BuildOptions) -> None:
 def parse_bytes(text: str) -> int:
     """500MB, 2GiB, 1000000; 0 for nothing. UserError for anything else."""
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if text and (not found or float(found[1]) == 0):
+    if text and (not found or float(found[1]) * UNITS[found[2]] < 1):
         raise UserError(f"{text!r} is no number of bytes; write 500MB or 2GB")
     return int(float(found[1]) * UNITS[found[2]]) if found else 0
 
@@ -112,8 +113,8 @@ def _say(out: Path | str, totals: Totals) -> None:
         print(f"{totals.kept_shards:,} shards were finished before and kept")
     print(
         f"{out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h, {totals.shards:,} shards, "
-        f"{totals.bytes / 1e6:,.1f} MB{_reasons('bad', 'quarantine', totals.bad)}"
-        f"{_reasons('dropped', 'dropped', totals.dropped)}"
+        f"{totals.bytes / 1e6:,.1f} MB{_reasons('bad', QUARANTINE, totals.bad)}"
+        f"{_reasons('dropped', DROPPED, totals.dropped)}"
     )
 
 
@@ -126,4 +127,4 @@ def _say_fractions(parts: dict, fractions: dict[str, float]) -> None:
 
 def _reasons(name: str, file: str, counts: dict[str, int]) -> str:
     listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counts.items()))
-    return f"; {name}: {listed} (see {file}.jsonl)" if listed else ""
+    return f"; {name}: {listed} (see {file})" if listed else ""

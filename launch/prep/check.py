@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from launch.prep.corpus import cores
-from model.errors import UserError
+from model.errors import UserError, require_at_least
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.max_problems < 0:
-        raise UserError(f"--max-problems is {args.max_problems}, it must be at least 0")
+    require_at_least("--max-problems", args.max_problems, 0)
     for path in (args.html, args.json, args.flagged):
         _require_writable(path)  # before the long work
     from dataclasses import asdict

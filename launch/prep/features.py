@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.frame_bytes import EXTENSIONS
 from launch.prep.reshard import local_folder
 from launch.ranks import Rank, this_rank
 from model.errors import UserError
@@ -33,8 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--encoder", required=True, help="Hugging Face id or folder")
     add("--layer", help="transformer layer, counted from 1 (the last); mean or mean:6-12 for the mean of several")
     add("--dtype", default="auto", help="the encoder computes in: float32, bfloat16, float16, auto")
-    kinds = ("float16", "bfloat16", "float32", "int8")
-    add("--feature-dtype", default="float16", choices=kinds, help="of what is kept; int8 has a scale for each frame")
+    add(
+        "--feature-dtype",
+        default="float16",
+        choices=tuple(EXTENSIONS),
+        help="of what is kept; int8 has a scale for each frame",
+    )
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (cuda where there is one, each rank its own)")
     add("--verify", metavar="N", type=int, default=16, help="utterances encoded again at the end and compared (16)")
     add("--check", action="store_true", help="write nothing: hold what is in OUT against SHARDS and the encoder")
@@ -57,10 +62,8 @@ def run(args: argparse.Namespace) -> int:
             return _check(args, index) if rank.first else 0
         encoder, share = _encoder(args, rank), _share(args, rank)
         _ask(args, index, encoder, share, rank)
-    except UserError:  # all ranks come to the same: one says it
-        if rank.first:
-            raise
-        return 2
+    except UserError as error:
+        raise UserError(str(error) if rank.first else f"rank {rank.rank}: {error}") from None
     from data_prep.features.build import build_features
 
     made = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, share=share)

@@ -25,8 +25,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.foreign import QUARANTINE, ForeignOptions, index_in_place
+    from data_prep.foreign import ForeignOptions, index_in_place
     from data_prep.importers.webdataset import SampleOptions
+    from data_prep.refusals import QUARANTINE
 
     samples = SampleOptions(args.text_field, args.text_extension.lstrip(".").lower(), args.prefix_shard)
     how = (args.verify == "full", args.workers, args.max_bad, args.overwrite)

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.refusals import DROPPED
 from data_prep.sources import is_remote
 from launch.prep import corpus
 from launch.prep.build import parse_bytes
@@ -74,6 +75,6 @@ def summary(out: Path, totals: CopyTotals) -> str:
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(totals.dropped.items()))
     lines.append(
         f"{out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h, {totals.shards:,} shards, "
-        f"{totals.bytes / 1e6:,.1f} MB" + (f"; dropped: {reasons} (see dropped.jsonl)" if reasons else "")
+        f"{totals.bytes / 1e6:,.1f} MB" + (f"; dropped: {reasons} (see {DROPPED})" if reasons else "")
     )
     return "\n".join(lines)

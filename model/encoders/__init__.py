@@ -5,8 +5,8 @@ from typing import Any
 from model.encoder_layers import read_layers
 from model.encoders.hubert import HubertEncoder
 from model.errors import UserError
-from model.frontend import SAMPLE_RATE
 from model.pretrained import choose_dtype, fingerprint, freeze, loading, open_pretrained
+from model.sample_rate import SAMPLE_RATE
 
 ENCODERS = {"hubert": HubertEncoder, "wav2vec2": HubertEncoder, "wavlm": HubertEncoder}
 

@@ -23,6 +23,18 @@ from tests.data_prep.conftest import tone
 from tests.data_prep.test_build import contents
 
 
+def test_another_command_is_another_input(tmp_path, corpus):
+    limits, out = Limits(allow_pipes=True), tmp_path / "out"
+
+    def piped(utterance):
+        return [replace(corpus[0], audio=f"cat '{utterance.audio}'", part="pipe")]
+
+    build(piped(corpus[1]), out, BuildOptions(limits=limits))
+    assert build(piped(corpus[1]), out, BuildOptions(limits=limits)).already_built
+    with pytest.raises(UserError, match="another input"):
+        build(piped(corpus[2]), out, BuildOptions(limits=limits))
+
+
 def shards_of(index: ShardIndex) -> list[list[str]]:
     return [[index.key[i] for i in np.flatnonzero(index.shard == n)] for n in range(len(index.shards))]
 

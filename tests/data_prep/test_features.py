@@ -15,6 +15,7 @@ from data_prep.features.speed import SPEED_NAME
 from data_prep.features.writer import FeatureWriter, finish
 from data_prep.frames import EXTENSIONS, FEATURE_DTYPES
 from data_prep.index import read_index
+from data_prep.joined import joined
 from data_prep.reader import frames, read_batch, read_utterance, read_wave
 from data_prep.shards import ShardWriter, read_sample, walk
 from data_prep.stats import table
@@ -39,6 +40,11 @@ def encoder(models):
 def audio(tmp_path, corpus):
     build(corpus, tmp_path / "audio", BuildOptions(shard_size=5))
     return read_index(tmp_path / "audio")
+
+
+def test_a_key_that_two_directories_have_is_refused(tmp_path, audio, encoder):
+    with pytest.raises(UserError, match="key utt-.. is there twice in the audio; .*--prefix-keys"):
+        build_features(joined([audio, audio]), encoder, tmp_path / "features")
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)

@@ -88,7 +88,8 @@ def test_a_folder_packed_by_plain_tar_gives_batches_from_where_it_lies(tmp_path,
         shutil.move(tmp_path.with_name("moved"), tmp_path)
 
 
-def test_what_webdataset_writes_is_indexed_with_the_fields_of_its_json(tmp_path):
+def test_what_webdataset_writes_is_indexed_with_the_fields_of_its_json(tmp_path, monkeypatch):
+    monkeypatch.setattr(webdataset.utils, "enforce_security", False)  # our reader switches it on, for all in a process
     with webdataset.ShardWriter(f"{tmp_path}/part-%03d.tar", maxcount=3, verbose=0) as sink:  # pyright: ignore
         for n in range(7):
             row = {"transcription": f"number {n}", "speaker_id": n % 2, "lang": "en", "snr": 3.5, "meta": {"take": n}}
@@ -246,6 +247,8 @@ def test_an_import_re_shards_foreign_tars_into_clean_flac(tmp_path, folder):
     for i, key in enumerate(place.key):
         other = read_wave(built, built.key.index(key))
         assert len(other) == place.samples[i] and (other - read_wave(place, i)).abs().max() < 1 / 32768
+    with pytest.raises(UserError, match="--column names the transcript's field alone"):
+        list(import_webdataset(tars, ImportOptions(columns={"speaker": "spk"})))
     with pytest.raises(UserError, match="is compressed; unpack it"):
         (tars / "more.tar.gz").write_bytes(b"")
         index_in_place([tars], tmp_path / "again", ForeignOptions())

@@ -43,8 +43,8 @@ def test_librispeech_at_any_depth(tree):
     [
         (lambda tree: (tree / "84-121123.trans.txt").unlink(), "has no line in a .trans.txt"),
         (lambda tree: (tree / "84-121123-0001.flac").unlink(), "has no recording"),
-        (lambda tree: (tree / "84-121123.trans.txt").write_bytes(b"84 \xe9"), "must be UTF-8"),
-        (lambda tree: (tree / "84-121123.trans.txt").write_text("a b\na c"), "a has a transcript already"),
+        (lambda tree: (tree / "84-121123.trans.txt").write_bytes(b"84 \xe9"), "UTF-8"),
+        (lambda tree: (tree / "84-121123.trans.txt").write_text("a b\na c"), ":2: a is there twice"),
         (lambda tree: [path.unlink() for path in tree.iterdir()], "holds no \\*.trans.txt"),
     ],
 )
@@ -129,11 +129,12 @@ def test_jsonl_round_trip_moves_with_its_audio(tmp_path, corpus):
 
 
 def test_an_import_reports_and_bounds_what_it_drops(tmp_path, corpus):
-    utterances = [*corpus, replace(corpus[0], key="mute", text=""), replace(corpus[0], key="gone", audio="/nowhere")]
-    with pytest.raises(UserError, match=r"2 of 14 utterances cannot be used .*--max-bad"):
+    bad = {"mute": {"text": ""}, "gone": {"audio": "/nowhere"}, "late": {"start": 100.0}}
+    utterances = [*corpus, *(replace(corpus[0], key=key, **what) for key, what in bad.items())]
+    with pytest.raises(UserError, match=r"3 of 15 utterances cannot be used .*--max-bad"):
         import_corpus(utterances, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     report = import_corpus(utterances, tmp_path / "out.jsonl", max_bad=0.5)
-    assert (report.read, report.kept, report.dropped) == (14, 12, {"no-text": 1, "missing-audio": 1})
+    assert (report.read, report.kept, report.dropped) == (15, 12, {"no-text": 1, "missing-audio": 1, "bad-cut": 1})
     assert abs(report.seconds - 5.7) < 1e-6 and len(report.first) == 3
-    assert len((tmp_path / "out.quarantine.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "out.quarantine.jsonl").read_text().splitlines()) == 3

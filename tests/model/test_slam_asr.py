@@ -95,8 +95,9 @@ def test_frames_of_eight_bits_are_the_numbers_they_stand_for_masked_and_rolled_a
     frames, frame_cu = model.encoder(batch.audio, batch.audio_cu)
     rows = quantise(frames)
     assert rows.shape == (len(frames), model.encoder.dim + 2) and rows.dtype == torch.uint8
-    step = frames.abs().amax(1, keepdim=True) / 127
-    assert bool(((dequantise(rows) - frames).abs() <= 0.51 * step).all())  # a half, and the scale's own rounding
+    for size in (1.0, 1e-4, 1e-6, 1e5):
+        scale = quantise(frames * size)[:, :2].contiguous().view(torch.float16).float()
+        assert bool(((dequantise(quantise(frames * size)) - frames * size).abs() <= 0.5001 * scale).all())
     eight, plain = (
         pack(batch.keys, batch.texts, split(batch), features=list(kept.split(frame_cu.diff().tolist())))
         for kept in (rows, dequantise(rows))
