@@ -15,11 +15,12 @@ import torch
 from bench.lengths import librispeech_like
 from data_prep import audio
 from data_prep.build import BuildOptions, build
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.index import ShardIndex, read_index, shard_name, write_index
 from data_prep.shards import ShardWriter
 from data_prep.synth import voices
 from data_prep.synth.corpus import perform, script
-from data_prep.utterance import Utterance, read_jsonl, write_jsonl
+from data_prep.utterance import Utterance, write_jsonl
 from model.prompt import Prompt
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def speech(minutes: float) -> list[Utterance]:
     if not manifest.exists():
         (folder / "audio").mkdir(parents=True, exist_ok=True)
         write_jsonl(manifest, _spoken(folder / "audio", minutes * 60))
-    return list(read_jsonl(manifest))
+    return list(import_jsonl(manifest))
 
 
 def audio_shards(minutes: float) -> ShardIndex:

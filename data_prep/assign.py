@@ -12,8 +12,7 @@ from data_prep.durable import canonical_json
 from data_prep.index import FORMAT, VERSION, shard_name
 from data_prep.lengths import Size
 from data_prep.prepare import Limits
-from data_prep.remote.retries import shown
-from data_prep.sources import remote_sizes, size_of
+from data_prep.sources import remote_sizes, size_of, without_secrets
 from data_prep.utterance import Utterance, to_row
 from model.errors import UserError
 
@@ -172,5 +171,5 @@ def _bytes(row: Mapping[str, object]) -> bytes:
 
 
 def _origin(utterance: Utterance) -> str:
-    audio = f"{shown(utterance.audio)} {utterance.part}".strip()
+    audio = f"{without_secrets(utterance.audio)} {utterance.part}".strip()
     return f"{utterance.meta.get('id', utterance.key)!r} ({audio})"

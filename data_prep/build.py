@@ -27,8 +27,8 @@ from data_prep.progress import Progress
 from data_prep.refusals import DROPPED, QUARANTINE, Note, Refused, by_reason, require_few, write_notes
 from data_prep.remote import publish
 from data_prep.remote.recordings import read_ahead
-from data_prep.remote.retries import shown
 from data_prep.shards import ShardWriter
+from data_prep.sources import is_remote, without_secrets
 from data_prep.space import expected_bytes, require_room, when_full
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
@@ -56,11 +56,13 @@ def build(
 ) -> Totals:
     """Builds, or goes on building, the dataset directory `out`.
 
-    UserError: no utterances, a key twice, too many bad ones, a directory that holds something else, a full disk.
+    UserError: no utterances, a key twice, too many bad ones, a directory that holds something else, or the very tars
+    that the corpus is read from, a full disk.
     """
     corpus = unique(utterances)
     if not options.part:
         warn_about((utterance.text for utterance in corpus), options.limits.normalise)
+    workplace.require_not_source(archives_of(corpus), out)
     sizes = _sizes(corpus, options)
     expected = expected_bytes(corpus, sizes, options.limits)
     if publish.publication_of(out) is None:  # else shards leave the disk as they are finished
@@ -71,10 +73,15 @@ def build(
     with workplace.claim(out, fingerprint, options.shaping(), options.overwrite) as finished:
         if finished is not None:
             return Totals(**finished["totals"], already_built=True)
-        audio = {utterance.key: shown(utterance.audio) for utterance in corpus}
+        audio = {utterance.key: without_secrets(utterance.audio) for utterance in corpus}
         progress = progress or Progress(len(corpus), label=f"build {options.part.partition(' ')[0]}".strip())
         results = _run(tasks, audio, options, expected, progress)
         return _finish(out, results, audio, fingerprint, options)
+
+
+def archives_of(corpus: Iterable[Utterance]) -> set[str]:
+    """Paths of the local archives that recordings are parts of."""
+    return {u.audio for u in corpus if u.part.startswith("bytes:") and not is_remote(u.audio)}
 
 
 def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
@@ -131,7 +138,8 @@ def _run(
             for number, result in run_all(write_shard, tasks, options.workers, progress):
                 results[number] = result
                 bad += _placed(result.bad, audio)
-                require_few(bad, total, options.max_bad, out / QUARANTINE, options.bad_before)
+                stopped = len(results) < len(tasks)
+                require_few(bad, total, options.max_bad, out / QUARANTINE, options.bad_before, stopped)
     except workplace.DiskFull:
         done = sum(len(tasks[number].utterances) for number in results)
         written = sum(result.info.bytes for result in results.values())

@@ -144,8 +144,11 @@ def _check_file(task: ShardCheck, path: Path) -> list[str]:
     columns = columns_path(task.root / info.name)
     if task.index is None and not columns.is_file():
         return [f"{columns.name}: missing; run the command that built it again"]
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return [f"{name}: cannot be read ({error.strerror}); look at its rights and disk"]
     return [] if found == info.sha256 else [f"{name}: its bytes have changed since it was built (sha256); {mend}"]
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
+import re
 import socket
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
+
+ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
@@ -38,6 +44,24 @@ def write_durably(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file, to be read. OSError for a pipe, which might never have a writer, and a device, which might never end."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is a pipe or a device, no plain file", os.fspath(path))
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The whole file. OSError as `open_regular`; ValueError for more than `limit` bytes."""
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise ValueError(f"it has more than {limit:,} bytes")
+        return file.read(size)
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames and removals in `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -60,17 +84,41 @@ def encodable(text: str) -> str:
 
 
 def strict_json(data: bytes) -> Any:
-    """The value of UTF-8 JSON (a byte-order mark is passed over); ValueError for NaN, Inf and repeated fields."""
-    return json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_object)
+    """The value of UTF-8 JSON (a byte-order mark is passed over).
+
+    ValueError for what `canonical_json` could not write: NaN, Inf, 1e999, a lone surrogate; and for repeated fields.
+    """
+    value = json.loads(
+        data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object
+    )
+    if ESCAPED_SURROGATE.search(data):
+        canonical_json(value)
+    return value
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond all numbers")
+    return value
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"field {next(name for name in names if names.count(name) > 1)!r} is there twice")
+        raise ValueError(f"field {repeated(name for name, _ in pairs)[:80]!r} is there twice")
     return fields
+
+
+def repeated(names: Iterable[str]) -> str:
+    """The first that was there before; empty where there is none."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""

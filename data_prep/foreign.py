@@ -135,7 +135,8 @@ def _run(
         for number, result in run_all(index_tar, tasks, options.workers, progress):
             results[number] = result
             bad += _placed(result, tasks[number].tar)
-            require_few(bad, count, options.max_bad, tasks[0].shard.with_name(QUARANTINE))
+            stopped = len(results) < len(tasks)
+            require_few(bad, count, options.max_bad, tasks[0].shard.with_name(QUARANTINE), stopped=stopped)
     return [results[number] for number in range(len(tasks))], bad
 
 

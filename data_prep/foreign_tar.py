@@ -73,6 +73,7 @@ def index_tar(task: TarTask, tally: Tally | InPlace) -> TarResult:
             return finished
         columns: dict[str, list[Any]] = {"key": [], **{name: [] for name in COLUMNS}}
         bad: list[Note] = []
+        columns_path(task.shard).unlink(missing_ok=True)  # they would describe metadata that are about to go
         with workplace.disk_full_explained(task.shard.parent), replacing(meta_path(task.shard)) as metas:
             for sample in samples:
                 if tally.stopped:

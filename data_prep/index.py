@@ -31,7 +31,7 @@ from data_prep.index_files import (
     shard_name,
     tar_path,
 )
-from data_prep.sources import is_remote, joined
+from data_prep.sources import is_remote, resolve_address
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -52,6 +52,9 @@ __all__ = [
     "shard_name",
     "write_index",
 ]
+
+
+MEDIA = ("flac", "opus", "any")
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,13 @@ class ShardIndex:
         """The location of each shard, and the same as a path if it is one: made once, asked for each utterance."""
         places = []
         for name in (shard.source or shard.name for shard in self.shards):
-            place = joined(self.address, name) if self.address else name if is_remote(name) else str(self.root / name)
+            place = (
+                resolve_address(self.address, name)
+                if self.address
+                else name
+                if is_remote(name)
+                else str(self.root / name)
+            )
             places.append((place, None if is_remote(place) else Path(place)))
         return places
 
@@ -176,6 +185,8 @@ def read_index(root: str | os.PathLike[str]) -> ShardIndex:
 
 def _read(root: Path, address: str) -> ShardIndex:
     document = index_files.document_of(root)
+    if document["options"].get("media", "flac") not in MEDIA:  # it names files of exports
+        raise index_files.stale(root, f"media {str(document['options']['media'])[:40]!r} is none of {', '.join(MEDIA)}")
     infos = tuple(index_files.shard_info(root, entry) for entry in document["shards"])
     for info in () if address else infos:
         index_files.require_size(root, info)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ UNFINISHED_NAME = ".unfinished.json"  # what is being made here; gone when index
 SHARD_NAME = re.compile(r"shard-[0-9]{6}\.tar")
 KINDS = ("audio", "features")
 MAX_JSON_BYTES = 1 << 30
+ANEW = "run the command that built it again with --overwrite: finished shards are kept"
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,10 @@ def read_document(path: Path) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise ValueError("it is no JSON object")
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; {_check_hint(path.parent)}") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; see to that, and run it again") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {_check_hint(path.parent)}") from None
+        hint = ANEW if path.name in (INDEX_NAME, UNFINISHED_NAME) else _check_hint(path.parent)
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {hint}") from None
     return document
 
 
@@ -69,7 +72,9 @@ def document_of(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         raise UserError(f"{root} is no directory; give one that `slam-asr prep build` or `prep features` made")
     if not (root / INDEX_NAME).exists():
-        raise UserError(f"{root} has no {INDEX_NAME}: it is not finished; run the command that builds it again")
+        if (root / UNFINISHED_NAME).exists() or any(map(SHARD_NAME.fullmatch, os.listdir(root))):
+            raise UserError(f"{root} has no {INDEX_NAME}: it is not finished; run the command that builds it again")
+        raise UserError(f"{root} is no shard directory; `slam-asr prep build` or `prep index` makes one")
     document = read_document(root / INDEX_NAME)
     if document.get("format") != FORMAT or document.get("version") != VERSION:
         found = f"{document.get('format')!r} version {document.get('version')!r}"

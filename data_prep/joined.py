@@ -36,7 +36,7 @@ def open_all(roots: Sequence[Path | str], out: Path) -> list[ShardIndex]:
     return indexes
 
 
-def joined(indexes: Sequence[ShardIndex]) -> ShardIndex:
+def concatenate(indexes: Sequence[ShardIndex]) -> ShardIndex:
     """All utterances in the order given, as one index in memory; its shards are named by their whole path."""
     first = indexes[0]
     before = np.cumsum([0, *(len(index.shards) for index in indexes[:-1])])

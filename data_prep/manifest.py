@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.assign import unique
+from data_prep.durable import strict_json
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, require_few, write_notes
-from data_prep.remote.retries import shown
-from data_prep.utterance import Utterance, write_jsonl
+from data_prep.sources import without_secrets
+from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, require_fraction
 
 SHOWN = 3  # utterances, for the eye
 THREADS = 16  # a header on a network disk takes milliseconds, nearly all of them waiting
 HOPELESS = 1000  # this many bad ones and not one good: something is wrong with the whole
+OURS = {"key", "audio", "text"}  # fields that each row of an utterance manifest has
 
 Probed = tuple[Utterance, Future[float]]
 """With its length in seconds, or Refused."""
@@ -51,9 +53,11 @@ def import_corpus(
 ) -> ImportReport:
     """Writes those that can be used to `out`, in their order, the others with reasons to `<out>.quarantine.jsonl`.
 
-    UserError, and no manifest: a key twice, nothing kept, a larger fraction than `max_bad` dropped.
+    UserError, and no manifest: a key twice, nothing kept, a larger fraction than `max_bad` dropped, an `out` that is
+    there and no manifest as this writes it.
     """
     require_fraction("max_bad", max_bad)
+    _require_ours(out)
     report = ImportReport()
     notes: list[Note] = []
     quarantine = out.with_name(f"{out.stem}.quarantine.jsonl")
@@ -62,10 +66,26 @@ def import_corpus(
     probed = _probed(listed, allow_pipes, threads)
     try:
         with progress or Progress(len(listed), label="import") as progress:
-            write_jsonl(out, _kept(probed, report, notes, progress, max_bad, quarantine))
+            write_jsonl(out, _kept(probed, report, notes, progress, max_bad, quarantine, len(listed)))
     finally:
         write_notes(quarantine, notes)
     return report
+
+
+def _require_ours(out: Path) -> None:
+    """UserError for a file that this would replace and did not write, as far as its first line shows."""
+    try:
+        with open(out, "rb") as file:
+            line = file.readline(MAX_LINE_BYTES)
+        row = strict_json(line) if line else dict.fromkeys(OURS)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give the path of a file") from None
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict) or not set(row) >= OURS:
+        raise UserError(f"{out} is there already and is no utterance manifest; give another name")
 
 
 def _probed(utterances: list[Utterance], allow_pipes: bool, threads: int) -> Iterator[Probed]:
@@ -89,6 +109,7 @@ def _kept(
     progress: Progress,
     max_bad: float,
     quarantine: Path,
+    total: int,
 ) -> Iterator[Utterance]:
     for utterance, stated in probed:
         report.read += 1
@@ -99,7 +120,7 @@ def _kept(
             report.dropped[error.reason] += 1
             note = {
                 "key": utterance.key,
-                "audio": shown(utterance.audio),
+                "audio": without_secrets(utterance.audio),
                 "reason": error.reason,
                 "message": str(error),
             }
@@ -113,9 +134,10 @@ def _kept(
         report.first += [(utterance, seconds)] if len(report.first) < SHOWN else []
         yield utterance
     if not report.kept:
-        raise UserError(
-            f"none of {report.read:,} utterances looked at can be used ({_reasons(notes)}); see {quarantine}"
-        )
+        early = report.read < total
+        what = f"stopped after {report.read:,} bad" if early else f"none of {report.read:,}"
+        what += " utterances and none that can be used" if early else " utterances can be used"
+        raise UserError(f"{what} ({_reasons(notes)}); see {quarantine}")
     require_few(notes, report.read, max_bad, quarantine)
 
 

@@ -18,7 +18,7 @@ from data_prep import workplace
 from data_prep.copying import CopyTotals, copy_all, copy_task, declare
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path, read_document, shard_name
-from data_prep.joined import extension_of, joined, open_all, part_of, require_own_keys
+from data_prep.joined import concatenate, extension_of, open_all, part_of, require_own_keys
 from data_prep.progress import Progress
 from data_prep.sources import is_remote
 from data_prep.utterance import KEY, safe_key
@@ -43,7 +43,7 @@ def merge(
     indexes = open_all(roots, out)
     require_own_keys(indexes, "give each directory its own with --prefix-keys NAME,NAME")
     extension_of(indexes)
-    index = joined(indexes)
+    index = concatenate(indexes)
     columns = [columns_path(one.root / shard.name) for one in indexes for shard in one.shards]
     fingerprint = index.fingerprint if index.kind == "features" else {"input": index.digest()}
     options = {**index.options, "merged": [one.digest() for one in indexes]}
@@ -77,7 +77,7 @@ def merge_renamed(
         for prefix, index in zip(prefixes, indexes, strict=True)
     ]
     require_own_keys(renamed, "choose other prefixes")
-    index, extension, keys = joined(indexes), extension_of(indexes), [key for one in renamed for key in one.key]
+    index, extension, keys = concatenate(indexes), extension_of(indexes), [key for one in renamed for key in one.key]
     ends = np.cumsum([shard.utterances for shard in index.shards])[:-1]
     tasks = [
         copy_task(out / shard_name(number), part_of(index, ids), extension, [keys[i] for i in ids])

@@ -19,7 +19,7 @@ from contextlib import suppress
 from data_prep.audio import AudioError
 
 MAX_BYTES = 2 << 30  # an hour of 48 kHz float32 stereo is 1.4 GB
-MAX_SECONDS = 600  # from start to end; a command that waits for something must not stop a build for good
+MAX_COMMAND_SECONDS = 600  # from start to end; a command that waits for something must not stop a build for good
 READ_BYTES = 1 << 20
 KEPT_BYTES = 4096  # of what the programs complain
 TOKEN = re.compile(
@@ -34,7 +34,7 @@ def output_of(command: str, allowed: bool) -> bytes:
     """What `command` writes to its standard output.
 
     AudioError: "pipe-refused" where commands are not allowed, or for more than programs and `|`; "pipe-failed" with the
-    last line of what a program complained; "pipe-too-long" past MAX_SECONDS, "pipe-too-large" past MAX_BYTES.
+    last line of what a program complained; "pipe-too-long" past MAX_COMMAND_SECONDS, "pipe-too-large" past MAX_BYTES.
     """
     if not allowed:
         raise AudioError("pipe-refused", f"{command[:80]!r} is a command; --allow-pipes runs it")
@@ -45,7 +45,7 @@ def output_of(command: str, allowed: bool) -> bytes:
         for words in chain:
             running.append(_started(words, running[-1] if running else None, complaints.to))
         complaints.listen()
-        output = _read(running[-1], time.monotonic() + MAX_SECONDS)
+        output = _read(running[-1], time.monotonic() + MAX_COMMAND_SECONDS)
         _require_success(running, chain, complaints)
     finally:
         _end(running)
@@ -138,7 +138,7 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes:
         ready.register(process.stdout, selectors.EVENT_READ)
         while True:
             if not ready.select(max(0.0, deadline - time.monotonic())):
-                raise AudioError("pipe-too-long", f"the command has not ended after {MAX_SECONDS} s")
+                raise AudioError("pipe-too-long", f"the command has not ended after {MAX_COMMAND_SECONDS} s")
             part = os.read(process.stdout.fileno(), READ_BYTES)
             if not part:
                 return b"".join(parts)

@@ -37,20 +37,21 @@ def write_notes(path: Path, notes: Iterable[Note]) -> None:
         path.unlink(missing_ok=True)
 
 
-def require_few(notes: list[Note], total: int, max_bad: float, path: Path, before: int = 0) -> None:
+def require_few(
+    notes: list[Note], total: int, max_bad: float, path: Path, before: int = 0, stopped: bool = False
+) -> None:
     """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`.
 
-    `before`: as many more were found before, in another part of the same `total`.
+    `before`: as many more were found before, in another part of the same `total`. `stopped`: not all were looked at.
     """
     allowed, found = int(max_bad * total), len(notes) + before
     if found <= allowed:
         return
     write_notes(path, notes)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(by_reason(notes)).most_common(3))
-    raise UserError(
-        f"{found:,} of {total:,} utterances cannot be used ({reasons}), --max-bad {max_bad:g} allows {allowed:,}; "
-        f"see {path}, mend them or raise --max-bad"
-    )
+    what = f"stopped after {found:,} bad" if stopped else f"{found:,} of {total:,} utterances cannot be used"
+    listed = f"{what} utterances ({reasons}) of {total:,}" if stopped else f"{what} ({reasons})"
+    raise UserError(f"{listed}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
 
 
 def _writable(note: Note) -> Note:

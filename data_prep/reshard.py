@@ -20,7 +20,7 @@ from data_prep.assign import ORDERS, Packing, Placed, chance
 from data_prep.columns import BLOCK
 from data_prep.copying import CopyTotals, copy_all, copy_task, record_bytes
 from data_prep.index import ShardIndex, shard_name
-from data_prep.joined import audio_crcs, extension_of, joined, open_all, part_of, place_of, require_own_keys
+from data_prep.joined import audio_crcs, concatenate, extension_of, open_all, part_of, place_of, require_own_keys
 from data_prep.lengths import Size
 from data_prep.progress import Progress
 from data_prep.shards import RECORD
@@ -68,7 +68,7 @@ def reshard(
     indexes = open_all(roots, out)
     _require_cache(indexes, options.shuffle)
     require_own_keys(indexes, "`slam-asr prep merge --prefix-keys` gives each directory its own")
-    index, extension = joined(indexes), extension_of(indexes)
+    index, extension = concatenate(indexes), extension_of(indexes)
     ids, notes = choose(index, options.subset)
     crcs = audio_crcs(indexes) if index.kind == "features" else []
     tasks = []

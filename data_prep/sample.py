@@ -23,7 +23,7 @@ from data_prep.subset import fields_of
 from model.errors import UserError, require_at_least, require_known
 
 PLAYED = {"FLAC": "flac", "WAV": "wav", "OGG": "ogg", "MP3": "mp3"}  # by browsers; all else becomes FLAC
-ORDERS = ("random", "longest", "shortest")
+PICKS = ("random", "longest", "shortest")
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -54,14 +54,14 @@ SECTION = """<section>
 
 
 @dataclass(frozen=True)
-class SampleOptions:
+class SampleChoice:
     """Which utterances, and how they are written."""
 
     number: int = 20
     """Utterances; all where there are fewer."""
     seed: int = 0
     order: str = "random"
-    """One of ORDERS."""
+    """One of PICKS."""
     by: str = ""
     """A field of the metadata: its values take turns, so that rare ones are heard too."""
     keys: frozenset[str] | None = None
@@ -71,11 +71,11 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         require_at_least("number", self.number, 1)
-        require_known("order", self.order, ORDERS)
+        require_known("order", self.order, PICKS)
 
 
 @dataclass(frozen=True)
-class Clip:
+class SampleFile:
     """One of the files."""
 
     key: str
@@ -84,7 +84,7 @@ class Clip:
     meta: dict[str, Any]
 
 
-def write_sample(index: ShardIndex, out: Path, options: SampleOptions) -> list[Clip]:
+def write_sample(index: ShardIndex, out: Path, options: SampleChoice) -> list[SampleFile]:
     """Writes the clips, index.html and transcripts.tsv to the new folder `out`, which appears whole or not at all.
 
     UserError: features, a key that is not there, `out` taken, an utterance that cannot be read.
@@ -110,7 +110,7 @@ def write_sample(index: ShardIndex, out: Path, options: SampleOptions) -> list[C
     return clips
 
 
-def pick(index: ShardIndex, options: SampleOptions) -> list[int]:
+def pick(index: ShardIndex, options: SampleChoice) -> list[int]:
     """The numbers of the utterances, in the order in which they are shown."""
     if options.keys is not None:
         place = {key: i for i, key in enumerate(index.key)}
@@ -137,7 +137,7 @@ def _in_turns(ordered: Sequence[int], values: Sequence[str]) -> list[int]:
     return [i for _, i in sorted(zip(turns, ordered, strict=True), key=lambda pair: pair[0])]
 
 
-def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> Clip:
+def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> SampleFile:
     sample = read_sample(index, i)
     try:
         extension, data = _playable(sample.media, wav)
@@ -145,7 +145,7 @@ def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> Clip:
         raise UserError(f'utterance {sample.key}: {error}; run "slam-asr prep check {place_of(index)}"') from None
     file = f"{sample.key}.{extension}"
     (folder / file).write_bytes(data)
-    return Clip(sample.key, file, int(index.samples[i]) / SAMPLE_RATE, sample.meta)
+    return SampleFile(sample.key, file, int(index.samples[i]) / SAMPLE_RATE, sample.meta)
 
 
 def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
@@ -156,7 +156,7 @@ def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
     return (kind, media) if kind else ("flac", audio.encode_flac(audio.decode(media)))
 
 
-def _table(clips: list[Clip]) -> str:
+def _table(clips: list[SampleFile]) -> str:
     """One line each under a header; tabs and line ends in a field become spaces."""
     rows = [["file", "seconds", "speaker", "language", "text"]]
     for clip in clips:
@@ -165,7 +165,7 @@ def _table(clips: list[Clip]) -> str:
     return "".join("\t".join(" ".join(str(field).split()) for field in row) + "\n" for row in rows)
 
 
-def _page(index: ShardIndex, clips: list[Clip]) -> str:
+def _page(index: ShardIndex, clips: list[SampleFile]) -> str:
     """Plain HTML, without a script and without anything from elsewhere."""
     sections = "\n".join(
         SECTION.format(
@@ -178,6 +178,6 @@ def _page(index: ShardIndex, clips: list[Clip]) -> str:
     return PAGE.format(title=title, about=about, sections=sections)
 
 
-def _about(clip: Clip) -> str:
+def _about(clip: SampleFile) -> str:
     said = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
     return ", ".join([clip.key, f"{clip.seconds:.2f} s", *said])

@@ -83,6 +83,8 @@ class ShardWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        columns_path(self.path).unlink(missing_ok=True)  # those of another tar that was here are of this one never
+        sync_folder(self.path.parent)
         os.replace(self._temporary, self.path)
         sync_folder(self.path.parent)
         samples = sum(self._columns["samples"])
@@ -125,7 +127,11 @@ def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
         if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
             raise _Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
         read = _read_apart if index.shards[shard].source else _read_together
-        return _meta(index.key[i], _persistently(index, shard, lambda: read(index, shard, i, media)))
+        meta = _meta(index.key[i], _persistently(index, shard, lambda: read(index, shard, i, media)))
+        found = len(meta["text"]), len(meta["text"].encode())
+        if found != (index.characters[i], index.text_bytes[i]):  # what the plan counted on
+            raise _Fault("its transcript is not as long as the index says")
+        return meta
 
 
 def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:

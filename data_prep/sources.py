@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit, urlunsplit
 
 from data_prep.audio import AudioError, Source
 
@@ -67,7 +68,18 @@ def is_remote(address: str | os.PathLike[str]) -> bool:
     return "://" in os.fspath(address)[:32]
 
 
-def joined(address: str, place: str) -> str:
+def without_secrets(address: str) -> str:
+    """The address without user, password and query, which may hold secrets: what is printed and written.
+
+    A path stays as it is.
+    """
+    if "://" not in address:
+        return address
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def resolve_address(address: str, place: str) -> str:
     """What `place` means to a document in the folder `address`: `../b.wav` at s3://bucket/a is s3://bucket/b.wav."""
     scheme, _, rest = address.partition("://")
     return place if is_remote(place) else f"{scheme}://{posixpath.normpath(f'{rest}/{place}')}"

@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.assign import chance, unique
-from data_prep.build import BuildOptions, Totals, build
-from data_prep.index import INDEX_NAME
+from data_prep.build import BuildOptions, Totals, archives_of, build
+from data_prep.index import INDEX_NAME, read_document
+from data_prep.index_files import UNFINISHED_NAME
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
+from data_prep.workplace import remove_dataset, require_not_source
 from model.errors import UserError, require_known
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
@@ -62,12 +64,22 @@ def split(
 def build_parts(
     utterances: Iterable[Utterance], out: Path, options: BuildOptions, fractions: Mapping[str, float], by: str
 ) -> dict[str, Totals]:
-    """Builds `out`/NAME for each part; `max_bad` is of the whole corpus. UserError as `build` and `split`."""
+    """Builds `out`/NAME for each part; `max_bad` is of the whole corpus. UserError as `build` and `split`, and where
+    `out` holds a part of another split, which `overwrite` removes in the end.
+    """
     corpus = unique(utterances)
     warn_about((utterance.text for utterance in corpus), options.limits.normalise)
     parts = split(corpus, fractions, by, options.seed)
     if (out / INDEX_NAME).exists():
         raise UserError(f"{out} is itself a dataset directory; give another for the parts to lie in")
+    for name in fractions:
+        require_not_source(archives_of(corpus), out / name)
+    former = _parts_of_another_split(out, fractions)
+    if former and not options.overwrite:
+        raise UserError(
+            f"{out} holds {former[0].name}, a part of another split, which may share utterances with these; give "
+            "another directory, or --overwrite, which removes it"
+        )
     better = advice(corpus, fractions, by, options.seed)
     if better:
         print(f"warning: {_shares(parts, len(corpus))}; {better}", file=sys.stderr)
@@ -77,6 +89,9 @@ def build_parts(
         before = sum(sum(done.bad.values()) for done in totals.values())
         own = replace(options, part=f"{name} of {rule}", corpus=len(corpus), bad_before=before)
         totals[name] = build(part, out / name, own)
+    for folder in former:
+        remove_dataset(folder)
+        print(f"{folder} was a part of another split and is removed", file=sys.stderr)
     return totals
 
 
@@ -90,6 +105,21 @@ def advice(utterances: Sequence[Utterance], fractions: Mapping[str, float], by: 
     if _error(weights, fractions, best) < min(error, 1.0):  # 1: a part stays empty
         return f"--seed {best} comes nearer to what was asked for"
     return f"{len(weights):,} {'speakers' if by == 'speaker' else 'utterances'} are too few for these fractions"
+
+
+def _parts_of_another_split(out: Path, fractions: Mapping[str, float]) -> list[Path]:
+    """Directories in `out` that a split with other parts made."""
+    folders = [path.parent for name in (INDEX_NAME, UNFINISHED_NAME) for path in out.glob(f"*/{name}")]
+    return [folder for folder in sorted(set(folders)) if folder.name not in fractions and _is_part(folder)]
+
+
+def _is_part(folder: Path) -> bool:
+    name = INDEX_NAME if (folder / INDEX_NAME).exists() else UNFINISHED_NAME
+    try:
+        options = read_document(folder / name).get("options")
+    except UserError:  # whatever it is, it can be read as no part
+        return False
+    return isinstance(options, dict) and bool(options.get("part"))
 
 
 def _shares(parts: Mapping[str, Sequence[Utterance]], total: int) -> str:

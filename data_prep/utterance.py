@@ -91,23 +91,6 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
 
 
-def read_jsonl(path: str | os.PathLike[str], allow_outside: bool = False) -> Iterator[Utterance]:
-    """Utterances of a file that `write_jsonl` wrote. Fields that Utterance does not have go into meta.
-
-    Relative audio paths start at the file's folder, and must stay inside it unless `allow_outside`.
-    """
-    path = Path(path)
-    for place, row in read_rows(path):
-        known = {name: value for name, value in row.items() if name in FIELDS and name != "meta"}
-        try:
-            meta = {**row.get("meta", {}), **{name: value for name, value in row.items() if name not in FIELDS}}
-            command = known.get("part") == "pipe"  # run only where the build is told so
-            audio = known.get("audio") if command else resolve_audio(known.get("audio"), path.parent, allow_outside)
-            yield Utterance(**{**known, "audio": audio}, meta=meta)
-        except (UserError, TypeError) as error:
-            raise UserError(f"{place}: {error}") from None
-
-
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
     """Writes one line each and returns their number; the file appears whole or not at all.
 

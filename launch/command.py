@@ -16,6 +16,7 @@ import select
 import sys
 from collections.abc import Sequence
 
+from launch.arguments import Parser
 from model.errors import UserError
 
 VERBS = {  # verb: (module, one line)
@@ -50,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # some other pipe broke, and that is a fault
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
         return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is None:
+            raise  # no file that a person could look at
+        print(f"slam-asr: cannot use {error.filename}: {error.strerror}; look at its rights and disk", file=sys.stderr)
+        return MISTAKE
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
@@ -60,7 +66,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
         raise UserError(_unknown(verb))
     module_name, summary = VERBS[verb]
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(prog=f"slam-asr {verb}", description=summary[0].upper() + summary[1:] + ".")
+    parser = Parser(prog=f"slam-asr {verb}", description=summary[0].upper() + summary[1:] + ".")
     module.configure(parser)
     return module.run(parser.parse_args(rest))
 
@@ -68,7 +74,7 @@ def _dispatch(arguments: Sequence[str]) -> int:
 def _without_verb(arguments: Sequence[str]) -> int:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, (_, summary) in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="slam-asr",
         usage="slam-asr VERB ...",
         description="Speech recognition by a small adapter between a frozen speech encoder and a frozen LLM.",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.index import ShardIndex, read_index
-from data_prep.joined import joined
+from data_prep.joined import concatenate
 from data_prep.reader import read_batch
 from data_prep.remote import cache
 from data_prep.remote.cache_folder import cache_folder
@@ -21,7 +21,7 @@ from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 from train.augmentation import Augmentation
 from train.config import Config, DataConfig
-from train.plan import Epochs, Nearby, cost_of
+from train.plan import Epochs, ShardWindow, cost_of
 
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
@@ -59,9 +59,9 @@ class Corpus:
     def epochs(self, config: Config) -> Epochs:
         """What the run reads, in which order."""
         few = config.data.shuffle_shards
-        nearby = Nearby(self.index.shard, few) if few is not None else None
+        window = ShardWindow(self.index.shard, few) if few is not None else None
         batch = config.batch
-        return Epochs(self.ids, self.tokens_in, config.data_seed, batch.tokens, batch.micro_batches, nearby)
+        return Epochs(self.ids, self.tokens_in, config.data_seed, batch.tokens, batch.micro_batches, window)
 
     def prefetch(self, ids: np.ndarray, epoch: int) -> None:
         """Asks for the shards of samples that will soon be read, where they lie elsewhere; a hint."""
@@ -119,7 +119,7 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
             raise UserError(
                 f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them"
             )
-    return joined(indexes)
+    return concatenate(indexes)
 
 
 def require_room(index: ShardIndex, shuffle_shards: int | None) -> None:

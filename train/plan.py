@@ -67,7 +67,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Nearby:
+class ShardWindow:
     """Samples of a few shards at a time, where the shards are too many to have at once."""
 
     shard: np.ndarray
@@ -83,18 +83,18 @@ def plan_epoch(
     epoch: int,
     budget: int,
     per_step: int,
-    nearby: Nearby | None = None,
+    window: ShardWindow | None = None,
 ) -> Plan:
     """The plan of an epoch over the samples `ids`, whose LLM tokens are `tokens[ids]`; a pure function.
 
     `budget` bounds the cost, and with it the tokens, of a micro-batch. No sample may exceed it. Shuffled are all
-    samples, or those of the shards that `nearby` takes together.
+    samples, or those of the shards that `window` takes together.
     """
     random = np.random.default_rng([seed, epoch])
     shuffled = random.permutation(ids)
-    if nearby is not None:
-        turns = random.permutation(int(nearby.shard.max()) + 1) // nearby.at_once
-        shuffled = shuffled[np.argsort(turns[nearby.shard[shuffled]], kind="stable")]
+    if window is not None:
+        turns = random.permutation(int(window.shard.max()) + 1) // window.at_once
+        shuffled = shuffled[np.argsort(turns[window.shard[shuffled]], kind="stable")]
     costs = cost_of(tokens[shuffled])
     assert len(costs) and costs.max() <= budget, "a sample exceeds the token budget; the corpus should have refused it"
     steps = math.ceil(int(costs.sum()) / (budget * per_step))
@@ -166,7 +166,7 @@ class Epochs:
     seed: int
     budget: int
     per_step: int
-    nearby: Nearby | None = None
+    window: ShardWindow | None = None
     _steps: list[int] = field(default_factory=list)
     _latest: dict[int, Plan] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -176,7 +176,7 @@ class Epochs:
         with self._lock:
             if epoch not in self._latest:
                 tokens = self.tokens(epoch)
-                made = plan_epoch(self.ids, tokens, self.seed, epoch, self.budget, self.per_step, self.nearby)
+                made = plan_epoch(self.ids, tokens, self.seed, epoch, self.budget, self.per_step, self.window)
                 self._latest = {**dict(list(self._latest.items())[-1:]), epoch: made}
             return self._latest[epoch]
 

@@ -103,5 +103,5 @@ def sync_audio() -> None:
 def _extension(index: ShardIndex, media: bytes | bytearray) -> str:
     if index.media != "any":
         return index.media
-    info = probe(media)
+    info = probe(media)  # soundfile's own names, whatever the index says
     return EXTENSIONS.get(info.subtype) or EXTENSIONS.get(info.format, info.format.lower())

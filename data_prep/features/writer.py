@@ -6,7 +6,8 @@ Both write into one directory; what counts is which utterances its shards hold (
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -150,15 +151,20 @@ def finish_place(
 
 def loose_path(out: Path, rank: int, size: int) -> Path:
     """Where a rank's next loose shard goes: a number that neither it nor, of this job, another rank has taken."""
-    names = (out / shard_name(number) for number in count(FIRST_LOOSE + rank, size))
-    return next(path for path in names if not path.exists() and not columns_path(path).exists())
+    for number in count(FIRST_LOOSE + rank, size):
+        path = out / shard_name(number)
+        if not columns_path(path).exists():
+            with suppress(FileExistsError):
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # taken, for another job too
+                return path
+    raise AssertionError
 
 
 class OpenShard:
     """A shard of frames that is being written, and which utterances it holds."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = ShardWriter(path)
+        self._path, self._writer = path, ShardWriter(path)
         self._ids: list[int] = []
         self._bytes = 0
 
@@ -183,3 +189,5 @@ class OpenShard:
     def drop(self) -> None:
         """Leaves nothing of it."""
         self._writer.__exit__(None, None, None)
+        if self._path.exists() and not self._path.stat().st_size:  # what loose_path had taken
+            self._path.unlink()

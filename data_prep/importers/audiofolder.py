@@ -13,7 +13,7 @@ from typing import Any
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import columns_taken, first_row, utterance_of, with_numbers
 from data_prep.importers.splits import chosen_splits
-from data_prep.importers.table import header_of, read_table
+from data_prep.importers.table import first_line, read_table
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
@@ -74,4 +74,4 @@ def _manifests(root: Path) -> list[Path]:
 
 
 def _names_files(manifest: Path) -> bool:
-    return FILE_NAME in (first_row(manifest) if manifest.suffix == ".jsonl" else header_of(manifest))
+    return FILE_NAME in (first_row(manifest) if manifest.suffix == ".jsonl" else first_line(manifest))

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import strict_json
-from data_prep.importers.lines import Entry, read_table
+from data_prep.importers.lines import Entry, read_keyed
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rxfilename import Recording, Recordings
 from data_prep.utterance import Utterance, safe_key
@@ -49,8 +49,8 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     if not (folder / "wav.scp").is_file():
         what = "holds features, not audio" if (folder / "feats.scp").is_file() else "is no Kaldi data directory"
         raise UserError(f"{folder} {what}: it has no wav.scp; give the directory that the features were made from")
-    recordings = read_table(folder / "wav.scp")
-    segments = read_table(folder / "segments") if (folder / "segments").is_file() else None
+    recordings = read_keyed(folder / "wav.scp")
+    segments = read_keyed(folder / "segments") if (folder / "segments").is_file() else None
     said = _Said(folder)
     said.require_audio(recordings if segments is None else segments)
     finder = Recordings(folder, options, ((key, entry.value) for key, entry in recordings.items()))
@@ -74,7 +74,7 @@ class _Said:
 
     def __init__(self, folder: Path) -> None:
         paths = [path for path in sorted(folder.glob("utt2*")) if path.is_file() and path.name.isidentifier()]
-        tables = {path.name: read_table(path) for path in paths}
+        tables = {path.name: read_keyed(path) for path in paths}
         self.text = _optional(folder / "text")
         self.gender = _optional(folder / "spk2gender")
         tables.pop("utt2dur", None)
@@ -141,4 +141,4 @@ def _decimal(entry: Entry, word: str) -> Decimal:
 
 
 def _optional(path: Path) -> dict[str, Entry]:
-    return read_table(path) if path.is_file() else {}
+    return read_keyed(path) if path.is_file() else {}

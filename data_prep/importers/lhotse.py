@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import first_row, place_of
+from data_prep.importers.rows import audio_of, first_row
 from data_prep.importers.splits import chosen_splits
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
@@ -141,9 +141,9 @@ def _source(recording: Row, channel: Any) -> Row:
 def _place(source: Row, name: Any, home: Path, options: ImportOptions) -> tuple[str, str]:
     kind = source["type"]
     if kind == "command":
-        return place_of(source["source"], "pipe", home, options), "pipe"
+        return audio_of(source["source"], "pipe", home, options), "pipe"
     if kind in ("file", "url"):
-        return place_of(source["source"], "", home, options), ""
+        return audio_of(source["source"], "", home, options), ""
     where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
     raise UserError(f"recording {name} has a source of type {kind}{where}")
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.lines import read_table
+from data_prep.importers.lines import read_keyed
 from data_prep.importers.options import ImportOptions
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
@@ -34,7 +34,7 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
         subfolders.sort()
         recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
         transcripts = [name for name in sorted(files) if name.endswith(".trans.txt")]
-        lines = {key: one.value for name in transcripts for key, one in read_table(Path(folder, name)).items()}
+        lines = {key: one.value for name in transcripts for key, one in read_keyed(Path(folder, name)).items()}
         _require_pairs(Path(folder), recordings, lines)
         split = _split(root, Path(folder))
         for key, text in sorted(lines.items()):

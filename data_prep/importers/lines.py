@@ -29,17 +29,35 @@ def read_lines(path: Path) -> Iterator[tuple[str, str]]:
 
     UserError: what cannot be read, is not UTF-8, holds a NUL or is longer than MAX_LINE_BYTES.
     """
+    for place, line in text_lines(path):
+        if "\0" in line:
+            raise UserError(f"{place}: the line holds a NUL; the file is damaged, or no text")
+        text = line.strip(SPACE + "\n")
+        if text:
+            yield place, text
+
+
+def text_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(file:line, text) of each line, with its end, without a byte-order mark.
+
+    UserError: what cannot be read, is not UTF-8 or is longer than MAX_LINE_BYTES.
+    """
+    number = 0
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-                text = _text(line, f"{path}:{number}").strip(SPACE + "\n")
-                if text:
-                    yield f"{path}:{number}", text
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(
+                        f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} bytes; is this a text file?"
+                    )
+                yield f"{path}:{number}", line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}:{number}: {not_utf8(error)}; convert the file to UTF-8") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; it must be a text file") from None
 
 
-def read_table(path: Path) -> dict[str, Entry]:
+def read_keyed(path: Path) -> dict[str, Entry]:
     """First word of each line to the rest of it, in the file's order. UserError for a first word there twice."""
     table: dict[str, Entry] = {}
     for place, line in read_lines(path):
@@ -65,14 +83,3 @@ def fields_taken(row: Mapping[str, Any], names: Mapping[str, Sequence[str]], opt
             raise UserError(f"no field {name!r} for {field}{nearest(name, row)}")
         taken[field] = name
     return {field: name for field, name in taken.items() if name}
-
-
-def _text(line: bytes, place: str) -> str:
-    if len(line) > MAX_LINE_BYTES:
-        raise UserError(f"{place}: the line is longer than {MAX_LINE_BYTES:,} bytes; is this a text file?")
-    if b"\0" in line:
-        raise UserError(f"{place}: the line holds a NUL; the file is damaged, or no text")
-    try:
-        return line.decode("utf-8-sig" if place.endswith(":1") else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{place}: {not_utf8(error)}; convert the file to UTF-8") from None

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.importers.lines import text_lines
 from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import place_of
-from data_prep.importers.table import header_of, read_lines
+from data_prep.importers.rows import audio_of
+from data_prep.importers.table import first_line
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 
@@ -21,19 +22,19 @@ MANIFEST = "metadata.csv"
 
 def is_ljspeech(path: Path) -> bool:
     """A folder with wavs/ and a metadata.csv of which the first line has two or more fields."""
-    return (path / "wavs").is_dir() and "|" in header_of(path / MANIFEST)
+    return (path / "wavs").is_dir() and "|" in first_line(path / MANIFEST)
 
 
 def import_ljspeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the lines. UserError, with file and line: a line of one field, no metadata.csv, no lines."""
     path, home, found = root / MANIFEST, options.audio_root or root / "wavs", False
-    for number, line in enumerate(read_lines(path), 1):
+    for place, line in text_lines(path):
         if line.strip():
             found = True
             try:
                 yield _utterance(line.rstrip("\r\n").split("|"), home, options)
             except UserError as error:
-                raise UserError(f"{path}:{number}: {error}") from None
+                raise UserError(f"{place}: {error}") from None
     if not found:
         raise UserError(f"{path} has no lines; each is ID|text as printed|text as read")
 
@@ -48,4 +49,4 @@ def _utterance(values: list[str], home: Path, options: ImportOptions) -> Utteran
     key = safe_key(name.removesuffix(".wav"))
     meta |= {"id": name} if key != name else {}
     audio = name if name.endswith(".wav") else f"{name}.wav"
-    return Utterance(key, place_of(audio, "", home, options), read[0] if read else raw, meta=meta)
+    return Utterance(key, audio_of(audio, "", home, options), read[0] if read else raw, meta=meta)

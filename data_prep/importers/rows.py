@@ -64,12 +64,12 @@ def utterance_of(
     values["key"] = safe_key(raw)
     if values["key"] != raw:
         meta["id"] = raw
-    values["audio"] = place_of(values.get("audio"), part, home, options)
+    values["audio"] = audio_of(values.get("audio"), part, home, options)
     values["speaker"] = str(values.get("speaker", ""))
     return Utterance(**{"text": "", **values}, part=part, meta=meta)
 
 
-def place_of(audio: Any, part: str, home: Path, options: ImportOptions) -> str:
+def audio_of(audio: Any, part: str, home: Path, options: ImportOptions) -> str:
     """The path or address meant; a command (part "pipe") as it is, UserError unless such are allowed."""
     if part != "pipe":
         return resolve_audio(audio, home, options.allow_outside)

@@ -10,9 +10,10 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.importers.lines import text_lines
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import columns_taken, utterance_of, with_numbers
-from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8
+from data_prep.utterance import Utterance
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
@@ -44,7 +45,7 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
     Without `quoting`, quotes are characters like others.
     """
     header, count = [], 0
-    lines = read_lines(path)
+    lines = (line for _, line in text_lines(path))
     first = next(lines, "")
     delimiter = "\t" if path.suffix == ".tsv" else max(DELIMITERS, key=first.count)
     rows = csv.reader(
@@ -64,25 +65,10 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
         raise UserError(f"{path}:{rows.line_num}: {error}; is a quote missing?") from None
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Lines of UTF-8 text with their ends; UserError names file, line and byte of what is none, or is no text."""
-    number = 0
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-                if len(line) > MAX_LINE_BYTES:
-                    raise UserError(f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} bytes")
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}:{number}: {not_utf8(error)}; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a table") from None
-
-
-def header_of(path: Path) -> str:
+def first_line(path: Path) -> str:
     """The first line, to recognise a table by; empty where there is none. Never raises."""
     try:
-        return next(read_lines(path), "").strip()
+        return next(text_lines(path), ("", ""))[1].strip()
     except UserError:
         return ""
 

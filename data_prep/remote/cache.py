@@ -24,9 +24,9 @@ from data_prep.durable import write_durably
 from data_prep.index_files import INDEX_NAME, columns_path, document_of, meta_path, shard_info
 from data_prep.remote.cache_folder import CacheFolder, cache_folder, configure, is_there
 from data_prep.remote.objects import pieces, read_bytes, require_bare
-from data_prep.remote.retries import Missing, RemoteError, shown
+from data_prep.remote.retries import Missing, RemoteError
 from data_prep.shards import ShardError
-from data_prep.sources import is_remote
+from data_prep.sources import is_remote, without_secrets
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def local_copy(url: str, size: int, sha256: str) -> Path:
     space left.
     """
     if not SHA256.fullmatch(sha256):
-        raise ShardError(f"{shown(url)}: its index gives {sha256[:80]!r} for its sha256; publish it again")
+        raise ShardError(f"{without_secrets(url)}: its index gives {sha256[:80]!r} for its sha256; publish it again")
     folder = cache_folder()
     path = folder.copy_path(sha256)
     if is_there(path, size):
@@ -145,12 +145,14 @@ def _fetch(folder: CacheFolder, url: str, path: Path, size: int, sha256: str, ah
     """Copies the shard to `path`; a copy that is not what the index says is made a second time."""
     if size > folder.limit:
         raise UserError(
-            f"{shown(url)} has {size:,} bytes, the cache {folder.path} may hold {folder.limit:,}; raise "
+            f"{without_secrets(url)} has {size:,} bytes, the cache {folder.path} may hold {folder.limit:,}; raise "
             "SLAM_ASR_CACHE_GB (data.cache_gb of a recipe)"
         )
     try:
         if not any(_copied(folder, url, path, size, sha256, ahead) for _ in range(2)):
-            raise RemoteError(f"{shown(url)} is not the shard that its index describes (sha256); publish it again")
+            raise RemoteError(
+                f"{without_secrets(url)} is not the shard that its index describes (sha256); publish it again"
+            )
     except RemoteError as error:
         _failed[url] = (time.monotonic(), str(error))
         raise ShardError(str(error)) from None

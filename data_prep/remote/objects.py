@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from data_prep.durable import replacing
 from data_prep.progress import Progress, Silent
-from data_prep.remote.retries import Forbidden, Missing, RemoteError, persistently, shown, status_of
-from data_prep.sources import is_remote
+from data_prep.remote.retries import Forbidden, Missing, RemoteError, persistently, status_of
+from data_prep.sources import without_secrets
 from data_prep.utterance import REMOTE
 from model.errors import UserError
 
@@ -29,24 +29,23 @@ CONNECT_SECONDS, ANSWER_SECONDS = 10, 30
 NEEDS = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}  # scheme: the package that reads it
 
 
-def place(text: str) -> Path | str:
-    """What a person gave: an address as text, which a Path would change, a path as a path."""
-    return text.rstrip("/") if is_remote(text) else Path(text)
-
-
 def require_bare(address: str) -> str:
     """The address of a dataset, which is written to logs and files. UserError for one with a password or a query."""
     if not urlsplit(address).netloc:
         raise UserError(f"{address[:80]!r} names no bucket or host; give one, as in s3://bucket/folder")
-    if shown(address) != address:
-        raise UserError(f"{shown(address)}: give it without user, password, '?' and '#'; credentials: the environment")
+    if without_secrets(address) != address:
+        raise UserError(
+            f"{without_secrets(address)}: give it without user, password, '?' and '#'; credentials: the environment"
+        )
     return address
 
 
 def require_writable(address: str) -> str:
     """The address, which can be written to by its kind. UserError for http addresses, and as `require_bare`."""
     if address.startswith("http"):
-        raise UserError(f"{shown(address)}: nothing can be written to http addresses; give a folder, s3:// or gs://")
+        raise UserError(
+            f"{without_secrets(address)}: nothing can be written to http addresses; give a folder, s3:// or gs://"
+        )
     return require_bare(address)
 
 
@@ -72,7 +71,7 @@ def size(url: str) -> int:
     if info["type"] != "file":
         return -1
     if info["size"] is None:
-        raise RemoteError(f"{shown(url)}: the server does not say how many bytes it has; copy it to a disk")
+        raise RemoteError(f"{without_secrets(url)}: the server does not say how many bytes it has; copy it to a disk")
     return int(info["size"])
 
 
@@ -115,11 +114,13 @@ def download(url: str, path: Path) -> int:
     """The object as the file `path`, which appears whole or not at all; returns its bytes. Missing if there is none."""
     total = size(url)
     if total < 0:
-        raise Missing(2, f"there is no {shown(url)}; check the address")
+        raise Missing(2, f"there is no {without_secrets(url)}; check the address")
     with replacing(path) as file:
         written = sum(file.write(piece) for piece in pieces(url, total))
         if written != total:
-            raise RemoteError(f"{shown(url)}: {written:,} bytes came of {total:,}; it was changed meanwhile, try again")
+            raise RemoteError(
+                f"{without_secrets(url)}: {written:,} bytes came of {total:,}; it was changed meanwhile, try again"
+            )
     return total
 
 
@@ -186,7 +187,9 @@ async def _web_range(filesystem: Any, url: str, first: int, length: int) -> byte
             return await response.read()
         if (response.content_length or NO_RANGES_BYTES + 1) > NO_RANGES_BYTES:
             limit = f"{NO_RANGES_BYTES >> 20} MB"
-            raise RemoteError(f"{shown(url)}: the server gives no ranges, so no file over {limit} is read from it")
+            raise RemoteError(
+                f"{without_secrets(url)}: the server gives no ranges, so no file over {limit} is read from it"
+            )
         return (await response.read())[first : first + length]
 
 
@@ -218,14 +221,16 @@ def _writable(url: str) -> tuple[Any, str]:
 def _require_size(url: str, wanted: int) -> None:
     found = size(url)
     if found != wanted:
-        raise RemoteError(f"{shown(url)} has {found:,} bytes after {wanted:,} were written; run it again")
+        raise RemoteError(f"{without_secrets(url)} has {found:,} bytes after {wanted:,} were written; run it again")
 
 
 def _require_readable(url: str) -> str:
     """The scheme, if it is one that is read, and its package is there."""
     scheme = url.partition("://")[0]
     if "::" in url or scheme not in REMOTE:
-        raise UserError(f"{shown(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://...")
+        raise UserError(
+            f"{without_secrets(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://..."
+        )
     package = NEEDS.get(scheme)
     if package and importlib.util.find_spec(package) is None:
         import fsspec

@@ -1,15 +1,17 @@
 """A dataset that is made at an address: shards go up as they are finished and leave the disk, index.json goes last.
 
-The work is done in a staging folder of this machine (`staged`), which says in a file of its own where what is made
-there goes; `publication_of` finds it, so that builders need only to say what they have finished. What is there at the
-address decides, not what is here: so a killed build goes on from any machine, and a second builder of the same data
-takes over from the first, which stops. An address without index.json is unfinished, as is a directory.
+The work is done in a staging folder of this machine (`staged`), which notes in the environment where what is made
+there goes; `publication_of` finds it, also in worker processes, so that builders need only to say what they have
+finished. No file says it: one could come with somebody's data. What is there at the address decides, not what is here:
+so a killed build goes on from any machine, and a second builder of the same data takes over from the first, which
+stops. An address without index.json is unfinished, as is a directory.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -50,7 +52,7 @@ from data_prep.remote.retries import Missing, RemoteError
 from data_prep.sources import is_remote
 from model.errors import UserError
 
-MARKER_NAME = ".published-to.json"  # in a staging folder: the address
+STAGED = "SLAM_ASR_STAGED"  # environment: JSON of each staging folder's whole path and its address
 BUILDER_NAME = ".builder.json"  # beside what is built: who builds it, as UNFINISHED_NAME says it at the address
 PARALLEL_UPLOADS = 4  # files; large ones go up in parallel parts as well
 
@@ -70,10 +72,13 @@ class Publication:
             if name in names:
                 write_durably(self.folder / name, read_bytes(f"{self.address}/{name}"))
         begun = UNFINISHED_NAME in names
-        if not begun and INDEX_NAME not in names and any(map(SHARD_NAME.fullmatch, names)) and not overwrite:
-            raise UserError(
-                f"{self.address} holds shards without an index, not made here; give another address, or --overwrite"
-            )
+        tars = [name for name in names if SHARD_NAME.fullmatch(name)]
+        if tars and not begun and INDEX_NAME not in names:
+            if not all(columns_path(Path(name)).name in names for name in tars):
+                raise UserError(f"{self.address} holds shards without an index, not made here; give another address")
+            if not overwrite:
+                gone = f"{self.address} holds shards whose {INDEX_NAME} is gone"
+                raise UserError(f"{gone}; give another address, or --overwrite")
         for path in () if begun else self.folder.glob("shard-*.tar"):
             path.unlink()
 
@@ -171,8 +176,7 @@ def staged(out: Path | str, work: Path | None = None) -> Iterator[Path]:
         return
     address = require_writable(str(out).rstrip("/"))
     folder = (work or cache_folder().path / "staging") / _folder_name(address)
-    with _alone(folder, address):
-        write_durably(folder / MARKER_NAME, canonical_json({"address": address}))
+    with _alone(folder, address), _noted(folder, address):
         try:
             yield folder
         except UserError as error:
@@ -208,18 +212,24 @@ def _alone(folder: Path, address: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def publication_of(folder: Path) -> Publication | None:
-    """Where what is made in the folder goes, or in the staging folder that it lies in; None if it stays.
+@contextmanager
+def _noted(folder: Path, address: str) -> Iterator[None]:
+    """The folder stands for the address, in this process and in those it starts, until the block ends."""
+    before = os.environ.get(STAGED, "{}")
+    os.environ[STAGED] = json.dumps({**json.loads(before), os.path.abspath(folder): address})
+    try:
+        yield
+    finally:
+        os.environ[STAGED] = before
 
-    Only `staged` makes folders of such names: a marker that came with somebody's data into another sends nothing.
-    """
+
+def publication_of(folder: Path) -> Publication | None:
+    """Where what is made in the folder goes, or in the staging folder that it lies in; None if it stays."""
+    staging: dict[str, str] = json.loads(os.environ.get(STAGED, "{}"))
     for home, below in ((folder, ""), (folder.parent, f"/{folder.name}")):
-        try:
-            marker = strict_json((home / MARKER_NAME).read_bytes())
-        except OSError:
-            continue
-        if home.name == _folder_name(marker["address"]):
-            return Publication(folder, marker["address"] + below)
+        address = staging.get(os.path.abspath(home))
+        if address is not None:
+            return Publication(folder, address + below)
     return None
 
 

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
+from data_prep.sources import without_secrets
 from model.errors import UserError
 
 Result = TypeVar("Result")
@@ -81,17 +81,6 @@ def say_retries() -> None:
         print(f"{retries():,} retries of requests to remote storage", file=sys.stderr)
 
 
-def shown(url: str) -> str:
-    """The address without user, password and query, which may hold secrets: what is printed and written.
-
-    A path stays as it is.
-    """
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def persistently(work: Callable[[], Result], url: str) -> Result:
     """What `work` gives, tried again while the fault may pass. Missing, Forbidden at once; RemoteError in the end."""
     began, pause = time.monotonic(), FIRST_PAUSE_SECONDS
@@ -105,7 +94,9 @@ def persistently(work: Callable[[], Result], url: str) -> Result:
             waited = time.monotonic() - began
             if attempt == ATTEMPTS or waited > PATIENCE_SECONDS:
                 tries = f"after {attempt} tries in {waited:.0f} s ({_reason(error)})"
-                raise RemoteError(f"{shown(url)}: no success {tries}; run it again when the storage answers") from None
+                raise RemoteError(
+                    f"{without_secrets(url)}: no success {tries}; run it again when the storage answers"
+                ) from None
         _retries.add(1)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -132,12 +123,14 @@ def _raise_if_final(error: Exception, url: str) -> None:
         return
     kinds = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
     if status in (404, 410) or (not status and "FileNotFoundError" in kinds):
-        raise Missing(errno.ENOENT, f"there is no {shown(url)}; check the address") from None
+        raise Missing(errno.ENOENT, f"there is no {without_secrets(url)}; check the address") from None
     if status in (401, 403) or "PermissionError" in kinds or kinds & NO_CREDENTIALS:
-        line = f"{shown(url)}: access is refused ({_reason(error)}); check the credentials and what they may do"
+        line = (
+            f"{without_secrets(url)}: access is refused ({_reason(error)}); check the credentials and what they may do"
+        )
         raise Forbidden(errno.EACCES, line) from None
     if isinstance(error, OSError | ValueError) or type(error).__module__.split(".")[0] in BACKENDS:
-        raise RemoteError(f"{shown(url)} cannot be used ({_reason(error)}); check the address") from None
+        raise RemoteError(f"{without_secrets(url)} cannot be used ({_reason(error)}); check the address") from None
     raise error
 
 

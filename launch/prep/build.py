@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
 from data_prep.refusals import DROPPED, QUARANTINE
-from data_prep.remote.objects import place
 from data_prep.remote.retries import say_retries
 from launch.prep import corpus
-from model.errors import UserError
+from launch.prep.arguments import cores, parse_bytes, path_or_address, require_another
 
 if TYPE_CHECKING:
     from data_prep.build import BuildOptions, Totals
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+FORMAT_HELP = "of the audio: flac; or opus, lossy, a fifth in size, made at 25 to 50 times real time a core (flac)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("source", type=place, help="a corpus folder, a manifest, or the address of a manifest (s3://...)")
-    add("out", type=place, help="directory of the shards, or an address")
+    add("source", type=path_or_address, help="a corpus folder, a manifest, or the address of a manifest (s3://...)")
+    add("out", type=path_or_address, help="directory of the shards, or an address")
     add("--work", type=Path, metavar="DIR", help="where shards lie on their way to an address (in the cache)")
     add("--importer", choices=tuple(IMPORTERS), help="default: by what SOURCE is")
     size = parser.add_mutually_exclusive_group()
@@ -33,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="of the shuffle and of the split (0)")
     add("--split", default="", metavar="A=0.9,B=0.1", help="build OUT/A and OUT/B of so much of the corpus")
     add("--split-by", default="speaker", metavar="UNIT", help="speaker: none is in two parts; or hash (speaker)")
-    add("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
-    add("--format", default="flac", metavar="FORMAT", help="of the audio: flac, or opus, a fifth in size, lossy (flac)")
+    add("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
+    add("--format", default="flac", metavar="FORMAT", help=FORMAT_HELP)
     text = parser.add_mutually_exclusive_group()
     text.add_argument("--normalise", default="none", metavar="NAME", help=_normalisers())
     text.add_argument("--lowercase", action="store_true", help="short for --normalise lowercase")
@@ -71,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         limits=limits,
     )
+    require_another(args.source, args.out)
     with staged(args.out, args.work) as out:
         _build(args, out, options)
     say_retries()
@@ -90,14 +89,6 @@ def _build(args: argparse.Namespace, out: Path, options: BuildOptions) -> None:
     for name, totals in parts.items():
         _say(f"{args.out}/{name}", totals)
     _say_fractions(parts, fractions)
-
-
-def parse_bytes(text: str) -> int:
-    """500MB, 2GiB, 1000000; 0 for nothing. UserError for anything else."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if text and (not found or float(found[1]) * UNITS[found[2]] < 1):
-        raise UserError(f"{text!r} is no number of bytes; write 500MB or 2GB")
-    return int(float(found[1]) * UNITS[found[2]]) if found else 0
 
 
 def _normalisers() -> str:

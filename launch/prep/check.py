@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from launch.prep.corpus import cores
+from launch.prep.arguments import cores
 from model.errors import UserError, require_at_least
 
 

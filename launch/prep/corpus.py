@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,11 +41,6 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
     found = of_remote_manifest(source, read) if isinstance(source, str) else read(source)
     said = {field: getattr(args, field) for field in ("language", "speaker", "task") if getattr(args, field)}
     return (_with_defaults(utterance, said) for utterance in found) if said else found
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _require_meaning(options: ImportOptions, name: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.frame_bytes import EXTENSIONS
-from launch.prep.reshard import local_folder
+from launch.prep.arguments import cores, local_folder
 from launch.ranks import Rank, this_rank
 from model.errors import UserError
 
@@ -76,6 +76,10 @@ def _encoder(args: argparse.Namespace, rank: Rank, **other: Any) -> Encoder:
     from model.encoders import load_encoder
 
     device = args.device
+    kind = device.partition(":")[0]
+    if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        why = "there is no GPU here" if kind == "cuda" else "it is not known"
+        raise UserError(f"--device {device}: {why}; give cpu, cuda, cuda:1 or auto")
     if device == "auto":
         device = f"cuda:{rank.local_rank}" if torch.cuda.is_available() else "cpu"
         if torch.cuda.is_available() and rank.local_rank >= torch.cuda.device_count():
@@ -89,15 +93,13 @@ def _encoder(args: argparse.Namespace, rank: Rank, **other: Any) -> Encoder:
 
 def _share(args: argparse.Namespace, rank: Rank) -> Share:
     """Ranks on one host share its cores."""
-    import os
-
     import torch
 
     from data_prep.features.build import Share
     from data_prep.features.encoding import GPU_THREADS
 
     most = torch.get_num_threads() if args.device == "cpu" or not torch.cuda.is_available() else GPU_THREADS
-    return Share(rank.rank, rank.size, max(1, min(most, len(os.sched_getaffinity(0)) // rank.local_size)))
+    return Share(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
 
 
 def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: Share, rank: Rank) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.importers import IMPORTERS
-from data_prep.remote.objects import place
-from data_prep.remote.retries import shown
+from data_prep.sources import without_secrets
 from launch.prep import corpus
+from launch.prep.arguments import local_path, path_or_address, require_another
 
 if TYPE_CHECKING:
     from data_prep.manifest import ImportReport
@@ -21,14 +20,17 @@ TEXT_SHOWN = 100  # characters
 def configure(parser: argparse.ArgumentParser) -> None:
     known = "; ".join(f"{name}: {importer.what}" for name, importer in IMPORTERS.items())
     parser.add_argument("importer", choices=(AUTO, *IMPORTERS), metavar="IMPORTER", help=f"{AUTO}, or {known}")
-    parser.add_argument("source", type=place, help="the corpus folder, the manifest, or the address of a manifest")
-    parser.add_argument("--out", type=Path, required=True, metavar="utterances.jsonl")
+    parser.add_argument(
+        "source", type=path_or_address, help="the corpus folder, the manifest, or the address of a manifest"
+    )
+    parser.add_argument("--out", type=local_path, required=True, metavar="utterances.jsonl")
     corpus.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.manifest import import_corpus
 
+    require_another(args.source, args.out, "--out")
     importer = None if args.importer == AUTO else args.importer
     utterances = corpus.utterances_of(args.source, importer, args)
     report = import_corpus(utterances, args.out, args.max_bad, args.allow_pipes)
@@ -49,5 +51,8 @@ def told(report: ImportReport) -> str:
         text = utterance.text if len(utterance.text) <= TEXT_SHOWN else f"{utterance.text[:TEXT_SHOWN]}..."
         speaker = f"  speaker {utterance.speaker}" if utterance.speaker else ""
         lines.append(f"{utterance.key}  {seconds:.2f} s{speaker}")
-        lines += [f"    {text}", f"    {shown(utterance.audio)}{f' ({utterance.part})' if utterance.part else ''}"]
+        lines += [
+            f"    {text}",
+            f"    {without_secrets(utterance.audio)}{f' ({utterance.part})' if utterance.part else ''}",
+        ]
     return "\n".join(lines)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from launch.prep import corpus
+from launch.prep.arguments import cores, local_folder, local_path
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "tars", type=Path, nargs="+", metavar="TARS", help="tars, or folders of them; none is written to"
+        "tars", type=local_path, nargs="+", metavar="TARS", help="tars, or folders of them; none is written to"
     )
-    parser.add_argument("out", type=Path, help="directory of the index")
+    parser.add_argument("out", type=local_folder, help="directory of the index")
     parser.add_argument("--text-field", default="", metavar="NAME", help="field of .json that is the transcript")
     parser.add_argument("--text-extension", default="txt", metavar="EXT", help="of the transcript's own member (txt)")
     parser.add_argument("--prefix-shard", action="store_true", help="put the tar's name in front of each key")
-    parser.add_argument("--normalise", default="none", metavar="NAME", help="of transcripts, as in prep build (none)")
+    parser.add_argument(
+        "--normalise", "--normalize", default="none", metavar="NAME", help="of transcripts, as in prep build (none)"
+    )
     parser.add_argument("--verify", choices=("full", "header"), default="full", help="decode all, or MP3 only (full)")
     parser.add_argument("--no-verify", action="store_const", const="header", dest="verify", help="--verify header")
-    parser.add_argument("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
     parser.add_argument("--max-bad", type=float, default=0.01, metavar="F", help="fraction that may be bad (0.01)")
     parser.add_argument("--overwrite", action="store_true", help="replace what other tars or options made")
 

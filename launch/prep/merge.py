@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from launch.prep import corpus
-from launch.prep.reshard import local_folder, summary
+from launch.prep.arguments import cores, local_folder
+from launch.prep.reshard import summary
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directories", nargs="+", metavar="DIR", help="what prep made, of one kind, or its address")
     parser.add_argument("--copy", action="store_true", help="copy tars also where links would do")
     parser.add_argument("--prefix-keys", metavar="NAME,NAME", help="one for each DIR, before its keys: NAME_KEY")
-    parser.add_argument("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
     parser.add_argument("--overwrite", action="store_true", help="replace what was made from others")
 
 

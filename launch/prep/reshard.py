@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.refusals import DROPPED
-from data_prep.sources import is_remote
-from launch.prep import corpus
-from launch.prep.build import parse_bytes
+from launch.prep.arguments import cores, local_folder, parse_bytes
 
 if TYPE_CHECKING:
     from data_prep.copying import CopyTotals
@@ -28,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-seconds", type=float, default=0.0, metavar="S", help="drop shorter utterances")
     parser.add_argument("--max-seconds", type=float, default=float("inf"), metavar="S", help="drop longer ones")
     parser.add_argument("--where", action="append", default=[], metavar="F=V", help="keep where field F is V; repeats")
-    parser.add_argument("--workers", type=int, default=corpus.cores(), metavar="N", help="processes (all cores)")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
     parser.add_argument("--overwrite", action="store_true", help="replace what other input or options made")
 
 
@@ -56,13 +54,6 @@ def run(args: argparse.Namespace) -> int:
     print(summary(args.out, reshard(args.directories, args.out, options)))
     say_retries()
     return 0
-
-
-def local_folder(text: str) -> Path:
-    """Of an argument: a folder of this machine."""
-    if is_remote(text):
-        raise argparse.ArgumentTypeError(f"{text} is an address; write to a folder here, then slam-asr prep publish")
-    return Path(text)
 
 
 def summary(out: Path, totals: CopyTotals) -> str:

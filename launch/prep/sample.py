@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from launch.prep.reshard import local_folder
+from launch.prep.arguments import local_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +24,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.index import read_index
     from data_prep.remote.retries import say_retries
-    from data_prep.sample import SampleOptions, write_sample
+    from data_prep.sample import SampleChoice, write_sample
     from data_prep.subset import read_keys
 
     order = "longest" if args.longest else "shortest" if args.shortest else "random"
     keys = read_keys(args.keys) if args.keys else None
-    options = SampleOptions(args.number, args.seed, order, args.by, keys, args.wav)
+    options = SampleChoice(args.number, args.seed, order, args.by, keys, args.wav)
     clips = write_sample(read_index(args.directory), args.out, options)
     seconds = sum(clip.seconds for clip in clips)
     print(f"{args.out}: {len(clips):,} utterances, {seconds:,.1f} s; listen to them at {args.out / 'index.html'}")

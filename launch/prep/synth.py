@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from launch.prep.corpus import cores
+from launch.prep.arguments import cores
 
 SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
 

@@ -139,7 +139,7 @@ def test_what_is_shared_with_other_sets_is_found_by_words_recording_and_speaker(
 
 def test_a_quick_audit_decodes_nothing_and_says_what_it_does_not_judge(tmp_path, monkeypatch):
     out = written(tmp_path / "out", clean(3) | {"tag": Spoken("a word <unk>", speech(1, 9), speaker="speaker 1")})
-    monkeypatch.setattr(check, "decode_into", None)
+    monkeypatch.setattr(check, "decode_media", None)
     monkeypatch.setattr(check, "read_sample", None)
     found = audit(out, AuditOptions(quick=True))
     assert [finding.name for finding in found.raised] == ["markup"] and found.measured == 4

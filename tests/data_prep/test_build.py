@@ -99,8 +99,8 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
-        "from pathlib import Path; from data_prep.build import *; from data_prep.utterance import read_jsonl\n"
-        f"if __name__ == '__main__': build(read_jsonl({str(tmp_path / 'many.jsonl')!r}), "
+        "from pathlib import Path; from data_prep.build import *; from data_prep.importers.jsonl import *\n"
+        f"if __name__ == '__main__': build(import_jsonl(Path({str(tmp_path / 'many.jsonl')!r})), "
         f"Path({str(tmp_path / 'out')!r}), BuildOptions(shard_size=10, workers=2))"
     )
     (tmp_path / "program.py").write_text(program)

@@ -17,7 +17,7 @@ from data_prep.shards import read_sample
 from data_prep.split import parse_fractions, split
 from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
-from launch.prep.build import parse_bytes
+from launch.prep.arguments import parse_bytes
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 from tests.data_prep.test_build import contents

@@ -15,7 +15,7 @@ from data_prep.features.speed import SPEED_NAME
 from data_prep.features.writer import FeatureWriter, finish
 from data_prep.frames import EXTENSIONS, FEATURE_DTYPES
 from data_prep.index import read_index
-from data_prep.joined import joined
+from data_prep.joined import concatenate
 from data_prep.reader import frames, read_batch, read_utterance, read_wave
 from data_prep.shards import ShardWriter, read_sample, walk
 from data_prep.stats import table
@@ -42,9 +42,18 @@ def audio(tmp_path, corpus):
     return read_index(tmp_path / "audio")
 
 
+def test_two_jobs_with_one_directory_do_not_overwrite_each_others_shards(tmp_path, audio, encoder):
+    given = (tmp_path / "features", audio, encoder.fingerprint())
+    with FeatureWriter(*given) as one, FeatureWriter(*given) as other:
+        for writer, key in ((one, audio.key[0]), (other, audio.key[1])):
+            writer.add(key, torch.zeros(3, encoder.dim))
+        other.flush()
+    assert FeatureWriter(*given).has(audio.key[0]) and FeatureWriter(*given).has(audio.key[1])
+
+
 def test_a_key_that_two_directories_have_is_refused(tmp_path, audio, encoder):
     with pytest.raises(UserError, match="key utt-.. is there twice in the audio; .*--prefix-keys"):
-        build_features(joined([audio, audio]), encoder, tmp_path / "features")
+        build_features(concatenate([audio, audio]), encoder, tmp_path / "features")
 
 
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)

@@ -26,11 +26,12 @@ from tempfile import TemporaryDirectory
 from data_prep.archives import members
 from data_prep.durable import canonical_json
 from data_prep.foreign import ForeignOptions, index_in_place
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.importers.webdataset import import_webdataset
 from data_prep.index import read_index, write_index
 from data_prep.reader import read_wave
 from data_prep.shards import ShardWriter, read_sample
-from data_prep.utterance import Utterance, read_jsonl, write_jsonl
+from data_prep.utterance import Utterance, write_jsonl
 from model.errors import UserError
 from tests.data_prep.test_foreign import encoded, write_tar
 
@@ -131,7 +132,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "long names": read_archive,
     "shards": read_all,
     "index": lambda folder: read_all(folder / "place"),
-    "manifest": lambda folder: list(read_jsonl(folder / "m.jsonl")),
+    "manifest": lambda folder: list(import_jsonl(folder / "m.jsonl")),
 }
 
 

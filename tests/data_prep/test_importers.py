@@ -5,8 +5,9 @@ import pytest
 
 from data_prep.audio import write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.manifest import import_corpus
-from data_prep.utterance import MAX_KEY, Utterance, read_jsonl, safe_key, write_jsonl
+from data_prep.utterance import MAX_KEY, Utterance, safe_key, write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 
@@ -123,9 +124,9 @@ def test_jsonl_round_trip_moves_with_its_audio(tmp_path, corpus):
     path = tmp_path / "a corpus" / "utterances.jsonl"
     given = [replace(corpus[0], start=0.1, duration=0.2, meta={"note": "ß", "n": [1.5, None]}), *corpus[1:]]
     assert write_jsonl(path, given) == 12
-    assert list(read_jsonl(path)) == given
+    assert list(import_jsonl(path)) == given
     (tmp_path / "a corpus").rename(tmp_path / "moved")
-    assert next(read_jsonl(tmp_path / "moved/utterances.jsonl")).audio == str(tmp_path / "moved/utt 0.flac")
+    assert next(import_jsonl(tmp_path / "moved/utterances.jsonl")).audio == str(tmp_path / "moved/utt 0.flac")
 
 
 def test_an_import_reports_and_bounds_what_it_drops(tmp_path, corpus):

@@ -8,9 +8,11 @@ import pytest
 from data_prep.audio import AudioError, decode, encode_flac, write_flac
 from data_prep.build import BuildOptions, build
 from data_prep.exporters import export
+from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.options import ImportOptions
 from data_prep.index import read_index
 from data_prep.shards import read_sample
-from data_prep.utterance import read_jsonl, write_jsonl
+from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
@@ -37,8 +39,10 @@ def test_commands_run_only_where_allowed_and_never_in_a_shell(kaldi, capsys):
     assert main(["prep", "build", str(kaldi), str(out), "--allow-pipes"]) == 0
     assert read_sample(read_index(out), 0).media == (kaldi / "rec 1.flac").read_bytes()
     write_jsonl(kaldi / "utterances.jsonl", read(kaldi, allow_pipes=True))
-    with pytest.raises(AudioError, match="--allow-pipes"):  # a manifest that holds commands is no permission
-        heard(next(iter(read_jsonl(kaldi / "utterances.jsonl"))))
+    with pytest.raises(UserError, match="--allow-pipes"):  # a manifest that holds commands is no permission
+        next(import_jsonl(kaldi / "utterances.jsonl"))
+    with pytest.raises(AudioError, match="--allow-pipes"):  # and to read them is none to run them
+        heard(next(import_jsonl(kaldi / "utterances.jsonl", ImportOptions(allow_pipes=True))))
     (kaldi / "wav.scp").write_text(f"a cat x ; touch {kaldi}/sentinel |\nb cat x |\n")
     with pytest.raises(UserError, match="wav.scp:1: .* has ';'"):
         read(kaldi, allow_pipes=True)

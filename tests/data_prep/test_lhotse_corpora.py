@@ -12,8 +12,9 @@ from lhotse.supervision import AlignmentItem
 
 from data_prep.audio import decode, write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.sources import open_source
-from data_prep.utterance import read_jsonl, write_jsonl
+from data_prep.utterance import write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 
@@ -61,7 +62,7 @@ def test_lhotse_cuts_give_the_samples_that_lhotse_gives(tmp_path, cuts):
     for utterance, cut in zip((whole, a, b), cuts.subset(first=2).trim_to_supervisions(), strict=True):
         assert np.array_equal(samples(utterance), cut.load_audio()[0])
     write_jsonl(tmp_path / "utterances.jsonl", [whole, a, b, silent])
-    assert list(read_jsonl(tmp_path / "utterances.jsonl")) == [whole, a, b, silent]
+    assert list(import_jsonl(tmp_path / "utterances.jsonl")) == [whole, a, b, silent]
 
 
 def test_lhotse_recordings_with_supervisions_are_joined_split_by_split(tmp_path, recordings):

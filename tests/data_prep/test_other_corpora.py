@@ -13,11 +13,12 @@ from pyarrow import parquet
 from data_prep import parquet as parquet_module
 from data_prep.audio import AudioError, decode, encode_flac, write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.index import read_index
 from data_prep.manifest import import_corpus
 from data_prep.parquet import RowGroups, recording_at
 from data_prep.sources import open_source
-from data_prep.utterance import Utterance, read_jsonl
+from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
@@ -206,7 +207,7 @@ def test_the_import_keeps_the_order_and_quarantines_by_reason(tmp_path, corpus):
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     report = import_corpus(read(tmp_path / "m.jsonl"), tmp_path / "out.jsonl", max_bad=0.1)
     assert report.dropped == {"bad-text": 2, "missing-audio": 1} and report.read == 240
-    assert [u.key for u in read_jsonl(tmp_path / "out.jsonl")] == [
+    assert [u.key for u in import_jsonl(tmp_path / "out.jsonl")] == [
         r["key"] for n, r in enumerate(rows) if n not in (5, 6, 7)
     ]
     notes = [json.loads(line) for line in (tmp_path / "out.quarantine.jsonl").read_text().splitlines()]

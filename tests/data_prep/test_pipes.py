@@ -36,6 +36,6 @@ def test_a_command_is_bounded_and_its_failure_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(pipes, "MAX_BYTES", 1000)
     with pytest.raises(AudioError, match="more than 1,000 bytes"):
         output_of("yes", allowed=True)
-    monkeypatch.setattr(pipes, "MAX_SECONDS", 0.3)
+    monkeypatch.setattr(pipes, "MAX_COMMAND_SECONDS", 0.3)
     with pytest.raises(AudioError, match="has not ended after 0.3 s"):
         output_of(f"{sys.executable} -S -c 'import time; time.sleep(60)' | cat", allowed=True)

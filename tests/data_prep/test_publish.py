@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.build import BuildOptions, build
+from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.options import ImportOptions
 from data_prep.index import read_index
 from data_prep.remote import objects as remote
 from data_prep.remote import recordings as remote_recordings
@@ -21,7 +23,7 @@ from data_prep.remote.publish import publish_directory, staged
 from data_prep.remote.recordings import AHEAD, read_ahead
 from data_prep.shards import read_sample
 from data_prep.sources import open_source
-from data_prep.utterance import read_jsonl, write_jsonl
+from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError
 
@@ -104,9 +106,10 @@ import sys
 from pathlib import Path
 from data_prep.build import BuildOptions, build
 from data_prep.remote.publish import staged
-from data_prep.utterance import read_jsonl
+from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.options import ImportOptions
 with staged(sys.argv[2]) as out:
-    build(read_jsonl(sys.argv[1], True), out, BuildOptions(shard_size=1))
+    build(import_jsonl(Path(sys.argv[1]), ImportOptions(allow_outside=True)), out, BuildOptions(shard_size=1))
 """
 
 
@@ -121,7 +124,9 @@ def test_a_killed_build_goes_on(corpus, s3, storage, tmp_path):
     killed.wait()
     storage.seconds = 0.0
     with staged(f"{s3}/out") as out:
-        totals = build(read_jsonl(tmp_path / "m.jsonl", True), out, BuildOptions(shard_size=1))
+        totals = build(
+            import_jsonl(tmp_path / "m.jsonl", ImportOptions(allow_outside=True)), out, BuildOptions(shard_size=1)
+        )
     assert 3 <= totals.kept_shards < 12 and totals.utterances == 12
     index = read_index(f"{s3}/out")
     assert [read_sample(index, i).key for i in range(12)] == index.key
@@ -183,17 +188,17 @@ def test_a_finished_directory_is_published_and_goes_on_where_it_stopped(corpus, 
 
 
 def test_a_remote_manifest_reads_what_lies_beside_it_and_no_folder(manifest, s3, tmp_path):
-    found = list(of_remote_manifest(manifest, read_jsonl))
+    found = list(of_remote_manifest(manifest, import_jsonl))
     assert found[1].audio == f"{s3}/corpus/audio/utt 1.flac" and len(found) == 12
     remote.write_bytes(f"{s3}/corpus/bad.jsonl", b'{"key": "a", "audio": "../../etc/passwd", "text": "x"}')
     with pytest.raises(UserError, match=f"^{s3}/corpus/bad.jsonl:1: audio '../../etc/passwd' leaves the manifest's"):
-        list(of_remote_manifest(f"{s3}/corpus/bad.jsonl", read_jsonl))
+        list(of_remote_manifest(f"{s3}/corpus/bad.jsonl", import_jsonl))
     with pytest.raises(UserError, match=f"there is no object {s3}/corpus; give the address of a manifest"):
-        list(of_remote_manifest(f"{s3}/corpus", read_jsonl))
+        list(of_remote_manifest(f"{s3}/corpus", import_jsonl))
 
 
 def test_recordings_are_read_ahead(manifest, storage):
-    utterances = list(of_remote_manifest(manifest, read_jsonl))[1:]
+    utterances = list(of_remote_manifest(manifest, import_jsonl))[1:]
     storage.seconds = 0.1
     found = [open_source(utterance.audio) for utterance in read_ahead(utterances)]
     assert 4 <= storage.most <= AHEAD

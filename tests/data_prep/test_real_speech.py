@@ -9,9 +9,9 @@ from data_prep.audio import AudioError, decode
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.index import read_index
 from data_prep.manifest import import_corpus
-from data_prep.utterance import read_jsonl
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 pytestmark = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")
@@ -21,7 +21,7 @@ def test_librispeech_goes_through_import_build_and_check(tmp_path):
     tree = SPEECH / "librispeech"
     report = import_corpus(IMPORTERS[guess_importer(tree)].read(tree, ImportOptions()), tmp_path / "utterances.jsonl")
     assert (report.read, report.kept) == (51, 51)
-    totals = build(read_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "out", BuildOptions(shard_size=20))
+    totals = build(import_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "out", BuildOptions(shard_size=20))
     assert totals.utterances == 51 and not totals.bad and abs(totals.seconds - report.seconds) < 1
     assert check(tmp_path / "out") == []
 

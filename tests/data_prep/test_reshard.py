@@ -16,7 +16,7 @@ from data_prep.copying import record_bytes
 from data_prep.features.coverage import AUDIO_CRC
 from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.index import ShardIndex, columns_path, read_document, read_index, write_index
-from data_prep.joined import joined
+from data_prep.joined import concatenate
 from data_prep.merge import merge, merge_renamed
 from data_prep.prepare import Limits
 from data_prep.reshard import ReshardOptions, plan, reshard
@@ -165,7 +165,7 @@ def test_transcripts_written_by_different_rules_are_warned_about(tmp_path, corpu
 
 
 def test_sizes_and_orders_are_as_asked_for(tmp_path, two):
-    index = joined([read_index(root) for root in two])
+    index = concatenate([read_index(root) for root in two])
     for limit in range(20_480, 120_000, 509):
         options = ReshardOptions(shard_bytes=limit, shuffle="none")
         parts = plan(index, np.arange(12), options)

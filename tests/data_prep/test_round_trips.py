@@ -11,10 +11,11 @@ from data_prep.audio import decode
 from data_prep.build import BuildOptions, build
 from data_prep.exporters import EXPORTERS, export
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers.jsonl import import_jsonl
 from data_prep.index import read_index
 from data_prep.shards import read_sample
 from data_prep.sources import open_source, read_all
-from data_prep.utterance import read_jsonl, write_jsonl
+from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError
 
@@ -52,7 +53,7 @@ def test_export_and_import_give_the_same_utterances_and_bytes(tmp_path, shards, 
     assert guess_importer(written) == kind.removesuffix("_tarred").removesuffix("_shards")
     again = list(IMPORTERS[guess_importer(written)].read(written, ImportOptions()))
     write_jsonl(tmp_path / "utterances.jsonl", again)  # as `prep import` would
-    build(read_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "again", BuildOptions(shard_size=5))
+    build(import_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "again", BuildOptions(shard_size=5))
     assert samples_of(tmp_path / "again") == samples_of(shards)
     assert [s.sha256 for s in read_index(tmp_path / "again").shards] == [s.sha256 for s in before.shards]
 

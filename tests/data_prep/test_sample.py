@@ -14,7 +14,7 @@ from data_prep.build import BuildOptions, build
 from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.index import read_index
 from data_prep.prepare import Limits
-from data_prep.sample import SampleOptions, write_sample
+from data_prep.sample import SampleChoice, write_sample
 from data_prep.shards import read_sample
 from launch.command import main
 from model.errors import UserError
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
 def test_clips_play_beside_their_transcripts(tmp_path, root, corpus):
     index = read_index(root)
-    clips = write_sample(index, tmp_path / "out", SampleOptions())
+    clips = write_sample(index, tmp_path / "out", SampleChoice())
     page = Page(tmp_path / "out/index.html")
     assert len(clips) == 12 and sorted(page.sources) == sorted(f"{utterance.key}.flac" for utterance in corpus)
     assert "script" not in page.tags and "b" not in page.tags and HOSTILE in page.text
@@ -57,12 +57,12 @@ def test_clips_play_beside_their_transcripts(tmp_path, root, corpus):
     assert rows[0] == ["file", "seconds", "speaker", "language", "text"] and len(rows) == 13
     assert ["utt-03.flac", "0.35", "<b>", "de", HOSTILE] in rows
     with pytest.raises(UserError, match="not empty; give another folder"):
-        write_sample(index, tmp_path / "out", SampleOptions())
+        write_sample(index, tmp_path / "out", SampleChoice())
 
 
 def test_wav_is_what_the_shard_decodes_to(tmp_path, root):
     index = read_index(root)
-    (clip,) = write_sample(index, tmp_path / "out", SampleOptions(number=1, wav=True))
+    (clip,) = write_sample(index, tmp_path / "out", SampleChoice(number=1, wav=True))
     with wave.open(str(tmp_path / "out" / clip.file)) as file:
         assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (16000, 1, 2)
     media = read_sample(index, index.key.index(clip.key)).media
@@ -81,11 +81,11 @@ def test_what_browsers_play_is_left_as_it_is_and_all_else_becomes_flac(tmp_path,
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     index_in_place([folder], tmp_path / "set", ForeignOptions())
-    clips = write_sample(read_index(tmp_path / "set"), tmp_path / "out", SampleOptions())
+    clips = write_sample(read_index(tmp_path / "set"), tmp_path / "out", SampleChoice())
     assert {clip.file for clip in clips} == {"one.wav", "two.flac"}
     assert np.array_equal(decode(tmp_path / "out/one.wav"), decode(tmp_path / "out/two.flac"))
     build(corpus[:1], tmp_path / "opus", BuildOptions(limits=Limits(media="opus")))
-    (clip,) = write_sample(read_index(tmp_path / "opus"), tmp_path / "heard", SampleOptions())
+    (clip,) = write_sample(read_index(tmp_path / "opus"), tmp_path / "heard", SampleChoice())
     assert clip.file == "utt-00.ogg" and len(decode(tmp_path / "heard" / clip.file)) == 3200
 
 
@@ -93,7 +93,7 @@ def test_the_choice_is_by_seed_by_length_or_by_turns(tmp_path, root):
     index = read_index(root)
 
     def chosen(name: str, **options) -> list[str]:
-        return [clip.key for clip in write_sample(index, tmp_path / name, SampleOptions(number=4, **options))]
+        return [clip.key for clip in write_sample(index, tmp_path / name, SampleChoice(number=4, **options))]
 
     assert chosen("one", seed=1) == chosen("two", seed=1) != chosen("three", seed=2)
     assert chosen("long", order="longest") == ["utt-11", "utt-10", "utt-09", "utt-08"]
@@ -108,9 +108,9 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path, root):
     index = read_index(root)
     cached = read_index(features(tmp_path / "features", "f", 2))
     faults = {
-        "nothing to hear": (cached, SampleOptions()),
-        "has no utterance nobody nor 1 more": (index, SampleOptions(keys=frozenset({"nobody", "none", "utt-01"}))),
-        "no utterance has a field 'sex'": (index, SampleOptions(by="sex")),
+        "nothing to hear": (cached, SampleChoice()),
+        "has no utterance nobody nor 1 more": (index, SampleChoice(keys=frozenset({"nobody", "none", "utt-01"}))),
+        "no utterance has a field 'sex'": (index, SampleChoice(by="sex")),
     }
     for what, (given, options) in faults.items():
         with pytest.raises(UserError, match=what):
@@ -119,7 +119,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path, root):
         file.seek(int(index.offset[0]) + 60)
         file.write(b"\0\1\2\3")
     with pytest.raises(UserError, match="bytes have changed"):
-        write_sample(index, tmp_path / "out", SampleOptions())
+        write_sample(index, tmp_path / "out", SampleChoice())
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
 
 

@@ -13,8 +13,8 @@ from data_prep import shards
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.descriptors import OpenFiles
-from data_prep.index import read_index
-from data_prep.shards import ShardError, read_sample, stream, walk
+from data_prep.index import columns_path, read_index
+from data_prep.shards import ShardError, ShardWriter, read_sample, stream, walk
 from model.errors import UserError
 
 
@@ -254,3 +254,28 @@ def test_the_digest_is_of_the_data_not_of_its_place(tmp_path, corpus, out):
     changed = [replace(corpus[0], text="other"), *corpus[1:]]
     build(changed, tmp_path / "other", BuildOptions(shard_size=5))
     assert read_index(tmp_path / "other").digest() != read_index(out).digest()
+
+
+def test_columns_never_describe_a_tar_that_took_another_ones_place(tmp_path, monkeypatch):
+    meta = {"text": "a", "seconds": 0.1, "language": "", "speaker": "", "task": "", "meta": {}}
+    path = tmp_path / "shard-000000.tar"
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with ShardWriter(path) as writer:
+        writer.add("a", "flac", b"one", meta, 1600)
+        writer.close()
+    monkeypatch.setattr("data_prep.shards.write_durably", full)
+    with ShardWriter(path) as writer, pytest.raises(OSError):
+        writer.add("a", "flac", b"two", meta, 1600)
+        writer.close()
+    assert path.exists() and not columns_path(path).exists()
+
+
+def test_an_index_of_unknown_media_is_refused(tmp_path, corpus):
+    build(corpus, tmp_path / "out", BuildOptions())
+    path = tmp_path / "out" / "index.json"
+    path.write_text(path.read_text().replace('"options": {', '"options": {"media": "x; id |",', 1))
+    with pytest.raises(UserError, match="media 'x; id |' is none of flac, opus, any"):
+        read_index(tmp_path / "out")

@@ -45,6 +45,30 @@ def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
     assert err.startswith(said) and not out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prep", "buidl", "a", "b"], "'buidl' is not known, did you mean build?"),
+        (["prep", "build", "a", "b", "--shufle", "none"], "--shufle is no option of `slam-asr prep build`, did you mean"),
+        (["prep", "build", "a", "b", "--importer", "kalid"], "'kalid' is not known, did you mean kaldi?"),
+        (["prep", "build", "a"], "the following arguments are required: out; `slam-asr prep build --help` says more"),
+        (["prep", "build", "a", "b", "--shard-size", "many"], "--shard-size: invalid int value: 'many'; "),
+    ],
+)
+def test_a_mistyped_option_is_one_line_with_the_nearest(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert said in err and err.count("\n") == 1 and not out
+
+
+def test_a_file_that_cannot_be_used_is_named(monkeypatch, capsys):
+    gone = PermissionError(13, "Permission denied", "/data/x.tar")
+    monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(gone))
+    assert command.main(["score", "file"]) == 2
+    assert capsys.readouterr().err == "slam-asr: cannot use /data/x.tar: Permission denied; look at its rights and disk\n"
+
+
 class Verb:
     """A verb that ends in the way it was given."""
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.plan import Epochs, Nearby, cost_of, plan_epoch, plan_in_order
+from train.plan import Epochs, ShardWindow, cost_of, plan_epoch, plan_in_order
 
 TOKENS = np.random.default_rng(0).integers(10, 120, 1000)
 IDS = np.arange(1000)
@@ -52,7 +52,7 @@ def test_the_order_never_changes_from_one_version_to_the_next():
 
 def test_a_few_shards_at_a_time_are_shuffled_together_others_in_each_epoch():
     shard = IDS // 50
-    first, second = (plan_epoch(IDS, TOKENS, 1, epoch, 500, 8, Nearby(shard, 4)) for epoch in (0, 1))
+    first, second = (plan_epoch(IDS, TOKENS, 1, epoch, 500, 8, ShardWindow(shard, 4)) for epoch in (0, 1))
     for plan in (first, second):
         assert sorted(sum(flat(plan), [])) == IDS.tolist()
         per_step = [len(set(shard[np.concatenate(plan.step(n))].tolist())) for n in range(plan.num_steps)]

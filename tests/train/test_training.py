@@ -42,8 +42,9 @@ def short(ground, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize(  # of padded, the slow reference, one precision is enough
+    ("layout", "dtype"), [("packed", "float32"), ("packed", "bfloat16"), ("padded", "float32")]
+)
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
