@@ -88,7 +88,7 @@ def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
     """One shard, written or found finished. Stopped if the whole build stops meanwhile."""
     info = publish.finished(task.path, task.recipe)
     if info is not None:
-        tally.add(len(task.utterances), info.seconds)
+        tally.add(len(task.utterances), info.seconds, kept=True)
         document = read_document(columns_path(task.path))
         return ShardResult(info, document["bad"], document["dropped"], kept=True)
     bad: list[Note] = []

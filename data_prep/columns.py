@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from data_prep.cuts import MAX_SECONDS
 from data_prep.utterance import KEY
+from model.sample_rate import SAMPLE_RATE
 
 BLOCK = 512  # bytes: what tar counts in
 COLUMNS = {
@@ -49,13 +51,16 @@ def parse_columns(raw: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def in_bounds(columns: dict[str, Any], size: int, meta_size: int | None = None) -> bool:
-    """Whether every member lies inside the tar of `size` bytes.
+    """Whether every member lies inside the tar of `size` bytes, and is of a length that an utterance can have.
 
     In ours, media lie before their own metadata, with one header between them. Of a tar of others, metadata lie in a
     file of their own, of `meta_size` bytes, end to end.
     """
     offset, length, meta_offset, meta_length = (columns[n] for n in ("offset", "length", "meta_offset", "meta_length"))
     if any((columns[name] < 0).any() for name in COLUMNS) or (offset > size).any() or (length > size - offset).any():
+        return False
+    samples, frames = columns["samples"], columns["frames"]
+    if (samples > MAX_SECONDS * SAMPLE_RATE).any() or (frames > samples).any():
         return False
     aligned = (offset >= BLOCK) & (offset % BLOCK == 0) & (length > 0) & (meta_length > 0)
     if meta_size is None:

@@ -108,7 +108,7 @@ def copy_shard(task: CopyTask, tally: Tally | InPlace) -> tuple[ShardInfo, bool]
     """One shard, and whether it was found finished. Stopped if the whole run stops meanwhile."""
     info = finished_shard(task.path, task.notes["recipe"])
     if info is not None:
-        tally.add(len(task.keys))
+        tally.add(len(task.keys), kept=True)
         return info, True
     index = task.index
     with workplace.disk_full_explained(task.path.parent), ShardWriter(task.path) as writer:

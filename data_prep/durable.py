@@ -45,7 +45,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """The file, to be read. OSError for a pipe, which might never have a writer, and a device, which might never end."""
+    """The file, to be read. OSError for a pipe, which may never have a writer, and a device, which may never end."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()

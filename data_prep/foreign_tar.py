@@ -69,7 +69,7 @@ def index_tar(task: TarTask, tally: Tally | InPlace) -> TarResult:
         recipe = _recipe(task, sha256)
         finished = _finished(task, recipe, unused)
         if finished is not None:
-            tally.add(len(samples))
+            tally.add(len(samples), kept=True)
             return finished
         columns: dict[str, list[Any]] = {"key": [], **{name: [] for name in COLUMNS}}
         bad: list[Note] = []
@@ -84,11 +84,11 @@ def index_tar(task: TarTask, tally: Tally | InPlace) -> TarResult:
                     note = {"key": key_of(task.tar, sample, task.samples), "sample": sample.name}
                     bad.append(note | {"reason": error.reason, "message": str(error)})
                 tally.add(1)
-            meta_bytes = metas.tell()
+        meta_sha256 = _hash(meta_path(task.shard))
         tar_bytes = file.seek(0, os.SEEK_END)
     shard = {"name": task.shard.name, "bytes": tar_bytes, "sha256": sha256}
     shard |= {"utterances": len(columns["key"]), "seconds": round(sum(columns["samples"]) / audio.SAMPLE_RATE, 4)}
-    document = {"shard": shard, "columns": columns, "meta_bytes": meta_bytes, "recipe": recipe, "bad": bad}
+    document = {"shard": shard, "columns": columns, "meta_sha256": meta_sha256, "recipe": recipe, "bad": bad}
     data = canonical_json(document)
     write_durably(columns_path(task.shard), data)
     columns_sha256 = hashlib.sha256(data).hexdigest()
@@ -110,9 +110,14 @@ def _finished(task: TarTask, recipe: str, unused: dict[str, int]) -> TarResult |
     if info is None:
         return None
     document, metas = read_document(columns_path(task.shard)), meta_path(task.shard)
-    if not metas.is_file() or metas.stat().st_size != document["meta_bytes"]:
+    if not metas.is_file() or _hash(metas) != document.get("meta_sha256"):
         return None
     return TarResult(info, document["bad"], dict(unused), kept=True)
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _add(columns: dict[str, list[Any]], metas: BinaryIO, file: BinaryIO, sample: TarSample, task: TarTask) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.columns import in_bounds, parse_columns
-from data_prep.durable import strict_json
+from data_prep.durable import read_regular, strict_json
+from data_prep.sources import without_secrets
 from model.errors import UserError
+from model.sample_rate import SAMPLE_RATE
 
 FORMAT, VERSION = "slam-asr-shards", 1
 INDEX_NAME = "index.json"
@@ -19,6 +22,7 @@ UNFINISHED_NAME = ".unfinished.json"  # what is being made here; gone when index
 SHARD_NAME = re.compile(r"shard-[0-9]{6}\.tar")
 KINDS = ("audio", "features")
 MAX_JSON_BYTES = 1 << 30
+SECONDS_SLACK = 0.001  # of a shard's own, which are rounded to four places
 ANEW = "run the command that built it again with --overwrite: finished shards are kept"
 
 
@@ -35,6 +39,11 @@ class ShardInfo:
     source: str = ""
     """Where the tar lies, if it is not ours: a path, from the index's folder on. The metadata is then beside the
     index, in `shard-000000.meta`."""
+
+    @property
+    def label(self) -> str:
+        """What a message calls the tar: its place may be an address with secrets in it."""
+        return without_secrets(self.source) or self.name
 
 
 def shard_name(number: int) -> str:
@@ -53,18 +62,30 @@ def meta_path(shard: Path) -> Path:
 
 def read_document(path: Path) -> dict[str, Any]:
     """A JSON object of ours; UserError if it is none."""
+    return _parsed(path, _data_of(path))
+
+
+def _data_of(path: Path) -> bytes:
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise ValueError(f"it has more than {MAX_JSON_BYTES:,} bytes")
-        document = strict_json(path.read_bytes())
-        if not isinstance(document, dict):
-            raise ValueError("it is no JSON object")
+        return read_regular(path, MAX_JSON_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; see to that, and run it again") from None
+    except ValueError as error:
+        raise UserError(f"cannot read {path}: {error}; {_hint(path)}") from None
+
+
+def _parsed(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        document = strict_json(data)
+        if not isinstance(document, dict):
+            raise ValueError("it is no JSON object")
     except (ValueError, RecursionError) as error:
-        hint = ANEW if path.name in (INDEX_NAME, UNFINISHED_NAME) else _check_hint(path.parent)
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {hint}") from None
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {_hint(path)}") from None
     return document
+
+
+def _hint(path: Path) -> str:
+    return ANEW if path.name in (INDEX_NAME, UNFINISHED_NAME) else _check_hint(path.parent)
 
 
 def document_of(root: Path) -> dict[str, Any]:
@@ -85,7 +106,17 @@ def document_of(root: Path) -> dict[str, Any]:
     wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
     if wrong or document.get("kind") not in KINDS:
         raise stale(root, f"field {(wrong or ['kind'])[0]!r} of {INDEX_NAME} is not what it must be")
+    unlike = next((name for name, value in document["totals"].items() if not _is_total(name, value)), None)
+    if unlike is not None:
+        raise stale(root, f"{unlike[:40]!r} of the totals in {INDEX_NAME} is no number")
     return document
+
+
+def _is_total(name: str, value: Any) -> bool:
+    """A number, a text (the hash of the encoder's files), or such by name; of what stayed out, a count by reason."""
+    if name in ("bad", "dropped"):
+        return isinstance(value, dict) and all(type(count) is int for count in value.values())
+    return isinstance(value, int | float | str | dict)
 
 
 def shard_info(root: Path, entry: Any) -> ShardInfo:
@@ -103,7 +134,7 @@ def shard_info(root: Path, entry: Any) -> ShardInfo:
 
 def require_size(root: Path, info: ShardInfo) -> None:
     """The tar is there, with as many bytes."""
-    name = info.source or info.name
+    name = info.label
     try:
         found = tar_path(root, info).stat().st_size
     except OSError:
@@ -115,20 +146,33 @@ def require_size(root: Path, info: ShardInfo) -> None:
 def columns_of(root: Path, info: ShardInfo) -> dict[str, Any]:
     """Arrays of COLUMNS' types, and the keys; every member inside the tar."""
     path = columns_path(root / info.name)
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        raise stale(root, f"{path.name} is missing") from None
-    if found != info.columns_sha256:
+    if not path.exists():
+        raise stale(root, f"{path.name} is missing")
+    data = _data_of(path)
+    if hashlib.sha256(data).hexdigest() != info.columns_sha256:
         raise stale(root, f"{path.name} is not the file that {INDEX_NAME} describes")
-    raw = read_document(path).get("columns")
+    raw = _parsed(path, data).get("columns")
     columns = parse_columns(raw) if isinstance(raw, dict) else None
     meta_bytes = _size(meta_path(root / info.name)) if info.source else None
     if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes, meta_bytes):
         raise stale(
             root, f"{path.name} does not describe a tar of {info.bytes:,} bytes and {info.utterances:,} utterances"
         )
+    seconds = int(columns["samples"].sum()) / SAMPLE_RATE
+    if not seconds - SECONDS_SLACK <= info.seconds <= seconds + SECONDS_SLACK:
+        raise stale(root, f"{path.name} holds {seconds:.4f} s, {INDEX_NAME} says {str(info.seconds)[:20]} s")
     return columns
+
+
+def require_plain(path: Path) -> Path:
+    """The file, which is given to others: a link in somebody's dataset may lead to anything on this machine."""
+    try:
+        plain = stat.S_ISREG(path.lstat().st_mode)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; see to that, and run it again") from None
+    if not plain:
+        raise UserError(f"{path} is no plain file, it may be a link; put the file itself there")
+    return path
 
 
 def tar_path(root: Path, info: ShardInfo) -> Path:

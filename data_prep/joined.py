@@ -14,6 +14,7 @@ from data_prep.columns import COLUMNS
 from data_prep.features.coverage import AUDIO_CRC
 from data_prep.index import ShardIndex, columns_path, read_document, read_index
 from data_prep.shards import walk
+from data_prep.text import printable
 from model.errors import UserError
 
 OF_ONE = {"shard_size", "shard_bytes", "shuffle", "seed", "part", "input", "merged", "prefixes"}
@@ -133,7 +134,7 @@ def _require_alike(first: ShardIndex, other: ShardIndex) -> None:
 
 
 def _warn_of_mixture(indexes: Sequence[ShardIndex]) -> None:
-    said = {index.options.get("normalise", "none"): place_of(index) for index in indexes}
+    said = {printable(str(index.options.get("normalise", "none")))[:40]: place_of(index) for index in indexes}
     if len(said) > 1:
         (one, here), (other, there), *_ = said.items()
         mixture = f"normalise is {one} in {here} and {other} in {there}"

@@ -134,9 +134,9 @@ def _kept(
         report.first += [(utterance, seconds)] if len(report.first) < SHOWN else []
         yield utterance
     if not report.kept:
-        early = report.read < total
-        what = f"stopped after {report.read:,} bad" if early else f"none of {report.read:,}"
-        what += " utterances and none that can be used" if early else " utterances can be used"
+        what = f"none of {report.read:,} utterances can be used"
+        if report.read < total:
+            what = f"stopped after {report.read:,} bad utterances and not a good one"
         raise UserError(f"{what} ({_reasons(notes)}); see {quarantine}")
     require_few(notes, report.read, max_bad, quarantine)
 

@@ -18,6 +18,7 @@ from data_prep import workplace
 from data_prep.copying import CopyTotals, copy_all, copy_task, declare
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path, read_document, shard_name
+from data_prep.index_files import require_plain
 from data_prep.joined import concatenate, extension_of, open_all, part_of, require_own_keys
 from data_prep.progress import Progress
 from data_prep.sources import is_remote
@@ -44,7 +45,10 @@ def merge(
     require_own_keys(indexes, "give each directory its own with --prefix-keys NAME,NAME")
     extension_of(indexes)
     index = concatenate(indexes)
-    columns = [columns_path(one.root / shard.name) for one in indexes for shard in one.shards]
+    columns = [require_plain(columns_path(one.root / shard.name)) for one in indexes for shard in one.shards]
+    for one in indexes:
+        for shard in () if one.address else one.shards:
+            require_plain(one.root / shard.name)
     fingerprint = index.fingerprint if index.kind == "features" else {"input": index.digest()}
     options = {**index.options, "merged": [one.digest() for one in indexes]}
     with workplace.claim(out, fingerprint, options, overwrite) as finished:

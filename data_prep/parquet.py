@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Collection, Iterable
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from data_prep.sources import is_remote
 from model.errors import UserError
 
 CACHED_BYTES = 256 << 20  # of decoded row groups; one is kept whatever its size
+MAX_ROWS = 5_000_000  # of a file: nulls take no room in it, and 100 bytes each in memory
+MAX_COLUMN_BYTES = 2 << 30  # of one column in a row group, unpacked
 CACHED_FILES = 8  # footers, which list every row group
 DAMAGE = (OSError, ValueError, LookupError, MemoryError)  # what pyarrow raises for it, its own errors among them
 
@@ -60,6 +63,7 @@ class RowGroups:
             return self._groups[place]
         if column not in file.schema_arrow.names:
             raise AudioError("bad-part", f"there is no column {column!r}")
+        require_modest(file, [number], [column])
         values = file.read_row_group(number, columns=[column], use_threads=False).column(column)
         self._groups[place] = values
         self.bytes += values.nbytes
@@ -76,9 +80,24 @@ def open_parquet(path: str | Path) -> Any:
     except ImportError:
         raise UserError('reading Parquet takes pyarrow; install it: pip install "slam-asr[parquet]"') from None
     try:
-        return parquet.ParquetFile(path, memory_map=True)
+        file = parquet.ParquetFile(path, memory_map=True)
     except pyarrow.ArrowInvalid as error:
         raise AudioError("unreadable", f"no Parquet file: {' '.join(str(error).split())}") from None
+    if file.metadata.num_rows > MAX_ROWS:
+        rows = f"{file.metadata.num_rows:,} rows, of one file at most {MAX_ROWS:,} are read"
+        raise AudioError("too-large", f"{rows}; write it as several")
+    return file
+
+
+def require_modest(file: Any, groups: Iterable[int], columns: Collection[str]) -> None:
+    """AudioError where one of `columns`, or a field of it, is of more than MAX_COLUMN_BYTES in a row group, unpacked,
+    as the file itself says."""
+    for group in map(file.metadata.row_group, groups):
+        for chunk in map(group.column, range(group.num_columns)):
+            if chunk.total_uncompressed_size > MAX_COLUMN_BYTES and chunk.path_in_schema.split(".")[0] in columns:
+                size = f"{chunk.total_uncompressed_size:,} bytes in one row group, at most {MAX_COLUMN_BYTES:,} are"
+                where = f"column {chunk.path_in_schema[:80]!r}"
+                raise AudioError("too-large", f"{where} has {size} read; write it with smaller row groups")
 
 
 def recording_at(path: str, row: int, column: str) -> bytes:

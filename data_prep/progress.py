@@ -16,6 +16,8 @@ class Progress:
     def __init__(self, total: int, unit: str = "utterances", label: str = "") -> None:
         self.total, self.unit, self.label = total, unit, label
         self.done = 0
+        self.kept = 0
+        """Of those done, by an earlier run: they tell nothing of how fast this one is."""
         self._figures: dict[str, Any] = {}
         self._began = self._last_line = time.monotonic()
         self._bar: Any = None
@@ -37,6 +39,14 @@ class Progress:
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._line()
 
+    def keep(self, n: int) -> None:
+        """`n` more were done by an earlier run."""
+        self.done += n
+        self.kept += n
+        if self._bar is not None:
+            self._bar.n, self._bar.initial, self._bar.last_print_n = self.done, self.kept, self._bar.last_print_n + n
+            self._bar.refresh()
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
@@ -46,7 +56,7 @@ class Progress:
     def _line(self) -> None:
         self._last_line = time.monotonic()
         seconds = self._last_line - self._began
-        rate = self.done / seconds if seconds > 0 else 0.0
+        rate = (self.done - self.kept) / seconds if seconds > 0 else 0.0
         parts = [f"{self.label}: " if self.label else "", f"{self.done:,} of {self.total:,} {self.unit}"]
         parts.append(f", {rate:,.1f}/s" if rate else "")
         if self.done < self.total:

@@ -121,5 +121,6 @@ def _decode(index: ShardIndex, i: int, media: bytearray, wave: np.ndarray) -> No
 
 def _broken(index: ShardIndex, i: int, what: str) -> ShardError:
     shard = int(index.shard[i])
-    name, home = index.shards[shard].source or Path(index.shards[shard].name).name, index.home(shard)
+    info, home = index.shards[shard], index.home(shard)
+    name = info.label if info.source else Path(info.name).name
     return ShardError(f'{name}, utterance {index.key[i]}: {what}; run "slam-asr prep check {home}"')

@@ -49,9 +49,10 @@ def require_few(
         return
     write_notes(path, notes)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(by_reason(notes)).most_common(3))
-    what = f"stopped after {found:,} bad" if stopped else f"{found:,} of {total:,} utterances cannot be used"
-    listed = f"{what} utterances ({reasons}) of {total:,}" if stopped else f"{what} ({reasons})"
-    raise UserError(f"{listed}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
+    what = f"{found:,} of {total:,} utterances cannot be used ({reasons})"
+    if stopped:
+        what = f"stopped after {found:,} bad utterances ({reasons}) of {total:,}"
+    raise UserError(f"{what}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
 
 
 def _writable(note: Note) -> Note:

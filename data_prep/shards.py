@@ -21,8 +21,9 @@ from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the 
 
 from data_prep.columns import BLOCK, COLUMNS, padded
 from data_prep.descriptors import OpenFiles
-from data_prep.durable import canonical_json, strict_json, sync_folder, temporary_name, write_durably
+from data_prep.durable import canonical_json, sync_folder, temporary_name, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path
+from data_prep.metadata import parse_metadata
 from data_prep.sources import is_remote
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
@@ -30,7 +31,6 @@ from model.sample_rate import SAMPLE_RATE
 RECORD = 20 * BLOCK  # bytes: tar pads its files to it
 MAX_MEDIA_BYTES = 1 << 30  # an hour of float16 frames of 2,560 numbers
 MAX_META_BYTES = 2 << 20
-META = {"text", "seconds", "language", "speaker", "task", "meta"}  # at least these, in every `<key>.json`
 OPEN_SHARDS = 64  # file descriptors kept
 
 
@@ -64,10 +64,10 @@ class ShardWriter:
         text, data = meta["text"], canonical_json(meta)
         if not 0 < len(media) <= MAX_MEDIA_BYTES or len(data) > MAX_META_BYTES:
             raise ValueError(f"{key}: {len(media):,} bytes of media and {len(data):,} of metadata are out of bounds")
-        rest = _pad(media) + _header(f"{key}.json", len(data)) + data
+        rest = bytes(-len(media) % BLOCK) + _header(f"{key}.json", len(data)) + data
         self._write(_header(f"{key}.{extension}", len(media)))
         offset = self._position
-        for part in (media, rest, _pad(data)):
+        for part in (media, rest, bytes(-len(data) % BLOCK)):
             self._write(part)
         meta_offset, crc = offset + len(media) + len(rest) - len(data), crc32(rest, crc32(media))
         row = {"key": key, "offset": offset, "length": len(media), "crc32": crc, "meta_offset": meta_offset}
@@ -192,7 +192,7 @@ def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
         yield
     except (_Fault, OSError) as error:
         what = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-        name = index.shards[shard].source or index.shards[shard].name
+        name = index.shards[shard].label
         check = f'run "slam-asr prep check {index.home(shard)}"'
         raise ShardError(f"{name}, utterance {key}: {what}; {check}") from None
 
@@ -264,12 +264,9 @@ def _fill(descriptor: int, parts: list[memoryview], position: int) -> None:
 
 def _meta(key: str, data: bytes) -> dict[str, Any]:
     try:
-        meta = strict_json(data)
-    except (ValueError, RecursionError):
-        meta = None
-    if not isinstance(meta, dict) or not META <= set(meta) or not isinstance(meta["text"], str):
-        raise _Fault(f"{key}.json has not the fields {', '.join(sorted(META))}")
-    return meta
+        return parse_metadata(data)
+    except ValueError as error:
+        raise _Fault(f"{key}.json is not what it must be: {error}") from None
 
 
 def _header(name: str, size: int) -> bytes:
@@ -291,10 +288,6 @@ def _plain_file() -> bytes:
 
 
 _PLAIN_FILE = _plain_file()
-
-
-def _pad(data: bytes) -> bytes:
-    return bytes(padded(len(data)) - len(data))
 
 
 def _parse_header(header: bytes | bytearray) -> tuple[str, int]:

@@ -14,14 +14,16 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit, urlunsplit
 
 from data_prep.audio import AudioError, Source
+
+USER = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,11 @@ def is_remote(address: str | os.PathLike[str]) -> bool:
 
 
 def without_secrets(address: str) -> str:
-    """The address without user, password and query, which may hold secrets: what is printed and written.
-
-    A path stays as it is.
-    """
+    """The address, or a command with one in it, without user, password and query, which may hold secrets: what is
+    printed and written. A path stays as it is."""
     if "://" not in address:
         return address
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return USER.sub("", address).partition("?")[0].partition("#")[0]
 
 
 def resolve_address(address: str, place: str) -> str:

@@ -72,9 +72,10 @@ def build_parts(
     parts = split(corpus, fractions, by, options.seed)
     if (out / INDEX_NAME).exists():
         raise UserError(f"{out} is itself a dataset directory; give another for the parts to lie in")
-    for name in fractions:
-        require_not_source(archives_of(corpus), out / name)
     former = _parts_of_another_split(out, fractions)
+    archives = archives_of(corpus)
+    for folder in (*(out / name for name in fractions), *former):
+        require_not_source(archives, folder)
     if former and not options.overwrite:
         raise UserError(
             f"{out} holds {former[0].name}, a part of another split, which may share utterances with these; give "

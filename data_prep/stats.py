@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.durable import encodable
+from data_prep.figures import in_hours
 from data_prep.index import ShardIndex
 from data_prep.subset import fields_of
 from data_prep.text import printable
@@ -43,7 +44,7 @@ def table(index: ShardIndex) -> str:
     rows = [
         ("kind", index.kind),
         ("utterances", f"{len(index):,}"),
-        ("hours", f"{index.seconds / 3600:,.2f}"),
+        ("length, all", in_hours(index.seconds)),
         ("shards", f"{len(index.shards):,}"),
         ("size", f"{sum(shard.bytes for shard in index.shards) / 1e6:,.1f} MB"),
     ]
@@ -58,7 +59,7 @@ def table(index: ShardIndex) -> str:
         counts = index.totals.get(name) or {}
         rows += [(f"{name}, {reason}", f"{count:,}") for reason, count in sorted(counts.items())]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+    return "\n".join(printable(f"{name:<{width}}  {value}") for name, value in rows)
 
 
 def table_by(index: ShardIndex, name: str) -> str:
@@ -85,8 +86,8 @@ def breakdown_lines(name: str, found: Breakdown) -> list[str]:
     """`NAME  hours  utterances` lines under a heading, and what else there is."""
     shown = [(printable(share.name)[:40], share.seconds, share.utterances) for share in found.top[:SHOWN]]
     width = max([len(name), *(len(label) for label, _, _ in shown)])
-    lines = [f"{name:<{width}}      hours  utterances"]
-    lines += [f"{label:<{width}}  {seconds / 3600:>9,.2f}  {count:>10,}" for label, seconds, count in shown]
+    lines = [f"{name:<{width}}        audio  utterances"]
+    lines += [f"{label:<{width}}  {in_hours(seconds):>11}  {count:>10,}" for label, seconds, count in shown]
     rest = [f"{found.names - len(shown):,} more"] if found.names > len(shown) else []
     rest += [f"{found.nameless:,} utterances without a {name}"] if found.nameless else []
     return lines + ([", ".join(rest)] if rest else [])

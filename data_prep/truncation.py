@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 MAX_OGG_PAGE = 65_307  # bytes
 LAST_PAGE = 4  # the flag of an Ogg stream's end
+MAX_CHUNKS = 1000  # before the sound: real files have a few, a file of zeros is one empty chunk after another
 STREAMED = 0x7FFF_0000  # lengths from here on, and 0, are what ffmpeg and sox write to a pipe: not known
 
 
@@ -28,14 +29,17 @@ def what_is_cut_off(stream: BinaryIO) -> str:
 
 def _cut_chunk(stream: BinaryIO, size: int, header: str, wanted: bytes) -> str:
     position = 12
-    while position + 8 <= size:
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > size:
+            return ""
         stream.seek(position)
         name, length = struct.unpack(header, stream.read(8))
         have = size - position - 8
-        if name == wanted and 0 < length < STREAMED and length > have:
-            return f"{have:,} bytes of sound where the header declares {length:,}"
+        if name == wanted:
+            cut = 0 < length < STREAMED and length > have
+            return f"{have:,} bytes of sound where the header declares {length:,}" if cut else ""
         position += 8 + length + (length & 1)
-    return ""
+    return f"no sound in its first {MAX_CHUNKS:,} chunks"
 
 
 def _cut_ogg(stream: BinaryIO, size: int) -> str:

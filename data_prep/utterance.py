@@ -10,9 +10,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from data_prep.durable import canonical_json, replacing, strict_json
+from data_prep.durable import canonical_json, encodable, open_regular, replacing, strict_json
 from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
@@ -20,6 +20,7 @@ KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
 REMOTE = ("s3", "gs", "http", "https", "memory")  # addresses that are read, through fsspec
 MAX_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
+UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the file, that a gzipped manifest may hold
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
     """
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with open_regular(path) as plain, _unpacked(plain, path) as file:
             for number, line in enumerate(iter(lambda: file.readline(max_line_bytes + 1), b""), 1):
                 if line.strip():
                     yield f"{path}:{number}", _row(line, f"{path}:{number}", max_line_bytes)
@@ -89,6 +90,25 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
         raise UserError(f"{path} is damaged after line {number:,}: {error}; copy it again") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
+
+
+class _Bounded(gzip.GzipFile):
+    """A gzipped manifest. UserError past what JSON lines can unpack to: a small file may hold terabytes of zeros."""
+
+    def __init__(self, plain: BinaryIO, path: Path) -> None:
+        super().__init__(fileobj=plain, mode="rb")
+        self.limit = UNPACKED_FLOOR + UNPACKED_RATIO * os.fstat(plain.fileno()).st_size
+        self.path = path
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if self.tell() > self.limit:
+            raise UserError(f"{self.path} unpacks to more than {self.limit:,} bytes; is it a manifest? unpack it first")
+        return line
+
+
+def _unpacked(plain: BinaryIO, path: Path) -> BinaryIO | gzip.GzipFile:
+    return _Bounded(plain, path) if path.suffix == ".gz" else plain
 
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
@@ -101,7 +121,14 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
     count = 0
     with replacing(path) as file:
         for utterance in utterances:
-            file.write(canonical_json(to_row(utterance) | {"audio": _written(utterance, home)}) + b"\n")
+            audio = _written(utterance, home)
+            try:
+                file.write(canonical_json(to_row(utterance) | {"audio": audio}) + b"\n")
+            except UnicodeEncodeError:
+                raise UserError(
+                    f"utterance {utterance.key}: its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode, "
+                    "so it cannot be written down; rename the file or folder"
+                ) from None
             count += 1
     return count
 
@@ -120,8 +147,11 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
     if rest and scheme in REMOTE:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
+        from data_prep.sources import without_secrets  # brings soundfile along
+
+        shown = _short(without_secrets(audio))
         raise UserError(
-            f"audio {_short(audio)} is a command or an address that is not read; give a path, or {', '.join(REMOTE)}"
+            f"audio {shown} is a command or an address that is not read; give a path, or {', '.join(REMOTE)}"
         )
     joined = os.path.normpath(home / audio)
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
@@ -142,7 +172,6 @@ def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
         raise UserError(f"{place}: the line is longer than {max_line_bytes:,} bytes; a manifest has one object a line")
     try:
         row = strict_json(line)
-        canonical_json(row)  # a lone surrogate could be read, but never be written
     except (ValueError, RecursionError) as error:
         reason = not_utf8(error) if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
         raise UserError(f"{place}: {reason}; a manifest has one JSON object a line") from None

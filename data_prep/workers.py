@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from typing import Any, TypeVar
 
+from data_prep.figures import in_hours
 from data_prep.progress import Progress
 from data_prep.remote.retries import count_retries, retries
 from model.errors import UserError
@@ -30,15 +31,19 @@ class Tally:
 
     def __init__(self, context: Any) -> None:
         self._count, self._seconds, self._stop = context.Value("q", 0), context.Value("d", 0.0), context.Value("b", 0)
+        self._kept = context.Value("q", 0)
 
-    def add(self, n: int, seconds: float = 0.0) -> None:
+    def add(self, n: int, seconds: float = 0.0, kept: bool = False) -> None:
+        """`kept`: an earlier run had done them."""
         with self._count.get_lock():
             self._count.value += n
             self._seconds.value += seconds
+            self._kept.value += n if kept else 0
 
-    @property
-    def done(self) -> int:
-        return self._count.value
+    def counts(self) -> tuple[int, int]:
+        """How many are done, and of those kept."""
+        with self._count.get_lock():
+            return self._count.value, self._kept.value
 
     @property
     def seconds(self) -> float:
@@ -60,9 +65,9 @@ class InPlace:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._seconds = progress, 0.0
 
-    def add(self, n: int, seconds: float = 0.0) -> None:
+    def add(self, n: int, seconds: float = 0.0, kept: bool = False) -> None:
         self._seconds += seconds
-        _show(self._progress, n, self._seconds)
+        _show(self._progress, n, self._seconds, n if kept else 0)
 
 
 _tally: Tally | None = None  # of a worker process, set once when it starts
@@ -95,7 +100,8 @@ def _run_in_processes(
         waiting = {pool.submit(_run_one, function, task): number for number, task in enumerate(tasks)}
         while waiting:
             ready, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            _show(progress, tally.done - progress.done, tally.seconds)
+            done, kept = tally.counts()
+            _show(progress, done - progress.done, tally.seconds, kept - progress.kept)
             for future in ready:
                 result, retried = future.result()
                 count_retries(retried)
@@ -105,11 +111,14 @@ def _run_in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _show(progress: Progress, n: int, seconds: float) -> None:
+def _show(progress: Progress, n: int, seconds: float, kept: int) -> None:
+    """`n` more are done, `kept` of them by an earlier run; `seconds` of sound are in all that is done."""
+    if kept:
+        progress.keep(kept)
     if seconds:
-        progress.advance(n, hours=f"{seconds / 3600:,.2f}")
+        progress.advance(n - kept, audio=in_hours(seconds))
     else:
-        progress.advance(n)
+        progress.advance(n - kept)
 
 
 def _start_worker(tally: Tally) -> None:

@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit
         return code
     except UserError as error:
-        print(f"slam-asr: {error}", file=sys.stderr)
-        return MISTAKE
+        return _refuse(str(error))
     except KeyboardInterrupt:
         print("slam-asr: stopped", file=sys.stderr)
         return INTERRUPTED
@@ -54,8 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise  # no file that a person could look at
-        print(f"slam-asr: cannot use {error.filename}: {error.strerror}; look at its rights and disk", file=sys.stderr)
-        return MISTAKE
+        return _refuse(f"cannot use {error.filename}: {error.strerror}; look at its rights and disk")
+
+
+def _refuse(why: str) -> int:
+    """Says it; what a file made us quote cannot steer the terminal."""
+    from data_prep.text import printable
+
+    print("slam-asr:", "\n".join(map(printable, why.split("\n"))), file=sys.stderr)
+    return MISTAKE
 
 
 def _dispatch(arguments: Sequence[str]) -> int:

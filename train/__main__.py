@@ -39,7 +39,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _refuse(error: UserError, says: bool) -> int:
     if says:
-        print(f"train: {error}", file=sys.stderr, flush=True)
+        from data_prep.text import printable  # what a file made us quote must not steer the terminal
+
+        print("train:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr, flush=True)
     return 2
 
 

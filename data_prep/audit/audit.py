@@ -22,7 +22,7 @@ from data_prep.audit.rules import AUDIO_JUDGEMENTS, SET_JUDGEMENTS, TEXT_JUDGEME
 from data_prep.audit.spread import Spread, spreads
 from data_prep.check import ShardCheck, check_shard, in_order, open_index, shard_checks
 from data_prep.durable import encodable
-from data_prep.index import read_index
+from data_prep.index import INDEX_NAME, read_index
 from data_prep.progress import Progress
 from data_prep.sources import is_remote
 from data_prep.stats import Breakdown, breakdown
@@ -87,7 +87,8 @@ def audit(root: str | os.PathLike[str], options: AuditOptions | None = None) -> 
         if _resolved(other) == _resolved(root):
             raise UserError(f"--against {other} is the very directory that is checked; give another one")
     for other in options.against:
-        read_index(other)  # a mistyped one is said before an hour's reading
+        if not is_remote(other) and not (Path(other) / INDEX_NAME).exists():
+            read_index(other)  # says so now, before an hour's reading
     surveyed = _survey(root, options)
     others = [_survey(other, options) for other in options.against]
     applied = _applied(surveyed, others)

@@ -8,8 +8,9 @@ from pathlib import Path
 from data_prep.audit.audit import Audit
 from data_prep.audit.findings import Finding
 from data_prep.audit.spread import BARS, Spread
-from data_prep.audit.summary import contents, counted, depth, problem_lines, share
+from data_prep.audit.summary import contents, depth, problem_lines, share
 from data_prep.durable import write_durably
+from data_prep.figures import counted, in_hours
 from data_prep.stats import Breakdown
 from data_prep.text import printable
 
@@ -133,11 +134,11 @@ def _breakdown(heading: str, found: Breakdown) -> list[str]:
     most = found.top[0].seconds or 1.0
     rows = [
         f'<tr><td>{_text(item.name)}</td><td class="number">{item.utterances:,}</td>'
-        f'<td class="number">{item.seconds / 3600:,.2f}</td><td><svg viewBox="0 0 100 8" style="width: 12rem">'
+        f'<td class="number">{in_hours(item.seconds)}</td><td><svg viewBox="0 0 100 8" style="width: 12rem">'
         f'<rect width="{100 * item.seconds / most:.1f}" height="8"/></svg></td></tr>'
         for item in found.top
     ]
-    head = '<tr><th>name</th><th class="number">utterances</th><th class="number">hours</th><th></th></tr>'
+    head = '<tr><th>name</th><th class="number">utterances</th><th class="number">audio</th><th></th></tr>'
     rest = f"<p>{found.names:,} in all; {found.nameless:,} utterances have none.</p>"
     return [f"<h2>{heading}</h2>", f"<table>{head}{''.join(rows)}</table>", rest]
 

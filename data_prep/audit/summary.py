@@ -6,6 +6,7 @@ import textwrap
 
 from data_prep.audit.audit import Audit
 from data_prep.audit.findings import Finding
+from data_prep.figures import counted, in_hours
 from data_prep.text import printable
 
 WIDTH = 110  # characters of a line
@@ -45,7 +46,7 @@ def contents(audit: Audit) -> str:
     parts = [
         audit.kind,
         counted(audit.utterances, "utterance"),
-        f"{audit.seconds / 3600:,.2f} h",
+        in_hours(audit.seconds),
         counted(audit.shards, "shard"),
         f"{audit.bytes / 1e6:,.1f} MB",
     ]
@@ -56,11 +57,6 @@ def depth(audit: Audit) -> str:
     """How deep it looked."""
     read = "every number of every frame read" if audit.kind == "features" else "every utterance decoded"
     return read if audit.decoded else "nothing decoded (--quick)"
-
-
-def counted(number: int, what: str) -> str:
-    """ "1 problem", "2 problems"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def share(finding: Finding) -> str:

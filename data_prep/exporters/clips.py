@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.audio import SAMPLE_RATE, decode, encode_wav, probe
+from data_prep.audio import SAMPLE_RATE, AudioError, decode, encode_wav, probe
 from data_prep.durable import canonical_json, temporary_name
 from data_prep.index import ShardIndex
 from data_prep.progress import Progress
@@ -49,11 +49,16 @@ class Clip:
 
 
 def clips(index: ShardIndex, options: ExportOptions, progress: Progress) -> Iterator[Clip]:
-    """In the order of the index. ShardError for a shard that does not hold what its index says."""
+    """In the order of the index. UserError for a shard that does not hold what its index says, or no audio."""
     with progress:
         for i in range(len(index)):
             sample = read_sample(index, i)
-            media = encode_wav(decode(sample.media)) if options.wav else sample.media
+            try:
+                media = encode_wav(decode(sample.media)) if options.wav else sample.media
+                extension = "wav" if options.wav else _extension(index, media)
+            except AudioError as error:
+                check = f'run "slam-asr prep check {index.home(int(index.shard[i]))}"'
+                raise UserError(f"utterance {sample.key}: {error}; {check}") from None
             said = {name: sample.meta[name] for name in ("language", "speaker", "task", "meta")}
             yield Clip(
                 key=sample.key,
@@ -61,7 +66,7 @@ def clips(index: ShardIndex, options: ExportOptions, progress: Progress) -> Iter
                 seconds=int(index.samples[i]) / SAMPLE_RATE,
                 shard=int(index.shard[i]),
                 media=media,
-                extension="wav" if options.wav else _extension(index, media),
+                extension=extension,
                 said={name: value for name, value in said.items() if value != DEFAULTS[name]},
             )
             progress.advance(1)

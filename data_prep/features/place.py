@@ -63,7 +63,7 @@ class Place:
         finally:
             fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, _START)
 
-    def begin(self, wanted: dict[str, Any], overwrite: bool) -> None:
+    def begin(self, wanted: dict[str, Any], overwrite: bool | None) -> None:
         """Looks around, and declares the directory unfinished. UserError if it holds another job's work."""
         with self.alone_for_a_moment():
             if overwrite and self.has_locks and not _is_of(self.out, wanted) and not self._is_only_one():
@@ -84,8 +84,10 @@ class Place:
 
 
 @contextmanager
-def join(out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool = False) -> Iterator[Place]:
-    """`out` (made if need be), shared with the other ranks of the same job.
+def join(
+    out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None = None
+) -> Iterator[Place]:
+    """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of workplace.look_around.
 
     UserError if another kind of builder holds it, or if it holds what was made from other input or options.
     """

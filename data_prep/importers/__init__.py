@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_prep.importers.audiofolder import import_audiofolder, is_audiofolder
 from data_prep.importers.common_voice import import_common_voice, is_common_voice
-from data_prep.importers.huggingface import import_parquet, is_parquet
+from data_prep.importers.folder import import_folder, is_folder
+from data_prep.importers.huggingface import holds_parquet, import_parquet, is_parquet
 from data_prep.importers.jsonl import import_jsonl, is_jsonl
 from data_prep.importers.kaldi import import_kaldi, is_kaldi
 from data_prep.importers.lhotse import import_lhotse, is_lhotse
@@ -14,14 +15,15 @@ from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
 from data_prep.importers.nemo import import_nemo, is_nemo
 from data_prep.importers.options import Importer, ImportOptions
+from data_prep.importers.recognition import hint, manifests_in, require_no_shards, the_one_of
 from data_prep.importers.shar import import_shar, is_shar
 from data_prep.importers.slam_llm import import_slam_llm, is_slam_llm
 from data_prep.importers.table import import_table, is_table
-from data_prep.importers.webdataset import import_webdataset, is_webdataset
+from data_prep.importers.webdataset import holds_webdataset, import_webdataset, is_webdataset
 from data_prep.importers.wenet import import_wenet, is_wenet
 from model.errors import UserError
 
-__all__ = ["IMPORTERS", "ImportOptions", "Importer", "guess_importer"]
+__all__ = ["IMPORTERS", "ImportOptions", "Importer", "guess_importer", "recognised"]
 
 ROWS = ("audio_root", "columns")
 SPLITS = ("audio_root", "columns", "split")
@@ -48,20 +50,51 @@ IMPORTERS: dict[str, Importer] = {
     "audiofolder": Importer(
         import_audiofolder, is_audiofolder, "a folder with metadata.csv or .jsonl of file names", SPLITS
     ),
-    "parquet": Importer(import_parquet, is_parquet, "a Hugging Face data set as .parquet, a file or a folder", SPLITS),
+    "parquet": Importer(
+        import_parquet, is_parquet, "a Hugging Face data set as .parquet, a file or a folder", SPLITS, holds_parquet
+    ),
     "table": Importer(import_table, is_table, "a .csv or .tsv with a line of column names", ROWS),
     "jsonl": Importer(import_jsonl, is_jsonl, "a .jsonl manifest with audio and text, of ours or alike", ROWS),
     "webdataset": Importer(
-        import_webdataset, is_webdataset, "tars of samples (a.wav a.txt), or a folder of such tars", ("columns",)
+        import_webdataset,
+        is_webdataset,
+        "tars of samples (a.wav a.txt), or a folder of such tars",
+        ("columns",),
+        holds_webdataset,
+    ),
+    "folder": Importer(
+        import_folder,
+        lambda path: False,
+        "a folder of recordings, a.flac with a.txt beside it, at any depth",
+        (),
+        is_folder,
     ),
 }
 
 
 def guess_importer(source: Path) -> str:
-    """The first kind that recognises `source`; UserError if none does."""
+    """The kind of `source`; UserError if none is."""
+    return recognised(source)[0]
+
+
+def recognised(source: Path) -> tuple[str, Path]:
+    """The kind of `source` and what of it to read: itself, or the one manifest that a folder holds.
+
+    The first kind that recognises it; then a manifest; then the first that finds its own deep in the folder. UserError,
+    with what to give in its place, where there is none of these.
+    """
     if not source.exists():
         raise UserError(f"there is no {source}; give a corpus folder or a manifest")
+    if source.is_dir():
+        require_no_shards(source)
     for name, importer in IMPORTERS.items():
         if importer.recognises(source):
-            return name
-    raise UserError(f"{source} is of no kind that is known; name it: --importer {', '.join(IMPORTERS)}")
+            return name, source
+    manifests = manifests_in(source)
+    if manifests:
+        manifest = the_one_of(manifests)
+        return next(name for name, importer in IMPORTERS.items() if importer.recognises(manifest)), manifest
+    for name, importer in IMPORTERS.items():
+        if importer.finds_deep is not None and importer.finds_deep(source):
+            return name, source
+    raise UserError(hint(source))

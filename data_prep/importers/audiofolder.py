@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_prep.audio import EXTENSIONS
 from data_prep.importers.options import ImportOptions
+from data_prep.importers.remarks import Without
 from data_prep.importers.rows import columns_taken, first_row, utterance_of, with_numbers
 from data_prep.importers.splits import chosen_splits
 from data_prep.importers.table import first_line, read_table
+from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 FILE_NAME = "file_name"
+SOUND = tuple(f".{extension}" for extension in EXTENSIONS)
 
 
 def is_audiofolder(path: Path) -> bool:
@@ -29,7 +33,8 @@ def is_audiofolder(path: Path) -> bool:
 def import_audiofolder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """Split after split, in the order of the rows; the key is the recording's path in its split.
 
-    UserError: no metadata, two of them in one folder, several splits and none chosen, a row that is not as it must be.
+    Recordings that no row names are counted and said. UserError: no metadata, two of them in one folder,
+    several splits and none chosen, a row that is not as it must be.
     """
     manifests = _manifests(root)
     if not manifests:
@@ -45,7 +50,7 @@ def import_audiofolder(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
 
 
 def _utterances(manifest: Path, split: str, options: ImportOptions) -> Iterator[Utterance]:
-    home, taken = options.audio_root or manifest.parent, None
+    home, taken, named = options.audio_root or manifest.parent, None, set[str]()
     for place, row in _rows(manifest):
         try:
             if FILE_NAME not in row:
@@ -53,11 +58,19 @@ def _utterances(manifest: Path, split: str, options: ImportOptions) -> Iterator[
             taken = columns_taken(row, options)
             row = row if manifest.suffix == ".jsonl" else with_numbers(row, taken)
             key = os.path.splitext(str(row[FILE_NAME]))[0]
-            yield utterance_of({**row, **({"split": split} if split else {})}, taken, home, options, key=key)
+            told = {**row, **({"split": split} if split else {})}
+            utterance = utterance_of(told, taken, home, options, key=key)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
+        named.add(utterance.audio)
+        yield utterance
     if taken is None:
         raise UserError(f"{manifest} has no rows")
+    silent = Without(f"recordings have no row in {manifest}")
+    for recording in files_below(home, SOUND):
+        if os.path.normpath(recording) not in named:
+            silent.add(recording)
+    silent.say()
 
 
 def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -66,8 +79,8 @@ def _rows(manifest: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _manifests(root: Path) -> list[Path]:
     """In the folder itself, or else in those inside it."""
-    for pattern in ("", "*/"):
-        found = sorted(path for name in NAMES for path in root.glob(pattern + name) if path.is_file())
+    for depth in (0, 1):
+        found = [path for path in files_below(root, NAMES, depth) if path.name in NAMES]
         if found:
             return found
     return []

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import columns_taken, nearest, utterance_of, with_numbers
 from data_prep.importers.table import read_table
+from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
@@ -21,16 +22,27 @@ NO_SPLITS = ("clip_durations", "reported", "times", "validated_sentences", "unva
 
 
 def is_common_voice(path: Path) -> bool:
+    """The folder of a language, or one of its .tsv files."""
+    if path.suffix == ".tsv" and path.is_file():
+        return (path.parent / "clips").is_dir() and path.stem not in NO_SPLITS
     return (path / "clips").is_dir() and any((path / f"{name}.tsv").is_file() for name in ("train", "validated"))
 
 
 def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """`options.split` of it, by default train, in the order of the rows; the key is the name of the clip.
+    """`options.split` of it, by default train, in the order of the rows; the key is the name of the clip. A .tsv as
+    `root` is its own split.
 
     UserError: no such split, or one of no rows; a row that is not as it must be.
     """
-    splits = sorted(path.stem for path in root.glob("*.tsv") if path.stem not in NO_SPLITS)
-    split = options.split or DEFAULT_SPLIT
+    given = ""
+    if root.is_file():
+        root, given = root.parent, root.stem
+        if options.split not in ("", given):
+            raise UserError(
+                f"{root / given}.tsv is the split {given}, --subset asks for {options.split}; give one alone"
+            )
+    splits = [path.stem for path in files_below(root, (".tsv",), depth=0) if path.stem not in NO_SPLITS]
+    split = given or options.split or DEFAULT_SPLIT
     if split not in splits:
         raise UserError(f"{root} has no {split}.tsv{nearest(split, splits)}; choose with --subset")
     clips, taken = options.audio_root or root / "clips", None

@@ -2,7 +2,9 @@
 
 The audio column is the one that the file's own metadata calls Audio, else a `{bytes, path}`; a row says its place in
 the file, and is read from there. Where a row has no bytes, its path is a local file. Numbers of a class label become
-its name. Columns of other bytes (a second audio, pictures) are not kept in meta. The data set is never run as code.
+its name. Where the file holds the recordings, its columns of start and end say whence they were cut: they are kept in
+meta, but for those that --column names. Columns of other bytes (a second audio, pictures) are not kept in meta. The
+data set is never run as code.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from data_prep.audio import AudioError
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import ALIASES, columns_taken, nearest, shown, utterance_of
 from data_prep.importers.splits import chosen_splits
-from data_prep.parquet import DAMAGE, open_parquet
+from data_prep.importers.tree import files_below
+from data_prep.parquet import DAMAGE, open_parquet, require_modest
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
@@ -31,10 +34,15 @@ FIRST_ROWS = 16
 
 
 def is_parquet(path: Path) -> bool:
-    """A file, or a folder with some in it, in its data/ or in a folder of that."""
+    """A file, or a folder with some in it or in its data/."""
     if path.is_file():
         return path.suffix == SUFFIX
-    return any(next(path.glob(f"{'*/' * depth}*{SUFFIX}"), None) for depth in range(3))
+    return any(next(path.glob(f"{inside}*{SUFFIX}"), None) for inside in ("", "data/"))
+
+
+def holds_parquet(path: Path) -> bool:
+    """A folder with some in its folders, or in theirs."""
+    return any(next(path.glob(f"{inside}*{SUFFIX}"), None) for inside in ("*/", "*/*/"))
 
 
 def import_parquet(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -43,7 +51,7 @@ def import_parquet(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
 
     UserError: no Parquet, several splits and none chosen, no audio or text column, a row that is no utterance.
     """
-    files = [path] if path.is_file() else sorted(path.rglob(f"*{SUFFIX}"))
+    files = [path] if path.is_file() else files_below(path, (SUFFIX,))
     if not files:
         raise UserError(f"{path} holds no *{SUFFIX}")
     by_split: dict[str, list[Path]] = {}
@@ -55,7 +63,7 @@ def import_parquet(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
                 yield from _Table(file, split, options).utterances()
             except UserError:
                 raise
-            except (AudioError, *DAMAGE) as error:
+            except (AudioError, RecursionError, *DAMAGE) as error:
                 raise UserError(f"cannot read {file}: {' '.join(str(error).split())}") from None
 
 
@@ -69,11 +77,13 @@ class _Table:
         self.file = open_parquet(path)
         self.schema = self.file.schema_arrow
         self.features = _features(self.schema)
-        self.labels = {name: feature["names"] for name, feature in self.features.items() if "names" in feature}
+        self.labels = {name: feature["names"] for name, feature in self.features.items() if _names_labels(feature)}
         try:
             self.audio = self._audio_column()
             self.columns = [name for name in self.schema.names if name != self.audio and not self._holds_bytes(name)]
-            named = replace(options, columns={**options.columns, "audio": self.audio})
+            cut = dict.fromkeys(("start", "end"), "") if self._holds_bytes(self.audio) else {}
+            require_modest(self.file, range(self.file.num_row_groups), {self.audio, *self.columns})
+            named = replace(options, columns={**cut, **options.columns, "audio": self.audio})
             self.taken = columns_taken([self.audio, *self.columns], named)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
@@ -159,8 +169,13 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
+
+
+def _names_labels(feature: Mapping[str, Any]) -> bool:
+    names = feature.get("names")
+    return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
 def _split(file: Path) -> str:

@@ -1,6 +1,7 @@
 """A JSONL manifest: our own fields, or what others call the same things; the names are in rows.ALIASES.
 
-Relative paths start at the manifest's folder. All other fields are kept in meta.
+Relative paths start at the manifest's folder. All other fields are kept in meta. The key of a row that says none is
+made from the name of its recording, as keys.py has it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_prep.importers.keys import Keys
 from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import columns_taken, utterance_of
+from data_prep.importers.rows import columns_taken, names_without_key, says_key, utterance_of
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
@@ -29,11 +31,15 @@ def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     `allow_outside`.
     """
     home, found = options.audio_root or path.parent, False
+    keys: Keys | None = None
     for place, row in read_rows(path):
         found = True
         try:
             part = row.pop("part") if PART.match(str(row.get("part", ""))) else ""
-            yield utterance_of(row, columns_taken(row, options), home, options, part=part)
+            taken = columns_taken(row, options)
+            if keys is None and not says_key(row, taken):
+                keys = Keys(names_without_key(read_rows(path), options), home)
+            yield utterance_of(row, taken, home, options, part=part, keys=keys)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
     if not found:

@@ -4,7 +4,7 @@
 |---|---|
 | wav.scp | audio: a path, `command |` (only with allow_pipes), or `file.ark:OFFSET` |
 | segments | key, start, duration: cuts that are exact; without it each recording is an utterance |
-| text | text; an utterance without a line has none, for the build to count |
+| text | text; utterances without a line are counted and said, and left out |
 | utt2spk, utt2lang, utt2task | speaker, language, task |
 | utt2dur, reco2dur | nothing: the recordings themselves say it, and Kaldi cuts nothing by these either |
 | spk2gender | meta["gender"] |
@@ -12,7 +12,7 @@
 | utt2meta | as `prep export` writes it: a JSON object of what the other files cannot say |
 
 Lines about utterances that have no audio are passed over, as fix_data_dir.sh does, but not in `text`: words without
-sound are an error.
+sound come last and go on to the build, which counts them as missing.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 from data_prep.durable import strict_json
 from data_prep.importers.lines import Entry, read_keyed
 from data_prep.importers.options import ImportOptions
+from data_prep.importers.remarks import Without
 from data_prep.importers.rxfilename import Recording, Recordings
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
@@ -42,8 +43,8 @@ def is_kaldi(path: Path) -> bool:
 def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of segments, or of wav.scp. Relative paths start at the folder, or at `audio_root`.
 
-    UserError, with file and line: no wav.scp, a key twice, a segment or a transcript without audio, a command unless
-    allowed, an ark that does not hold what is said of it.
+    UserError, with file and line: no wav.scp, a key twice, a segment without its recording, a command unless allowed,
+    an ark that does not hold what is said of it.
     """
     folder = folder.parent if folder.name == "wav.scp" else folder
     if not (folder / "wav.scp").is_file():
@@ -52,10 +53,14 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     recordings = read_keyed(folder / "wav.scp")
     segments = read_keyed(folder / "segments") if (folder / "segments").is_file() else None
     said = _Said(folder)
-    said.require_audio(recordings if segments is None else segments)
+    utterances = recordings if segments is None else segments
+    silent = Without(f"recordings or segments have no line in {folder / 'text'}")
     finder = Recordings(folder, options, ((key, entry.value) for key, entry in recordings.items()))
     found: dict[str, Recording] = {}  # a recording of many segments is looked for once
-    for name, entry in (recordings if segments is None else segments).items():
+    for name, entry in utterances.items():
+        if said.text and name not in said.text:
+            silent.add(name)
+            continue
         recording, cut = (name, {}) if segments is None else _segment(entry, recordings)
         place = recordings[recording]
         try:
@@ -67,6 +72,12 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
             yield said.utterance(name, found[recording], cut)
         except UserError as error:
             raise UserError(f"{entry.place}: {error}") from None
+    source = folder / ("wav.scp" if segments is None else "segments")
+    for name in said.text:
+        if name not in utterances:
+            part = f"fault:missing-audio:{source.name} has no {name}, which text names"
+            yield said.utterance(name, Recording(str(source), part), {})
+    silent.say()
 
 
 class _Said:
@@ -80,13 +91,6 @@ class _Said:
         tables.pop("utt2dur", None)
         self.exact = tables.pop("utt2meta", {})
         self.tables = tables
-
-    def require_audio(self, utterances: dict[str, Entry]) -> None:
-        """UserError for transcripts of nothing."""
-        without = [name for name in self.text if name not in utterances]
-        if without:
-            place = self.text[without[0]].place
-            raise UserError(f"{place}: {without[0]} has no audio ({len(without):,} such); remove or add them")
 
     def utterance(self, name: str, found: Recording, cut: dict[str, float]) -> Utterance:
         fields: dict[str, Any] = {"text": self.text[name].value if name in self.text else ""}

@@ -32,7 +32,7 @@ class Keys:
                 self._clashing.add(_stem(name))
             if _is_far(self._inside(name)):
                 folders = name.split("/")[:-1]
-                self._shared = folders if self._shared is None else os.path.commonprefix([self._shared, folders])
+                self._shared = folders if self._shared is None else _beginning(self._shared, folders)
 
     def key(self, name: str, start: Any, duration: Any) -> str:
         """Of the row of the recording `name` that has this cut of it."""
@@ -54,6 +54,12 @@ def place_in(start: Any, duration: Any) -> str:
     if not (abs(start) < MAX_SECONDS_NAMED and abs(duration or 0) < MAX_SECONDS_NAMED):
         return ""
     return f"-{round(start * 1000)}" + ("" if duration is None else f"-{round((start + duration) * 1000)}")
+
+
+def _beginning(one: list[str], other: list[str]) -> list[str]:
+    """What both begin with."""
+    count = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:count]
 
 
 def _is_far(name: str) -> bool:

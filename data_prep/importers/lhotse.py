@@ -17,6 +17,7 @@ from typing import Any
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import audio_of, first_row
 from data_prep.importers.splits import chosen_splits
+from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
 
@@ -181,7 +182,7 @@ def _pair(recordings: Path) -> tuple[Path, Path]:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    return sorted(file for file in folder.glob(f"*{name}*") if file.name.endswith(SUFFIXES))
+    return [file for file in files_below(folder, SUFFIXES, depth=0) if name in file.name]
 
 
 def _split(file: Path, name: str) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from data_prep.importers.lines import read_keyed
 from data_prep.importers.options import ImportOptions
+from data_prep.importers.remarks import Without
+from data_prep.importers.tree import walked
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 
@@ -25,23 +27,26 @@ def is_librispeech(path: Path) -> bool:
 
 
 def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the paths. UserError: no such folder, no transcripts, a recording or a line without the other."""
+    """In the order of the paths. A line without a recording goes on to the build, which counts it as missing;
+    recordings without a line are counted and said. UserError: no such folder, one that cannot be read, no transcripts.
+    """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")
     sexes = _sexes(root)
-    found = False
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        subfolders.sort()
+    found, silent = False, Without("recordings have no line in a .trans.txt beside them")
+    for folder, files in walked(root):
         recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
-        transcripts = [name for name in sorted(files) if name.endswith(".trans.txt")]
+        transcripts = [name for name in files if name.endswith(".trans.txt")]
         lines = {key: one.value for name in transcripts for key, one in read_keyed(Path(folder, name)).items()}
-        _require_pairs(Path(folder), recordings, lines)
+        for key in sorted(set(recordings) - set(lines)):
+            silent.add(os.path.join(folder, recordings[key]))
         split = _split(root, Path(folder))
         for key, text in sorted(lines.items()):
             found = True
-            yield _utterance(key, os.path.join(folder, recordings[key]), text, split, sexes)
+            yield _utterance(key, os.path.join(folder, recordings.get(key, f"{key}.flac")), text, split, sexes)
     if not found:
         raise UserError(f"{root} holds no *.trans.txt at any depth; give a LibriSpeech folder, or a split of it")
+    silent.say()
 
 
 def _utterance(name: str, audio: str, text: str, split: str, sexes: dict[str, str]) -> Utterance:
@@ -49,17 +54,6 @@ def _utterance(name: str, audio: str, text: str, split: str, sexes: dict[str, st
     meta = {"split": split, "sex": sexes.get(speaker, ""), "id": name if safe_key(name) != name else ""}
     known = {field: value for field, value in meta.items() if value}
     return Utterance(safe_key(name), audio, text, language="en", speaker=speaker, meta=known)
-
-
-def _require_pairs(folder: Path, recordings: dict[str, str], lines: dict[str, str]) -> None:
-    without_line = sorted(set(recordings) - set(lines))
-    if without_line:
-        name = folder / recordings[without_line[0]]
-        raise UserError(f"{name} has no line in a .trans.txt beside it ({len(without_line)} such); add or remove it")
-    without_sound = sorted(set(lines) - set(recordings))
-    if without_sound:
-        name = without_sound[0]
-        raise UserError(f"{folder}: transcript {name} has no recording ({len(without_sound)} such); unpack it again")
 
 
 def _split(root: Path, folder: Path) -> str:

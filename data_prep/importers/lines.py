@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_prep.durable import open_regular
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import nearest
 from data_prep.utterance import MAX_LINE_BYTES, not_utf8
@@ -44,7 +45,7 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     """
     number = 0
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 if len(line) > MAX_LINE_BYTES:
                     raise UserError(

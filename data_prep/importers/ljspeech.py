@@ -6,13 +6,16 @@ The file has no header and no quoting. A line of two fields has one text, a four
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.importers.lines import text_lines
 from data_prep.importers.options import ImportOptions
+from data_prep.importers.remarks import Without
 from data_prep.importers.rows import audio_of
 from data_prep.importers.table import first_line
+from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 
@@ -26,17 +29,24 @@ def is_ljspeech(path: Path) -> bool:
 
 
 def import_ljspeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the lines. UserError, with file and line: a line of one field, no metadata.csv, no lines."""
-    path, home, found = root / MANIFEST, options.audio_root or root / "wavs", False
+    """In the order of the lines; recordings in wavs/ without one are counted and said. UserError, with file
+    and line: a line of one field, no metadata.csv, no lines."""
+    path, home, named = root / MANIFEST, options.audio_root or root / "wavs", set[str]()
     for place, line in text_lines(path):
         if line.strip():
-            found = True
             try:
-                yield _utterance(line.rstrip("\r\n").split("|"), home, options)
+                utterance = _utterance(line.rstrip("\r\n").split("|"), home, options)
             except UserError as error:
                 raise UserError(f"{place}: {error}") from None
-    if not found:
+            named.add(os.path.basename(utterance.audio))
+            yield utterance
+    if not named:
         raise UserError(f"{path} has no lines; each is ID|text as printed|text as read")
+    silent = Without(f"recordings have no line in {path}")
+    for recording in files_below(home, (".wav",), depth=0) if home.is_dir() else ():
+        if recording.name not in named:
+            silent.add(recording)
+    silent.say()
 
 
 def _utterance(values: list[str], home: Path, options: ImportOptions) -> Utterance:

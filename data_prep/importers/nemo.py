@@ -15,21 +15,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.archives import Member, members
+from data_prep.importers.keys import Keys
 from data_prep.importers.lines import fields_taken
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import first_row, shown, utterance_of
 from data_prep.importers.rxfilename import Recording, require_found
-from data_prep.utterance import Utterance, read_rows, resolve_audio, safe_key
+from data_prep.importers.tree import files_below
+from data_prep.utterance import Utterance, read_rows, resolve_audio
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
+MANIFESTS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 NAMES = {  # field of Utterance: where a row says it, the first that is there
     "key": ("key", "utt_id", "id"),
     "audio": ("audio_filepath", "audio_file"),
@@ -44,6 +46,7 @@ TAR = re.compile(r"audio.*?_([0-9]+)\D*\.tar")
 SUB = re.compile(r"(.+)-sub[0-9]+(\.\w+)?")
 RANGE = re.compile(r"(?:_OP_|\{)([0-9]+)\.\.([0-9]+)(?:_CL_|\})")
 SHARDED = re.compile(r"manifest.*_([0-9]+)\.json")
+MAX_TARS = 100_000
 TARRED_NAME = "tarred_audio_manifest.json"
 
 
@@ -68,13 +71,14 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
     tarred = "shard_id" in first_row(manifests[0])
     home = options.audio_root or manifests[0].parent
     places = _Tars(home) if tarred else _Files(home, options)
-    keys = _Keys(manifests, places)
+    keys, found = Keys(_names(manifests, places), home), False
     for place, row in _rows(manifests):
+        found = True
         try:
             yield _utterance(row, keys, places, options)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
-    if not keys.rows:
+    if not found:
         raise UserError(f"{manifests[0]} has no lines; a manifest has one JSON object a line")
 
 
@@ -129,43 +133,25 @@ class _Tars:
         raise UserError(f"{tar} has no member {written!r}; is the manifest of another set?")
 
 
-class _Keys:
-    """Gives each row its key, after a look at all of them."""
-
-    def __init__(self, manifests: list[Path], places: _Files | _Tars) -> None:
-        self._places = places
-        self.rows = 0
-        self._of_recording: Counter[str] = Counter()
-        stems: dict[str, str] = {}
-        self._clashing: set[str] = set()
-        for place, row in _rows(manifests):
-            self.rows += 1
-            if not _own_key(row):
-                try:
-                    name = places.name(row)
-                except UserError as error:
-                    raise UserError(f"{place}: {error}") from None
-                self._of_recording[name] += 1
-                if stems.setdefault(_stem(name), name) != name:
-                    self._clashing.add(_stem(name))
-
-    def key(self, row: Mapping[str, Any]) -> str:
-        """Empty where the row has its own."""
-        if _own_key(row):
-            return ""
-        name = self._places.name(row)
-        key = name.lstrip("./") if _stem(name) in self._clashing else os.path.splitext(os.path.basename(name))[0]
-        return key if self._of_recording[name] == 1 else key + _place(row)
-
-
-def _utterance(row: dict[str, Any], keys: _Keys, places: _Files | _Tars, options: ImportOptions) -> Utterance:
-    recording, key = places.find(row), keys.key(row)
+def _utterance(row: dict[str, Any], keys: Keys, places: _Files | _Tars, options: ImportOptions) -> Utterance:
+    recording = places.find(row)
+    key = "" if _own_key(row) else keys.key(places.name(row), row.get("offset"), row.get("duration"))
     told = {name: value for name, value in row.items() if name != "shard_id"}  # where it lies is no part of what it is
     taken = fields_taken(told, NAMES, options)
     if "text" not in taken:
         raise UserError(f"no field 'text', there are: {shown(told)}; say which: --column text=NAME")
     utterance = utterance_of(told, taken, places.home, replace(options, allow_outside=True), key)
     return replace(utterance, audio=recording.audio, part=recording.part)
+
+
+def _names(manifests: list[Path], places: _Files | _Tars) -> Iterator[str]:
+    """Of the recordings of rows that have no key of their own."""
+    for place, row in _rows(manifests):
+        if not _own_key(row):
+            try:
+                yield places.name(row)
+            except UserError as error:
+                raise UserError(f"{place}: {error}") from None
 
 
 def _rows(manifests: list[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -184,25 +170,36 @@ def _manifests(source: Path) -> list[Path]:
     if (source / TARRED_NAME).is_file():
         return [source / TARRED_NAME]
     for folder in (source / "sharded_manifests", source):
-        found = {path: SHARDED.fullmatch(path.name) for path in folder.glob("manifest*.json")}
+        found = {path: SHARDED.fullmatch(path.name) for path in _files(folder, "manifest", (".json",))}
         numbered = sorted((int(match[1]), path) for path, match in found.items() if match)
         if numbered:
             return [path for _, path in numbered]
-    return [path for path in sorted(source.glob("*.json*")) if path.is_file() and _is_row(first_row(path))]
+    return [path for path in _files(source, "", MANIFESTS) if _is_row(first_row(path))]
 
 
 def _tars(folder: Path) -> dict[int, Path]:
     """The tar of each shard_id."""
     tars: dict[int, Path] = {}
-    for path in sorted(folder.glob("audio*.tar")):
+    for path in _files(folder, "audio", (".tar",)):
         number, span = TAR.fullmatch(path.name), RANGE.search(path.name)
         for shard in _span(span) if span else [int(number[1])] if number else []:
             tars[shard] = path
+        if len(tars) > MAX_TARS:
+            raise UserError(f"{folder}: the names of its tars count up more than {MAX_TARS:,} shards; is one misspelt?")
     return tars
 
 
+def _files(folder: Path, beginning: str, suffixes: tuple[str, ...]) -> list[Path]:
+    files = files_below(folder, suffixes, depth=0) if folder.is_dir() else []
+    return [path for path in files if path.name.startswith(beginning)]
+
+
 def _span(numbers: re.Match[str]) -> range:
-    return range(int(numbers[1]), min(int(numbers[2]), int(numbers[1]) + 1_000_000) + 1)
+    """UserError for more than MAX_TARS."""
+    span = range(int(numbers[1]), int(numbers[2]) + 1)
+    if int(numbers[2]) - int(numbers[1]) >= MAX_TARS:
+        raise UserError(f"{numbers[0][:80]!r} in a name counts up more than {MAX_TARS:,} files; is it misspelt?")
+    return span
 
 
 def _spellings(written: str) -> tuple[str, ...]:
@@ -218,23 +215,8 @@ def _written(row: Mapping[str, Any]) -> str:
     return written
 
 
-def _place(row: Mapping[str, Any]) -> str:
-    """`-500-1200`: from 0.5 s to 1.2 s. Empty for a whole recording, and where these are no numbers, to be refused."""
-    start, duration = row.get("offset"), row.get("duration")
-    if not isinstance(start, int | float) or not isinstance(duration, int | float | None):
-        return ""
-    try:
-        return f"-{round(start * 1000)}" + ("" if duration is None else f"-{round((start + duration) * 1000)}")
-    except OverflowError:
-        return ""
-
-
 def _own_key(row: Mapping[str, Any]) -> bool:
     return any(row.get(name) not in (None, "") for name in NAMES["key"])
-
-
-def _stem(name: str) -> str:
-    return safe_key(os.path.splitext(os.path.basename(name))[0])
 
 
 def _is_row(row: Mapping[str, Any]) -> bool:

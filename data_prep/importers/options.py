@@ -37,3 +37,5 @@ class Importer(NamedTuple):
     """In one line, what to give it."""
     takes: tuple[str, ...] = ()
     """Which of audio_root, split and columns mean something to it; the command refuses those that do not."""
+    finds_deep: Callable[[Path], bool] | None = None
+    """Whether such a corpus lies deep in a folder that no importer recognises, and that holds no manifest."""

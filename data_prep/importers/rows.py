@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from data_prep.importers.cuts import end_as_duration, require_places_read
+from data_prep.importers.keys import Keys
 from data_prep.importers.options import ImportOptions
 from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, read_rows, resolve_audio, safe_key
 from model.errors import UserError, closest
@@ -14,21 +17,21 @@ ALIASES = {  # field of Utterance: the names of columns it is read from, the fir
     "audio": ("audio", "audio_filepath", "audio_path", "file_name", "path", "wav", "wav_filename", "file"),
     "key": ("key", "utt_id", "id", "ID"),
     "text": ("text", "transcript", "transcription", "sentence", "normalized_text", "wrd"),
-    "start": ("start", "offset"),
-    "duration": ("duration",),
+    "start": ("start", "offset", "start_time", "begin", "begin_time", "start_sec"),
+    "duration": ("duration", "dur"),
+    "end": ("end", "end_time", "stop", "end_sec"),  # no field: with the start it says the duration
     "language": ("language", "lang", "locale"),
     "speaker": ("speaker", "speaker_id", "spk_id", "client_id"),
     "task": ("task",),
 }
 REQUIRED = ("audio", "text")
-NUMBERS = ("start", "duration")
-MAX_SECONDS_NAMED = 1e9  # in a key that is made from them; beyond is no place in a recording
+NUMBERS = ("start", "duration", "end")
 
 
 def columns_taken(names: Collection[str], options: ImportOptions) -> dict[str, str]:
     """Field of Utterance to the column it is read from: the one the person named, else the first of ALIASES.
 
-    UserError: a column named that is not there; none for the audio or the text.
+    UserError: a column named that is not there; none for the audio or the text; one that looks like a cut's, not read.
     """
     taken = {field: next((name for name in known if name in names), None) for field, known in ALIASES.items()}
     for field, name in options.columns.items():
@@ -41,6 +44,7 @@ def columns_taken(names: Collection[str], options: ImportOptions) -> dict[str, s
             raise UserError(
                 f"no column {field!r} ({others}), there are: {shown(names)}; say which: --column {field}=NAME"
             )
+    require_places_read(taken, names, options.columns)
     return {field: name for field, name in taken.items() if name is not None}
 
 
@@ -51,16 +55,18 @@ def utterance_of(
     options: ImportOptions,
     key: str = "",
     part: str = "",
+    keys: Keys | None = None,
 ) -> Utterance:
     """`taken` columns become fields, all others meta; paths start at `home`. A null or empty value is a default.
 
-    `key`, else one made from the audio's name and the cut, is for rows that say none; `part` is Utterance's.
+    `key`, or that of `keys`, is for rows that say none; `part` is Utterance's.
     """
     values: dict[str, Any] = {field: row.get(name) for field, name in taken.items()}
-    values = {field: value for field, value in values.items() if value not in (None, "")}
+    values = end_as_duration({field: value for field, value in values.items() if value not in (None, "")})
     meta = {**_meta(row), **{name: row[name] for name in row if name not in taken.values() and name != "meta"}}
-    made = key or key_of_cut(str(values.get("audio", "")), values.get("start"), values.get("duration"))
-    raw = str(values.get("key", made))
+    if keys and "key" not in values:
+        key = keys.key(str(values.get("audio", "")), values.get("start"), values.get("duration"))
+    raw = str(values.get("key", key))
     values["key"] = safe_key(raw)
     if values["key"] != raw:
         meta["id"] = raw
@@ -78,19 +84,22 @@ def audio_of(audio: Any, part: str, home: Path, options: ImportOptions) -> str:
     return audio
 
 
-def key_of_cut(name: str, start: Any, duration: Any) -> str:
-    """`dir/a.wav` as it is; its cut from 12.5 s for 2 s -> dir/a.wav-12500-14500 (milliseconds)."""
-    name = name.lstrip("./")
-    if not start or not isinstance(start, int | float) or not isinstance(duration, int | float | None):
-        return name
-    end = start + (duration or 0)
-    if not abs(start) + abs(end) < MAX_SECONDS_NAMED:
-        return name
-    return f"{name}-{round(start * 1000)}" + ("" if duration is None else f"-{round(end * 1000)}")
+def says_key(row: Mapping[str, Any], taken: Mapping[str, str]) -> bool:
+    return row.get(taken.get("key", "")) not in (None, "")
+
+
+def names_without_key(rows: Iterable[tuple[str, Mapping[str, Any]]], options: ImportOptions) -> Iterator[str]:
+    """For Keys: the recordings of rows that say no key. What cannot be read is left for the import to refuse."""
+    with suppress(UserError):
+        for _, row in rows:
+            with suppress(UserError):
+                taken = columns_taken(row, options)
+                if not says_key(row, taken):
+                    yield str(row.get(taken["audio"]))
 
 
 def with_numbers(row: Mapping[str, str], taken: Mapping[str, str]) -> dict[str, Any]:
-    """A row of a table that is text, its start and duration as numbers; UserError for what is none."""
+    """A row of a table that is text, its seconds as numbers; UserError for what is none."""
     numbers: dict[str, Any] = {}
     for field in NUMBERS:
         text = row.get(taken.get(field, ""), "")
@@ -129,4 +138,4 @@ def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
     return dict(meta)
 
 
-assert set(ALIASES) | {"part", "meta"} == set(FIELDS)
+assert set(ALIASES) | {"part", "meta"} == {*FIELDS, "end"}

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from data_prep.audio import AudioError
 from data_prep.importers.options import ImportOptions
 from data_prep.pipes import stages
-from data_prep.sources import is_remote
-from data_prep.truncation import STREAMED
+from data_prep.sources import is_remote, without_secrets
+from data_prep.truncation import MAX_CHUNKS, STREAMED
 from data_prep.utterance import resolve_audio
 from model.errors import UserError
 
@@ -63,7 +63,7 @@ class Recordings:
         if not found:
             return Recording(path, "")
         if is_remote(path):
-            raise UserError(f"{written} is an entry of an ark at an address; copy the ark to this machine")
+            raise UserError(f"{without_secrets(path)} is an ark at an address; copy it to this machine")
         return Recording(path, self._entry(path, int(found[2]), self._starts[found[1]]))
 
     def _command(self, command: str) -> Recording:
@@ -77,7 +77,7 @@ class Recordings:
 
     def _entry(self, path: str, offset: int, starts: list[tuple[int, str]]) -> str:
         if not os.path.isfile(path):  # a FIFO would wait for a writer
-            raise UserError(f"there is no file {path}; relative paths start at {self.home}, or at --audio-root")
+            return f"fault:missing-audio:there is no file {path}"
         try:
             with open(path, "rb", buffering=0) as ark:
                 first, length = _stretch(ark.fileno(), path, offset, starts)
@@ -105,7 +105,7 @@ def _stretch(ark: int, path: str, offset: int, starts: list[tuple[int, str]]) ->
         raise UserError(f"{path}:{offset} holds numbers (features, or an array), not audio")
     length = _wav_length(ark, path, offset, size) if head.startswith(b"RIFF") else 0
     if not length and not head.startswith((b"RIFF", b"fLaC")):
-        raise UserError(f"{path}:{offset} begins with {head[:8]!r}: neither WAV nor FLAC; is the offset right?")
+        raise UserError(f"{path}:{offset} is neither WAV nor FLAC; is the offset right?")
     return offset, length or _end(ark, path, offset, size, starts) - offset
 
 
@@ -113,7 +113,9 @@ def _wav_length(ark: int, path: str, offset: int, size: int) -> int:
     """Bytes of the WAV file at `offset`, by its headers; 0 where they do not say."""
     whole = int.from_bytes(os.pread(ark, 4, offset + 4), "little")
     position = offset + 12
-    while position + 8 <= size:
+    for _ in range(MAX_CHUNKS):
+        if position + 8 > size:
+            break
         name, length = struct.unpack("<4sI", os.pread(ark, 8, position))
         position += 8
         if name == b"data":

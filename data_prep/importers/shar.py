@@ -11,6 +11,7 @@ from pathlib import Path
 from data_prep.archives import Member, members
 from data_prep.importers.lhotse import MAX_LINE_BYTES, utterances_of_cut
 from data_prep.importers.options import ImportOptions
+from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
@@ -57,4 +58,4 @@ def _recordings(tar: Path) -> dict[str, Member]:
 
 
 def _shards(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("cuts*") if file.name.endswith((".jsonl", ".jsonl.gz")))
+    return [file for file in files_below(folder, (".jsonl", ".jsonl.gz"), depth=0) if file.name.startswith("cuts")]

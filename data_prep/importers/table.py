@@ -1,24 +1,31 @@
 """CSV and TSV: a line of column names, then one utterance a line. The names known are in rows.ALIASES.
 
-A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice.
-Relative paths start at the table's folder. All other columns are kept in meta.
+A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; in a
+.tsv whose first lines are not so, quotes are characters like others, which is said. Relative paths start at the table's
+folder. All other columns are kept in meta. Rows without a key get theirs as keys.py has it.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+from data_prep.durable import repeated
+from data_prep.importers.keys import Keys
 from data_prep.importers.lines import text_lines
 from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import columns_taken, utterance_of, with_numbers
+from data_prep.importers.remarks import say
+from data_prep.importers.rows import columns_taken, names_without_key, says_key, utterance_of, with_numbers
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
+FIRST_LINES = 100  # looked at
+LONGEST_VALUE = 10  # lines
 
 
 def is_table(path: Path) -> bool:
@@ -29,14 +36,42 @@ def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     """In the order of the rows. UserError, with file and line: no header, a row of more or fewer values, no UTF-8,
     a column that is not there, a row that is no utterance."""
     home, taken = options.audio_root or path.parent, None
-    for place, row in read_table(path):
+    quoting = is_quoted(path)
+    keys: Keys | None = None
+    for place, row in read_table(path, quoting):
         try:
             taken = taken or columns_taken(row, options)
-            yield utterance_of(with_numbers(row, taken), taken, home, options)
+            if keys is None and not says_key(row, taken):
+                keys = Keys(names_without_key(read_table(path, quoting), options), home)
+            yield utterance_of(with_numbers(row, taken), taken, home, options, keys=keys)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
     if taken is None:
         raise UserError(f"{path} has no rows below its line of column names")
+
+
+def is_quoted(path: Path) -> bool:
+    """Whether quotes mean something in a table: not in a .tsv of which the first lines would then be no rows."""
+    if path.suffix != ".tsv":
+        return True
+    lines = list(islice((line for _, line in text_lines(path)), FIRST_LINES))
+    rows = csv.reader(lines, delimiter="\t", strict=True)
+    read, count = 0, 0
+    try:
+        for values in rows:
+            count = count or len(values)
+            if (values and len(values) != count) or any("\n" in value and "\t" in value for value in values):
+                break  # a quote that was left open has swallowed a row
+            read = rows.line_num
+        else:
+            return True
+    except csv.Error:
+        if len(lines) == FIRST_LINES and read > FIRST_LINES - LONGEST_VALUE and rows.line_num == FIRST_LINES:
+            return True  # a value that goes on behind them
+    if '"' not in "".join(lines):
+        return True  # another fault, named when the row is read
+    say(f"{path}: quotes are read as characters: line {read + 1} would be no row otherwise")
+    return False
 
 
 def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
@@ -75,11 +110,11 @@ def first_line(path: Path) -> str:
 
 def _header(names: list[str], place: str) -> list[str]:
     names = [name.strip() for name in names]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{place}: column {twice!r} is there twice")
     if "" in names:
         raise UserError(f"{place}: a column has no name; the first line names the columns")
+    twice = repeated(names)
+    if twice:
+        raise UserError(f"{place}: column {twice[:80]!r} is there twice")
     return names
 
 

@@ -21,6 +21,7 @@ from data_prep.archives import Member, members
 from data_prep.durable import canonical_json, strict_json
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import ALIASES, nearest
+from data_prep.importers.tree import files_below
 from data_prep.refusals import Refused
 from data_prep.utterance import Utterance, not_utf8, safe_key
 from model.errors import UserError
@@ -68,7 +69,12 @@ DEFAULTS, AS_IT_IS = ImportOptions(), SampleOptions()
 def is_webdataset(path: Path) -> bool:
     if path.is_file():
         return path.suffix == ".tar"
-    return any(any(path.glob(pattern)) for pattern in ("*.tar", "*/*.tar"))
+    return any(path.glob("*.tar"))
+
+
+def holds_webdataset(path: Path) -> bool:
+    """A folder of folders of tars."""
+    return any(path.glob("*/*.tar"))
 
 
 def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -97,7 +103,7 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise UserError(f"there is no {path}; give tars, or a folder of them")
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files = files_below(path) if path.is_dir() else [path]
         packed = [file for file in files if file.name.endswith(PACKED)]
         found = [file for file in files if file.suffix == ".tar" or file == path]
         if packed:

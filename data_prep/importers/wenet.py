@@ -20,12 +20,14 @@ from data_prep.importers.lines import fields_taken, read_lines
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import utterance_of
 from data_prep.importers.rxfilename import require_found
+from data_prep.importers.tree import files_below
 from data_prep.sources import is_remote
 from data_prep.utterance import Utterance, not_utf8, read_rows, resolve_audio, safe_key
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
-NAMES = {"key": ["key"], "audio": ["wav"], "text": ["txt"], "start": ["start"], "task": ["task"]}
+LISTS = ("shards.list", "data.list")
+NAMES = {"key": ["key"], "audio": ["wav"], "text": ["txt"], "start": ["start"], "end": ["end"], "task": ["task"]}
 NAMES |= {"language": ["lang", "language"], "speaker": ["speaker"]}
 SOUND = ("aiff", "flac", "mp3", "m4a", "ogg", "opus", "wav", "wma")
 MAX_TEXT_BYTES = 2 << 20  # of a `KEY.txt` or `KEY.json`
@@ -44,11 +46,11 @@ def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     or with a transcript alone.
     """
     if source.is_dir():
-        source = source / "shards.list" if (source / "shards.list").is_file() else source
+        source = next((source / name for name in LISTS if (source / name).is_file()), source)
     if source.is_dir():
-        tars = sorted(source.glob("*.tar"))
+        tars = files_below(source, (".tar",), depth=0)
         if not tars:
-            raise UserError(f"{source} holds no tars and no shards.list; give a data.list or a shards.list")
+            raise UserError(f"{source} holds no tars and no shards.list; no data.list; give one of these")
         for tar in tars:
             yield from _in_tar(tar)
     elif _is_tar(_first_line(source)):
@@ -76,9 +78,8 @@ def _listed(path: Path, options: ImportOptions) -> Iterator[Utterance]:
         try:
             if not {"key", "wav", "txt"} <= set(row):
                 raise UserError("a row of a data.list has key, wav and txt")
-            duration, row = _duration(row), {name: value for name, value in row.items() if name != "end"}
+            row = row | {"end": None} if row.get("end") == -1 else row  # a cut to the recording's end
             utterance = utterance_of(row, fields_taken(row, NAMES, options), home, options)
-            utterance = replace(utterance, duration=duration)
             if first:
                 require_found(utterance.audio, home)
             first = False
@@ -87,20 +88,6 @@ def _listed(path: Path, options: ImportOptions) -> Iterator[Utterance]:
         yield utterance
     if first:
         raise UserError(f"{path} has no lines; a data.list has one JSON object a line")
-
-
-def _duration(row: dict[str, Any]) -> float | None:
-    """Seconds of the row's cut; None for a whole recording, and for a cut to its end (-1)."""
-    start, end = row.get("start"), row.get("end")
-    if end is None or end == -1:
-        return None
-    if not (_is_number(start) and _is_number(end) and start < end):
-        raise UserError(f"a cut from {start!r} to {end!r}; both are seconds, the end after the start")
-    return round(end - start, 9)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _in_tar(tar: Path) -> Iterator[Utterance]:

@@ -19,14 +19,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from data_prep.durable import write_durably
-from data_prep.index_files import INDEX_NAME, columns_path, document_of, meta_path, shard_info
+from data_prep.index_files import (
+    INDEX_NAME,
+    ShardInfo,
+    columns_path,
+    document_of,
+    meta_path,
+    read_document,
+    shard_info,
+)
 from data_prep.remote.cache_folder import CacheFolder, cache_folder, configure, is_there
 from data_prep.remote.objects import pieces, read_bytes, require_bare
 from data_prep.remote.retries import Missing, RemoteError
 from data_prep.shards import ShardError
-from data_prep.sources import is_remote, without_secrets
+from data_prep.sources import is_remote, resolve_address, without_secrets
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["configure", "index_folder", "local_copy", "prefetch", "renew"]
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+INDEX_FOLDER = re.compile(r"[0-9a-f]{64}(\.[0-9]+-[0-9]+\.tmp)?")
 FAILED_SECONDS = 30.0  # for which a shard that could not be copied is not asked for again
 INDEX_FOLDERS = 64  # indexes kept, those last asked for
 PARALLEL_FILES = 8
@@ -72,7 +82,7 @@ def renew(url: str, sha256: str) -> None:
     with folder.shard_locked(sha256), suppress(FileNotFoundError):
         path = folder.copy_path(sha256)
         with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            if path.is_symlink() or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 path.unlink()
 
 
@@ -100,8 +110,9 @@ def index_folder(address: str) -> Iterator[tuple[Path, str]]:
             "builds it again"
         ) from None
     parent = cache_folder().path / "indexes"
-    folder = parent / hashlib.sha256(document).hexdigest()
+    folder = parent / hashlib.sha256(address.encode() + b"\0" + document).hexdigest()  # so none meets another's files
     try:
+        cache_folder().make()
         if not (folder / INDEX_NAME).exists():
             _copy_index(address, document, folder)
             _forget_old_indexes(parent)
@@ -118,20 +129,37 @@ def index_folder(address: str) -> Iterator[tuple[Path, str]]:
 def _copy_index(address: str, document: bytes, folder: Path) -> None:
     """index.json and the files that it needs, as `folder`, which appears whole."""
     made = folder.with_name(f"{folder.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
-    made.mkdir(mode=0o700, parents=True)
+    made.mkdir(mode=0o700)
     try:
         write_durably(made / INDEX_NAME, document)
         shards = [shard_info(made, entry) for entry in document_of(made)["shards"]]
-        names = [columns_path(made / shard.name).name for shard in shards]
-        names += [meta_path(made / shard.name).name for shard in shards if shard.source]
         with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-            list(pool.map(lambda name: write_durably(made / name, _part(address, name)), names))
+            list(pool.map(lambda shard: _copy_files(address, shard, made), shards))
         with suppress(OSError):  # another process was faster
             made.rename(folder)
     except UserError as error:
         raise UserError(str(error).replace(str(made), address)) from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _copy_files(address: str, shard: ShardInfo, made: Path) -> None:
+    """The shard's columns and, of a tar of others, its metadata, each of the hash that the one before it gives."""
+    columns = columns_path(made / shard.name)
+    _copy_file(address, columns, shard.columns_sha256, INDEX_NAME)
+    if shard.source:
+        if urlsplit(resolve_address(address, shard.source))[:2] != urlsplit(address)[:2]:
+            place = without_secrets(shard.source)[:100]
+            raise UserError(f"{address}: its index names a tar that lies elsewhere, {place!r}; index it beside the tar")
+        sha256 = str(read_document(columns).get("meta_sha256"))
+        _copy_file(address, meta_path(made / shard.name), sha256, columns.name)
+
+
+def _copy_file(address: str, path: Path, sha256: str, described: str) -> None:
+    data = _part(address, path.name)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError(f"{address}: {path.name} is not the file that {described} describes; make and publish it again")
+    write_durably(path, data)
 
 
 def _part(address: str, name: str) -> bytes:
@@ -194,7 +222,8 @@ def _refuse_failed(url: str) -> None:
 
 def _forget_old_indexes(parent: Path) -> None:
     with suppress(OSError):  # others may forget at the same time
-        found = sorted(parent.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        ours = (folder for folder in parent.iterdir() if INDEX_FOLDER.fullmatch(folder.name))
+        found = sorted(ours, key=lambda folder: folder.stat().st_mtime, reverse=True)
         for folder in found[INDEX_FOLDERS:]:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,16 +3,19 @@
     CACHE/shards/SHA256.tar         a copy, checked when it was made; its time of change is when it was last asked for
     CACHE/shards/SHA256.N.tmp       one being made; as large as it will be from the start, and locked by who makes it
     CACHE/locks/                    files to lock; never removed, so that no two processes lock different ones
+    CACHE/indexes/                  folders of copied indexes (cache.py)
 
-What is asked for goes in, what was not asked for the longest goes out first. A removed file stays readable for those
-who have it open.
+The folders are this user's alone, and files of other names are not touched. What is asked for goes in, what was not
+asked for the longest goes out first. A removed file stays readable for those who have it open.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +33,7 @@ TOUCH_SECONDS = 1.0  # a copy's time of use is noted at most this often
 YOUNG_SECONDS = 2.0  # a copy asked for so lately is about to be opened; it goes only when waiting has not helped
 WAIT_SECONDS = 10.0
 POLL_SECONDS = 0.1
+COPY, TEMPORARY = re.compile(r"[0-9a-f]{64}\.tar"), re.compile(r"[0-9a-f]{64}\.[0-9]+-[0-9]+\.tmp")
 DEAD_SECONDS = 10.0  # between the making of a temporary file and its lock lie microseconds
 
 
@@ -42,14 +46,14 @@ class CacheFolder:
     """Bytes of all copies together, those being made included."""
 
     def make(self) -> None:
-        """The folders that it needs; somebody may have removed them."""
+        """The folders that it needs; somebody may have removed them. What others could have put there is not used."""
         try:
-            for name in ("shards", "locks"):
-                (self.path / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.path, *(self.path / name for name in ("shards", "locks", "indexes"))):
+                with suppress(FileExistsError):
+                    folder.mkdir(mode=0o700, parents=True)
+                _require_own(folder)
         except OSError as error:
-            raise UserError(
-                f"cannot use the cache {self.path}: {error.strerror}; set {FOLDER} to another folder"
-            ) from None
+            raise self._unusable(error) from None
 
     def copy_path(self, sha256: str) -> Path:
         return self.path / "shards" / f"{sha256}.tar"
@@ -57,7 +61,11 @@ class CacheFolder:
     @contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Held by one thread of one process at a time; one that is killed lets go. Without locks: not held at all."""
-        descriptor = os.open(self.path / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(self.path / "locks" / name, flags, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from None
         try:
             with suppress(OSError):  # a file system without locks: two may make the same copy, and both are right
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -98,6 +106,9 @@ class CacheFolder:
                     os.unlink(file.name)
                 raise
 
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(f"cannot use the cache {self.path}: {error.strerror}; set {FOLDER} to another folder")
+
     def _create(self, path: Path, size: int) -> BinaryIO:
         temporary = path.with_name(f"{path.stem}.{os.getpid()}-{time.monotonic_ns()}.tmp")
         file = open(temporary, "xb")
@@ -111,19 +122,21 @@ class CacheFolder:
         copies, total, now = [], 0, time.time()
         for entry in os.scandir(self.path / "shards"):
             with suppress(FileNotFoundError):
-                found = entry.stat()
-                if entry.name.endswith(".tmp") and now - found.st_mtime > DEAD_SECONDS and _is_dead(entry.path):
+                found, of_copy = entry.stat(follow_symlinks=False), COPY.fullmatch(entry.name)
+                if not (of_copy or TEMPORARY.fullmatch(entry.name)) or not stat.S_ISREG(found.st_mode):
+                    continue  # somebody else's
+                if not of_copy and now - found.st_mtime > DEAD_SECONDS and _is_dead(entry.path):
                     os.unlink(entry.path)
                     continue
                 total += found.st_size
-                if entry.name.endswith(".tar"):
+                if of_copy:
                     copies.append((found.st_mtime, found.st_size, entry.path))
-        for used, of_copy, path in sorted(copies):
+        for used, size_of_copy, path in sorted(copies):
             if total + size <= self.limit or (keep_seconds and now - used < keep_seconds):
                 break
             with suppress(FileNotFoundError):
                 os.unlink(path)
-            total -= of_copy
+            total -= size_of_copy
         return total + size <= self.limit
 
 
@@ -144,10 +157,11 @@ def cache_folder() -> CacheFolder:
 def is_there(path: Path, size: int) -> bool:
     """Whether the whole copy is there; if so, it counts as asked for now."""
     try:
-        found = path.stat()
-        if found.st_size == size and time.time() - found.st_mtime > TOUCH_SECONDS:
+        found = path.lstat()
+        whole = stat.S_ISREG(found.st_mode) and found.st_size == size
+        if whole and time.time() - found.st_mtime > TOUCH_SECONDS:
             os.utime(path)
-        return found.st_size == size
+        return whole
     except OSError:
         return False
 
@@ -159,7 +173,7 @@ def _folder(path: str, gigabytes: str) -> CacheFolder:
     folder.make()
     if folder.limit:
         return folder
-    held = sum(entry.stat().st_size for entry in os.scandir(folder.path / "shards") if entry.name.endswith(".tar"))
+    held = sum(entry.stat().st_size for entry in os.scandir(folder.path / "shards") if COPY.fullmatch(entry.name))
     return replace(folder, limit=min(DEFAULT_BYTES, int(SHARE_OF_FREE * (shutil.disk_usage(folder.path).free + held))))
 
 
@@ -176,9 +190,23 @@ def _stated_limit(gigabytes: str) -> int:
     return limit
 
 
+def _require_own(folder: Path) -> None:
+    """UserError for a folder that another user of the machine made or may write to: a copy is checked only once."""
+    found = folder.lstat()
+    wrong = ""
+    if not stat.S_ISDIR(found.st_mode):
+        wrong = "it is a link" if stat.S_ISLNK(found.st_mode) else "Not a directory"
+    elif found.st_uid != os.geteuid():
+        wrong = f"it belongs to user {found.st_uid}"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        wrong = f"others may write to it (mode {stat.S_IMODE(found.st_mode):o}); chmod go-w it once you trust its files"
+    if wrong:
+        raise UserError(f"cannot use the cache {folder}: {wrong}; set {FOLDER} to a folder of your own")
+
+
 def _is_dead(path: str) -> bool:
     """Whether no process holds the temporary file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True

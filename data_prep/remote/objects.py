@@ -10,7 +10,9 @@ import importlib.util
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +27,9 @@ PIECE_BYTES = 16 << 20  # of a download: one request
 PARALLEL_PIECES = 4  # requests at a time: a single connection to object storage gives 50 to 100 MB/s
 PARALLEL_SIZES, MANY_SIZES = 32, 1000  # requests at a time; a number that takes long enough to be told about
 NO_RANGES_BYTES = 64 << 20  # largest file that is read from a web server that can give no part of it
+DOCUMENT_BYTES = 1 << 30  # largest object that is read whole
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 30
+WEB_SECONDS = 600  # for one answer of a web server: 16 MB in pieces of a few bytes would else never end
 NEEDS = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}  # scheme: the package that reads it
 
 
@@ -50,9 +54,14 @@ def require_writable(address: str) -> str:
 
 
 def read_bytes(url: str, first: int = 0, length: int | None = None) -> bytes:
-    """All bytes from `first` on, or `length` of them; fewer where the object ends before."""
-    parts = []
+    """All bytes from `first` on, or `length` of them; fewer where the object ends before.
+
+    RemoteError for all bytes of an object that has more than DOCUMENT_BYTES.
+    """
+    parts, start = [], first
     while length is None or length > 0:
+        if length is None and first - start > DOCUMENT_BYTES:
+            raise RemoteError(f"{without_secrets(url)} has more than {DOCUMENT_BYTES:,} bytes; check the address")
         wanted = PIECE_BYTES if length is None else min(length, PIECE_BYTES)
         parts.append(_read(url, first, wanted))
         first, length = first + wanted, None if length is None else length - wanted
@@ -97,15 +106,17 @@ def sizes(urls: Sequence[str]) -> list[int]:
 
 def pieces(url: str, total: int) -> Iterator[bytes]:
     """The first `total` bytes in order, several requests under way at a time; ends early where the object does."""
-    starts = deque(range(0, total, PIECE_BYTES))
+    starts = iter(range(0, total, PIECE_BYTES))
     with ThreadPoolExecutor(PARALLEL_PIECES) as pool:
         coming: deque[Future[bytes]] = deque()
         try:
-            while starts or coming:
-                while starts and len(coming) < PARALLEL_PIECES:
-                    start = starts.popleft()
+            while True:
+                for start in islice(starts, PARALLEL_PIECES - len(coming)):
                     coming.append(pool.submit(_read, url, start, min(PIECE_BYTES, total - start)))
-                yield coming.popleft().result()
+                piece = coming.popleft().result() if coming else b""
+                if not piece:
+                    return
+                yield piece
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -115,6 +126,8 @@ def download(url: str, path: Path) -> int:
     total = size(url)
     if total < 0:
         raise Missing(2, f"there is no {without_secrets(url)}; check the address")
+    if total > (free := disk_usage(path.parent).free):
+        raise RemoteError(f"{without_secrets(url)} has {total:,} bytes, the disk of {path.parent} {free:,} free ones")
     with replacing(path) as file:
         written = sum(file.write(piece) for piece in pieces(url, total))
         if written != total:
@@ -168,7 +181,7 @@ def _read(url: str, first: int, length: int) -> bytes:
 
                 data: Any = sync(filesystem.loop, _web_range, filesystem, path, first, length)
                 return data
-            return filesystem.cat_file(path, start=first, end=first + length)
+            return _at_most(length, filesystem.cat_file(path, start=first, end=first + length), url)
         except Exception as error:
             if status_of(error) == 416:  # the object ends before `first`
                 return b""
@@ -178,19 +191,43 @@ def _read(url: str, first: int, length: int) -> bytes:
 
 
 async def _web_range(filesystem: Any, url: str, first: int, length: int) -> bytes:
-    """fsspec's own would read all of a file, however large, from a server that does not know ranges."""
+    """fsspec's own would read all that a server sends, however much: of a file without ranges, or of a lie.
+
+    What is compressed on the way is refused: a few bytes could become any number of them.
+    """
     session = await filesystem.set_session()
     headers = {"Range": f"bytes={first}-{first + length - 1}", "Accept-Encoding": "identity"}
     async with session.get(filesystem.encode_url(url), headers=headers) as response:
         response.raise_for_status()
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise RemoteError(f"{without_secrets(url)}: the server sends it compressed; ask for it to be sent as it is")
         if response.status == 206:
-            return await response.read()
-        if (response.content_length or NO_RANGES_BYTES + 1) > NO_RANGES_BYTES:
+            stated = response.headers.get("Content-Range", "")
+            if not stated.startswith(f"bytes {first}-"):
+                raise RemoteError(f"{without_secrets(url)}: asked for byte {first:,}, the server sends {stated[:40]!r}")
+            return _at_most(length, await _body(response, length + 1), url)
+        if response.content_length is None or response.content_length > NO_RANGES_BYTES:
             limit = f"{NO_RANGES_BYTES >> 20} MB"
             raise RemoteError(
                 f"{without_secrets(url)}: the server gives no ranges, so no file over {limit} is read from it"
             )
-        return (await response.read())[first : first + length]
+        return (await _body(response, NO_RANGES_BYTES))[first : first + length]
+
+
+async def _body(response: Any, most: int) -> bytes:
+    """What comes, up to `most` bytes."""
+    body = bytearray()
+    while len(body) < most and (piece := await response.content.read(most - len(body))):
+        body += piece
+    return bytes(body)
+
+
+def _at_most(length: int, data: bytes, url: str) -> bytes:
+    if len(data) > length:
+        raise RemoteError(
+            f"{without_secrets(url)}: asked for {length:,} bytes, the server sends more; check the address"
+        )
+    return data
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -206,8 +243,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
     elif scheme in ("http", "https"):
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
-        options["client_kwargs"] = {"timeout": timeout}
+        timeout = aiohttp.ClientTimeout(total=WEB_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+        options["client_kwargs"] = {"timeout": timeout, "auto_decompress": False}
     filesystem: Any = fsspec.filesystem(scheme, **options)
     if scheme == "s3":
         filesystem.retries = 1

@@ -18,7 +18,6 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,8 @@ from data_prep.index import (
     read_listing,
 )
 from data_prep.index_files import UNFINISHED_NAME
-from data_prep.progress import Progress
 from data_prep.remote.cache_folder import cache_folder
+from data_prep.remote.directory import NOTES, upload_notes, upload_shard
 from data_prep.remote.objects import (
     listing,
     read_bytes,
@@ -48,13 +47,12 @@ from data_prep.remote.objects import (
     upload,
     write_bytes,
 )
-from data_prep.remote.retries import Missing, RemoteError
+from data_prep.remote.retries import Missing
 from data_prep.sources import is_remote
 from model.errors import UserError
 
 STAGED = "SLAM_ASR_STAGED"  # environment: JSON of each staging folder's whole path and its address
 BUILDER_NAME = ".builder.json"  # beside what is built: who builds it, as UNFINISHED_NAME says it at the address
-PARALLEL_UPLOADS = 4  # files; large ones go up in parallel parts as well
 
 
 @dataclass(frozen=True)
@@ -124,13 +122,12 @@ class Publication:
     def publish(self, path: Path) -> None:
         """A finished shard goes up and its tar leaves the disk. UserError if another builder took over."""
         self._require_own()
-        _upload_shard(path, self.address)
+        upload_shard(path, self.address)
         path.unlink()
 
     def publish_notes(self) -> None:
         """The lists of what stayed out."""
-        for path in self.folder.glob("*.jsonl"):
-            upload(path, f"{self.address}/{path.name}")
+        upload_notes(self.folder, self.address)
 
     def finish(self) -> None:
         """What is not listed goes, then index.json makes the address a dataset."""
@@ -140,7 +137,7 @@ class Publication:
             raise UserError(f"{self.address}: its shards were changed while they were built; run it again")
         listed = {shard.name for shard in shards}
         kept = listed | {columns_path(Path(name)).name for name in listed}
-        kept |= {path.name for path in self.folder.glob("*.jsonl")} | {INDEX_NAME, UNFINISHED_NAME}
+        kept |= {name for name in NOTES if (self.folder / name).exists()} | {INDEX_NAME, UNFINISHED_NAME}
         for name in listing(self.address):
             if name not in kept and name.endswith((".tar", ".idx.json", ".jsonl")):
                 remove(f"{self.address}/{name}")
@@ -182,7 +179,7 @@ def staged(out: Path | str, work: Path | None = None) -> Iterator[Path]:
         except UserError as error:
             if str(error).startswith("no space left"):
                 raise
-            with suppress(RemoteError):
+            with suppress(UserError):
                 Publication(folder, address).publish_notes()
             if not any(folder.rglob("shard-*")):
                 shutil.rmtree(folder)
@@ -215,12 +212,12 @@ def _alone(folder: Path, address: str) -> Iterator[None]:
 @contextmanager
 def _noted(folder: Path, address: str) -> Iterator[None]:
     """The folder stands for the address, in this process and in those it starts, until the block ends."""
-    before = os.environ.get(STAGED, "{}")
-    os.environ[STAGED] = json.dumps({**json.loads(before), os.path.abspath(folder): address})
+    before = os.environ.get(STAGED)
+    os.environ[STAGED] = json.dumps({**json.loads(before or "{}"), os.path.abspath(folder): address})
     try:
         yield
     finally:
-        os.environ[STAGED] = before
+        os.environ.pop(STAGED) if before is None else os.environ.update({STAGED: before})
 
 
 def publication_of(folder: Path) -> Publication | None:
@@ -249,50 +246,8 @@ def publish(path: Path) -> None:
         publication.publish(path)
 
 
-def publish_directory(root: Path, address: str, progress: Progress | None = None) -> int:
-    """Copies a finished dataset directory to the address, and returns the number of shards that were not there yet.
-
-    UserError: not finished, or the address holds something else.
-    """
-    index, address = read_index(root), require_writable(address)
-    names = set(listing(address))
-    if UNFINISHED_NAME in names:
-        raise UserError(f"{address} holds a build that is not finished; finish or remove it, or give another address")
-    if INDEX_NAME in names and read_bytes(f"{address}/{INDEX_NAME}") != (root / INDEX_NAME).read_bytes():
-        raise UserError(f"{address} holds another dataset; give another address")
-    if any(info.source for info in index.shards):
-        raise UserError(f"{root} indexes tars that lie elsewhere; publish those, and index them at their address")
-
-    def copy(info: ShardInfo) -> bool:
-        columns = columns_path(root / info.name)
-        there = columns.name in names and read_bytes(f"{address}/{columns.name}") == columns.read_bytes()
-        if there and size(f"{address}/{info.name}") == info.bytes:
-            return False
-        _upload_shard(root / info.name, address)
-        return True
-
-    count = 0
-    progress = progress or Progress(len(index.shards), unit="shards", label="publish")
-    with progress, ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
-        for copied in pool.map(copy, index.shards):
-            count += copied
-            progress.advance()
-    for path in root.glob("*.jsonl"):
-        upload(path, f"{address}/{path.name}")
-    upload(root / INDEX_NAME, f"{address}/{INDEX_NAME}")
-    return count
-
-
 def _folder_name(address: str) -> str:
     return hashlib.sha256(address.encode()).hexdigest()[:16]
-
-
-def _upload_shard(path: Path, address: str) -> None:
-    """The tar, then its columns. Former columns go first: they would call a tar finished that is being replaced."""
-    columns = columns_path(path)
-    remove(f"{address}/{columns.name}")
-    upload(path, f"{address}/{path.name}")
-    upload(columns, f"{address}/{columns.name}")
 
 
 def _named(builder: dict[str, Any]) -> str:

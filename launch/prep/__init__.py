@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+from typing import Any
+
+from launch.arguments import Parser
 
 VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which is a word of the language
     "synth": "make a corpus of synthetic speech",
@@ -26,10 +29,20 @@ VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which
 MODULES = {"import": "launch.prep.importing"}
 
 
+class _Verb(Parser):
+    """A verb whose arguments are asked of its module once it is the one that was typed."""
+
+    verb: str
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        module(self.verb).configure(self)
+        return super().parse_known_args(args, namespace)
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="prep", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(dest="prep", required=True, metavar="VERB", parser_class=_Verb)
     for name, what in VERBS.items():
-        module(name).configure(verbs.add_parser(name, help=what, description=what))
+        verbs.add_parser(name, help=what, description=what).verb = name
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,11 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.figures import counted, in_hours
 from data_prep.importers import IMPORTERS
 from data_prep.refusals import DROPPED, QUARANTINE
 from data_prep.remote.retries import say_retries
 from launch.prep import corpus
 from launch.prep.arguments import cores, parse_bytes, path_or_address, require_another
+from model.errors import require_known
 
 if TYPE_CHECKING:
     from data_prep.build import BuildOptions, Totals
@@ -78,9 +80,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace, out: Path, options: BuildOptions) -> None:
     from data_prep.build import build
-    from data_prep.split import build_parts, parse_fractions
+    from data_prep.split import UNITS, build_parts, parse_fractions
 
     fractions = parse_fractions(args.split) if args.split else {}
+    require_known("split by", args.split_by, UNITS)
     utterances = corpus.utterances_of(args.source, args.importer, args)
     if not fractions:
         _say(args.out, build(utterances, out, options))
@@ -101,11 +104,11 @@ def _say(out: Path | str, totals: Totals) -> None:
     if totals.already_built:
         print(f"{out} is already built from this input with these options; nothing done")
     if totals.kept_shards:
-        print(f"{totals.kept_shards:,} shards were finished before and kept")
+        print(f"of {counted(totals.shards, 'shard')}, {totals.kept_shards:,} finished before and kept")
     print(
-        f"{out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h, {totals.shards:,} shards, "
-        f"{totals.bytes / 1e6:,.1f} MB{_reasons('bad', QUARANTINE, totals.bad)}"
-        f"{_reasons('dropped', DROPPED, totals.dropped)}"
+        f"{out}: {counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, "
+        f"{counted(totals.shards, 'shard')}, {totals.bytes / 1e6:,.1f} MB"
+        f"{_reasons('bad', QUARANTINE, totals.bad)}{_reasons('dropped', DROPPED, totals.dropped)}"
     )
 
 

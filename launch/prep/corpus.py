@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
+from data_prep.importers.remarks import say
 from data_prep.importers.rows import ALIASES, nearest
 from data_prep.remote.manifests import of_remote_manifest
+from data_prep.sources import is_remote
 from data_prep.utterance import DEFAULTS, Utterance
 from model.errors import UserError
+
+LOOKED_FOR = 10  # recordings, at first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +34,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def utterances_of(source: Path | str, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:
-    """By the importer named, or the one that recognises the source; `source` as text is a manifest's address."""
+    """By the importer named, or the one that recognises the source; `source` as text is a manifest's address.
+
+    Says which importer it is where none was named. UserError if none of the first recordings is there.
+    """
     if args.audio_root is not None and not args.audio_root.is_dir():
         raise UserError(f"there is no folder {args.audio_root}; --audio-root is where relative paths start")
     options = ImportOptions(args.audio_root, args.allow_outside, args.allow_pipes, args.subset, _columns(args.column))
 
     def read(path: Path) -> Iterator[Utterance]:
-        name = importer or guess_importer(path)
+        name, inside = (importer, path) if importer else recognised(path)
         _require_meaning(options, name)
-        return IMPORTERS[name].read(path, options)
+        found = IMPORTERS[name].read(inside, options)
+        found = found if isinstance(source, str) else _some_there(found, name)
+        return found if importer else _told(found, name if inside == path else f"{name}: {inside}")
 
     found = of_remote_manifest(source, read) if isinstance(source, str) else read(source)
     said = {field: getattr(args, field) for field in ("language", "speaker", "task") if getattr(args, field)}
     return (_with_defaults(utterance, said) for utterance in found) if said else found
+
+
+def _told(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
+    """The same; says how they are read once the first is, and in what keeps that one from being read."""
+    try:
+        first = next(found, None)
+    except UserError as error:
+        raise UserError(f"{error} (read as {name})") from None
+    say(f"read as {name}")
+    if first is not None:
+        yield first
+    yield from found
+
+
+def _some_there(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
+    """The same; UserError if of the first recordings none is there: the build would find that of all, an hour later."""
+    first = list(islice(found, LOOKED_FOR))
+    paths = [one.audio for one in first if one.part.partition(":")[0] in ("", "bytes") and not is_remote(one.audio)]
+    if paths and len(paths) == len(first) and not any(map(os.path.exists, paths)):
+        takes_root = "audio_root" in IMPORTERS[name].takes
+        mend = "say where relative paths start with --audio-root DIR" if takes_root else "unpack the corpus again"
+        raise UserError(f"there is no {paths[0]}, and none of the first {len(paths)} recordings; {mend}")
+    yield from first
+    yield from found
 
 
 def _require_meaning(options: ImportOptions, name: str) -> None:

@@ -127,12 +127,13 @@ def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: S
 
 
 def _in_words(of: Estimate, args: argparse.Namespace, rank: Rank) -> str:
+    from data_prep.figures import in_hours
     from data_prep.progress import clock
     from data_prep.space import in_units
 
     ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
     return (
-        f"{of.utterances:,} utterances, {of.audio_seconds / 3600:,.2f} h: {in_units(of.bytes)} of {args.feature_dtype} "
+        f"{of.utterances:,} utterances, {in_hours(of.audio_seconds)}: {in_units(of.bytes)} of {args.feature_dtype} "
         f"({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} {of.speed:,.0f} "
         "seconds of audio a second"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from data_prep.figures import in_hours
 from data_prep.importers import IMPORTERS
 from data_prep.sources import without_secrets
 from launch.prep import corpus
@@ -42,10 +43,10 @@ def run(args: argparse.Namespace) -> int:
 def told(report: ImportReport) -> str:
     """Counts, hours (by language where there are several), and the first utterances, for the eye."""
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items())) or "none"
-    lines = [f"{report.read:,} rows read, {report.kept:,} kept, dropped: {dropped}; {report.seconds / 3600:,.2f} h"]
+    lines = [f"{report.read:,} rows read, {report.kept:,} kept, dropped: {dropped}; {in_hours(report.seconds)}"]
     by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
     if len(by_hours) > 1:
-        by_language = (f"{language or 'not said'} {seconds / 3600:,.2f} h" for language, seconds in by_hours)
+        by_language = (f"{language or 'not said'} {in_hours(seconds)}" for language, seconds in by_hours)
         lines.append(f"languages: {', '.join(by_language)}")
     for utterance, seconds in report.first:
         text = utterance.text if len(utterance.text) <= TEXT_SHOWN else f"{utterance.text[:TEXT_SHOWN]}..."

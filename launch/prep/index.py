@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from data_prep.figures import counted, in_hours
 from launch.prep.arguments import cores, local_folder, local_path
 
 
@@ -37,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
     if totals.already_built:
         print(f"{args.out} already indexes these tars with these options; nothing done")
     if totals.kept_shards:
-        print(f"{totals.kept_shards:,} tars were indexed before and kept")
+        print(f"of {counted(totals.shards, 'tar')}, {totals.kept_shards:,} indexed before and kept")
     print(
-        f"{args.out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h in {totals.shards:,} tars of "
-        f"{totals.bytes / 1e6:,.1f} MB, left where they are"
+        f"{args.out}: {counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)} in "
+        f"{counted(totals.shards, 'tar')} of {totals.bytes / 1e6:,.1f} MB, left where they are"
     )
     if totals.unused:
         print(f"members of no use, not opened: {_counts(totals.unused)}")

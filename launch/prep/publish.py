@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+
+from launch.prep.arguments import local_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, help="what prep build, features, merge ... made")
+    parser.add_argument("directory", type=local_folder, help="what prep build, features, merge ... made")
     parser.add_argument("address", help="s3://bucket/folder or gs://bucket/folder")
 
 
 def run(args: argparse.Namespace) -> int:
+    from data_prep.figures import counted
     from data_prep.index import read_index
-    from data_prep.remote.publish import publish_directory
+    from data_prep.remote.directory import publish_directory
     from data_prep.remote.retries import say_retries
 
     address = args.address.rstrip("/")
     copied, total = publish_directory(args.directory, address), len(read_index(args.directory).shards)
-    print(f"{address}: {total:,} shards, {total - copied:,} of them were there before")
+    print(f"{address}: {counted(total, 'shard')}, {total - copied:,} there before")
     say_retries()
     return 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.figures import counted, in_hours
 from data_prep.refusals import DROPPED
 from launch.prep.arguments import cores, local_folder, parse_bytes
 
@@ -62,10 +63,11 @@ def summary(out: Path, totals: CopyTotals) -> str:
     if totals.already_done:
         lines.append(f"{out} already holds just this; nothing done")
     if totals.kept_shards:
-        lines.append(f"{totals.kept_shards:,} shards were finished before and kept")
+        lines.append(f"of {counted(totals.shards, 'shard')}, {totals.kept_shards:,} finished before and kept")
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(totals.dropped.items()))
     lines.append(
-        f"{out}: {totals.utterances:,} utterances, {totals.seconds / 3600:,.2f} h, {totals.shards:,} shards, "
-        f"{totals.bytes / 1e6:,.1f} MB" + (f"; dropped: {reasons} (see {DROPPED})" if reasons else "")
+        f"{out}: {counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, "
+        f"{counted(totals.shards, 'shard')}, {totals.bytes / 1e6:,.1f} MB"
+        + (f"; dropped: {reasons} (see {DROPPED})" if reasons else "")
     )
     return "\n".join(lines)

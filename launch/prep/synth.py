@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from launch.prep.arguments import cores
+from launch.prep.arguments import cores, local_folder
 
 SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
+    parser.add_argument("out", type=local_folder, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
     parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, "all"), help="which voices (all four)")
     numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
     parser.add_argument("--utterances", type=int, metavar="N", help=f"sentences a split ({numbers})")

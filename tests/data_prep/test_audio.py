@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ import soundfile
 from data_prep.audio import AudioError, decode, encode_flac, encode_opus, probe, resample, write_flac
 from data_prep.ogg import SERIAL, with_serial
 from data_prep.sources import open_source
+from data_prep.truncation import what_is_cut_off
 from tests.data_prep.conftest import tone
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
@@ -81,6 +83,13 @@ def test_an_mp3_that_is_cut_or_longer_than_its_decoder_takes_it_to_be_is_refused
         with pytest.raises(AudioError) as error:
             decode(damaged)
         assert error.value.reason == reason and len(data) > 40_000
+
+
+def test_a_wav_file_of_nothing_but_empty_chunks_is_soon_given_up(tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
+    os.truncate(tmp_path / "a.wav", 200 << 30)
+    with open(tmp_path / "a.wav", "rb") as stream:
+        assert what_is_cut_off(stream) == "no sound in its first 1,000 chunks"
 
 
 def test_a_bomb_is_refused_by_its_declared_length():

@@ -62,7 +62,7 @@ def test_what_was_said_comes_back_and_flac_is_copied_as_it_is(tmp_path, corpus):
         assert len(read_wave(index, i)) == index.samples[i]
         assert index.characters[i] == len(given.text) and index.text_bytes[i] == len(given.text.encode())
         assert read_utterance(index, i).text == given.text
-    assert f"{index.seconds / 3600:.2f}" in table(index)
+    assert f"{index.seconds / 60:.1f} min" in table(index)
 
 
 def test_a_cut_is_cut_and_text_is_tidied(tmp_path, corpus):
@@ -85,13 +85,6 @@ def test_building_again_does_nothing_and_other_options_are_refused(tmp_path, cor
     assert contents(tmp_path / "out") == before
     build(corpus[:4], tmp_path / "out", replace(OPTIONS, overwrite=True))
     assert len(read_index(tmp_path / "out")) == 4 and len(contents(tmp_path / "out")) == 3
-
-
-def test_shards_of_others_are_not_overwritten(tmp_path, corpus):
-    (tmp_path / "shard-000000.tar").write_bytes(b"precious")
-    with pytest.raises(UserError, match="not made here"):
-        build(corpus, tmp_path, OPTIONS)
-    assert (tmp_path / "shard-000000.tar").read_bytes() == b"precious"
 
 
 def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
@@ -155,6 +148,8 @@ def test_bad_utterances_are_named_counted_and_bounded(tmp_path, corpus):
     with pytest.raises(UserError, match=r"--max-bad 0.2 allows 4.*quarantine\.jsonl"):
         build(utterances, out, replace(OPTIONS, max_bad=0.2))
     assert not (out / "index.json").exists()
+    with pytest.raises(UserError, match=r"stopped after [1-9] bad utterances \(.+ 1.*\) of 22, --max-bad 0 allows 0"):
+        build(utterances, out, replace(OPTIONS, max_bad=0.0))
     totals = build(utterances, out, replace(OPTIONS, max_bad=0.5))
     assert totals.utterances == 12 and totals.bad == dict.fromkeys(bad, 1) | {"missing-audio": 2}
     notes = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
@@ -232,11 +227,26 @@ def test_a_full_disk_is_told_with_what_is_missing_and_the_finished_shards_stay(t
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_what_was_kept_does_not_count_as_speed(tmp_path, corpus, capsys):
+    progress = Progress(2000)
+    with progress:
+        progress.keep(1000)
+        assert progress.done == 1000
+    assert "/s" not in capsys.readouterr().err
+    build(corpus, tmp_path / "out", OPTIONS)
+    (tmp_path / "out" / "index.json").unlink()
+    for workers in (1, 2):
+        (tmp_path / "out" / "index.json").unlink(missing_ok=True)
+        progress = Progress(12)
+        build(corpus, tmp_path / "out", replace(OPTIONS, overwrite=True, workers=workers), progress)
+        assert (progress.done, progress.kept) == (12, 12)
+
+
 def test_progress_tells_hours_rate_and_time_left(tmp_path, corpus, capsys, monkeypatch):
     monkeypatch.setattr("data_prep.progress.SECONDS_BETWEEN_LINES", 0.0)
     build([replace(corpus[0], key=f"u{i}", duration=None) for i in range(3)], tmp_path / "out", OPTIONS)
     lines = capsys.readouterr().err.splitlines()
-    assert "1 of 3 utterances" in lines[0] and "/s" in lines[0] and " left" in lines[0] and "hours 0.00" in lines[0]
+    assert "1 of 3 utterances" in lines[0] and "/s" in lines[0] and " left" in lines[0] and "audio 0.0 min" in lines[0]
 
 
 def test_a_path_that_is_no_utf8_and_text_that_cannot_be_written_are_refused_by_name(tmp_path, corpus):

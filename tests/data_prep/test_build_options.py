@@ -14,7 +14,7 @@ from data_prep.lengths import Size
 from data_prep.prepare import Limits
 from data_prep.reader import read_wave
 from data_prep.shards import read_sample
-from data_prep.split import parse_fractions, split
+from data_prep.split import build_parts, parse_fractions, split
 from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
 from launch.prep.arguments import parse_bytes
@@ -173,6 +173,23 @@ def test_the_command_builds_parts_and_prints_their_shares(tmp_path, corpus, caps
     assert main([*command, "--max-bad", "0.07"]) == 2  # 1 of 13, in whichever part
     notes = [*tmp_path.glob("again/*/quarantine.jsonl")]
     assert len(notes) == 1 and json.loads(notes[0].read_text())["reason"] == "missing-audio"
+
+
+def test_no_part_of_another_split_stays_beside_the_new_ones(tmp_path, corpus, capsys):
+    options, by = BuildOptions(shard_size=5), "hash"
+    build_parts(corpus, tmp_path, options, {"train": 0.5, "test": 0.5}, by)
+    (tmp_path / "test" / "notes.txt").write_text("mine")
+    build(corpus, tmp_path / "other", options)  # no part, and of no matter
+    new = {"train": 0.6, "dev": 0.4}
+    with pytest.raises(UserError, match="holds test, a part of another split"):
+        build_parts(corpus, tmp_path, options, new, by)
+    with pytest.raises(UserError, match=r"another part \(train of train=0.5,test=0.5 by hash, now train of train=0.6,"):
+        build(corpus, tmp_path / "train", replace(options, part="train of train=0.6,dev=0.4 by hash"))
+    build_parts(corpus, tmp_path, replace(options, overwrite=True), new, by)
+    assert f"{tmp_path / 'test'} was a part of another split and is removed" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "test").iterdir()] == ["notes.txt"]
+    assert len(read_index(tmp_path / "train")) + len(read_index(tmp_path / "dev")) == 12
+    assert len(read_index(tmp_path / "other")) == 12
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,7 @@ def test_another_encoder_or_other_audio_is_refused(tmp_path, audio, encoder, mod
     with pytest.raises(UserError, match=r"another layer \(2, now 1\)"):
         build_features(audio, load_encoder(str(models[0]), layer=1), tmp_path / "features")
     build([replace(corpus[0], text="other")], tmp_path / "other", BuildOptions())
-    with pytest.raises(UserError, match="made with another audio"):
+    with pytest.raises(UserError, match="features of other audio"):
         build_features(read_index(tmp_path / "other"), encoder, tmp_path / "features")
     with pytest.raises(UserError, match="an encoder needs audio"):
         build_features(read_index(tmp_path / "features"), encoder, tmp_path / "twice")

@@ -125,6 +125,15 @@ def test_a_damaged_parquet_file_is_refused_and_never_misread(hub, waves):
         read(path)
 
 
+@pytest.mark.parametrize("features", ['{"gender": {"names": 5}}', '{"gender": {"names": [1]}}', "[" * 100_000])
+def test_odd_metadata_of_a_parquet_file_are_passed_over(hub, features):
+    (path,) = (hub / "data").iterdir()
+    table = parquet.read_table(path)
+    written = {b"huggingface": f'{{"info": {{"features": {features}}}}}'.encode()}
+    parquet.write_table(table.replace_schema_metadata(written), path)
+    assert [utterance.meta["gender"] for utterance in read(hub)] == [0, 1, 0, 1, 0, 1, 0]
+
+
 def test_without_pyarrow_parquet_is_refused_in_one_line(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match='install it: pip install "slam-asr\\[parquet\\]"'):
@@ -175,9 +184,16 @@ def test_tables_of_any_delimiter_and_column(tmp_path):
     (row,) = read(tmp_path / "a.csv", columns=columns, audio_root=tmp_path / "sound")
     assert (row.audio, row.text, row.start) == (str(tmp_path / "sound/x/1.wav"), "'a", 7.0) and row.speaker == "1.5"
     (tmp_path / "b.tsv").write_text('path\tsentence\tnote\na.wav\t"two\nlines"\tn\n')
-    assert read(tmp_path / "b.tsv")[0] == Utterance(
-        "a_wav", str(tmp_path / "a.wav"), "two\nlines", meta={"note": "n", "id": "a.wav"}
-    )
+    assert read(tmp_path / "b.tsv")[0] == Utterance("a", str(tmp_path / "a.wav"), "two\nlines", meta={"note": "n"})
+
+
+def test_a_parquet_file_of_cut_recordings_is_not_cut_again(tmp_path, waves):
+    row = {"audio": [{"bytes": encode_flac(waves[0]), "path": "a.flac"}], "text": ["a"], "begin_time": [0.1]}
+    parquet.write_table(pyarrow.table({**row, "end_time": [0.3]}), tmp_path / "a.parquet")
+    (one,) = read(tmp_path / "a.parquet")
+    assert one.start is None and one.meta == {"begin_time": 0.1, "end_time": 0.3}
+    (cut,) = read(tmp_path / "a.parquet", columns={"start": "begin_time", "end": "end_time"})
+    assert (cut.start, cut.duration) == (0.1, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +229,7 @@ def test_the_import_keeps_the_order_and_quarantines_by_reason(tmp_path, corpus):
     notes = [json.loads(line) for line in (tmp_path / "out.quarantine.jsonl").read_text().splitlines()]
     assert sorted(note["key"] for note in notes) == sorted(rows[number]["key"] for number in (5, 6, 7))
     gone = [Utterance(f"k{number}", f"/nowhere/{number}.wav", "a") for number in range(5000)]
-    with pytest.raises(UserError, match=r"none of 1,000 utterances looked at .*missing-audio 1,000.* --audio-root"):
+    with pytest.raises(UserError, match=r"stopped after 1,000 bad utterances .*missing-audio 1,000.* --audio-root"):
         import_corpus(gone, tmp_path / "gone.jsonl", max_bad=1.0)
 
 

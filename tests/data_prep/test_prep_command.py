@@ -1,5 +1,6 @@
 import pytest
 
+from data_prep.index import write_index
 from data_prep.utterance import write_jsonl
 from launch.command import main
 
@@ -21,6 +22,18 @@ def test_prep_from_manifest_to_checked_shards(tmp_path, corpus, capsys):
     assert "shard-000001.tar: 0 bytes" in capsys.readouterr().out
 
 
+def test_nothing_that_a_file_says_steers_the_terminal(tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    write_index(out, "features", [], {"dim": 4, "\x1b[2J": "\x1b]0;x\x07"}, {}, {"bad": {"\x1b[31m": 1}})
+    assert main(["prep", "stats", str(out)]) == 0
+    assert main(["prep", "import", "jsonl", str(tmp_path / "a\x1b[31m.jsonl"), "--out", str(tmp_path / "b.jsonl")]) == 2
+    assert main(["prep", "stats", str(tmp_path / "a\x1b]0;x\x07")]) == 2
+    printed = capsys.readouterr()
+    assert "\\x1b[2J" in printed.out and "\\x1b[31m" in printed.out and "\\x1b]0;x" in printed.err
+    assert "\x1b" not in printed.out + printed.err and "\x07" not in printed.out + printed.err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -30,6 +43,13 @@ def test_prep_from_manifest_to_checked_shards(tmp_path, corpus, capsys):
         ["build", "mute.jsonl", "out"],
         ["build", "empty.jsonl", "out", "--workers", "0"],
         ["import", "librispeech", "nowhere", "--out", "out"],
+        ["build", "", "out"],
+        ["build", "empty.jsonl", ""],
+        ["build", "corpus", "corpus/../corpus", "--overwrite"],
+        ["import", "auto", "good.jsonl", "--out", "good.jsonl"],
+        ["import", "auto", "good.jsonl", "--out", "mute.jsonl"],
+        ["import", "auto", "good.jsonl", "--out", "corpus"],
+        ["merge", "", "corpus"],
         ["check", "nowhere"],
         ["stats", "."],
         ["features", "nowhere", "out", "--encoder", "x"],
@@ -39,6 +59,10 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing(arguments, tmp_path
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "mute.jsonl").write_text('{"audio": "a.wav"}\n')
+    (tmp_path / "good.jsonl").write_text('{"audio": "a.wav", "text": "words"}\n')
+    (tmp_path / "corpus").mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
     assert main(["prep", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+    assert not (tmp_path / "out").exists() and not any((tmp_path / "corpus").iterdir())

@@ -35,7 +35,9 @@ metas = st.fixed_dictionaries(
         "meta": st.dictionaries(texts, values, max_size=3),
     }
 )
-samples = st.tuples(st.binary(min_size=1, max_size=1500), metas, st.integers(0, 1 << 40), st.integers(0, 1 << 30))
+samples = st.integers(0, 3600 * 16000).flatmap(
+    lambda count: st.tuples(st.binary(min_size=1, max_size=1500), metas, st.just(count), st.integers(0, count))
+)
 sets = st.dictionaries(keys, samples, min_size=1, max_size=5)
 extensions = st.sampled_from(["flac", "opus", "f16", "bf16"])
 QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

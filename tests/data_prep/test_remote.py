@@ -1,10 +1,15 @@
 """Bytes at addresses, against a real S3 server (object_storage.py) and a web server that knows little."""
 
+import gzip
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +123,78 @@ def test_a_web_server_without_ranges_gives_small_files_alone(tmp_path, monkeypat
 class QuietHandler(SimpleHTTPRequestHandler):
     def log_message(self, *args) -> None:
         pass
+
+
+class Liar(QuietHandler):
+    """Answers a request for a range of /name as `LIES[name]` says: status, headers, body."""
+
+    def do_GET(self) -> None:
+        status, headers, body = LIES[self.path[1:]]
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        with suppress(ConnectionError):
+            for piece in body:
+                self.wfile.write(piece)
+
+
+def drip() -> Iterator[bytes]:
+    while True:
+        time.sleep(0.2)
+        yield b"x"
+
+
+RANGE = {"Content-Range": "bytes 0-9/10"}
+LIES = {
+    "true": (206, RANGE, [b"0123456789"]),
+    "more": (206, RANGE, repeat(bytes(1 << 20))),
+    "other": (206, {"Content-Range": "bytes 5-14/20"}, [b"0123456789"]),
+    "no-range": (206, {}, [b"0123456789"]),
+    "gzip": (206, RANGE | {"Content-Encoding": "gzip"}, [gzip.compress(b"0123456789")]),
+    "endless": (200, {}, repeat(bytes(1 << 20))),
+    "slow": (206, RANGE, drip()),
+}
+SAID = {
+    "more": "asked for 10 bytes, the server sends more",
+    "other": "asked for byte 0, the server sends 'bytes 5-14/20'",
+    "no-range": "asked for byte 0, the server sends ''",
+    "gzip": "the server sends it compressed",
+    "endless": "the server gives no ranges",
+    "slow": r"no success after . tries in . s \(no answer in time\)",
+}
+
+
+def test_a_web_server_that_lies_is_not_read(monkeypatch):
+    from fsspec.implementations.http import HTTPFileSystem
+
+    monkeypatch.setattr(remote, "WEB_SECONDS", 0.7)
+    monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.5)
+    HTTPFileSystem.clear_instance_cache()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert remote.read_bytes(f"{url}/true", 0, 10) == b"0123456789"
+        for name, said in SAID.items():
+            with pytest.raises(RemoteError, match=f"^{url}/{name}: {said}"):
+                remote.read_bytes(f"{url}/{name}", 0, 10)
+        monkeypatch.setattr(remote, "DOCUMENT_BYTES", 30)
+        monkeypatch.setattr(remote, "PIECE_BYTES", 10)
+        monkeypatch.setattr(remote, "_read", lambda url, first, length: bytes(length))
+        with pytest.raises(RemoteError, match="has more than 30 bytes"):
+            remote.read_bytes(f"{url}/true")
+        server.shutdown()
+    HTTPFileSystem.clear_instance_cache()
+
+
+def test_a_stated_size_takes_neither_memory_nor_disk(s3, tmp_path, monkeypatch):
+    remote.write_bytes(f"{s3}/x", b"here")
+    assert b"".join(remote.pieces(f"{s3}/x", 10**18)) == b"here"
+    monkeypatch.setattr(remote, "size", lambda url: 10**18)
+    with pytest.raises(RemoteError, match="has 1,000,000,000,000,000,000 bytes, the disk of"):
+        remote.download(f"{s3}/x", tmp_path / "x")
+    assert not list(tmp_path.glob("*x*"))
 
 
 FORKED = """

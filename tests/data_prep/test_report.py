@@ -99,4 +99,4 @@ def test_stats_give_hours_by_language_and_speaker(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "utterances        15" in printed and "\nde\\x1b" in printed and "\x1b" not in printed
     assert "1 more, 1 utterances without a speaker" in printed
-    assert table_by(read_index(out), "language").splitlines()[1].split() == ["en", "0.01", "14"]
+    assert table_by(read_index(out), "language").splitlines()[1].split() == ["en", "0.5", "min", "14"]

@@ -105,7 +105,7 @@ def test_merged_tars_are_links_with_all_bytes_and_again_does_nothing(tmp_path, t
     assert not (tmp_path / "copied/shard-000000.tar").samefile(two[0] / "shard-000000.tar")
     assert contents(tmp_path / "copied") == contents(tmp_path / "m")
     before = contents(tmp_path / "m")
-    with pytest.raises(UserError, match="holds what was made with another"):
+    with pytest.raises(UserError, match="holds what was made from other directories; give another"):
         merge([two[0]], tmp_path / "m")
     assert contents(tmp_path / "m") == before
 

@@ -12,8 +12,8 @@ from data_prep.build import BuildOptions, build
 from data_prep.exporters import EXPORTERS, export
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import read_index
-from data_prep.shards import read_sample
+from data_prep.index import read_index, write_index
+from data_prep.shards import ShardWriter, read_sample
 from data_prep.sources import open_source, read_all
 from data_prep.utterance import write_jsonl
 from launch.command import main
@@ -102,6 +102,17 @@ def test_the_command_exports_and_says_what_to_import(tmp_path, shards, capsys):
     assert row["task"] in ("ASR", "translate") and row["source"] == row["path"] and row["path"].endswith(".wav")
     assert main(["prep", "export", str(shards), str(tmp_path / "out"), "--format", "kaldi"]) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_media_that_are_no_audio_are_refused_by_key(tmp_path):
+    meta = {"text": "a", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}
+    with ShardWriter(tmp_path / "shard-000000.tar") as writer:
+        writer.add("utt-a", "flac", b"no audio", meta, 16000)
+        shard = writer.close()
+    for media, wav in (("flac", True), ("any", False)):
+        write_index(tmp_path, "audio", [shard], {}, {"media": media}, {})
+        with pytest.raises(UserError, match='utterance utt-a: .*; run "slam-asr prep check'):
+            export(read_index(tmp_path), tmp_path / "out" / media, "nemo", wav)
 
 
 def test_an_export_that_fails_leaves_no_manifest(tmp_path, shards):

@@ -70,7 +70,7 @@ def test_augmenting_moves_a_click_to_where_the_speed_says():
 
 
 def test_an_unknown_split_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match='"tset".*train, dev, test, hard'):
+    with pytest.raises(ValueError, match="'tset' is not known, did you mean 'test'.*train, dev, test, hard"):
         write_corpus(tmp_path, "tset", utterances=1, seed=0, workers=1)
 
 

@@ -104,6 +104,15 @@ def test_a_faulty_nemo_row_is_refused_with_file_and_line(nemo, change, message):
         build(IMPORTERS["nemo"].read(path, ImportOptions()), nemo / "out", BuildOptions(max_bad=0.5))
 
 
+def test_names_that_count_up_very_many_files_are_refused(nemo):
+    with pytest.raises(UserError, match=r"'_OP_0..999999_CL_' in a name counts up more than 100,000 files"):
+        list(IMPORTERS["nemo"].read(nemo / "manifest__OP_0..999999_CL_.json", ImportOptions()))
+    for first in (0, 90_000):
+        (nemo / "tarred" / f"audio__OP_{first}..{first + 60_000}_CL_.tar").touch()
+    with pytest.raises(UserError, match="tarred: the names of its tars count up more than 100,000"):
+        list(IMPORTERS["nemo"].read(nemo / "tarred", ImportOptions()))
+
+
 def test_slam_llm_of_both_kinds(tmp_path):
     write_flac(tmp_path / "a.flac", tone(0.3))
     (tmp_path / "b.ark").write_bytes(b"b " + wav_of(tone(0.4, seed=1)))

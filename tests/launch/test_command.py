@@ -49,7 +49,10 @@ def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
     ("arguments", "said"),
     [
         (["prep", "buidl", "a", "b"], "'buidl' is not known, did you mean build?"),
-        (["prep", "build", "a", "b", "--shufle", "none"], "--shufle is no option of `slam-asr prep build`, did you mean"),
+        (
+            ["prep", "build", "a", "b", "--shufle", "none"],
+            "--shufle is no option of `slam-asr prep build`, did you mean",
+        ),
         (["prep", "build", "a", "b", "--importer", "kalid"], "'kalid' is not known, did you mean kaldi?"),
         (["prep", "build", "a"], "the following arguments are required: out; `slam-asr prep build --help` says more"),
         (["prep", "build", "a", "b", "--shard-size", "many"], "--shard-size: invalid int value: 'many'; "),
@@ -66,7 +69,9 @@ def test_a_file_that_cannot_be_used_is_named(monkeypatch, capsys):
     gone = PermissionError(13, "Permission denied", "/data/x.tar")
     monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(gone))
     assert command.main(["score", "file"]) == 2
-    assert capsys.readouterr().err == "slam-asr: cannot use /data/x.tar: Permission denied; look at its rights and disk\n"
+    assert (
+        capsys.readouterr().err == "slam-asr: cannot use /data/x.tar: Permission denied; look at its rights and disk\n"
+    )
 
 
 class Verb:

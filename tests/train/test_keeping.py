@@ -81,7 +81,7 @@ def test_a_full_disk_ends_the_keeping_and_not_the_run(ground, plain, tmp_path):
 
 def test_what_cannot_be_kept_is_refused_before_anything_is_trained(ground, tmp_path):
     said = run(ground, tmp_path / "run", *keep(ground / "features"), expected=2)
-    assert "another" in said and "--overwrite" in said
+    assert "give another directory" in said and "--overwrite" not in said
     said = run(ground, tmp_path / "noisy", *keep(tmp_path / "new"), "augment.noise_share=0.5", expected=2)
     assert "data.write_features" in said and not (tmp_path / "new").exists()
     said = run(ground, tmp_path / "cached", *keep(tmp_path / "new"), f"data.train={ground / 'features'}", expected=2)

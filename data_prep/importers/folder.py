@@ -1,0 +1,101 @@
+"""A plain folder of recordings, each with its transcript in a file of the same stem beside it, at any depth.
+
+`a.wav` and `a.normalized.txt`, `a.txt` or `a.lab`: as LibriTTS is, and what tar makes of a webdataset. Of several the
+first of TRANSCRIPTS is read.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from data_prep.audio import EXTENSIONS
+from data_prep.importers.keys import Keys
+from data_prep.importers.options import ImportOptions
+from data_prep.importers.remarks import Without
+from data_prep.importers.tree import walked
+from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
+from model.errors import UserError
+
+DEFAULTS = ImportOptions()
+TRANSCRIPTS = (".normalized.txt", ".txt", ".lab")
+FOLDERS_LOOKED_INTO = 1000
+
+
+def is_folder(path: Path) -> bool:
+    """A folder with such a pair among the first folders in it."""
+    if not path.is_dir():
+        return False
+    first = islice(walked(path), FOLDERS_LOOKED_INTO)
+    return any(_transcript(stem, names) for _, names in first for stem, _ in _recordings(names))
+
+
+def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """In the order of the paths; the key is made from the recording's name, as keys.py has it.
+
+    Recordings without a transcript, and transcripts without a recording, are counted and said. UserError: a folder or a
+    transcript that cannot be read, two recordings of one stem, no pair at all.
+    """
+    silent, unheard = Without("recordings have no transcript"), Without("transcripts have no recording")
+    pairs: list[tuple[str, str]] = []
+    for folder, names in walked(root):
+        stems: dict[str, str] = {}
+        for stem, name in _recordings(names):
+            if stem in stems:
+                raise UserError(f"{folder} holds {stems[stem]} and {name}, two recordings of one name; remove one")
+            stems[stem] = name
+            transcript = _transcript(stem, names)
+            if transcript:
+                pairs.append((os.path.join(folder, name), os.path.join(folder, transcript)))
+            else:
+                silent.add(os.path.join(folder, name))
+        for name in names:
+            if name.endswith(TRANSCRIPTS) and not any(name[:at] in stems for at in _dots(name)):
+                unheard.add(os.path.join(folder, name))
+    if not pairs:
+        raise UserError(f"{root} holds no recording with a transcript ({', '.join(TRANSCRIPTS)}) of the same stem")
+    inside = [os.path.relpath(audio, root) for audio, _ in pairs]
+    keys = Keys(inside, root)
+    for name, (audio, transcript) in zip(inside, pairs, strict=True):
+        raw = keys.key(name, None, None)
+        key = safe_key(raw)
+        yield Utterance(key, audio, _text(transcript), meta={"id": raw} if key != raw else {})
+    silent.say()
+    unheard.say()
+
+
+def _recordings(names: list[str]) -> Iterator[tuple[str, str]]:
+    """(stem, name) of those that are."""
+    for name in names:
+        stem, extension = os.path.splitext(name)
+        if extension[1:].lower() in EXTENSIONS:
+            yield stem, name
+
+
+def _transcript(stem: str, names: list[str]) -> str:
+    """Its name; empty where there is none. `names` are sorted."""
+    for kind in TRANSCRIPTS:
+        at = bisect_left(names, stem + kind)
+        if at < len(names) and names[at] == stem + kind:
+            return names[at]
+    return ""
+
+
+def _dots(name: str) -> list[int]:
+    return [at for at, character in enumerate(name) if character == "."]
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_LINE_BYTES + 1)
+        if len(data) > MAX_LINE_BYTES:
+            raise UserError(f"{path} has more than {MAX_LINE_BYTES:,} bytes; a transcript has one utterance's words")
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {not_utf8(error)}; convert the file to UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; mend its rights, or leave it out") from None

@@ -1,0 +1,214 @@
+"""What a newcomer gives the importers: any path, any names of columns, folders with something missing."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from data_prep.audio import write_flac
+from data_prep.build import BuildOptions, build
+from data_prep.importers import IMPORTERS, ImportOptions, guess_importer, recognised
+from data_prep.manifest import import_corpus
+from data_prep.utterance import Utterance
+from launch.command import main
+from model.errors import UserError
+from tests.data_prep.conftest import tone
+from tests.data_prep.toolkits import read, write_lines
+
+
+@pytest.fixture
+def tree(tmp_path):
+    folder = tmp_path / "Libri Speech" / "dev-clean" / "84" / "121123"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        write_flac(folder / f"84-121123-000{number}.flac", tone(0.3))
+    (folder / "84-121123.trans.txt").write_text("84-121123-0000 GO DO YOU HEAR\n84-121123-0001 BUT IN LESS\n")
+    return folder
+
+
+def manifest(tmp_path, *rows):
+    return write_lines(tmp_path / "manifest.jsonl", rows)
+
+
+def test_one_missing_recording_is_the_builds_to_count_and_one_without_words_is_said(tree, tmp_path, capsys):
+    lj, kaldi, af, plain = (tmp_path / name for name in ("lj", "kaldi", "af", "plain"))
+    for folder, names in ((lj / "wavs", "ac"), (kaldi, "ac"), (af, "ac"), (plain / "x", "ac")):
+        folder.mkdir(parents=True)
+        for name in names:
+            write_flac(folder / f"{name}.flac", tone(0.3))
+    for name in "ac":
+        (lj / "wavs" / f"{name}.flac").rename(lj / "wavs" / f"{name}.wav")
+    (lj / "metadata.csv").write_text("a|A\nb|B\n")
+    (kaldi / "wav.scp").write_text("a a.flac\nc c.flac\n")
+    (kaldi / "text").write_text("a A\nb B\n")
+    (af / "metadata.csv").write_text("file_name,text\na.flac,A\nb.flac,B\n")
+    (plain / "x" / "a.txt").write_text("\ufeffA\n", "utf-8")
+    (tree / "84-121123-0001.flac").rename(tree / "84-121123-0002.flac")
+    said = "1 recordings have no|1 recordings or segments have no"
+    for corpus in (tree, lj, kaldi, af):
+        found = list(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()))
+        told = capsys.readouterr().err
+        assert (
+            re.match(said, told) and told.count("\n") == 1 and re.search(r"(c\.\w+|c|0002\.flac) first$", told.strip())
+        )
+        report = import_corpus(found, tmp_path / "out.jsonl", max_bad=0.5)
+        capsys.readouterr()
+        assert (report.kept, report.dropped) == (1, {"missing-audio": 1})
+    assert recognised(tmp_path / "plain") == ("folder", plain)
+    assert list(IMPORTERS["folder"].read(plain, ImportOptions())) == [Utterance("a", str(plain / "x/a.flac"), "A")]
+    assert "1 recordings have no transcript" in capsys.readouterr().err
+
+
+def test_a_plain_folder_of_recordings_and_transcripts(tmp_path, capsys):
+    for name in ("one/a", "two/a", "two/b.c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_flac(tmp_path / f"{name}.flac", tone(0.3))
+    (tmp_path / "one/a.txt").write_text("first")
+    (tmp_path / "two/a.lab").write_text("second")
+    for kind in ("txt", "normalized.txt", "original.txt"):
+        (tmp_path / f"two/b.c.{kind}").write_text(kind)
+    (tmp_path / "README.txt").write_text("about")
+    (tmp_path / "speakers.tsv").write_text("name\tsex\na\tF\n")
+    name, path = recognised(tmp_path)
+    assert name == "folder"
+    found = list(IMPORTERS[name].read(path, ImportOptions()))
+    assert [(one.key, one.text) for one in found] == [
+        ("one_a_flac", "first"),
+        ("two_a_flac", "second"),
+        ("b_c", "normalized.txt"),
+    ]
+    assert capsys.readouterr().err == f"1 transcripts have no recording, {tmp_path / 'README.txt'} first\n"
+    (tmp_path / "two/a.wav").touch()
+    with pytest.raises(UserError, match="two recordings of one name"):
+        list(IMPORTERS[name].read(path, ImportOptions()))
+
+
+@pytest.mark.parametrize(
+    ("row", "start", "duration"),
+    [
+        ({"start": 1.1, "end": 1.4}, 1.1, 0.3),
+        ({"begin_time": 1, "end_time": 2.5}, 1, 1.5),
+        ({"end": 2}, 0.0, 2),
+        ({"offset": 1, "dur": 2}, 1, 2),
+        ({"start": 1, "end": 2.5, "duration": 1.49}, 1, 1.5),
+        ({"start": 1, "end": None}, 1, None),
+        ({"von": 1, "bis": 2}, 1, 1),
+    ],
+)
+def test_a_cut_by_start_and_end_is_exact(tmp_path, row, start, duration):
+    columns = {"start": "von", "end": "bis"} if "von" in row else {}
+    row = {"audio": "a.wav", "text": "a", **row}
+    (one,) = IMPORTERS["jsonl"].read(manifest(tmp_path, row), ImportOptions(columns=columns))
+    assert (one.start, one.duration, dict(one.meta)) == (start, duration, {})
+    written = {name: "" if value is None else str(value) for name, value in row.items()}
+    (tmp_path / "m.csv").write_text(f"{','.join(written)}\n{','.join(written.values())}\n")
+    (two,) = IMPORTERS["table"].read(tmp_path / "m.csv", ImportOptions(columns=columns))
+    assert (two.start, two.duration) == (start, duration)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"start": 2, "end": 1}, "a cut from 2 to 1; both are seconds"),
+        ({"start": 1, "end": "2"}, "a cut from 1 to 2; both are seconds"),
+        ({"start": 1, "end": 2, "duration": 5.5}, "duration is 5.5, but the cut from 1 to 2 s .*--column duration= or"),
+        ({"start_ms": 10, "end_ms": 20}, "column 'start_ms' looks like the start of a cut.*--column start=start_ms"),
+        ({"start": 1, "endTime": 20}, "column 'endTime' looks like the end of a cut.*--column end="),
+    ],
+)
+def test_a_cut_that_is_not_understood_is_refused(tmp_path, row, message):
+    path = manifest(tmp_path, {"audio": "a.wav", "text": "a", **row})
+    with pytest.raises(UserError, match=f"manifest.jsonl:1: {message}"):
+        list(IMPORTERS["jsonl"].read(path, ImportOptions()))
+    if "looks like" in message:
+        options = ImportOptions(columns={"start": "", "end": ""})
+        assert next(IMPORTERS["jsonl"].read(path, options)).start is None
+
+
+def test_keys_do_not_say_where_the_corpus_is_mounted(tmp_path):
+    def keys(*names, **options):
+        rows = ({"audio": name, "text": "a"} for name in names)
+        return [one.key for one in IMPORTERS["jsonl"].read(manifest(tmp_path, *rows), ImportOptions(**options))]
+
+    assert keys("/mnt/x/a.wav", "/mnt/y/b.wav", "c/d.wav") == ["a", "b", "d"]
+    assert keys("x/a.wav", "y/a.wav", "b.wav") == ["x_a_wav", "y_a_wav", "b"]
+    assert keys(str(tmp_path / "x/a.wav"), "y/a.wav") == ["x_a_wav", "y_a_wav"]
+    for root in ("/mnt/one", "/data/two/three", "s3://bucket/speech"):
+        assert keys(f"{root}/x/a.wav", f"{root}/y/z/a.wav", f"{root}/b.wav") == ["x_a_wav", "y_z_a_wav", "b"]
+
+
+def test_a_folder_is_read_as_what_it_holds_and_else_told_what_to_give(tmp_path, tree, corpus):
+    def folder(name, *files):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(exist_ok=True)
+            (tmp_path / name / file).write_text('{"audio_filepath": "a.wav", "text": "a"}\n')
+        return tmp_path / name
+
+    assert recognised(folder("nemo", "manifest.json", "x/1.tar")) == ("nemo", tmp_path / "nemo/manifest.json")
+    assert recognised(folder("deep", "x/1.tar", "notes.json.txt")) == ("webdataset", tmp_path / "deep")
+    assert recognised(folder("hub", "en/a.parquet")) == ("parquet", tmp_path / "hub")
+    (tmp_path / "wenet").mkdir()
+    (tmp_path / "wenet/data.list").write_text('{"key": "a", "wav": "a.wav", "txt": "a"}\n')
+    assert recognised(tmp_path / "wenet") == ("wenet", tmp_path / "wenet/data.list")
+    (folder("cv", "de/train.tsv") / "de/clips").mkdir()
+    assert recognised(tmp_path / "cv/de/train.tsv") == ("common_voice", tmp_path / "cv/de/train.tsv")
+    build(corpus[:2], tmp_path / "shards", BuildOptions(max_bad=1))
+    (folder("kaldi", "wav.scp") / "text").write_text("a words\n")
+    for path, message in (
+        (folder("two", "train.json", "dev.json", "x/1.tar"), "several manifests, dev.json, train.json; give the one"),
+        (folder("one", "train.jsonl"), "a manifest, train.jsonl; give the one that is meant, as .*one/train.jsonl"),
+        (folder("none", "x.txt"), "is of no kind that is known; give a manifest"),
+        (tmp_path / "cv", r"languages of Common Voice \(de\); give the folder of one"),
+        (tmp_path / "shards", "is a shard directory already; to write it anew: slam-asr prep reshard"),
+        (next(tree.glob("*.flac")), "is one recording; give a manifest, or a folder with transcripts"),
+        (folder("packed", "a.tar.gz") / "a.tar.gz", "unpack it first"),
+        (tmp_path / "kaldi/text", "one file of a Kaldi data directory; give its folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            recognised(path)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_and_a_circle_of_links_is_none(tree, monkeypatch):
+    (tree / "around").symlink_to(tree.parents[2], target_is_directory=True)
+    assert len(list(IMPORTERS["librispeech"].read(tree.parents[2], ImportOptions()))) == 2
+    scandir = os.scandir
+
+    def denied(path):
+        if os.fspath(path).endswith("121123"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match="cannot read .*121123: Permission denied"):
+        list(IMPORTERS["librispeech"].read(tree.parents[2], ImportOptions()))
+
+
+def test_the_command_says_how_it_reads_and_stops_where_no_recording_is(tmp_path, corpus, capsys):
+    rows = [{"audio": one.audio, "text": one.text} for one in corpus]
+    out = ["--out", str(tmp_path / "out.jsonl"), "--max-bad", "0.5"]
+    arguments = ["prep", "import", "auto", str(tmp_path / "manifest.jsonl"), *out]
+    manifest(tmp_path, {"audio": "gone.wav", "text": "a"}, *rows)  # one is the build's to count, the first too
+    assert main(arguments) == 0
+    assert capsys.readouterr().err.startswith("read as jsonl\n")
+    manifest(tmp_path, *({"audio": f"/x/{number}.wav", "text": "a"} for number in range(50)), *rows)
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert "there is no /x/0.wav, and none of the first 10 recordings; say where" in told and "--audio-root" in told
+
+
+@pytest.mark.parametrize("rows", ['a.wav\t"Größe", sagt er.\n', 'a.wav\t"Größe sagt er\nb.wav\tdass "sie"\n'])
+def test_a_tsv_without_quoting_is_read_as_it_stands(tmp_path, rows, capsys):
+    (tmp_path / "a.tsv").write_text(f"path\tsentence\n{rows}")
+    assert [f"{Path(row.audio).name}\t{row.text}\n" for row in read(tmp_path / "a.tsv")] == rows.splitlines(True)
+    assert "a.tsv: quotes are read as characters: line 2 would be no row" in capsys.readouterr().err
+
+
+def test_one_file_of_common_voice_is_a_split(tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "dev.tsv").write_text('client_id\tpath\tsentence\nc1\ta.mp3\t"Größe", sagt er.\n')
+    (clip,) = read(tmp_path / "dev.tsv")
+    assert (clip.audio, clip.meta) == (str(tmp_path / "clips/a.mp3"), {"split": "dev"})
+    with pytest.raises(UserError, match="is the split dev, --subset asks for train; give one alone"):
+        read(tmp_path / "dev.tsv", split="train")
