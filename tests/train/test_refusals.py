@@ -104,6 +104,7 @@ def test_features_of_another_encoder_are_refused_and_both_are_named(ground, tmp_
     index = tmp_path / "features" / "index.json"
     document = json.loads(index.read_text())
     ours, document["fingerprint"]["weights"] = document["fingerprint"]["weights"], "0" * 64
+    document["totals"]["encoder_files"] = "1" * 64
     index.write_text(json.dumps(document))
     said = refuse(ground, tmp_path / "run", f"data.train={tmp_path / 'features'}", world=2)
     assert "0" * 64 in said and ours in said and "prep features" in said
