@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.audio import write_flac
+from data_prep.exporters import EXPORTERS
+from data_prep.importers import IMPORTERS
 from data_prep.index import read_index
 from data_prep.shards import read_sample
 from launch.command import main
@@ -62,6 +64,12 @@ def test_every_file_that_the_readme_links_to_is_there():
     links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
     assert links and not missing
+
+
+def test_every_importer_and_export_format_is_named():
+    text = (ROOT / "README.md").read_text().split("## Data")[1].split("\n## ")[0]
+    assert not [name for name in IMPORTERS if f"`{name}`" not in text]
+    assert not [name for name in EXPORTERS if name not in text]
 
 
 def test_the_switch_table_names_keys_that_exist():
