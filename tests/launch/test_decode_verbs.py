@@ -147,7 +147,7 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
             ["score", "{adapter}", "{shards}", "--by", "mood"],
             "no utterance has a field 'mood'; there is language, room,",
         ),
-        (["score", "{adapter}", "{folder}"], "has no index.json"),
+        (["score", "{adapter}", "{folder}"], "is no shard directory"),
         (["score", "{adapter}", "{folder}/cached"], "the adapter was trained with another encoder: its weights is"),
         (["score", "{adapter}", "{shards}", "--out", "{adapter}/adapter.json"], "cannot make --out"),
         (["transcribe", "{folder}", "x.wav"], "no adapter in"),
