@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from model.errors import UserError
+from model.errors import UserError, hint
 
 CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 
@@ -21,19 +19,14 @@ class Parser(argparse.ArgumentParser):
         if choice:
             known = [name.strip("' ") for name in choice[2].split(",")]
             what = message[: choice.start()].removeprefix("argument ").rstrip(": ")
-            raise UserError(f"{what} {choice[1]!r} is not known{nearest(choice[1], known)}; known: {', '.join(known)}")
+            raise UserError(f"{what} {choice[1]!r} is not known{hint(choice[1], known)}; known: {', '.join(known)}")
         raise UserError(f"{message}; `{self.prog} --help` says more")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Of this parser or of a verb's own below it: that one knows which option was meant."""
         found, rest = super().parse_known_args(args, namespace)
-        for unknown in (item.partition("=")[0] for item in rest if item.startswith("--")):
+        unknown = next((item.partition("=")[0] for item in rest if item.startswith("--")), "")
+        if unknown:
             options = [name for action in self._actions for name in action.option_strings]
-            raise UserError(f"{unknown} is no option of `{self.prog}`{nearest(unknown, options)}")
+            raise UserError(f"{unknown} is no option of `{self.prog}`{hint(unknown, options)}")
         return found, rest
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """', did you mean ...?' or nothing."""
-    near = get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]}?" if near else ""

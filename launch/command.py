@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from launch.arguments import Parser
-from model.errors import UserError
+from model.errors import UserError, closest
 
 VERBS = {  # verb: (module, one line)
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
@@ -100,10 +100,8 @@ def _without_verb(arguments: Sequence[str]) -> int:
 def _unknown(verb: str) -> str:
     if verb == "train":
         return TRAINING
-    from difflib import get_close_matches
-
-    near = get_close_matches(verb, VERBS, n=1)
-    hint = f'did you mean "slam-asr {near[0]}"?' if near else f"the verbs are {', '.join(VERBS)}"
+    near = closest(verb, VERBS)
+    hint = f'did you mean "slam-asr {near}"?' if near else f"the verbs are {', '.join(VERBS)}"
     return f'unknown verb "{verb}", {hint}'
 
 

@@ -28,6 +28,12 @@ def closest(given: str, known: Iterable[str]) -> str:
     return next(iter(difflib.get_close_matches(given[:80], list(known), n=1)), "")
 
 
+def hint(given: str, known: Iterable[str]) -> str:
+    """', did you mean ...?', or nothing where nothing is alike."""
+    near = closest(given, known)
+    return f", did you mean {near}?" if near else ""
+
+
 def require_at_least(name: str, value: float, least: float) -> None:
     """UserError unless `value` is `least` or more."""
     if not value >= least:

@@ -6,14 +6,13 @@ what was expected.
 """
 
 import dataclasses
-import difflib
 import math
 import re
 import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from model.errors import UserError
+from model.errors import UserError, hint
 from train.strict_yaml import Mapping, Scalar, Sequence, Tree
 
 T = TypeVar("T")
@@ -44,8 +43,8 @@ def section(tree: Tree, cls: type[T], key: str = "", root: type | None = None) -
     for name, value in tree.entries.items():
         if name not in kinds:
             elsewhere = [place for place in _places(root) if place.split(".")[-1] == name]
-            hint = f", did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(name, kinds)
-            raise UserError(f"{value.where}: unknown key {_shortened(_dotted(key, name))}{hint}")
+            advice = f", did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(name, kinds)
+            raise UserError(f"{value.where}: unknown key {_shortened(_dotted(key, name))}{advice}")
     values = {name: _value(value, kinds[name], _dotted(key, name), root) for name, value in tree.entries.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         name, kind = _dotted(key, field.name), kinds[field.name]
@@ -64,12 +63,7 @@ def section(tree: Tree, cls: type[T], key: str = "", root: type | None = None) -
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown `word`: the nearest of `known`, or all of them."""
     known = list(known)
-    return _near(word, known) or f"; known are {', '.join(known)}"
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word[:80], list(known), n=1)
-    return f", did you mean {near[0]}?" if near else ""
+    return hint(word, known) or f"; known are {', '.join(known)}"
 
 
 def describe(kind: Any) -> str:
@@ -105,7 +99,7 @@ def _value(tree: Tree, kind: Any, key: str, root: type, expected: str = "") -> A
     if not isinstance(tree, Scalar) or tree.is_null:
         raise _refused(tree, key, expected)
     if origin is Literal and tree.text not in inner:
-        raise _refused(tree, key, expected, _near(tree.text, inner))
+        raise _refused(tree, key, expected, hint(tree.text, inner))
     return tree.text if kind is str or origin is Literal else _number_or_bool(tree, kind, key, expected)
 
 

@@ -107,9 +107,9 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        while _alive(process.pid) and time.monotonic() < deadline:  # its workers end by themselves
+        while alive(process.pid) and time.monotonic() < deadline:  # its workers end by themselves
             time.sleep(0.02)
-        assert not _alive(process.pid)
+        assert not alive(process.pid)
         with pytest.raises(UserError, match="not finished"):
             read_index(tmp_path / "out")
     totals = build(many, tmp_path / "out", replace(OPTIONS, shard_size=10))
@@ -117,7 +117,7 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def _alive(session: int) -> bool:
+def alive(session: int) -> bool:
     try:
         os.killpg(session, 0)
     except ProcessLookupError:

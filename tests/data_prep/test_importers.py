@@ -3,24 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.audio import write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
 from data_prep.manifest import import_corpus
 from data_prep.utterance import MAX_KEY, Utterance, safe_key, write_jsonl
 from model.errors import UserError
-from tests.data_prep.conftest import tone
-
-
-@pytest.fixture
-def tree(tmp_path):
-    folder = tmp_path / "Libri Speech" / "dev-clean" / "84" / "121123"
-    folder.mkdir(parents=True)
-    for number in range(2):
-        write_flac(folder / f"84-121123-000{number}.flac", tone(0.3))
-    (folder / "84-121123.trans.txt").write_text("84-121123-0000 GO DO YOU HEAR\n84-121123-0001 BUT IN LESS\n")
-    (tmp_path / "Libri Speech" / "SPEAKERS.TXT").write_text(";ID |SEX|\n84   | F | dev-clean | 8.02 | Christie Nowak\n")
-    return folder
 
 
 def manifest(tmp_path, *rows):

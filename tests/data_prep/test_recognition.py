@@ -17,16 +17,6 @@ from tests.data_prep.conftest import tone
 from tests.data_prep.toolkits import read, write_lines
 
 
-@pytest.fixture
-def tree(tmp_path):
-    folder = tmp_path / "Libri Speech" / "dev-clean" / "84" / "121123"
-    folder.mkdir(parents=True)
-    for number in range(2):
-        write_flac(folder / f"84-121123-000{number}.flac", tone(0.3))
-    (folder / "84-121123.trans.txt").write_text("84-121123-0000 GO DO YOU HEAR\n84-121123-0001 BUT IN LESS\n")
-    return folder
-
-
 def manifest(tmp_path, *rows):
     return write_lines(tmp_path / "manifest.jsonl", rows)
 

@@ -24,6 +24,7 @@ from data_prep.shards import ShardWriter, read_meta, read_sample
 from data_prep.subset import Subset, read_keys
 from launch.command import main
 from model.errors import UserError
+from tests.data_prep.test_build import alive
 
 ENCODER = {"encoder": "hubert", "layer": 9, "dim": 4, "feature_dtype": "float16"}
 
@@ -235,21 +236,13 @@ def test_killed_and_run_again_on_three_workers_gives_the_same_bytes(tmp_path, co
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    while _alive(process.pid) and time.monotonic() < deadline:
+    while alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     with pytest.raises(UserError, match="not finished"):
         read_index(tmp_path / "out")
     totals = reshard([tmp_path / "a"], tmp_path / "out", ReshardOptions(shard_size=10, workers=3))
     assert 2 <= totals.kept_shards < 40
     assert contents(tmp_path / "out") == contents(tmp_path / "whole") and not list(tmp_path.glob("out/.*"))
-
-
-def _alive(session: int) -> bool:
-    try:
-        os.killpg(session, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_metadata_is_read_without_the_media(two):
