@@ -20,6 +20,7 @@ from model.batch import Batch
 from model.errors import UserError
 from model.slam_asr import Output, SlamAsr
 from train.config import OptimConfig
+from train.device import require_own_gpu
 from train.loss_scale import LossScale
 from train.world import World
 
@@ -40,6 +41,9 @@ def start_deepspeed(world: World, timeout_seconds: float) -> None:
     backend = "nccl" if world.device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_seconds)  # of every collective
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout, verbose=False)
+    if world.device.type == "cuda":
+        store = torch.distributed.distributed_c10d._get_default_store()
+        require_own_gpu(store, world.rank, str(torch.cuda.get_device_properties(world.device).uuid))
 
 
 class Engine:

@@ -1,6 +1,6 @@
 """No rank outlives its launcher: when that is gone, killed -9 perhaps, the run is asked to stop, so it saves and ends.
 
-Standard library only, as it is called before torch is imported. The kernel tells a rank that its parent has died
+Without torch, as it is called before that is imported. The kernel tells a rank that its parent has died
 (prctl(2), PR_SET_PDEATHSIG). `deepspeed` itself is the parent's parent: killed, it leaves its own child, the module
 deepspeed.launcher.launch, training on, so the line of parents is watched there too. Linux only; elsewhere nothing
 happens.
@@ -14,16 +14,15 @@ import threading
 import time
 from pathlib import Path
 
+from model.errors import UserError
 from train import stop
+from train.place import FROM_LAUNCHER, find_place
 
 GONE = "the launcher is gone"
 """What stop.reason() then says."""
 
 SECONDS_A_LOOK = 1.0
 _PR_SET_PDEATHSIG = 1
-_RANK_NAMES = ("RANK", "LOCAL_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
-_FROM_LAUNCHER = ("CROSS_SIZE", "TORCHELASTIC_RUN_ID")
-"""What deepspeed's and torch's launchers alone set."""
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 
 
@@ -47,9 +46,10 @@ def follow_launcher() -> None:
 
 
 def _launched() -> bool:
-    env = os.environ
-    under_srun = "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", "1")) > 1
-    return under_srun or any(name in env for name in _RANK_NAMES)
+    try:
+        return bool(find_place().launcher)
+    except UserError:  # which is said when the run is joined
+        return False
 
 
 def _ask_kernel(parent: int) -> None:
@@ -71,7 +71,7 @@ def _adopted(parent: int) -> bool:
     A container's first process may itself be the launcher, which runs in Python.
     """
     inherited = parent == 1 or _name(parent) == "systemd"
-    return inherited and any(name in os.environ for name in _FROM_LAUNCHER) and "python" not in _command(parent)
+    return inherited and any(name in os.environ for name in FROM_LAUNCHER) and "python" not in _command(parent)
 
 
 def _is_deepspeed_launch(pid: int) -> bool:

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 
 from model.errors import UserError
+from train.device import choose_device
+from train.place import find_place, require_master
 
 
 @dataclass(frozen=True)
@@ -83,41 +85,20 @@ def together(world: World, work: Callable[[], Any]) -> Any:
 
 
 def join_world() -> World:
-    """This process's rank, from the environment that deepspeed, torchrun and srun set; alone when there is none.
+    """This process's rank (place.py), its device, and the five variables that torch.distributed reads.
 
-    Fills the five variables that torch.distributed reads. UserError if the device that this rank should drive is not
-    there.
+    UserError if the device that this rank should drive is not there.
     """
-    env = os.environ
-    if "RANK" not in env and "SLURM_PROCID" in env and int(env.get("SLURM_NTASKS", "1")) > 1:
-        env |= {"RANK": env["SLURM_PROCID"], "WORLD_SIZE": env["SLURM_NTASKS"], "LOCAL_RANK": env["SLURM_LOCALID"]}
-    if "RANK" not in env:
-        env |= {
-            "RANK": "0",
-            "WORLD_SIZE": "1",
-            "LOCAL_RANK": "0",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
-        }
-    missing = [name for name in ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in env]
-    if missing:
-        raise UserError(
-            f"RANK is set but {', '.join(missing)} is not; start with deepspeed, torchrun or srun, or unset RANK"
-        )
-    rank, size, local_rank = int(env["RANK"]), int(env["WORLD_SIZE"]), int(env["LOCAL_RANK"])
-    return World(rank, size, local_rank, _device(local_rank))
-
-
-def _device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available() or os.environ.get("DS_ACCELERATOR") == "cpu":
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"rank {os.environ['RANK']} wants GPU {local_rank}, this host shows {torch.cuda.device_count()}; "
-            "start fewer ranks a host"
-        )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    place = find_place()
+    require_master(place)
+    os.environ |= {
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.size),
+        "LOCAL_RANK": str(place.local_rank),
+        "MASTER_ADDR": place.master_addr or "127.0.0.1",
+        "MASTER_PORT": place.master_port or str(_free_port()),
+    }
+    return World(place.rank, place.size, place.local_rank, choose_device(place))
 
 
 def _free_port() -> int:

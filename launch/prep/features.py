@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.frame_bytes import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
-from launch.ranks import Rank, this_rank
 from model.errors import UserError
+from train.place import Place, find_place
 
 if TYPE_CHECKING:
     from data_prep.features.build import FeatureRun, Share
@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.index import read_index
 
-    rank = this_rank()
+    rank = find_place()
     try:
         if args.verify < 0:
             raise UserError(f"--verify is {args.verify}, it is a number of utterances; 0 for none")
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     return _report(args, index, encoder, made, rank)
 
 
-def _encoder(args: argparse.Namespace, rank: Rank, **other: Any) -> Encoder:
+def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
     import torch
 
     from model.encoders import load_encoder
@@ -91,7 +91,7 @@ def _encoder(args: argparse.Namespace, rank: Rank, **other: Any) -> Encoder:
     return load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
 
 
-def _share(args: argparse.Namespace, rank: Rank) -> Share:
+def _share(args: argparse.Namespace, rank: Place) -> Share:
     """Ranks on one host share its cores."""
     import torch
 
@@ -102,7 +102,7 @@ def _share(args: argparse.Namespace, rank: Rank) -> Share:
     return Share(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
 
 
-def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: Share, rank: Rank) -> None:
+def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: Share, rank: Place) -> None:
     """Says what is to be expected; asks, or wants --yes, if that is much. UserError to end it here."""
     from data_prep.features.build import require_fit
     from data_prep.features.estimate import estimate, require_room
@@ -126,7 +126,7 @@ def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: S
         raise UserError("stopped as asked; nothing was written")
 
 
-def _in_words(of: Estimate, args: argparse.Namespace, rank: Rank) -> str:
+def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
     from data_prep.figures import in_hours
     from data_prep.progress import clock
     from data_prep.space import in_units
@@ -139,7 +139,7 @@ def _in_words(of: Estimate, args: argparse.Namespace, rank: Rank) -> str:
     )
 
 
-def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: Rank) -> int:
+def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: Place) -> int:
     if made.already_built:
         if rank.first:
             print(f"{args.out} already holds these features; nothing done")
@@ -178,7 +178,7 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     made = cache.fingerprint
     layer = made.get("layer") if args.layer is None else args.layer
     dtype = made.get("dtype", "auto") if args.dtype == "auto" else args.dtype
-    encoder = _encoder(args, Rank(), layer=layer, dtype=dtype)
+    encoder = _encoder(args, Place(), layer=layer, dtype=dtype)
     require_fit(index, encoder, args.out, made["feature_dtype"])
     problems = check_features(index, cache, encoder, args.verify)
     ids = min(args.verify, len(index))

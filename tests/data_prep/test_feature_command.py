@@ -81,10 +81,11 @@ def test_two_ranks_make_the_bytes_of_one_though_ranks_die_on_the_way(tmp_path, a
 def test_ranks_that_nothing_started_are_refused(tmp_path, audio, source, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "2")
     assert prep(audio.root, tmp_path / "out", "--encoder", source) == 2
-    assert "RANK=2 do not say which rank" in capsys.readouterr().err
+    assert "RANK is set but WORLD_SIZE, LOCAL_RANK is not" in capsys.readouterr().err
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
     assert prep(audio.root, tmp_path / "out", "--encoder", source) == 2
-    assert "RANK is 2, of 2 ranks" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "RANK=2, of 2 ranks" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_much_is_asked_for_before_it_is_begun(tmp_path, audio, source, monkeypatch, capsys):
