@@ -23,7 +23,10 @@ setup(
     python_requires=">=3.11",
     packages=[
         "launch",
+        "launch.hosts",
         "launch.prep",
+        "launch.slurm",
+        "launch.doctor",
         "train",
         "decode",
         "data_prep",
@@ -38,6 +41,9 @@ setup(
         "recipes",
         "recipes.stand_in",
     ],
+    package_data={
+        "launch.slurm": ["*.sbatch"],
+    },
     install_requires=[
         "torch>=2.11",
         "torchaudio>=2.11",

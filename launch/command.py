@@ -24,6 +24,14 @@ VERBS = {  # verb: (module, one line)
     "transcribe": ("launch.transcribe", "print what an adapter hears in recordings"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "take the adapter out of a run, as two files to share"),
+    "plan": ("launch.planning", "say what a recipe needs on given GPUs: memory, tokens, hours, disk"),
+    "doctor": ("launch.doctor", "look for what would stop a training, on every rank, before it starts"),
+    "launch": ("launch.hosts", "train on this host, or on the hosts of a hostfile, by the deepspeed launcher"),
+    "submit": ("launch.slurm.submit", "train under Slurm: requeued, resumed, given up only without progress"),
+    "status": ("launch.slurm.status", "how far a run is, and what Slurm says of its job"),
+    "cancel": ("launch.slurm.cancel", "ask a run to save and end"),
+    "logs": ("launch.slurm.logs", "print what a run under Slurm has written"),
+    "watch": ("launch.monitoring.watch", "a run on this terminal, live, from its metrics"),
 }
 TRAINING = """\
 training has doors of its own, all the same run:

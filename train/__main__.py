@@ -9,6 +9,7 @@ import argparse  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
+from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
@@ -16,6 +17,10 @@ from model.errors import UserError  # noqa: E402
 
 if TYPE_CHECKING:
     from train.config import Config
+
+REFUSAL = "SLAM_ASR_REFUSAL"
+"""Names a file for what is refused, from whoever wants to know whether it is any use to try again (Slurm's script):
+exit codes do not reach it, as the other ranks are killed then."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +46,11 @@ def _refuse(error: UserError, says: bool) -> int:
     if says:
         from data_prep.text import printable  # what a file made us quote must not steer the terminal
 
-        print("train:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr, flush=True)
+        said = "\n".join(map(printable, str(error).split("\n")))
+        print("train:", said, file=sys.stderr, flush=True)
+        if told := os.environ.get(REFUSAL):
+            with suppress(OSError):
+                Path(told).write_text(said + "\n")
     return 2
 
 
@@ -101,4 +110,8 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # All is closed. A thread of gloo's that is not yet gone would now and then abort the interpreter's own end, and an
+    # exit code of 250 after the last step is no use to anybody.
+    os._exit(code)

@@ -52,8 +52,8 @@ def require_no_gpu_promised(env: Mapping[str, str], devices: Path = Path("/dev")
     said += [str(file) for file in sorted(devices.glob("nvidia[0-9]*"))]
     if said:
         raise UserError(
-            f"{said[0]} promises GPUs on {socket.gethostname()}, and torch finds none; look at nvidia-smi there, or set "
-            "DS_ACCELERATOR=cpu to train on the CPU"
+            f"{said[0]} promises GPUs on {socket.gethostname()}, and torch finds none; look at nvidia-smi "
+            "there, or set DS_ACCELERATOR=cpu to train on the CPU"
         )
 
 

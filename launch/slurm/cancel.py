@@ -1,0 +1,55 @@
+"""`slam-asr cancel`: asks a run to save and end, under Slurm or where it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+from pathlib import Path
+
+from launch.slurm import client
+from launch.slurm.folder import folder_of, read_jobs
+from model.errors import UserError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Ask a run to save and end after the step it is in; it can be given again and goes on."
+    parser.add_argument("run", metavar="RUN", help="folder of the run")
+    parser.add_argument("--now", action="store_true", help="end it at once; what is not saved is trained again")
+
+
+def run(args: argparse.Namespace) -> int:
+    folder = folder_of(args.run)
+    numbers = read_jobs(folder)
+    live = [(stage, job) for stage, number in numbers.items() for job in client.jobs(number) if job.live]
+    if not live:
+        return _cancel_process(folder, args.now)
+    (folder / "slurm" / "CANCEL").touch()  # so that its script does not requeue it
+    for stage, job in reversed(live):  # what waits goes first, or it would begin
+        saves = stage == "train" and job.state == "RUNNING" and not args.now
+        client.cancel(job.number, "USR1" if saves else "")
+        print(f"{stage}: job {job.number} " + ("was asked to save and end" if saves else "is cancelled"))
+    return 0
+
+
+def _cancel_process(folder: Path, now: bool) -> int:
+    """A run that no Slurm knows: by the process that holds its lock, if it is on this host."""
+    import fcntl
+
+    try:
+        with open(folder / "LOCK") as lock:
+            holder = lock.read()
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        raise UserError(f"{folder} is not running: no job of it is left, and no process holds it")
+    except FileNotFoundError:
+        raise UserError(f"{folder} is not running, and no run was ever started there") from None
+    except BlockingIOError:
+        pass
+    match = re.fullmatch(r"process (\d+) on (\S+)", holder.strip())
+    if not match or match[2] != socket.gethostname():
+        raise UserError(f"{folder} is held by {holder.strip()}; give this command there")
+    os.kill(int(match[1]), signal.SIGKILL if now else signal.SIGTERM)
+    print(f"process {match[1]} was " + ("killed" if now else "asked to save and end"))
+    return 0
