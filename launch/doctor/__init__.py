@@ -1,0 +1,107 @@
+"""`slam-asr doctor`: what would stop a training, or make it wrong or slow, looked for on every rank before it starts.
+
+slam-asr doctor RECIPE                                       this host
+srun ... python -m launch doctor RECIPE                      all ranks of a job; likewise torchrun, deepspeed
+slam-asr doctor RECIPE --hostfile HOSTS                      ssh to the hosts too, before `launch hostfile`
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launch.doctor.finding import Finding
+    from train.config import Config
+    from train.place import Place
+
+RANKS = """\
+on all ranks of a job, by whatever will start the training:
+  srun python -m launch doctor RECIPE
+  torchrun --nproc_per_node 8 -m launch doctor RECIPE
+  deepspeed --num_accelerators 8 --module launch doctor RECIPE"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = RANKS
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
+    parser.add_argument("--hostfile", type=Path, metavar="FILE", help="reach each host of it by ssh, as pdsh will")
+
+
+def run(args: argparse.Namespace) -> int:
+    from data_prep.text import printable
+    from launch.doctor.finding import failures, table
+    from train.config import load_config
+    from train.place import find_place, require_master
+
+    config, place = load_config(args.recipe, args.overrides), find_place()
+    require_master(place)
+    found = _all(config, place)
+    if args.hostfile is not None and place.first:
+        found += _hosts(args.hostfile, config)
+    if not found:  # rank 0 tells
+        return 0
+    for line in table(found):
+        print(printable(line))
+    wrong = failures(found)
+    print(f"{wrong} things would stop this training" if wrong else "nothing would stop this training")
+    return 1 if wrong else 0
+
+
+def _all(config: Config, place: Place) -> list[Finding]:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what is not on this host is to be said, not fetched
+    import torch
+
+    from launch.doctor import data, host
+    from launch.doctor.finding import FAIL, Finding
+    from launch.doctor.meeting import agent_has_the_port, meet
+    from model.errors import UserError
+    from train.agreement import versions
+    from train.device import choose_device
+    from train.identity import config_digest
+
+    here = socket.gethostname()
+    read, digests = data.shards(config, place.rank, reads=place.local_rank == 0)
+    own, identities = data.models(config) if place.local_rank == 0 else ([], {})
+    own += read
+    if place.local_rank == 0:
+        own += [*host.disk(config), *host.locks(), *host.gpus(place.local_size)]
+    if place.first and place.size > 1 and not agent_has_the_port():
+        own.append(host.port(place.master_port))
+    facts = {**versions(), "recipe": config_digest(config), **digests}
+    try:
+        device = choose_device(place)
+    except UserError as error:
+        own.append(Finding("GPUs", FAIL, str(error)))
+        device = torch.device("cpu")
+    own = [replace(one, where=here) for one in own]
+    if place.size == 1:
+        return own
+    return meet(place, device, own, facts | {"device": device.type} | identities)
+
+
+def _hosts(hostfile: Path, config: Config) -> list[Finding]:
+    """Each host of a hostfile: by ssh without a password, and how soon a dead connection to it ends."""
+    from launch.doctor.finding import FAIL, OK, WARN, Finding
+    from launch.hosts.ssh import keepalive_seconds, reach
+
+    found = []
+    lines = [line.split("#")[0].split() for line in hostfile.read_text().splitlines()]
+    for name in [words[0] for words in lines if words]:
+        if wrong := reach(name):
+            found.append(Finding("ssh", FAIL, wrong, where=name))
+            continue
+        seconds = keepalive_seconds(name)
+        if seconds is None or seconds > config.run.collective_timeout_seconds:
+            said = "a dead connection never ends" if seconds is None else f"a dead connection ends after {seconds} s"
+            todo = "`launch hostfile` sets ServerAliveInterval by itself; for plain deepspeed see ssh_config.example"
+            found.append(Finding("ssh", WARN, said, todo, name))
+        else:
+            found.append(Finding("ssh", OK, f"reached; a dead connection ends after {seconds} s", where=name))
+    return found
