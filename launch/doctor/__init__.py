@@ -80,6 +80,8 @@ def _all(config: Config, place: Place) -> list[Finding]:
     except UserError as error:
         own.append(Finding("GPUs", FAIL, str(error)))
         device = torch.device("cpu")
+    if device.type == "cuda":
+        own.append(host.gpu_speed(device))
     own = [replace(one, where=here) for one in own]
     if place.size == 1:
         return own

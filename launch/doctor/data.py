@@ -21,7 +21,7 @@ ABOUT_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".txt")
 
 
 def shards(config: Config, rank: int, reads: bool) -> tuple[list[Finding], dict[str, str]]:
-    """What identifies the data, and whether some utterances of it, others on each rank, can be read, where it `reads`."""
+    """What identifies the data and, where it `reads`, whether some utterances, others on each rank, can be read."""
     try:
         indexes = open_data(config)
     except UserError as error:

@@ -3,16 +3,21 @@
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.space import free_bytes, in_units
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from train.config import Config
+
+if TYPE_CHECKING:
+    import torch
 
 CHECKPOINT_BYTES = 300e6
 """Adapter and AdamW's moments of 21 M parameters in float32 (258 MB), and some."""
@@ -20,6 +25,8 @@ OLD_LOCK_SECONDS = 60.0
 HOT_CELSIUS = 88
 NVIDIA_SMI = ("index", "name", "ecc.errors.uncorrected.volatile.total", "temperature.gpu", "memory.used")
 BUSY_MIB = 1000
+SPEED = "GPU speed"
+SLOW_SHARE = 0.8
 
 
 def disk(config: Config) -> Iterator[Finding]:
@@ -113,6 +120,42 @@ def gpus(local_size: int) -> Iterator[Finding]:
     todo = "" if level == OK else "right if each rank sees its own alone (--gpus-per-task)"
     yield Finding("GPUs", level, f"{count} x {name} for {local_size} ranks", todo)
     yield from health(_ask_nvidia_smi())
+
+
+def gpu_speed(device: "torch.device", size: int = 4096) -> Finding:
+    """Whether this rank's GPU multiplies right, and how fast: one that is slower than the others slows them all."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(256, 256, generator=generator) for _ in range(2))
+    off = ((left.to(device) @ right.to(device)).cpu() - left @ right).abs().max().item()
+    if not off < 1.0:  # TF32 rounds to some hundredths
+        said = f"GPU {device.index}: a product of matrices is off by {off:.3g}"
+        return Finding(SPEED, FAIL, said, "it computes wrong: drain this host")
+    big = torch.ones(size, size, dtype=torch.bfloat16, device=device)
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(big, big)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - began)
+    said = f"a product of {size} x {size} in bfloat16"
+    return Finding(SPEED, OK, said, figure=2 * size**3 / min(seconds) / 1e12, unit="TFLOP/s")
+
+
+def slow_gpus(found: Sequence[Finding]) -> list[Finding]:
+    """Of all ranks' `gpu_speed`: the GPUs that are far behind the median, by host."""
+    fast = [one for one in found if one.check == SPEED and one.figure is not None]
+    usual = statistics.median([one.figure or 0.0 for one in fast]) if fast else 0.0
+    todo = "look at its clocks and temperature (nvidia-smi -q -d PERFORMANCE)"
+    return [
+        Finding(
+            SPEED, WARN, f"below {SLOW_SHARE:.0%} of the median of {usual:.3g}", todo, one.where, one.figure, one.unit
+        )
+        for one in fast
+        if (one.figure or 0.0) < SLOW_SHARE * usual
+    ]
 
 
 def _ask_nvidia_smi() -> str:

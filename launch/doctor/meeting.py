@@ -17,6 +17,9 @@ import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from launch.doctor.finding import FAIL, OK, WARN, Finding
+from launch.doctor.host import slow_gpus
+from model.errors import UserError
+from train.device import require_own_gpu
 from train.place import Place
 
 SECONDS_TO_COME = 120.0
@@ -45,6 +48,8 @@ def meet(
     except (DistError, OSError) as error:
         said = f"rank {place.rank} does not reach rank 0 at {place.master_addr}:{place.master_port}: {_line(error)}"
         return [Finding("meeting", FAIL, said, "look at firewalls and GLOO_SOCKET_IFNAME / NCCL_SOCKET_IFNAME", host)]
+    if device.type == "cuda":
+        own = [*own, *_own_gpu(store, place, device, host)]
     told = {"host": host, "facts": dict(facts), "findings": [one.__dict__ for one in own]}
     store.set(f"told/{place.rank}", json.dumps(told))
     if place.first:
@@ -53,6 +58,14 @@ def meet(
     store.set(f"clock/{place.rank}", repr(time.time()))
     if store.get("go") == b"exchange":
         exchange(store, place, device)
+    return []
+
+
+def _own_gpu(store: Any, place: Place, device: torch.device, host: str) -> list[Finding]:
+    try:
+        require_own_gpu(store, place.rank, str(torch.cuda.get_device_properties(device).uuid))
+    except UserError as error:
+        return [Finding("GPUs", FAIL, str(error), where=host)]
     return []
 
 
@@ -88,6 +101,7 @@ def _lead(store: Any, place: Place, device: torch.device, seconds: float) -> lis
     found.append(Finding("meeting", OK, f"{place.size} ranks on {hosts} hosts have met"))
     store.set("go", "exchange")
     found += clocks(_clocks(store, place.size), {rank: told[rank]["host"] for rank in told})
+    found += slow_gpus(found)
     found += alike({rank: (one["host"], one["facts"]) for rank, one in told.items()})
     return [*found, *exchange(store, place, device)]
 
