@@ -22,6 +22,12 @@ class Parser(argparse.ArgumentParser):
             raise UserError(f"{what} {choice[1]!r} is not known{hint(choice[1], known)}; known: {', '.join(known)}")
         raise UserError(f"{message}; `{self.prog} --help` says more")
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Options may stand between `section.key=value` and others of a list; not before a verb that has verbs."""
+        if self._subparsers is not None:
+            return super().parse_args(args, namespace)
+        return self.parse_intermixed_args(args, namespace)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Of this parser or of a verb's own below it: that one knows which option was meant."""
         found, rest = super().parse_known_args(args, namespace)
