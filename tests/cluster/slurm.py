@@ -26,7 +26,7 @@ SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.sock,cred_expire=2
+AuthInfo=socket={folder}/munge.sock,cred_expire=5
 CredType=cred/munge
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/state
@@ -77,6 +77,12 @@ class Slurm:
         assert done.returncode == 0 or not check, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def start_node(self, name: str) -> None:
+        """Starts the slurmd of a node again."""
+        assert self.process.stdin
+        self.process.stdin.write(f"{name}\n".encode())
+        self.process.stdin.flush()
+
     def job(self, number: str) -> dict[str, str]:
         """What scontrol knows of a job: JobState, Restarts, Reason ..."""
         said = self.run("scontrol", "show", "job", "-o", number).stdout.splitlines()[0]
@@ -112,10 +118,15 @@ def slurm_cluster() -> Iterator[Slurm]:
     programs = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
     environment |= {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": programs}
     _write_configuration(folder, proctrack)
-    jail = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"] if _may_unshare() else ["setsid"]
+    jail = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"] if _may_unshare() else []
     with open(folder / "cluster.log", "wb") as log:
         process = subprocess.Popen(
-            [*jail, "bash", str(SCRIPT), str(folder)], stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment
+            [*jail, "bash", str(SCRIPT), str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # its last kill is for its own group
         )
     slurm = Slurm(folder, environment, proctrack, process)
     try:
