@@ -4,8 +4,10 @@ In this order, each result written as soon as it is there:
     1. parity: tiny models give the same loss and gradient on the GPU as in float32 on the CPU, packed and padded;
     2. the product's own Loader and Engine, on shards of noise, for HuBERT-XL with TinyLlama and with a 7B
        LLM (random bfloat16 weights), from audio and from cached frames, at rising token budgets;
-    3. the same utterances in padded batches, by the SLAM-LLM style loop, against packed ones.
-Utilisation counts the FLOPs of useful tokens alone (bench/flops.py) against a matrix product timed on the same device.
+    3. the same utterances in padded batches, by the SLAM-LLM style loop, against packed ones;
+    4. the peak of memory that `slam-asr plan` predicts for each row of 2, beside the one measured.
+Utilisation counts the FLOPs of useful tokens alone (launch/planning/flops.py) against a matrix product timed on the
+same device.
 `--toy` does all this at toy size, on whatever device there is, so that it can be tried without a GPU.
 """
 
@@ -35,6 +37,7 @@ from bench.gpu_parts import (
     matmul_flops_per_second,
     timed,
 )
+from bench.gpu_plan import planned_and_measured, shapes_for
 from bench.gpu_train import HEADER, Record, Row, train_pair
 from bench.lengths import Lengths, librispeech_like
 from bench.loops import slam_llm
@@ -73,7 +76,7 @@ def measure(scale: Scale, record: Record, device: torch.device) -> bool:
                 break
             model = make_pair(TOYS[pair], device, dtype)
             shards = [audio, _features(folder / "features", lengths, model)]
-            for row in train_pair(pair, model, shards, scale, peak, world, record):
+            for row in train_pair(pair, model, shapes_for(TOYS[pair], dtype), shards, scale, peak, world, record):
                 record.say(row.line())
                 rows.append(row)
             record.say(_padded(model, lengths, scale.budgets[len(scale.budgets) // 3], device))
@@ -126,6 +129,7 @@ def _finish(rows: list[Row], record: Record) -> None:
         share = best.waited / best.seconds
         waiting = f"{pair} from {source}, waiting for data"
         goals.append(Goal("9", waiting, share, 0.02, "lower", "of 1", "one run", note))
+    record.say("\n" + planned_and_measured(rows))
     record.say("\n" + format_table(goals))
     (record.folder / "gpu.json").write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Goal 9 on one GPU of 80 GB or more, in under ten minutes; one line and exit 0 where there is no GPU.
 #
-#   bench/gpu.sh           prints the table, and writes gpu.txt and gpu.json into ${OUT:-build}
+#   bench/gpu.sh           prints the table and what `slam-asr plan` predicted of its memory, and writes gpu.txt and
+#                          gpu.json into ${OUT:-build}
 #   bench/gpu.sh wheels    for a machine without network: fetches what it lacks beside PyTorch and transformers into
 #                          bench/wheels (some 10 MB, ignored by git), in the versions of constraints.txt
 #

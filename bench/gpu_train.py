@@ -9,9 +9,11 @@ from typing import cast
 
 import torch
 
-from bench.flops import llm_weights
 from bench.gpu_parts import Scale, useful_flops, wait
 from data_prep.index import ShardIndex
+from launch.planning.flops import llm_weights
+from launch.planning.probe import micro_of, predicted_bytes
+from launch.planning.shapes import Shapes
 from model.errors import UserError
 from model.slam_asr import SlamAsr
 from train.config import DataConfig, OptimConfig
@@ -44,6 +46,8 @@ class Row:
     """Of them, for the loader."""
     steps: int
     peak_bytes: int
+    planned_bytes: float
+    """What `slam-asr plan` predicts for the peak with the largest of these micro-batches."""
     utilisation: float
 
     @property
@@ -82,7 +86,14 @@ class Record:
 
 
 def train_pair(
-    name: str, model: SlamAsr, shards: list[ShardIndex], scale: Scale, peak: float, world: World, record: Record
+    name: str,
+    model: SlamAsr,
+    shapes: Shapes,
+    shards: list[ShardIndex],
+    scale: Scale,
+    peak: float,
+    world: World,
+    record: Record,
 ) -> Iterator[Row]:
     """Every source and budget, until memory or time is up; one engine, as one process has one in training."""
     engine = Engine(model, OptimConfig(lr=LR, max_steps=1), {"zero_optimization": {"stage": 0}}, 1, world)
@@ -93,7 +104,7 @@ def train_pair(
                 return
             row = fault = None
             try:
-                row = _train(name, engine, index, budget, scale.seconds, peak)
+                row = _train(name, engine, shapes, index, budget, scale.seconds, peak)
             except UserError as error:  # memory ran out
                 fault = str(error)
             if row is None:
@@ -103,7 +114,9 @@ def train_pair(
             yield row
 
 
-def _train(name: str, engine: Engine, index: ShardIndex, budget: int, seconds: float, peak: float) -> Row:
+def _train(
+    name: str, engine: Engine, shapes: Shapes, index: ShardIndex, budget: int, seconds: float, peak: float
+) -> Row:
     model, world = engine.model, engine.world
     on_gpu = world.device.type == "cuda"
     data = DataConfig(train=(str(index.root),), reader_threads=READERS)
@@ -113,19 +126,31 @@ def _train(name: str, engine: Engine, index: ShardIndex, budget: int, seconds: f
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     with closing(cast(Generator[Share], loader.steps(0))) as steps:
+        planned = 0.0
         for _ in range(UNCOUNTED_STEPS):
-            _step(engine, next(steps))
+            planned = max(planned, _planned(engine, shapes, share := next(steps)))
+            _step(engine, share)
         wait(world.device)
         audio, tokens, flops, waited, count, start = 0.0, 0, 0.0, 0.0, 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             share = next(steps)
+            planned = max(planned, _planned(engine, shapes, share))
             tokens += _step(engine, share)
             audio, waited, count = audio + share.seconds, waited + share.waited, count + 1
             flops += sum(useful_flops(model, slot.batch) for slot in share.slots)
         wait(world.device)
         took = time.perf_counter() - start
     memory = torch.cuda.max_memory_allocated() if on_gpu else 0
-    return Row(name, index.kind, budget, audio, tokens, flops, took, waited, count, memory, flops / took / peak)
+    return Row(
+        name, index.kind, budget, audio, tokens, flops, took, waited, count, memory, planned, flops / took / peak
+    )
+
+
+def _planned(engine: Engine, shapes: Shapes, share: Share) -> float:
+    """Bytes, as predicted; the encoder is there for cached frames too."""
+    on_gpu = engine.device.type == "cuda"
+    micros = [micro_of(engine.model, slot.batch) for slot in share.slots]
+    return max(predicted_bytes(shapes, micro, on_gpu, with_encoder=True) for micro in micros)
 
 
 def _step(engine: Engine, share: Share) -> int:

@@ -11,12 +11,12 @@ import pytest
 
 from bench.batching import bucket_batches, dynamic_batches, random_batches
 from bench.files import FILES, measure_alone
-from bench.flops import encoder_flops, llm_flops
 from bench.goal import Goal
 from bench.lengths import Lengths, librispeech_like
 from bench.plan import sizes_of, useful_share
 from bench.table import format_table, write_results
 from bench.toys import TOYS, configs
+from launch.planning.flops import encoder_flops, llm_flops
 
 ROOT = Path(__file__).parents[2]
 GOALS = [
@@ -83,6 +83,17 @@ def test_the_gpu_bench_runs_at_toy_size_and_agrees_with_the_cpu(tmp_path):
         *(("features", 600), ("features", 1200)),
     ]
     assert all(row["audio_seconds"] > 0 and row["flops"] > 0 for row in rows)
+    assert [line.split()[3] for line in _planned_lines(done.stdout)] == [
+        f"{row['planned_bytes'] / 2**30:.1f}" for row in rows
+    ]
+    small, large = (row["planned_bytes"] for row in rows[:2])
+    assert 0 < small < large
+
+
+def _planned_lines(printed: str) -> list[str]:
+    """What plan predicted of each row of the toy, under its heading."""
+    lines = printed[printed.index("predicted / measured") :].splitlines()[1:]
+    return [line for line in lines if line.startswith("tiny ") and line.endswith(" -")]
 
 
 def test_the_gpu_script_says_in_one_line_that_there_is_no_gpu(tmp_path):

@@ -33,17 +33,24 @@ def llm_flops(config: Any, tokens: Lengths, targets: Lengths) -> Lengths:
     `targets` of the `tokens` positions pass through the head. Attention is causal: half of the square.
     """
     tokens = np.asarray(tokens, np.int64)
-    attention = 3 * config.num_hidden_layers * 2 * config.hidden_size * tokens**2
+    attention = 3 * config.num_hidden_layers * 2 * _queries(config) * tokens**2
     head = 4 * config.vocab_size * config.hidden_size * targets
     return 4 * tokens * llm_weights(config) + attention + head
 
 
 def llm_weights(config: Any) -> int:
     """The weights of a Llama's layers, without embedding and head."""
-    hidden = config.hidden_size
-    shared = hidden * config.num_key_value_heads // config.num_attention_heads
-    layer = 2 * hidden**2 + 2 * hidden * shared + 3 * hidden * config.intermediate_size
+    hidden, queries, heads = config.hidden_size, _queries(config), config.num_attention_heads
+    keys = queries * (getattr(config, "num_key_value_heads", None) or heads) // heads
+    inner = getattr(config, "intermediate_size", None) or 4 * hidden
+    layer = 2 * hidden * queries + 2 * hidden * keys + 3 * hidden * inner
     return layer * config.num_hidden_layers
+
+
+def _queries(config: Any) -> int:
+    """Width of all heads together, which need not be that of the layer."""
+    heads = config.num_attention_heads
+    return heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 def adapter_flops(spec: AdapterSpec, speech: Lengths) -> Lengths:

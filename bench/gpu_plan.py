@@ -1,0 +1,31 @@
+"""What `slam-asr plan` predicts for the peak of each row of the GPU bench, beside what was measured."""
+
+from collections.abc import Sequence
+
+import torch
+
+from bench.gpu_train import Row
+from bench.toys import Toy, configs
+from launch.planning.shapes import Shapes, shapes_of
+from train.config import AdapterConfig
+
+HEADER = "plan        source    tokens  predicted GB  measured GB  predicted / measured"
+
+
+def shapes_for(toy: Toy, dtype: torch.dtype) -> Shapes:
+    """What the plan knows of a pair: its configurations alone."""
+    encoder, llm = configs(toy)
+    return shapes_of(encoder, llm, AdapterConfig(hidden=toy.hidden), dtype)
+
+
+def planned_and_measured(rows: Sequence[Row]) -> str:
+    """A line a row; without a GPU nothing was measured."""
+    return "\n".join([HEADER, *map(_line, rows)])
+
+
+def _line(row: Row) -> str:
+    measured, ratio = "-", "-"
+    if row.peak_bytes:
+        measured, ratio = f"{row.peak_bytes / 2**30:.1f}", f"{row.planned_bytes / row.peak_bytes:.2f}"
+    planned = row.planned_bytes / 2**30
+    return f"{row.pair:10}  {row.source:8}  {row.budget:6,}  {planned:12.1f}  {measured:>11}  {ratio:>20}"

@@ -1,0 +1,103 @@
+"""`slam-asr plan`: what a recipe needs on given GPUs, from configurations alone.
+
+gpus.py      which GPUs                      shapes.py    sizes of the models, from their config.json
+lengths.py   which utterances                memory.py    what a step keeps     zero.py     what DeepSpeed adds
+flops.py     what is computed                speed.py     how long that takes
+estimate.py  all of it together              advice.py    what follows          report.py   in words
+probe.py     the same measured, on a GPU
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from launch.planning.lengths import Lengths, Work
+    from launch.planning.shapes import Shapes
+    from train.config import Config
+
+FITS, NOTHING_FITS = 0, 1  # exit codes
+MOST_HOURS = 1_000_000_000
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say what a recipe needs on given GPUs: memory in every ZeRO stage, the largest batch, hours, disk, and which "
+        "command to type. No weight is read. Exit code 1 where nothing fits."
+    )
+    parser.parse_args = parser.parse_intermixed_args  # overrides may stand after options, as they may for `-m train`
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="values that replace the recipe's"
+    )
+    parser.add_argument("--gpus", metavar="8x80GB", help="of one node: count x memory, or count x kind (4xh100)")
+    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of that kind (default: 1)")
+    parser.add_argument("--gpu-type", metavar="KIND", help="a100, h100, h200, l40s ... (default: by memory)")
+    parser.add_argument(
+        "--utilisation", type=float, default=0.4, metavar="SHARE", help="of the GPUs' peak, assumed (default: 0.4)"
+    )
+    parser.add_argument(
+        "--hours", type=float, metavar="H", help="of audio, where data.train is not there yet (default: 960)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--probe", action="store_true", help="measure memory and speed on this GPU, beside what is predicted"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from model.errors import UserError
+
+    if not 0 < args.utilisation <= 1:
+        raise UserError(f"--utilisation is {args.utilisation:g}, it is a share of the peak: above 0, at most 1")
+    if args.hours is not None and not 0 < args.hours <= MOST_HOURS:
+        raise UserError(f"--hours is {args.hours:g}, it must be above 0 and at most {MOST_HOURS:,}")
+    return _probe(args) if args.probe else _plan(args)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from data_prep.durable import canonical_json
+    from launch.planning import report
+    from launch.planning.advice import advise
+    from launch.planning.estimate import estimate
+    from launch.planning.gpus import read_cluster
+    from launch.planning.speed import Rig
+    from launch.planning.zero import read_settings
+    from model.errors import UserError
+
+    if args.gpus is None:
+        raise UserError("--gpus is missing: 8x80GB, 1x24GB or 4xh100 say which GPUs the plan is for")
+    rig, settings = Rig(read_cluster(args.gpus, args.nodes, args.gpu_type), args.utilisation), read_settings()
+    config, shapes, lengths, work = _read(args)
+    found = estimate(config, shapes, work, settings, rig)
+    advice = advise(config, args.recipe, args.overrides, shapes, work, found, settings, rig)
+    parts = (str(args.recipe), rig.cluster, shapes, lengths, work, found, advice)
+    print(canonical_json(report.document(*parts), indent=1).decode() if args.json else report.text(*parts))
+    return FITS if advice.deepspeed else NOTHING_FITS
+
+
+def _probe(args: argparse.Namespace) -> int:
+    import torch
+
+    from launch.planning.probe import measure_here
+    from model.errors import UserError
+
+    if not torch.cuda.is_available():
+        raise UserError("--probe measures on a GPU, and this machine shows none; --gpus 8x80GB predicts instead")
+    config, shapes, _, work = _read(args)
+    measure_here(config, shapes, work, args.utilisation, args.gpu_type, args.json)
+    return FITS
+
+
+def _read(args: argparse.Namespace) -> tuple[Config, Shapes, Lengths, Work]:
+    """The recipe, the sizes of its models, and its data."""
+    from launch.planning.lengths import read_lengths, work_of
+    from launch.planning.shapes import read_shapes
+    from train.config import load_config
+
+    config = load_config(args.recipe, args.overrides)
+    shapes = read_shapes(config.model)
+    lengths = read_lengths(config, shapes, args.hours)
+    return config, shapes, lengths, work_of(lengths, shapes, config.model.prompt)

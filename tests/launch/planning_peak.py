@@ -1,0 +1,29 @@
+"""A process that measures what steps take and prints it: `python -m tests.launch.planning_peak RECIPE BUDGETS ...`.
+
+One of its own, as a process's memory remembers all that it did before.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+
+import torch
+
+from launch.planning.lengths import read_lengths, work_of
+from launch.planning.probe import measure
+from launch.planning.shapes import read_shapes
+from train.config import load_config
+
+
+def main(recipe: str, *budgets: str) -> None:
+    torch.set_num_threads(1)
+    config = load_config(recipe)
+    shapes = read_shapes(config.model)
+    work = work_of(read_lengths(config, shapes, None), shapes, config.model.prompt)
+    device = torch.device("cpu")
+    readings = [asdict(one) for one in measure(config, shapes, work, map(int, budgets), device, timed_steps=1)]
+    print(json.dumps(readings))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

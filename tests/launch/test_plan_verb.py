@@ -1,0 +1,287 @@
+"""`slam-asr plan`: its predictions against what autograd keeps and what a process takes, and when its advice flips."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bench.gpu_parts import audio_shards, feature_shards
+from bench.lengths import librispeech_like
+from launch.command import main
+from launch.planning.memory import kept
+from launch.planning.probe import micro_of, random_batch, random_recogniser
+from launch.planning.shapes import Shapes, shapes_of
+from model.encoders import load_encoder
+from model.llm import load_llm
+from tests.tiny import tiny_models, tiny_recogniser
+from train.config import AdapterConfig, load_config
+from train.corpus import make_corpus
+
+ROOT = Path(__file__).parents[2]
+STAND_IN = ROOT / "model" / "stand_in"
+LLAMA_70B = {
+    "model_type": "llama",
+    "hidden_size": 8192,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "intermediate_size": 28_672,
+    "vocab_size": 128_256,
+}
+MIDDLING = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "intermediate_size": 1408,
+    "vocab_size": 8000,
+}
+WHOLE_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""So that a freed tensor goes back to the system, and is not taken for one that is kept."""
+
+
+def write_recipe(folder: Path, llm: Path, encoder: Path = STAND_IN / "encoder", **batch: Any) -> str:
+    """Two thousand tokens a micro-batch and 8 of them, for data that are not there."""
+    path = folder / "recipe.yaml"
+    document = {
+        "model": {"encoder": str(encoder), "llm": str(llm), "dtype": batch.pop("dtype", "bfloat16")},
+        "data": {"train": [str(folder / "none")]},
+        "batch": {"tokens": 2000, "micro_batches": 8, **batch},
+        "optim": {"epochs": 4},
+        "run": {"dir": str(folder / "run")},
+    }
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> Path:
+    """A model folder with config.json and nothing else."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def plan(capsys: pytest.CaptureFixture[str], recipe: str, *arguments: str, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["plan", recipe, *arguments, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def row(document: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(row for row in document["rows"] if row["name"] == name)
+
+
+def test_parameters_are_those_of_the_models_and_frozen_memory_is_their_bytes(tmp_path, capsys):
+    encoder, llm = tiny_models(tmp_path)
+    found = plan(capsys, write_recipe(tmp_path, llm, encoder), "--gpus", "2x24GB")
+    real = {
+        "encoder": sum(p.numel() for p in load_encoder(str(encoder)).parameters()),
+        "llm": sum(p.numel() for p in load_llm(str(llm)).model.parameters()),
+    }
+    assert found["parameters"]["frozen"] == real
+    assert row(found, "zero0")["memory"]["frozen"] == 2 * (real["encoder"] + real["llm"])
+    assert row(found, "zero3")["memory"]["frozen"] == 2 * real["encoder"] + real["llm"]  # half of the LLM on each
+
+
+def test_the_report_says_what_is_assumed_which_ranks_idle_and_what_to_type(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, STAND_IN / "llm", micro_batches=2)
+    assert main(["plan", recipe, "--gpus", "4x80GB", "--nodes", "2", "optim.lr=2e-4"]) == 0
+    said = capsys.readouterr().out
+    assert "960.0 h, 12.3 s" in said and "is not there" in said and "GPUs of 80 GB are taken for a100" in said
+    assert "ranks 2 to 7 have nothing to do in any step; 25% of" in said
+    assert "an assumption, no measurement" in " ".join(said.split())
+    command = "deepspeed --hostfile HOSTFILE --num_nodes 2 --num_accelerators 4 --module train"
+    tuned = "optim.lr=2e-4 batch.tokens=512 batch.micro_batches=8"  # 512: the longest utterance has to fit
+    assert f"  {command} {recipe} {tuned}\n" in said
+    assert f"  {command} {recipe} {tuned} data.write_features=features/train\n" in said
+
+
+def test_with_shards_the_lengths_are_theirs_and_the_steps_those_of_the_plan(tmp_path, capsys):
+    model, _ = tiny_recogniser(tmp_path)
+    index = audio_shards(tmp_path / "shards", librispeech_like(40, 0))
+    recipe = write_recipe(tmp_path, tmp_path / "llm", tmp_path / "encoder", micro_batches=2)
+    found = plan(capsys, recipe, f"data.train={tmp_path / 'shards'}", "--gpus", "1x24GB")
+    assert found["data"]["hours"] == pytest.approx(index.seconds / 3600)
+    config = load_config(recipe)
+    corpus = make_corpus(index, config.data, None, config.batch.tokens, model)
+    assert found["data"]["tokens"] == pytest.approx(corpus.tokens.sum(), rel=0.1)
+    assert found["time"]["steps_per_epoch"] == pytest.approx(corpus.epochs(config).num_steps(0), abs=1)
+
+
+def test_from_cached_frames_no_encoder_is_held_and_nothing_is_to_be_cached(tmp_path, capsys):
+    encoder, llm = tiny_models(tmp_path)
+    feature_shards(tmp_path / "frames", librispeech_like(10, 0), load_encoder(str(encoder)))
+    recipe = write_recipe(tmp_path, llm, encoder)
+    cached = plan(capsys, recipe, f"data.train={tmp_path / 'frames'}", "--gpus", "1x24GB")
+    assert row(cached, "zero0")["memory"]["frozen"] == 2 * cached["parameters"]["frozen"]["llm"]
+    assert "reads cached frames" in cached["advice"]["caching"] and len(cached["advice"]["commands"]) == 1
+    fly = plan(capsys, recipe, "--gpus", "1x24GB", "--hours", "10")
+    assert fly["data"]["hours"] == pytest.approx(10) and fly["cache"]["gain"] > 1
+    cache, time = fly["cache"], fly["time"]
+    assert cache["break_even_float16"] == pytest.approx(cache["float16_bytes"] / 3600 / time["epoch_on_the_fly"])
+    assert cache["enough_float16"] == pytest.approx(cache["gain"] * cache["break_even_float16"])
+    frames = 50 * 36_000 * 32  # values: 50 frames of 32 a second
+    assert fly["cache"]["float16_bytes"] == pytest.approx(2 * frames, rel=0.01)
+    assert fly["cache"]["int8_bytes"] == pytest.approx(frames * 34 / 32, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "code", "advised"),
+    [("8x80GB", 0, "zero3"), ("4x24GB", 0, "zero3_offload"), ("1x8GB", 1, None), ("8x640GB", 0, "zero0")],
+)
+def test_stage_3_is_advised_where_a_70b_llm_does_not_fit_and_the_offload_where_that_does_not(
+    tmp_path, capsys, gpus, code, advised
+):
+    recipe = write_recipe(tmp_path, write_config(tmp_path / "llm", LLAMA_70B))
+    found = plan(capsys, recipe, "--gpus", gpus, code=code)
+    assert found["advice"]["deepspeed"] == advised
+    assert found["parameters"]["frozen"]["llm"] == 70_553_706_496
+    if advised:
+        best, tokens = row(found, advised), found["advice"]["tokens"]
+        assert found["least_tokens"] <= tokens <= best["largest_tokens"]
+        assert found["advice"]["commands"][0].endswith(f"--deepspeed {advised}") or advised == "zero0"
+
+
+def test_the_largest_batch_fits_and_a_larger_one_does_not(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, write_config(tmp_path / "llm", MIDDLING))
+    largest = row(plan(capsys, recipe, "--gpus", "1x24GB"), "zero0")["largest_tokens"]
+    for tokens, fits in ((largest, True), (largest + 100, False)):
+        asked = plan(capsys, recipe, f"batch.tokens={tokens}", "--gpus", "1x24GB")
+        assert row(asked, "zero0")["fits"] is fits
+
+
+def test_gathering_over_the_network_bounds_the_speed_of_stage_3(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, write_config(tmp_path / "llm", LLAMA_70B))
+    found = plan(capsys, recipe, "--gpus", "4xh100", "--nodes", "2")
+    data, gathered = found["data"], row(found, "zero3")
+    seconds = 2 * 2 * 70_553_706_496 * 7 / 8 / 45e9  # forward and backward, 2 bytes a weight, 45 GB/s
+    audio = 8 * 2000 * data["seconds"] / data["cost"]  # seconds of it in eight micro-batches
+    assert gathered["limit"] == "gathering" and gathered["on_the_fly"] == pytest.approx(audio / seconds)
+    assert row(found, "zero0")["on_the_fly"] > gathered["on_the_fly"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--gpus", "80GBx8"], "did you mean 8x80GB?"),
+        (["--gpus", "8x80"], "did you mean 8x80GB?"),
+        (["--gpus", "4xh10"], "did you mean 4xh100?"),
+        (["--gpus", "4xrtx409"], "did you mean 4xrtx4090?"),
+        (["--gpus", "999x80GB"], "of one node, at most 256"),
+        (["--gpus", "0x80GB"], "is not understood"),
+        (["--gpus", "8x0GB"], "without memory"),
+        (["--gpus", "8x80GB", "--nodes", "0"], "--nodes is 0, it must be at least 1"),
+        (["--gpus", "8x80GB", "--gpu-type", "h10"], "--gpu-type 'h10' is not known, did you mean 'h100'?"),
+        (["--gpus", "8x80GB", "--utilisation", "40"], "--utilisation is 40, it is a share"),
+        (["--gpus", "8x80GB", "--hours", "0"], "--hours is 0"),
+        ([], "--gpus is missing"),
+        (["--probe"], "this machine shows none"),
+        (["--gpus", "8x80GB", "model.llm=no/such"], "give model.llm=FOLDER"),
+        (["--gpus", "8x80GB", "model.encoder=model/stand_in/llm"], "of family 'llama'; known: hubert"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, capsys, arguments, said):
+    assert main(["plan", write_recipe(tmp_path, STAND_IN / "llm"), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1 and said in captured.err
+
+
+def saved_bytes(shapes: Shapes, recipe: str, tokens: int, zero3: bool = False) -> tuple[float, float]:
+    """What autograd keeps of a micro-batch of about so many tokens, each storage once, and what is predicted."""
+    config = load_config(recipe)
+    mean = {"utterances": 1.0, "seconds": 4.0, "tokens": 70.0, "targets": 16.0, "cached": False}
+    work: Any = SimpleNamespace(**mean)
+    model = random_recogniser(config, shapes, work, torch.device("cpu")).train()
+    batch = random_batch(model, shapes, work, tokens)
+    ours = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    found: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in ours:
+            found[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = model(batch).loss
+    measured = sum(storage.nbytes() for storage in found.values())
+    assert loss.requires_grad
+    return measured, kept(shapes, micro_of(model, batch), on_gpu=False, zero3=zero3)
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "dtype", "dropout"),
+    [
+        ("llama", {}, "float32", 0.0),
+        ("llama", {"num_key_value_heads": 2}, "bfloat16", 0.1),
+        ("qwen3", {"num_key_value_heads": 2, "head_dim": 64}, "bfloat16", 0.0),
+        ("qwen2", {}, "bfloat16", 0.0),
+        ("mistral", {"num_key_value_heads": 4, "sliding_window": 4096}, "bfloat16", 0.0),
+    ],
+)
+def test_what_is_predicted_to_be_kept_is_what_autograd_keeps(tmp_path, family, more, dtype, dropout):
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4}
+    llm: Any = AutoConfig.for_model(family, **{**sizes, "num_key_value_heads": 4, "vocab_size": 900, **more})
+    encoder = AutoConfig.from_pretrained(str(STAND_IN / "encoder"))
+    adapter = AdapterConfig(hidden=256, dropout=dropout)
+    shapes = shapes_of(encoder, llm, adapter, getattr(torch, dtype))
+    recipe = write_recipe(tmp_path, STAND_IN / "llm", dtype=dtype)
+    for tokens in (200, 600):
+        measured, predicted = saved_bytes(shapes, recipe, tokens)
+        assert predicted == pytest.approx(measured, rel=0.02)
+
+
+def test_in_zero3_the_inputs_of_deepspeeds_own_products_are_kept_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    from deepspeed.runtime.zero.linear import zero3_linear_wrap
+    from transformers import AutoConfig
+
+    llm: Any = AutoConfig.for_model(**{**MIDDLING, "num_hidden_layers": 2})
+    encoder = AutoConfig.from_pretrained(str(STAND_IN / "encoder"))
+    shapes = shapes_of(encoder, llm, AdapterConfig(hidden=256), torch.bfloat16)
+    recipe = write_recipe(tmp_path, STAND_IN / "llm")
+    plain, _ = saved_bytes(shapes, recipe, 400)
+    monkeypatch.setattr(torch.nn.functional, "linear", zero3_linear_wrap)  # what deepspeed.zero.Init does
+    measured, predicted = saved_bytes(shapes, recipe, 400, zero3=True)
+    assert predicted == pytest.approx(measured, rel=0.02) and measured > 1.1 * plain
+
+
+def test_a_micro_batch_takes_at_least_as_long_as_its_kernels_take_to_be_launched(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, STAND_IN / "llm", micro_batches=1)
+    found = plan(capsys, recipe, "--gpus", "1x80GB")
+    small, large = (plan(capsys, recipe, f"batch.tokens={tokens}", "--gpus", "1x80GB") for tokens in (1000, 200_000))
+    assert row(small, "zero0")["limit"] == "launching kernels"
+    assert row(large, "zero0")["cached"] > 10 * row(small, "zero0")["cached"]
+    assert "launching kernels" in found["advice"]["batch_why"]
+
+
+@pytest.mark.parametrize(("llm", "budgets"), [(None, (600, 1500)), (MIDDLING, (500, 1200))])
+def test_the_predicted_peak_is_what_a_process_of_the_products_own_engine_takes(tmp_path, llm, budgets):
+    """Both sizes in one process, in float32: the whole to 15 %, what the larger one takes more to 10 %."""
+    folder = STAND_IN / "llm" if llm is None else write_config(tmp_path / "llm", llm)
+    recipe = write_recipe(tmp_path, folder, dtype="float32")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.launch.planning_peak", recipe, *map(str, budgets)],
+        cwd=ROOT,
+        env={**os.environ, **WHOLE_PAGES},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    readings = json.loads(done.stdout.splitlines()[-1])
+    measured = np.array([reading["measured_bytes"] for reading in readings])
+    predicted = np.array([reading["predicted_bytes"] for reading in readings])
+    print("of the whole", predicted / measured, "of the growth", np.diff(predicted) / np.diff(measured))
+    assert len(readings) == 2 and predicted / measured == pytest.approx(1, abs=0.15)
+    assert np.diff(predicted) / np.diff(measured) == pytest.approx(1, abs=0.1)
