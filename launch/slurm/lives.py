@@ -54,8 +54,9 @@ def begin(run: Path, give_up_after: int) -> int:
         "time": time.time(),
         "step": step,
     }
-    with open(run / "slurm" / "lives.jsonl", "a") as file:
-        file.write(json.dumps(life) + "\n")
+    told = _read(run / "slurm" / "lives.jsonl")
+    with open(run / "slurm" / "lives.jsonl", "a") as file:  # a line that was torn stays alone
+        file.write(("" if told.endswith("\n") or not told else "\n") + json.dumps(life) + "\n")
     return _say(0, f"life {len(lives) + 1} on {life['nodes']}: " + (f"from step {step}" if step else "from the start"))
 
 
