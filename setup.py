@@ -8,6 +8,8 @@ from setuptools import setup
 
 SYNTH = ["espeakng-loader>=0.2.4"]  # GPL-3: an optional extra, never vendored
 TENSORBOARD = ["tensorboard>=2.20"]
+WANDB = ["wandb>=0.30"]
+MLFLOW = ["mlflow-skinny>=3.16"]  # its client alone. Not in dev: deepspeed imports it where it is, 0.8 s a process
 PARQUET = ["pyarrow>=20"]  # to import Hugging Face's Parquet files
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
 # What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
@@ -23,7 +25,9 @@ setup(
     python_requires=">=3.11",
     packages=[
         "launch",
+        "launch.monitoring",
         "launch.hosts",
+        "launch.planning",
         "launch.prep",
         "launch.slurm",
         "launch.doctor",
@@ -42,6 +46,8 @@ setup(
         "recipes.stand_in",
     ],
     package_data={
+        "launch.hosts": ["*.example"],
+        "launch.monitoring": ["*.json", "*.yml"],
         "launch.slurm": ["*.sbatch"],
     },
     install_requires=[
@@ -61,14 +67,26 @@ setup(
         "fsspec>=2026.1",  # comes with torch: corpora and shards at addresses
         'miniaudio>=1.70; platform_machine == "x86_64"',  # dr_flac: reads our shards at 0.6 of libFLAC's cost
         "tqdm>=4.67",
+        "rich>=14.0",  # slam-asr watch
     ],
     extras_require={
         "synth": SYNTH,
         "tensorboard": TENSORBOARD,
+        "wandb": WANDB,
+        "mlflow": MLFLOW,
         "parquet": PARQUET,
         "s3": S3,
         "bench": [*BENCH, *SYNTH],
-        "dev": ["pytest>=9.0", "ruff>=0.17", "pyright[nodejs]>=1.1.414", *TENSORBOARD, *SYNTH, *BENCH, *AGAINST],
+        "dev": [
+            "pytest>=9.0",
+            "ruff>=0.17",
+            "pyright[nodejs]>=1.1.414",
+            *TENSORBOARD,
+            *WANDB,
+            *SYNTH,
+            *BENCH,
+            *AGAINST,
+        ],
     },
     entry_points={"console_scripts": ["slam-asr = launch.command:main"]},
 )

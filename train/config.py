@@ -5,6 +5,7 @@
 in a recipe are relative to the current directory, as paths on a command line are.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,10 @@ RATIO = Rule("from 0 to 1", lambda x: 0 <= x <= 1)
 GIVEN = Rule("not empty", lambda x: len(x) > 0)
 ONE_SPEECH = Rule("with <speech> in it once", lambda x: x.count("<speech>") == 1)
 LAYER = Rule("such as 9, mean, mean:6-12", lambda x: LAYER_FORM.fullmatch(x) is not None)
+ADDRESS_FORM = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
+ADDRESS = Rule("such as 127.0.0.1, 0.0.0.0:9400", lambda x: ADDRESS_FORM.fullmatch(x) is not None)
+WEB = Rule("http://... or https://..., without a password", lambda x: re.fullmatch(r"https?://[^@\s]+", x) is not None)
+NO_PASSWORD = Rule("not empty, without a password", lambda x: len(x) > 0 and re.search("://[^/]*:[^/]*@", x) is None)
 DIRECTORIES = Rule("at least one, none empty", lambda x: len(x) > 0 and all(x))
 
 Count = Annotated[int, AT_LEAST_1]
@@ -211,6 +216,19 @@ class LogConfig:
     """Optimizer steps between reports."""
     tensorboard: bool = False
     """Whether to write TensorBoard files too (pip install 'slam-asr[tensorboard]')."""
+    wandb: Text | None = None
+    """W&B project to report to (pip install 'slam-asr[wandb]'; its key is W&B's own business); null = none."""
+    mlflow: Annotated[str, NO_PASSWORD] | None = None
+    """MLflow tracking server to report to (pip install 'slam-asr[mlflow]'; MLFLOW_TRACKING_PASSWORD); null = none."""
+    prometheus: Annotated[str, ADDRESS] | None = None
+    """Where each rank serves its figures to Prometheus: an address, any free port, or address:port, plus the local
+    rank. 0.0.0.0 serves other hosts, under this one's name. Anybody who reaches it reads them. null = nowhere."""
+    prometheus_targets: Text | None = None
+    """Folder that gets NAME.json, where the ranks of run NAME are, beside prometheus/targets.json in the run."""
+    prometheus_textfiles: Text | None = None
+    """The node exporter's folder for *.prom, one a rank, on each host; null = none."""
+    pushgateway: Annotated[str, WEB] | None = None
+    """Pushgateway that each rank pushes its figures to at each report; null = none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""What a run says while it works: a bar or plain lines, metrics.jsonl, TensorBoard.
+"""What a run says while it works: a bar or plain lines, metrics.jsonl, TensorBoard; W&B and MLflow (trackers.py).
 
 Only rank 0 has sinks; on the others every call is a no-op. A sink that cannot be opened is said once and done without:
-no metric ever ends a training.
+no metric ever ends a training. What monitors ask every rank for is in gauges.py and exporter.py.
 """
 
 import json
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from data_prep.durable import write_durably
+from train.config import Config
 from train.tally import Tally
 
 
@@ -155,6 +156,11 @@ class Report:
         self._extra: dict[str, float] = {}
         self._since = time.monotonic()
 
+    def also(self, sink: Sink) -> None:
+        """Tells one more sink from now on; of no use on a rank that is silent."""
+        if self._console is not None:
+            self._sinks.append(sink)
+
     def say(self, text: str) -> None:
         """One line for a person."""
         if self._console is not None:
@@ -231,21 +237,24 @@ def memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def open_report(
-    folder: Path, every_steps: int, tensorboard: bool, total_steps: int, from_step: int, first: bool
-) -> Report:
+def open_report(folder: Path, config: Config, total_steps: int, from_step: int, first: bool) -> Report:
     """The run's report: with sinks on the first rank, silent on the others."""
+    log, every_steps = config.log, config.log.every_steps
     if not first:
         return Report([], None, every_steps, total_steps)
     console = Console(total_steps, from_step)
     sinks: list[Sink] = []
     makers: list[tuple[Any, str]] = [
         (JsonLines, "metrics.jsonl"),
-        *([(TensorBoard, "tensorboard")] if tensorboard else []),
+        *([(TensorBoard, "tensorboard")] if log.tensorboard else []),
     ]
     for sink, name in makers:
         try:
             sinks.append(sink(folder / name, from_step))
         except (OSError, ImportError) as error:
             console.say(f"no {name}: {error}; training goes on without it")
+    if log.wandb or log.mlflow:
+        from train.trackers import track
+
+        sinks += track(folder, config, console.say)
     return Report(sinks, console, every_steps, total_steps)

@@ -14,11 +14,14 @@ from train.config import Config
 from train.emergence import Emergence
 from train.engine import Engine, start_deepspeed
 from train.evaluate import Evaluator
+from train.exporter import open_exporter
+from train.gauges import open_gauges
 from train.identity import to_yaml
 from train.keeping import Keeping
 from train.loader import Loader
 from train.metrics import open_report
 from train.mishaps import Mishaps
+from train.pace import Pace
 from train.parts import build_parts, identify_encoder, open_data
 from train.reading import Reading
 from train.resume import resume
@@ -35,6 +38,7 @@ OF_A_HOST = {
     "data.cache_dir",
     "data.cache_gb",
     "data.reader_threads",
+    "log.prometheus_textfiles",
     "model.encoder",
     "model.llm",
     "augment.noise_dir",
@@ -63,7 +67,8 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     state = resumed.state if resumed else None
     step = state.step if state else 0
     decided_by_first(world, lambda: _begin(folder, config))
-    report = open_report(folder, config.log.every_steps, config.log.tensorboard, total_steps, step, world.first)
+    report = open_report(folder, config, total_steps, step, world.first)
+    report.also(gauges := open_gauges(folder, world, total_steps, step))
     for note in parts.notes + notes:
         report.say(note)
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
@@ -71,10 +76,9 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     if resumed and state and step:
         engine.scale.restore(*state.loss_scale)
         engine.restore(resumed.moments, step - state.skipped)
-    best = None, None
-    if state and state.best_by == config.save.best:  # a loss does not compare with a WER
-        best = state.best, state.best_step
-    max_lost = int(config.data.max_lost * len(parts.corpus.ids))
+    comparable = state and state.best_by == config.save.best  # a loss does not compare with a WER
+    best = (state.best, state.best_step) if state and comparable else (None, None)
+    max_lost, keeps = int(config.data.max_lost * len(parts.corpus.ids)), config.data.write_features
     run = Run(
         config=config,
         world=world,
@@ -92,10 +96,11 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         mishaps=Mishaps(world, folder, report, max_lost, step, *((state.skipped, state.lost) if state else (0, 0))),
         watchdog=Watchdog(world, folder, config.run.stall_seconds),
         emergence=_emergence(folder, config, total_steps, world),
+        gauges=gauges,
+        exporter=open_exporter(config.log, world, folder, gauges, report.say),
+        pace=Pace(parts.model.adapter.parameters(), world.device),
         reading=Reading(config.data.train if indexes.train.kind == "features" else (), step),
-        keeping=Keeping(config.data, parts.corpus, engine, loader, world, report)
-        if config.data.write_features
-        else None,
+        keeping=Keeping(config.data, parts.corpus, engine, loader, world, report) if keeps else None,
     )
     if run.keeping:
         run.keeping.begin(epochs.locate(step)[0], lambda: run.at("completing the features"))

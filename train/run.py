@@ -1,6 +1,7 @@
 """A run: everything that training touches, and what it does between the steps. open_run.py makes one."""
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +24,14 @@ from train.config import Config
 from train.emergence import Emergence
 from train.engine import Engine
 from train.evaluate import Evaluator, audio_gap, better
+from train.exporter import Exporter
+from train.gauges import Gauges
 from train.identity import result_fields
 from train.keeping import Keeping
 from train.loader import Loader, Share, Slot
-from train.metrics import Report, StepResult
+from train.metrics import Report, StepResult, memory_bytes
 from train.mishaps import Mishaps
+from train.pace import Pace
 from train.reading import Reading
 from train.tally import Tally
 from train.watchdog import Watchdog
@@ -62,10 +66,14 @@ class Run:
     emergence: Emergence
     keeping: Keeping | None
     reading: Reading
+    gauges: Gauges
+    exporter: Exporter
+    pace: Pace
 
     def at(self, where: str) -> None:
-        """Tells the watchdog where this rank stands."""
+        """Tells the watchdog, and monitors, where this rank stands."""
         self.watchdog.at(where, self.step)
+        self.gauges.moved()
 
     def check(self, coming: Share, tally: Tally) -> None:
         """Ends the run on all ranks if one could not read its part of the coming step; names what is left out of it.
@@ -89,12 +97,24 @@ class Run:
         if read_again:
             self.report.note("read_again", read_again)
         self._say(self.reading.step(self.step, result.tally))
+        self._gauge(share, read_again)
         every = self.config.watch.every_steps
         if every is not None and self.step % every == 0:
             self._ablate(share)
         figures = self.report.step(self.step, self.loader.epochs.locate(self.step - 1)[0], result)
+        if figures is not None:
+            self.exporter.report()
         if figures is not None and math.isfinite(figures["loss"]):
             self._say(self.emergence.accuracy(self.step, figures["accuracy"], figures["loss"]))
+
+    def _gauge(self, share: Share, read_again: int) -> None:
+        """This rank's figures for monitors, which ask each rank."""
+        seconds, busy = self.pace.take()
+        self.gauges.add(compute_seconds_total=busy, data_wait_seconds_total=share.waited)
+        self.gauges.add(audio_seconds_total=share.seconds)
+        self.gauges.set(step=self.step, step_seconds=seconds, last_step_timestamp_seconds=time.time())
+        self.gauges.set(steps_skipped_total=self.mishaps.skipped, utterances_lost_total=self.mishaps.lost)
+        self.gauges.set(reads_retried_total=read_again, memory_peak_bytes=memory_bytes())
 
     def _ablate(self, share: Share) -> None:
         self.at("comparing with exchanged speech")
@@ -109,6 +129,7 @@ class Run:
 
     def encoded(self, slot: Slot) -> Batch:
         """The micro-batch as the model takes it; with frames that are kept, where the recipe says so."""
+        self.pace.begin()
         return self.keeping.encoded(slot) if self.keeping else slot.batch
 
     def complete_features(self) -> None:
@@ -166,6 +187,7 @@ class Run:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         folder = self.folder / "checkpoints"
+        size = sum(t.nbytes for t in (checkpoint.weights | checkpoint.moments).values())
         clear_leftovers(folder)  # of a save that was killed: this one may need the space
         try:
             save_checkpoint(folder, checkpoint)
@@ -176,11 +198,11 @@ class Run:
             clear_leftovers(folder)
         except OSError as error:
             clear_leftovers(folder)
-            size = sum(t.nbytes for t in (checkpoint.weights | checkpoint.moments).values())
             raise UserError(
                 f"cannot save a checkpoint of {size:,} bytes in {folder}: {error.strerror}; earlier ones are whole, "
                 "mend this and give the same command again"
             ) from error
+        self.gauges.set(checkpoint_bytes=size, checkpoint_timestamp_seconds=time.time())
 
     def stopped(self) -> None:
         """Marks the run as stopped when asked; the same command goes on. A collective."""
@@ -195,8 +217,10 @@ class Run:
 
     def _mark(self, name: str, text: str) -> None:
         decided_by_first(self.world, lambda: write_durably(self.folder / name, text.encode()))
+        self.exporter.orderly = True
 
     def close(self) -> None:
         """After the last step, or whatever ended it."""
         self.watchdog.close()
+        self.exporter.close()
         self.report.close()
