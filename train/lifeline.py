@@ -16,10 +16,8 @@ from pathlib import Path
 
 from model.errors import UserError
 from train import stop
+from train.endings import LAUNCHER_GONE
 from train.place import FROM_LAUNCHER, find_place
-
-GONE = "the launcher is gone"
-"""What stop.reason() then says."""
 
 SECONDS_A_LOOK = 1.0
 _PR_SET_PDEATHSIG = 1
@@ -37,11 +35,11 @@ def follow_launcher() -> None:
     parent = os.getppid()
     _ask_kernel(parent)
     if os.getppid() != parent or _adopted(parent):  # it went before the kernel was asked
-        stop.ask(GONE)
+        stop.ask(LAUNCHER_GONE)
     elif _is_deepspeed_launch(parent):
         line = _line(parent)
         if len(line) == 1 and _adopted(line[0]):  # `deepspeed` went while its child was starting
-            stop.ask(GONE)
+            stop.ask(LAUNCHER_GONE)
         threading.Thread(target=_watch, args=(parent, line), name="lifeline", daemon=True).start()
 
 
@@ -59,7 +57,7 @@ def _ask_kernel(parent: int) -> None:
 
     def on_death(number: int, frame: object) -> None:
         if os.getppid() != parent:
-            stop.ask(GONE)
+            stop.ask(LAUNCHER_GONE)
 
     signal.signal(number, on_death)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
@@ -91,7 +89,7 @@ def _line(pid: int) -> list[int]:
 def _watch(parent: int, line: list[int]) -> None:
     while _line(parent) == line:
         time.sleep(SECONDS_A_LOOK)
-    stop.ask(GONE)
+    stop.ask(LAUNCHER_GONE)
 
 
 def _parent(pid: int) -> int:

@@ -12,6 +12,7 @@ from model.errors import UserError
 from train.agreement import agree_on, versions
 from train.config import Config
 from train.emergence import Emergence
+from train.endings import FINISHED, STOPPED
 from train.engine import Engine, start_deepspeed
 from train.evaluate import Evaluator
 from train.exporter import open_exporter
@@ -25,7 +26,7 @@ from train.pace import Pace
 from train.parts import build_parts, identify_encoder, open_data
 from train.reading import Reading
 from train.resume import resume
-from train.run import FINISHED, STOPPED, Run
+from train.run import Run
 from train.schedule import warmup_steps
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together

@@ -22,6 +22,7 @@ from train.checkpoint import (
 )
 from train.config import Config
 from train.emergence import Emergence
+from train.endings import FINISHED, STOPPED
 from train.engine import Engine
 from train.evaluate import Evaluator, audio_gap, better
 from train.exporter import Exporter
@@ -36,9 +37,6 @@ from train.reading import Reading
 from train.tally import Tally
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
-
-FINISHED, STOPPED = "FINISHED", "STOPPED"
-"""Markers in the run's folder: the last step is done; left when asked, `STEP REASON`."""
 
 
 @dataclass

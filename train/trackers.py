@@ -22,6 +22,7 @@ from typing import Any
 from data_prep.durable import write_durably
 from data_prep.sources import without_secrets
 from train.config import Config
+from train.endings import FINISHED
 from train.identity import result_fields
 from train.metrics import Sink
 
@@ -104,7 +105,7 @@ class Wandb:
         self._run.log({f"{kind}/{name}": value for name, value in figures.items()} | {"step": step})
 
     def close(self) -> None:
-        self._run.finish(exit_code=0 if (self._folder / "FINISHED").exists() else 1)
+        self._run.finish(exit_code=0 if (self._folder / FINISHED).exists() else 1)
 
 
 class Mlflow:
@@ -133,7 +134,7 @@ class Mlflow:
         self._client.log_batch(self._id, metrics=rows)
 
     def close(self) -> None:
-        self._client.set_terminated(self._id, "FINISHED" if (self._folder / "FINISHED").exists() else "KILLED")
+        self._client.set_terminated(self._id, "FINISHED" if (self._folder / FINISHED).exists() else "KILLED")
 
 
 def _short(error: Exception) -> str:

@@ -20,10 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from train.beats import LEAVING, Answer, Beat, Post
+from train.endings import AGAIN
 from train.world import World
-
-EXIT_STALLED = 75
-"""Exit code of a run that the watchdog ended: EX_TEMPFAIL of sysexits.h, as the same command may be tried again."""
 
 WAITING = frozenset({"reducing", "waiting"})
 """The places where a rank waits for others: one that stands here is not what the others wait for."""
@@ -196,4 +194,4 @@ class Watchdog:
                 faulthandler.dump_traceback(file, all_threads=True)
         # All read the verdict first: the store may live here, and this end is a lost connection to the others.
         time.sleep(lingers)
-        os._exit(EXIT_STALLED)
+        os._exit(AGAIN)

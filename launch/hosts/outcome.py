@@ -6,12 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-FINISHED, STOPPED = "FINISHED", "STOPPED"
-"""As train/run.py writes them; not imported from there, as torch and deepspeed would come along."""
-LAUNCHER_GONE = "the launcher is gone"
-"""What train/lifeline.py gives as the reason."""
-AGAIN, MISTAKE, FAILED = 75, 2, 1
-"""EX_TEMPFAIL of sysexits.h: the same command may be given again; a person's mistake; anything else."""
+from train.endings import AGAIN, FINISHED, LAUNCHER_GONE, MISTAKE, STOPPED
+
+FAILED = 1
 SECONDS_TO_SEE = 3.0
 """For a marker that another host has written to show up on a network file system."""
 

@@ -12,6 +12,7 @@ from typing import Any
 from data_prep.durable import open_regular
 from data_prep.text import printable
 from model.errors import UserError
+from train.endings import FINISHED, STOPPED
 
 MOST_BYTES = 1 << 26
 """Read at one look; a longer line is none of ours."""
@@ -126,7 +127,7 @@ class Story:
 
     def ended(self) -> str:
         """How it ended, as its marker says; "" while it goes on, or if it crashed."""
-        for name, form in (("FINISHED", "finished at step {}"), ("STOPPED", "stopped as asked after step {}{}")):
+        for name, form in ((FINISHED, "finished at step {}"), (STOPPED, "stopped as asked after step {}{}")):
             with suppress(OSError), open_regular(self.folder / name) as file:
                 step, _, reason = file.read(200).decode(errors="replace").strip().partition(" ")
                 return form.format(printable(step), f" ({printable(reason)})" if reason else "")

@@ -4,8 +4,8 @@
     python -m launch.slurm.lives end RUN --code CODE             0 finished, 1 failed, 75 requeue, 130 cancelled
 
 Every life is a line of RUN/slurm/lives.jsonl with the step of its newest checkpoint. A life makes progress if the next
-one begins from a later step; so many in a row that do not are a loop, which somebody has to look at. Standard library
-only: it runs on the batch host, before and after the ranks.
+one begins from a later step; so many in a row that do not are a loop, which somebody has to look at. No torch: it runs
+on the batch host, before and after the ranks.
 """
 
 import argparse
@@ -18,8 +18,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-FINISHED, FAILED, AGAIN, CANCELLED = 0, 1, 75, 130
-MARKERS = ("FINISHED", "STOPPED", "slurm/refusal")
+from train.endings import AGAIN, FINISHED, STOPPED
+
+GO_ON, FAILED, CANCELLED = 0, 1, 130
+MARKERS = (FINISHED, STOPPED, "slurm/refusal")
 """Of the life before, which say nothing of the coming one."""
 SECONDS_FOR_THE_LOCK = 90.0
 """As long as a file server may hold the lock of a host that has gone (NFSv4: one lease)."""
@@ -57,7 +59,9 @@ def begin(run: Path, give_up_after: int) -> int:
     told = _read(run / "slurm" / "lives.jsonl")
     with open(run / "slurm" / "lives.jsonl", "a") as file:  # a line that was torn stays alone
         file.write(("" if told.endswith("\n") or not told else "\n") + json.dumps(life) + "\n")
-    return _say(0, f"life {len(lives) + 1} on {life['nodes']}: " + (f"from step {step}" if step else "from the start"))
+    return _say(
+        GO_ON, f"life {len(lives) + 1} on {life['nodes']}: " + (f"from step {step}" if step else "from the start")
+    )
 
 
 def end(run: Path, code: int, preflight: bool) -> int:
@@ -66,11 +70,11 @@ def end(run: Path, code: int, preflight: bool) -> int:
         return _say(AGAIN, f"the preflight failed (code {code}), see its table; trying again later")
     if (run / "slurm" / "CANCEL").exists():
         return _say(CANCELLED, f"cancelled as asked; saved at step {newest_step(run)}")
-    if (run / "FINISHED").exists():
-        return _say(FINISHED, f"finished at step {_read(run / 'FINISHED').strip()}")
+    if (run / FINISHED).exists():
+        return _say(GO_ON, f"finished at step {_read(run / FINISHED).strip()}")
     if refusal := _read(run / "slurm" / "refusal").strip():
         return _say(FAILED, f"not tried again, as it is a mistake to mend: {refusal}")
-    if stopped := _read(run / "STOPPED").strip():
+    if stopped := _read(run / STOPPED).strip():
         return _say(AGAIN, f"stopped at step {stopped.replace(' ', ' by ', 1)}: requeued, it goes on from there")
     step = newest_step(run)
     return _say(AGAIN, f"ended with code {code} and no marker: requeued, it goes on from step {step}")

@@ -13,11 +13,12 @@ from data_prep.text import printable
 from launch.slurm import client
 from launch.slurm.folder import folder_of, read_jobs
 from launch.slurm.lives import newest_step, read_lives
+from train.endings import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000
 MARKERS = {
-    "FINISHED": "finished at step",
-    "STOPPED": "stopped as asked at step",
+    FINISHED: "finished at step",
+    STOPPED: "stopped as asked at step",
     "slurm/refusal": "not tried again:",
     "slurm/GAVE_UP": "gave up at step",
     "slurm/CANCEL": "cancelled",

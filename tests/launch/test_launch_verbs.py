@@ -17,8 +17,8 @@ from launch.hosts.outcome import Markers
 from model.errors import UserError
 from tests import ranks
 from tests.train.conftest import make_ground
-from train import lifeline, run, watchdog
 from train.config import load_config
+from train.endings import LAUNCHER_GONE
 
 RECIPE = """
 model: {encoder: e, llm: l}
@@ -97,15 +97,13 @@ def at_once(monkeypatch):
 def test_the_marker_tells_and_never_the_exit_code(tmp_path, at_once):
     folder, before = tmp_path / "run", Markers(None, None, None)
     folder.mkdir()
-    assert (run.FINISHED, run.STOPPED) == (outcome.FINISHED, outcome.STOPPED)
-    assert (lifeline.GONE, watchdog.EXIT_STALLED) == (outcome.LAUNCHER_GONE, outcome.AGAIN)
     assert outcome.outcome(folder, before, 0, False)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
     assert outcome.outcome(folder, before, 7, False)[0] == 7 and outcome.outcome(folder, before, -9, False)[0] == 1
     (folder / "FINISHED").write_text("8\n")
     assert outcome.outcome(folder, before, 9, True)[0] == 0
     assert outcome.outcome(folder, Markers.of(folder), 0, False)[0] == 1, "of an earlier run"
     (folder / "FINISHED").unlink()
-    for reason, code in (("SIGTERM", 75), (lifeline.GONE, 1)):
+    for reason, code in (("SIGTERM", 75), (LAUNCHER_GONE, 1)):
         (folder / "STOPPED").write_text(f"5 {reason}\n")
         given, line = outcome.outcome(folder, before, 0, False)
         assert given == code and "step 5" in line and "the same command goes on" in line

@@ -20,7 +20,7 @@ from data_prep.build import BuildOptions, build
 from tests import ranks
 from tests.accidents import SAVE, VALIDATION, OtherCode, Recorded, Signalled
 from tests.train.conftest import speak
-from train.watchdog import EXIT_STALLED
+from train.endings import AGAIN
 
 KILL, TERM, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 Straight = Callable[..., Path]
@@ -176,7 +176,7 @@ def test_a_rank_that_stands_still_is_named_and_no_rank_is_left(ground, tmp_path)
     first, second = running.processes
     try:
         first.join(120)
-        assert first.exitcode == EXIT_STALLED
+        assert first.exitcode == AGAIN
         named = rf"watchdog: rank 1 \(\S+, pid {second.pid}\) has given no beat for \d s, last seen in '\w+' at step 2;"
         assert re.search(named, running.text()), running.text()
         assert "train_step" in (tmp_path / "run" / "stacks" / "rank-00000.txt").read_text()

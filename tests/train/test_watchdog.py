@@ -16,7 +16,8 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 
 from tests import ranks
 from train.beats import Beat
-from train.watchdog import EXIT_STALLED, Sight, Watchdog, judge
+from train.endings import AGAIN
+from train.watchdog import Sight, Watchdog, judge
 from train.world import World, _free_port
 
 STALL_SECONDS = 2.0
@@ -126,7 +127,7 @@ def test_a_stopped_rank_is_named_and_all_others_end_with_their_stacks(tmp_path, 
         time.sleep(0.5)
         os.kill(processes[stopped].pid, signal.SIGSTOP)
         others = [process for process in processes if process is not processes[stopped]]
-        assert exit_codes(others, ENDS_WITHIN) == [EXIT_STALLED] * 2, logs(tmp_path)
+        assert exit_codes(others, ENDS_WITHIN) == [AGAIN] * 2, logs(tmp_path)
     (line,) = verdicts(tmp_path)
     assert f"rank {stopped} (" in line and f"pid {processes[stopped].pid})" in line and str(tmp_path / "stacks") in line
     dumped = sorted((tmp_path / "stacks").iterdir())
@@ -139,14 +140,14 @@ def test_with_the_store_of_torchruns_agent_a_stopped_rank_0_is_named_too(tmp_pat
     with running(step_on_and_on, 3, tmp_path, agent_port=agent.port) as processes:
         time.sleep(0.5)
         os.kill(processes[0].pid, signal.SIGSTOP)
-        assert exit_codes(processes[1:], ENDS_WITHIN) == [EXIT_STALLED] * 2, logs(tmp_path)
+        assert exit_codes(processes[1:], ENDS_WITHIN) == [AGAIN] * 2, logs(tmp_path)
     (line,) = verdicts(tmp_path)
     assert f"pid {processes[0].pid}) has given no beat for 2 s, last seen in 're" in line
 
 
 def test_a_read_that_hangs_is_named_with_its_step_and_its_stack(tmp_path):
     with running(rank_1_never_reads_step_3, 3, tmp_path) as processes:
-        assert exit_codes(processes, ENDS_WITHIN) == [EXIT_STALLED] * 3, logs(tmp_path)
+        assert exit_codes(processes, ENDS_WITHIN) == [AGAIN] * 3, logs(tmp_path)
     (line,) = verdicts(tmp_path)
     assert f"rank 1 ({os.uname().nodename}, pid {processes[1].pid}) has stood in 'reading' at step 3 for 2 s" in line
     assert "rank_1_never_reads_step_3" in (tmp_path / "stacks" / "rank-00001.txt").read_text()
@@ -164,7 +165,7 @@ def test_a_world_of_one_is_watched_too_but_not_while_it_is_stopped(tmp_path):
         time.sleep(1.5 * STALL_SECONDS)
         os.kill(processes[0].pid, signal.SIGCONT)
         assert exit_codes(processes, 0.7 * STALL_SECONDS) == [None], logs(tmp_path)
-        assert exit_codes(processes, ENDS_WITHIN) == [EXIT_STALLED]
+        assert exit_codes(processes, ENDS_WITHIN) == [AGAIN]
     (line,) = verdicts(tmp_path)
     assert "has stood in 'reducing' at step 7 for 2 s" in line
 
