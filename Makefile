@@ -1,15 +1,18 @@
-# make demo | test | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
+# make demo | test | cluster | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check soak bench stand-ins clean
+.PHONY: demo test cluster check soak bench stand-ins clean
 
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
 
 test: $(INSTALLED)  ## every test
 	$(BIN)/python -m pytest
+
+cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts and a real Prometheus; .ci/run says which packages
+	SLAM_ASR_CLUSTER=1 $(BIN)/python -m pytest tests/cluster
 
 check: $(INSTALLED)  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -52,6 +52,22 @@ def test_the_commands_for_your_own_speech_run(tmp_path, monkeypatch):
     assert heard(tmp_path / "data" / "again") == heard(tmp_path / "data" / "dev")
     assert (tmp_path / "audit.html").exists() and (tmp_path / "clips" / "index.html").exists()
     assert (tmp_path / "scores" / "dev" / "score.json").exists() and (tmp_path / "my_adapter" / "adapter.json").exists()
+    the_commands_for_a_cluster(tmp_path, f"model.encoder={encoder} model.llm={llm}")
+
+
+def the_commands_for_a_cluster(folder: Path, models: str) -> None:
+    """On the run that is there now. What would submit or launch is only asked what it would do."""
+    (folder / "hosts").write_text("127.0.0.1 slots=2\n127.0.0.2 slots=2\n")
+    commands = section("On a cluster")
+    assert len(commands) == 10
+    for command in commands:
+        words = shlex.split(command, comments=True)[1:]
+        if words[0] in ("plan", "doctor"):
+            words += [*shlex.split(models), "data.train=data/train", "data.dev=data/dev"]
+        if words[0] in ("submit", "launch"):
+            words += ["--dry-run"]
+        not_under_slurm = words[0] in ("logs", "cancel")
+        assert main(words) == (2 if not_under_slurm else 0), command
 
 
 def heard(folder: Path) -> list[tuple[str, bytearray, str, str]]:
@@ -86,9 +102,9 @@ def test_the_switch_table_names_keys_that_exist():
 
 
 def section(title: str) -> list[str]:
-    """Commands in the first sh block under a heading, comments left out."""
+    """Commands in the first sh block under a heading, comments left out, continued lines as one."""
     text = (ROOT / "README.md").read_text().split(f"## {title}")[1]
-    lines = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].splitlines()  # pyright: ignore
+    lines = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].replace("\\\n", "").splitlines()  # pyright: ignore
     return [line for line in lines if line and not line.startswith(("#", ". "))]
 
 
