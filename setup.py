@@ -79,6 +79,7 @@ setup(
         "bench": [*BENCH, *SYNTH],
         "dev": [
             "pytest>=9.0",
+            "pytest-xdist>=3.8",  # two tests at a time: many of them wait
             "ruff>=0.17",
             "pyright[nodejs]>=1.1.414",
             *TENSORBOARD,

@@ -46,8 +46,8 @@ def follow_launcher() -> None:
 def _launched() -> bool:
     try:
         return bool(find_place().launcher)
-    except UserError:  # which is said when the run is joined
-        return False
+    except UserError:  # a launcher's variables, not all right: that is said when the run is joined
+        return True
 
 
 def _ask_kernel(parent: int) -> None:

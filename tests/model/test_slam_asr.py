@@ -203,6 +203,7 @@ def test_the_prompt_ends_where_the_answer_begins(model, waves):
 def test_only_the_adapter_learns_and_in_float32(tmp_path, waves, dtype):
     encoder_source, llm_source = map(str, tiny_models(tmp_path))
     encoder, llm = load_encoder(encoder_source, dtype=dtype), load_llm(llm_source, dtype=dtype)
+    torch.manual_seed(0)
     adapter = build_adapter(AdapterSpec("concat", STACK, 64, 0.5, encoder.dim, LLM_DIM))
     model = assemble(encoder, adapter, llm, TEMPLATE).train()
     assert adapter.training and not any(part.training for frozen in (encoder, llm.model) for part in frozen.modules())
