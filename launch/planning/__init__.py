@@ -27,7 +27,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Say what a recipe needs on given GPUs: memory in every ZeRO stage, the largest batch, hours, disk, and which "
         "command to type. No weight is read. Exit code 1 where nothing fits."
     )
-    parser.parse_args = parser.parse_intermixed_args  # overrides may stand after options, as they may for `-m train`
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="values that replace the recipe's"

@@ -171,7 +171,7 @@ def _commands(
     rest = [str(recipe), *kept, *changed, *(["--deepspeed", name] if name != "zero0" else [])]
     if cluster.ranks == 1:
         return [shlex.join(["python", "-m", "train", *rest])]
-    where = ["--num_accelerators", str(cluster.per_node)]
-    if cluster.nodes > 1:
-        where = ["--hostfile", "HOSTFILE", "--num_nodes", str(cluster.nodes), *where]
-    return [shlex.join(["deepspeed", *where, "--module", "train", *rest])]
+    if cluster.nodes == 1:
+        return [shlex.join(["deepspeed", "--num_accelerators", str(cluster.per_node), "--module", "train", *rest])]
+    slurm = ["submit", *rest, "--nodes", str(cluster.nodes), "--gpus-per-node", str(cluster.per_node)]
+    return [shlex.join(["slam-asr", *verb]) for verb in (slurm, ["launch", "hostfile", "HOSTFILE", *rest])]

@@ -98,10 +98,10 @@ def test_the_report_says_what_is_assumed_which_ranks_idle_and_what_to_type(tmp_p
     assert "960.0 h, 12.3 s" in said and "is not there" in said and "GPUs of 80 GB are taken for a100" in said
     assert "ranks 2 to 7 have nothing to do in any step; 25% of" in said
     assert "an assumption, no measurement" in " ".join(said.split())
-    command = "deepspeed --hostfile HOSTFILE --num_nodes 2 --num_accelerators 4 --module train"
     tuned = "optim.lr=2e-4 batch.tokens=512 batch.micro_batches=8"  # 512: the longest utterance has to fit
-    assert f"  {command} {recipe} {tuned}\n" in said
-    assert f"  {command} {recipe} {tuned} data.write_features=features/train\n" in said
+    submit = f"  slam-asr submit {recipe} {tuned} --nodes 2 --gpus-per-node 4"
+    assert f"{submit}\n  slam-asr launch hostfile HOSTFILE {recipe} {tuned}\n" in said
+    assert f"{submit} data.write_features=features/train\n" in said
 
 
 def test_with_shards_the_lengths_are_theirs_and_the_steps_those_of_the_plan(tmp_path, capsys):
