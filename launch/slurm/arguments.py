@@ -33,7 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how("--container", default="", metavar="IMAGE", help="run the ranks in it: Apptainer for NAME.sif, else Pyxis")
     how("--mounts", default="", metavar="SRC:DST,...", help="into the container, beside the current folder")
     how("--python", default="", help="of the ranks; default: this one, python3 in a container")
-    how("--signal-seconds", type=int, default=180, metavar="S", help="before the limit, to save and leave (180)")
+    how(
+        "--signal-seconds",
+        type=int,
+        default=300,
+        metavar="S",
+        help="before the limit, to end a validation and save (300)",
+    )
     how("--give-up-after", type=int, default=5, metavar="N", help="lives in a row without a new checkpoint (5)")
     how("--no-preflight", action="store_true", help="do not run `slam-asr doctor` on all ranks first")
 

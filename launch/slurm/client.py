@@ -17,6 +17,9 @@ OF_ANOTHER_LAUNCH = re.compile(
 """Variables that a job submitted from inside another launch would inherit, and take for its own."""
 KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 SECONDS = 60.0
+OVER = ("", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
+OVER += ("OUT_OF_MEMORY", "REVOKED")
+"""States of a job that will not run any more, or that Slurm has forgotten."""
 NO_NOISE = re.compile(r"^(sbatch|scancel|scontrol|squeue): (error: )?")
 
 
@@ -37,7 +40,7 @@ class Job:
     @property
     def live(self) -> bool:
         """Whether it runs or may run yet."""
-        return self.state in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED", "STOPPED")
+        return self.state not in OVER
 
 
 def submit(script: Path, dependency: str = "") -> str:

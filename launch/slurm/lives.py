@@ -66,10 +66,10 @@ def begin(run: Path, give_up_after: int) -> int:
 
 def end(run: Path, code: int, preflight: bool) -> int:
     """What the markers say became of it."""
-    if preflight:
-        return _say(AGAIN, f"the preflight failed (code {code}), see its table; trying again later")
     if (run / "slurm" / "CANCEL").exists():
         return _say(CANCELLED, f"cancelled as asked; saved at step {newest_step(run)}")
+    if preflight:
+        return _say(AGAIN, f"the preflight failed (code {code}), see its table; trying again later")
     if (run / FINISHED).exists():
         return _say(GO_ON, f"finished at step {_read(run / FINISHED).strip()}")
     if refusal := _read(run / "slurm" / "refusal").strip():

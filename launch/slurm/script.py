@@ -20,8 +20,10 @@ PREFLIGHT = """\
 if [ $code -eq 0 ]; then
     "${{ranks[@]}}" {python} -u -m launch doctor "$run/slurm/recipe.yaml"
     code=$?
-    [ $code -eq 0 ] || "$here" -m launch.slurm.lives end "$run" --code "$code" --preflight
-    [ $code -eq 0 ] || code=75
+    if [ $code -ne 0 ]; then
+        "$here" -m launch.slurm.lives end "$run" --code "$code" --preflight
+        code=$?
+    fi
 fi
 """
 

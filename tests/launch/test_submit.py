@@ -164,6 +164,7 @@ def test_a_run_that_is_still_held_is_tried_again_later(run, monkeypatch, capsys)
 def test_markers_say_what_is_to_be_done(run, marker, text, code):
     (run / marker).write_text(text)
     assert lives.end(run, 143, False) == code
+    assert lives.end(run, 1, preflight=True) == (130 if marker == "slurm/CANCEL" else 75)
 
 
 def test_status_tells_of_a_run_that_slurm_knows_nothing_of(run, capsys):
