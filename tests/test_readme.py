@@ -57,7 +57,7 @@ def test_the_commands_for_your_own_speech_run(tmp_path, monkeypatch):
 
 def the_commands_for_a_cluster(folder: Path, models: str) -> None:
     """On the run that is there now. What would submit or launch is only asked what it would do."""
-    (folder / "hosts").write_text("127.0.0.1 slots=2\n127.0.0.2 slots=2\n")
+    (folder / "hosts").write_text("192.0.2.1 slots=2\n192.0.2.2 slots=2\n")
     commands = section("On a cluster")
     assert len(commands) == 10
     for command in commands:

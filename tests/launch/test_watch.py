@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -67,7 +68,7 @@ def on_a_terminal(folder: Path, seen: str, then) -> tuple[int, str]:
     watching = subprocess.Popen(
         [sys.executable, "-m", "launch.command", "watch", str(folder)],
         **{"cwd": ROOT, "env": environment, "stdin": theirs, "stdout": theirs, "stderr": theirs},
-        preexec_fn=lambda: (os.setsid(), os.close(os.open(os.ttyname(0), os.O_RDWR))),  # its terminal: Ctrl-C arrives
+        preexec_fn=_at_its_terminal,
     )
     os.close(theirs)
     text, done = b"", False
@@ -82,7 +83,17 @@ def on_a_terminal(folder: Path, seen: str, then) -> tuple[int, str]:
             done = True
             os.write(ours, then(0))
     os.close(ours)
-    return watching.wait(10), text.decode(errors="replace")
+    try:
+        return watching.wait(10), text.decode(errors="replace")
+    finally:
+        watching.kill()
+
+
+def _at_its_terminal() -> None:
+    """So that Ctrl-C arrives, and counts although what started the tests may have been told to ignore it."""
+    os.setsid()
+    os.close(os.open(os.ttyname(0), os.O_RDWR))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_run_that_says_nothing_for_long_is_shown_as_silent(tmp_path):
