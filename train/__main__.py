@@ -74,12 +74,9 @@ def _parser() -> argparse.ArgumentParser:
 def _read(args: argparse.Namespace) -> tuple["Config", dict[str, Any]]:
     """The recipe and the DeepSpeed JSON, checked."""
     from train.config import load_config
-    from train.deepspeed_json import read_deepspeed_json
+    from train.deepspeed_json import find_deepspeed_json, read_deepspeed_json
 
-    named = Path(__file__).parent.parent / "ds_configs" / f"{args.deepspeed}.json"
-    return load_config(args.recipe, args.overrides), read_deepspeed_json(
-        named if named.exists() else Path(args.deepspeed)
-    )
+    return load_config(args.recipe, args.overrides), read_deepspeed_json(find_deepspeed_json(args.deepspeed))
 
 
 def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool) -> int:

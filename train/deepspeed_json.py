@@ -105,6 +105,12 @@ ENGINE_OWNS = (  # what would change the mean over the step's target tokens, or 
 )
 
 
+def find_deepspeed_json(given: str) -> Path:
+    """The file of a name in ds_configs/, such as zero3; else `given` is a path itself."""
+    named = Path(__file__).parent.parent / "ds_configs" / f"{given}.json"
+    return named if named.exists() else Path(given)
+
+
 def read_deepspeed_json(path: str | Path) -> dict[str, Any]:
     """The checked content of a DeepSpeed JSON; `zero_optimization.stage` is always there (0 where the file is silent).
 

@@ -1,14 +1,10 @@
 """Opening a run: all parts of it built, checked and put back to where the last checkpoint left them."""
 
-import fcntl
-import os
-import socket
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from data_prep.durable import write_durably
-from model.errors import UserError
 from train.agreement import agree_on, versions
 from train.config import Config
 from train.emergence import Emergence
@@ -20,6 +16,7 @@ from train.gauges import open_gauges
 from train.identity import to_yaml
 from train.keeping import Keeping
 from train.loader import Loader
+from train.lock import claim
 from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.pace import Pace
@@ -54,7 +51,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     """
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
-    decided_by_first(world, lambda: _claim(folder))
+    decided_by_first(world, lambda: claim(folder))
     agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
@@ -119,21 +116,6 @@ def _recipe_of_all(config: Config) -> dict[str, str]:
     """What of the recipe all ranks must hold alike, by key."""
     fields = ((f"{section}.{key}", value) for section, own in asdict(config).items() for key, value in own.items())
     return {key: str(value) for key, value in fields if key not in OF_A_HOST}
-
-
-def _claim(folder: Path) -> None:
-    """Makes the run's folder ours, by a lock that the system drops when the process ends, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = (folder / "LOCK").read_text().strip()
-        raise UserError(f"{folder} is in use by {holder}; wait for it, or give another run.dir") from None
-    except OSError as error:
-        raise UserError(f"cannot write in run.dir {str(folder)!r}: {error.strerror}; give another run.dir") from None
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
 def _begin(folder: Path, config: Config) -> None:

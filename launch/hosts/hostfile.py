@@ -14,6 +14,7 @@ from launch.hosts import environment, recipe, slots, ssh
 from launch.hosts.marked import VARIABLE
 from launch.hosts.running import Launch, carry_out, new_mark, show
 from launch.hosts.written import require_safe, write, write_recipe, write_secrets
+from launch.recipe import configure as configure_recipe
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("hostfile", type=Path, help="a line `HOST slots=N` for each host, in the order of ranks")
-    recipe.configure(parser)
+    configure_recipe(parser)
     parser.add_argument("--include", default="", help="only these: HOST[:SLOT[,SLOT ...]][@HOST ...]")
     parser.add_argument("--exclude", default="", help="all but these")
     parser.add_argument("--master-addr", default="", help="of the first host, for the others (default: its name)")

@@ -11,6 +11,7 @@ from pathlib import Path
 from launch.hosts import recipe
 from launch.hosts.running import Launch, carry_out, new_mark, show
 from launch.hosts.written import write_recipe
+from launch.recipe import configure as configure_recipe
 from model.errors import UserError
 
 NO_HOSTFILE = "/dev/null"
@@ -18,7 +19,7 @@ NO_HOSTFILE = "/dev/null"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    recipe.configure(parser)
+    configure_recipe(parser)
     parser.add_argument("--ranks", type=int, help="processes (default: one a GPU; one without)")
     parser.add_argument("--master-port", type=recipe.port, help="where the ranks meet (default: a free one)")
 

@@ -5,18 +5,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from launch import recipe
 from launch.slurm.script import Program, Resources
 from model.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Of a training's job, and of a pipeline's."""
-    add = parser.add_argument
-    add("recipe", metavar="RECIPE", help="YAML file, such as recipes/librispeech_tinyllama.yaml")
-    add("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
-    add("--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (zero0)")
-    add("--allow-changes", action="store_true", help="go on with a run although its recipe or data have changed")
-    add("--dry-run", action="store_true", help="print what sbatch would get, and submit nothing")
+    recipe.configure(parser)
     of = parser.add_argument_group("what is asked of Slurm").add_argument
     of("--nodes", type=int, default=1, metavar="N", help="(1)")
     of("--gpus-per-node", type=int, default=1, metavar="N", help="(1); 0 trains on CPUs")

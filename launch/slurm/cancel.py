@@ -12,6 +12,7 @@ from pathlib import Path
 from launch.slurm import client
 from launch.slurm.folder import folder_of, read_jobs
 from model.errors import UserError
+from train.lock import holder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -36,20 +37,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _cancel_process(folder: Path, now: bool) -> int:
     """A run that no Slurm knows: by the process that holds its lock, if it is on this host."""
-    import fcntl
-
-    try:
-        with open(folder / "LOCK") as lock:
-            holder = lock.read()
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        raise UserError(f"{folder} is not running: no job of it is left, and no process holds it")
-    except FileNotFoundError:
-        raise UserError(f"{folder} is not running, and no run was ever started there") from None
-    except BlockingIOError:
-        pass
-    match = re.fullmatch(r"process (\d+) on (\S+)", holder.strip())
+    by = holder(folder)
+    if not by:
+        why = "no process holds it" if (folder / "LOCK").exists() else "no run was ever started there"
+        raise UserError(f"{folder} is not running: no job of it is left, and {why}")
+    match = re.fullmatch(r"process (\d+) on (\S+)", by)
     if not match or match[2] != socket.gethostname():
-        raise UserError(f"{folder} is held by {holder.strip()}; give this command there")
+        raise UserError(f"{folder} is held by {by}; give this command there")
     os.kill(int(match[1]), signal.SIGKILL if now else signal.SIGTERM)
     print(f"process {match[1]} was " + ("killed" if now else "asked to save and end"))
     return 0

@@ -9,7 +9,6 @@ on the batch host, before and after the ranks.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import socket
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from train.endings import AGAIN, FINISHED, STOPPED
+from train.lock import holder
 
 GO_ON, FAILED, CANCELLED = 0, 1, 130
 MARKERS = (FINISHED, STOPPED, "slurm/refusal")
@@ -29,9 +29,8 @@ SECONDS_FOR_THE_LOCK = 90.0
 
 def begin(run: Path, give_up_after: int) -> int:
     """Notes a new life, unless the last ones led nowhere or the run is still in use."""
-    if not _free(run, SECONDS_FOR_THE_LOCK):
-        holder = _read(run / "LOCK").strip()
-        return _say(AGAIN, f"{run} is in use by {holder or 'another process'}; trying again later")
+    if by := _holder_after(run, SECONDS_FOR_THE_LOCK):
+        return _say(AGAIN, f"{run} is in use by {by}; trying again later")
     step, lives = newest_step(run), read_lives(run)
     fruitless = 0
     for life in reversed(lives):
@@ -95,20 +94,12 @@ def read_lives(run: Path) -> list[dict[str, object]]:
     return [life for life in lives if isinstance(life, dict)]
 
 
-def _free(run: Path, seconds: float) -> bool:
-    """Whether no process holds the run's folder, waited for: a life that Slurm has ended may still be ending."""
+def _holder_after(run: Path, seconds: float) -> str:
+    """Who still holds the run's folder after so long: a life that Slurm has ended may still be ending."""
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            with open(run / "LOCK") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except FileNotFoundError:
-            return True
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(1)
+    while (by := holder(run)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return by
 
 
 def _read(file: Path) -> str:

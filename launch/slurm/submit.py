@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from launch import recipe
 from launch.slurm import client
 from launch.slurm.arguments import add_arguments, program, require_slurm, resources
 from launch.slurm.folder import OF_A_SUBMISSION, read_jobs
@@ -57,13 +58,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
-    from train.config import load_config
-    from train.deepspeed_json import read_deepspeed_json
-
     if not Path(args.recipe).exists() and not Path(args.recipe).suffix:
         raise UserError(f"no recipe {args.recipe!r}; give a YAML file, or `pipeline` and a YAML file")
-    named = Path(__file__).parents[2] / "ds_configs" / f"{args.deepspeed}.json"
-    return load_config(args.recipe, args.overrides), read_deepspeed_json(named if named.exists() else args.deepspeed)
+    return recipe.read(args)
 
 
 def _alone(args: argparse.Namespace) -> list[Stage]:

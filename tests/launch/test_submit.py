@@ -3,6 +3,8 @@
 import fcntl
 import json
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -178,3 +180,15 @@ def test_status_tells_of_a_run_that_slurm_knows_nothing_of(run, capsys):
     assert main(["logs", str(run)]) == 2 and "was not started by `slam-asr submit`" in capsys.readouterr().err
     assert main(["cancel", str(run)]) == 2 and "no run was ever started there" in capsys.readouterr().err
     assert main(["status", str(run / "none")]) == 2 and "is no folder of a run" in capsys.readouterr().err
+
+
+def test_a_run_without_a_job_is_asked_by_its_process(run, capsys):
+    program = (
+        f"import time; from pathlib import Path; from train.lock import claim; claim(Path({str(run)!r})); print(1); "
+    )
+    with subprocess.Popen([sys.executable, "-uc", f"{program}time.sleep(60)"], stdout=subprocess.PIPE) as running:
+        assert running.stdout and running.stdout.readline()
+        assert main(["cancel", str(run)]) == 0
+        assert running.wait(10) == -signal.SIGTERM
+    assert capsys.readouterr().out == f"process {running.pid} was asked to save and end\n"
+    assert main(["cancel", str(run)]) == 2 and "no process holds it" in capsys.readouterr().err
