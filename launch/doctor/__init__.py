@@ -91,11 +91,11 @@ def _all(config: Config, place: Place) -> list[Finding]:
 def _hosts(hostfile: Path, config: Config) -> list[Finding]:
     """Each host of a hostfile: by ssh without a password, and how soon a dead connection to it ends."""
     from launch.doctor.finding import FAIL, OK, WARN, Finding
+    from launch.hosts.slots import read_hostfile
     from launch.hosts.ssh import keepalive_seconds, reach
 
     found = []
-    lines = [line.split("#")[0].split() for line in hostfile.read_text().splitlines()]
-    for name in [words[0] for words in lines if words]:
+    for name in read_hostfile(hostfile, known=lambda _: True):
         if wrong := reach(name):
             found.append(Finding("ssh", FAIL, wrong, where=name))
             continue

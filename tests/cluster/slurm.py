@@ -19,6 +19,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scan
 OURS = re.compile(r"(SLURM|SBATCH|SRUN|SALLOC|SQUEUE|SCANCEL)_")
 FREEZER = Path("/sys/fs/cgroup/freezer")
 
+# A requeued job waits for cred_expire to pass; less than 5 s is not taken, and the default of 120 s is.
 CONF = """\
 ClusterName=ci
 SlurmctldHost={host}(127.0.0.1)

@@ -147,6 +147,17 @@ def test_ssh_tells_what_keeps_a_host_from_being_reached_and_when_it_gives_up(lab
     assert said.startswith(f"{seconds} {wrong}") and bool(said.split(" ", 1)[1].strip()) == bool(wrong), said
 
 
+def test_the_doctor_tries_the_hosts_of_a_hostfile_and_names_the_one_it_cannot_reach(lab, ground, tmp_path):
+    (tmp_path / "hosts").write_text("hosta slots=1\nhostb slots=1\nhostc slots=1\n")
+    command = [sys.executable, "-m", "launch", "doctor", str(ground / "recipe.yaml"), "--hostfile"]
+    done = lab.run("hosta", *command, str(tmp_path / "hosts"))
+    assert done.returncode == 1 and done.stdout.endswith("1 things would stop this training\n"), (
+        done.stdout + done.stderr
+    )
+    assert re.search(r"^FAIL  ssh +hostc +ssh hostc without a password fails", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"ssh +hosta, hostb +", done.stdout), done.stdout
+
+
 def test_the_hosts_are_gone_when_the_process_that_holds_them_is_killed(lab, tmp_path):
     program = f"""
 import sys, time; from pathlib import Path; from tests.cluster.netlab import netlab
