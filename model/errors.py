@@ -14,6 +14,11 @@ class UserError(ValueError):
     """
 
 
+class TransientError(UserError):
+    """One that comes of the moment, not of what was asked: a disk, a host, a run that still ends. Another try, later
+    or elsewhere, may do."""
+
+
 def require_known(what: str, given: str, known: Iterable[str]) -> None:
     """UserError that names the nearest of `known`, and all of them, unless `given` is one."""
     names = list(known)

@@ -1,6 +1,6 @@
 """The door: `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
 
-from train import lifeline, stop
+from train import lifeline, refusal, stop
 
 stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
 lifeline.follow_launcher()
@@ -9,7 +9,6 @@ import argparse  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
-from contextlib import suppress  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
@@ -17,10 +16,6 @@ from model.errors import UserError  # noqa: E402
 
 if TYPE_CHECKING:
     from train.config import Config
-
-REFUSAL = "SLAM_ASR_REFUSAL"
-"""Names a file for what is refused, from whoever wants to know whether it is any use to try again (Slurm's script):
-exit codes do not reach it, as the other ranks are killed then."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,11 +41,8 @@ def _refuse(error: UserError, says: bool) -> int:
     if says:
         from data_prep.text import printable  # what a file made us quote must not steer the terminal
 
-        said = "\n".join(map(printable, str(error).split("\n")))
-        print("train:", said, file=sys.stderr, flush=True)
-        if told := os.environ.get(REFUSAL):
-            with suppress(OSError):
-                Path(told).write_text(said + "\n")
+        print("train:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr, flush=True)
+        refusal.tell(error)
     return 2
 
 
@@ -95,6 +87,7 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
         torch.use_deterministic_algorithms(True)
     try:
         run = open_run(config, deepspeed_json, world, allow_changes)
+        refusal.under_way()
         try:
             fit(run)
         finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from model.errors import UserError
+from model.errors import TransientError, UserError
 from train.place import Place
 
 
@@ -43,7 +43,7 @@ def gpu_number(place: Place, visible: int) -> int:
 
 
 def require_no_gpu_promised(env: Mapping[str, str], devices: Path = Path("/dev")) -> None:
-    """UserError if there are GPUs here that torch does not see: it would train on the CPU for days.
+    """TransientError if there are GPUs here that torch does not see: it would train on the CPU for days.
 
     CUDA_VISIBLE_DEVICES tells nothing: the deepspeed launcher sets it on a CPU too.
     """
@@ -51,7 +51,7 @@ def require_no_gpu_promised(env: Mapping[str, str], devices: Path = Path("/dev")
     said = [f"{name}={value}" for name, value in told.items() if value not in ("", "0")]
     said += [str(file) for file in sorted(devices.glob("nvidia[0-9]*"))]
     if said:
-        raise UserError(
+        raise TransientError(
             f"{said[0]} promises GPUs on {socket.gethostname()}, and torch finds none; look at nvidia-smi "
             "there, or set DS_ACCELERATOR=cpu to train on the CPU"
         )

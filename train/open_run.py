@@ -51,7 +51,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     """
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
-    decided_by_first(world, lambda: claim(folder))
+    unlocked = decided_by_first(world, lambda: claim(folder))
     agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
@@ -67,7 +67,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     decided_by_first(world, lambda: _begin(folder, config))
     report = open_report(folder, config, total_steps, step, world.first)
     report.also(gauges := open_gauges(folder, world, total_steps, step))
-    for note in parts.notes + notes:
+    for note in [*([unlocked] if unlocked else []), *parts.notes, *notes]:
         report.say(note)
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)

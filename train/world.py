@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from model.errors import UserError
+from model.errors import TransientError, UserError
 from train.device import choose_device
 from train.place import find_place, require_master
 
@@ -55,6 +55,10 @@ class AgreedError(UserError):
     """A UserError that all ranks raise together; the first rank says it."""
 
 
+class AgreedTransientError(AgreedError, TransientError):
+    """The same of one that may be gone at another try."""
+
+
 def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
     """What `work` returns (JSON) on rank 0, on every rank; a UserError or OSError there ends all. A collective."""
     answer: tuple[str, Any] = ("", None)
@@ -62,10 +66,11 @@ def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
         try:
             answer = ("ok", work())
         except (UserError, OSError) as error:
-            answer = ("error", str(error))
+            passing = isinstance(error, (TransientError, OSError))
+            answer = ("transient" if passing else "error", str(error))
     kind, value = world.agree(answer)
-    if kind == "error":
-        raise AgreedError(value)
+    if kind != "ok":
+        raise (AgreedTransientError if kind == "transient" else AgreedError)(value)
     return value
 
 

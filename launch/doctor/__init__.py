@@ -37,11 +37,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.text import printable
     from launch.doctor.finding import failures, table
+    from model.errors import UserError
+    from train import refusal
     from train.config import load_config
     from train.place import find_place, require_master
 
-    config, place = load_config(args.recipe, args.overrides), find_place()
-    require_master(place)
+    try:
+        config, place = load_config(args.recipe, args.overrides), find_place()
+        require_master(place)
+    except UserError as error:
+        refusal.tell(error)
+        raise
     found = _all(config, place)
     if args.hostfile is not None and place.first:
         found += _hosts(args.hostfile, config)
@@ -50,6 +56,9 @@ def run(args: argparse.Namespace) -> int:
     for line in table(found):
         print(printable(line))
     wrong = failures(found)
+    for one in found:
+        if one.mistake:
+            refusal.tell(one.what)
     print(f"{wrong} things would stop this training" if wrong else "nothing would stop this training")
     return 1 if wrong else 0
 
@@ -85,7 +94,8 @@ def _all(config: Config, place: Place) -> list[Finding]:
     own = [replace(one, where=here) for one in own]
     if place.size == 1:
         return own
-    return meet(place, device, own, facts | {"device": device.type} | identities)
+    seconds = config.run.collective_timeout_seconds
+    return meet(place, device, own, facts | {"device": device.type} | identities, seconds)
 
 
 def _hosts(hostfile: Path, config: Config) -> list[Finding]:

@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.index import ShardIndex
 from data_prep.shards import ShardError, read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
-from model.errors import UserError
+from model.errors import TransientError, UserError
 from train.config import Config
 from train.parts import open_data
 
@@ -25,7 +25,7 @@ def shards(config: Config, rank: int, reads: bool) -> tuple[list[Finding], dict[
     try:
         indexes = open_data(config)
     except UserError as error:
-        return [Finding("shards", FAIL, str(error))], {}
+        return [Finding("shards", FAIL, str(error), mistake=not isinstance(error, TransientError))], {}
     named = [("data.train", indexes.train), *([("data.dev", indexes.dev)] if indexes.dev is not None else [])]
     return [_read(name, index, rank) for name, index in named if reads], indexes.digests()
 
@@ -53,7 +53,7 @@ def models(config: Config) -> tuple[list[Finding], dict[str, str]]:
         try:
             folder = model_folder(source)
         except UserError as error:
-            found.append(Finding("models", FAIL, f"{what}: {error}"))
+            found.append(Finding("models", FAIL, f"{what}: {error}", mistake=True))
             continue
         identities[what] = _identity(folder)
         found.append(Finding("models", OK, f"{what}: {source} is here"))

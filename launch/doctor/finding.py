@@ -21,6 +21,8 @@ class Finding:
     figure: float | None = None
     """What may differ from host to host without being another finding, and its unit."""
     unit: str = ""
+    mistake: bool = False
+    """Of a FAIL: whether it will be one again at another try, on other hosts."""
 
 
 def failures(findings: Sequence[Finding]) -> int:

@@ -22,7 +22,6 @@ from model.errors import UserError
 from train.device import require_own_gpu
 from train.place import Place
 
-SECONDS_TO_COME = 120.0
 SECONDS_FOR_COLLECTIVES = 60.0
 CLOCK_SECONDS = 1.0
 """A clock that is off by more makes logs hard to compare; nothing else depends on it."""
@@ -39,7 +38,7 @@ def meet(
     device: torch.device,
     own: Sequence[Finding],
     facts: Mapping[str, str],
-    seconds: float = SECONDS_TO_COME,
+    seconds: float,
 ) -> list[Finding]:
     """All ranks' findings on rank 0, with those about all of them; on the others an empty list."""
     host = socket.gethostname()

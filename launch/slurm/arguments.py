@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="before the limit, to end a validation and save (300)",
     )
     how("--give-up-after", type=int, default=5, metavar="N", help="lives in a row without a new checkpoint (5)")
+    how("--untested", action="store_true", help="submit also what `sbatch --test-only` refuses")
     how("--no-preflight", action="store_true", help="do not run `slam-asr doctor` on all ranks first")
 
 

@@ -24,14 +24,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     folder = folder_of(args.run)
     numbers = read_jobs(folder)
-    live = [(stage, job) for stage, number in numbers.items() for job in client.jobs(number) if job.live]
+    states = {stage: [job.state for job in client.jobs(number) if job.live] for stage, number in numbers.items()}
+    live = [stage for stage in states if states[stage]]
     if not live:
         return _cancel_process(folder, args.now)
     (folder / "slurm" / "CANCEL").touch()  # so that its script does not requeue it
-    for stage, job in reversed(live):  # what waits goes first, or it would begin
-        saves = stage == "train" and job.state == "RUNNING" and not args.now
-        client.cancel(job.number, "USR1" if saves else "")
-        print(f"{stage}: job {job.number} " + ("was asked to save and end" if saves else "is cancelled"))
+    faults = []
+    for stage in reversed(live):  # what waits goes first, or it would begin
+        saves = stage == "train" and states[stage] == ["RUNNING"] and not args.now
+        try:
+            client.cancel(numbers[stage], "USR1" if saves else "")
+        except UserError as error:  # it has ended meanwhile, perhaps; the others are to be cancelled all the same
+            faults.append(str(error))
+            continue
+        print(f"{stage}: job {numbers[stage]} " + ("was asked to save and end" if saves else "is cancelled"))
+    if faults:
+        raise UserError("; ".join(faults))
     return 0
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,9 @@ OF_ANOTHER_LAUNCH = re.compile(
     r"|SLAM_ASR_REFUSAL$"
 )
 """Variables that a job submitted from inside another launch would inherit, and take for its own."""
-KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
+OTHER_NAMES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQUEUE", "NO_REQUEUE")}
+"""Of variables that would overrule an #SBATCH line; most are named after the option."""
 SECONDS = 60.0
 OVER = ("", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
 OVER += ("OUT_OF_MEMORY", "REVOKED")
@@ -46,12 +48,20 @@ class Job:
 def submit(script: Path, dependency: str = "") -> str:
     """The number of the job that sbatch made of a script."""
     after = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
-    return _ask("sbatch", "--parsable", *after, str(script)).partition(";")[0].strip()
+    said = _ask("sbatch", "--parsable", *after, str(script), without=_overruling(script))
+    return said.partition(";")[0].strip()
 
 
 def test(script: Path) -> None:
     """UserError where sbatch would refuse a script, or leave it pending for ever."""
-    _ask("sbatch", "--test-only", str(script))
+    _ask("sbatch", "--test-only", str(script), without=_overruling(script))
+
+
+def _overruling(script: Path) -> set[str]:
+    """The variables by which a site's or a person's shell would overrule what a script asks for."""
+    asked = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE)
+    names = (name for one in asked for name in OTHER_NAMES.get(one, (one.upper().replace("-", "_"),)))
+    return {f"SBATCH_{name}" for name in names}
 
 
 def jobs(number: str) -> list[Job]:
@@ -87,13 +97,13 @@ def cancel(number: str, signal: str = "") -> None:
     _ask("scancel", *([f"--signal={signal}"] if signal else []), number)
 
 
-def _ask(program: str, *arguments: str) -> str:
+def _ask(program: str, *arguments: str, without: Collection[str] = ()) -> str:
     if shutil.which(program) is None:
         raise UserError(f"{program} is not here; give this command on a host of the Slurm cluster")
     try:
         done = subprocess.run(
             [program, *arguments],
-            env=_environment(os.environ),
+            env=_environment(os.environ, without),
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -107,5 +117,6 @@ def _ask(program: str, *arguments: str) -> str:
     return done.stdout
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name in KEPT or not OF_ANOTHER_LAUNCH.match(name)}
+def _environment(env: Mapping[str, str], without: Collection[str]) -> dict[str, str]:
+    ours = (name for name in env if name in KEPT or not OF_ANOTHER_LAUNCH.match(name))
+    return {name: env[name] for name in ours if name not in without}

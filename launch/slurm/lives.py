@@ -1,7 +1,10 @@
 """The lives of a job, as its batch script asks: may another one begin, and what is to be done after it.
 
-    python -m launch.slurm.lives begin RUN --give-up-after 5     0 go on, 1 give up, 75 try again later
-    python -m launch.slurm.lives end RUN --code CODE             0 finished, 1 failed, 75 requeue, 130 cancelled
+    python -m launch.slurm.lives begin RUN --give-up-after 5     0 go on, 3 give up
+    python -m launch.slurm.lives end RUN --code CODE             0 finished, 3 failed for good
+                                                                 either: 75 try again later, 130 cancelled
+
+Any other code is a fault of the moment (a disk, a missing mount), and the script takes it for 75.
 
 Every life is a line of RUN/slurm/lives.jsonl with the step of its newest checkpoint. A life makes progress if the next
 one begins from a later step; so many in a row that do not are a loop, which somebody has to look at. No torch: it runs
@@ -20,7 +23,7 @@ from pathlib import Path
 from train.endings import AGAIN, FINISHED, STOPPED
 from train.lock import holder
 
-GO_ON, FAILED, CANCELLED = 0, 1, 130
+GO_ON, FAILED, CANCELLED = 0, 3, 130
 MARKERS = (FINISHED, STOPPED, "slurm/refusal")
 """Of the life before, which say nothing of the coming one."""
 SECONDS_FOR_THE_LOCK = 90.0
@@ -28,9 +31,9 @@ SECONDS_FOR_THE_LOCK = 90.0
 
 
 def begin(run: Path, give_up_after: int) -> int:
-    """Notes a new life, unless the last ones led nowhere or the run is still in use."""
-    if by := _holder_after(run, SECONDS_FOR_THE_LOCK):
-        return _say(AGAIN, f"{run} is in use by {by}; trying again later")
+    """Notes a new life, unless the run is cancelled or in use, or the last ones led nowhere."""
+    if (run / "slurm" / "CANCEL").exists():
+        return _say(CANCELLED, f"cancelled as asked, before it began; saved at step {newest_step(run)}")
     step, lives = newest_step(run), read_lives(run)
     fruitless = 0
     for life in reversed(lives):
@@ -44,8 +47,17 @@ def begin(run: Path, give_up_after: int) -> int:
             f"{fruitless} lives in a row came no further than step {step}: giving up; look at what is above and submit "
             "again",
         )
+    by = _holder_after(run, SECONDS_FOR_THE_LOCK)
+    nodes = _note(run, step, by)
+    if by:
+        return _say(AGAIN, f"{run} is in use by {by}; trying again later")
     for marker in MARKERS:
         (run / marker).unlink(missing_ok=True)
+    return _say(GO_ON, f"life {len(lives) + 1} on {nodes}: " + (f"from step {step}" if step else "from the start"))
+
+
+def _note(run: Path, step: int, held: str) -> str:
+    """Adds a life; the nodes it is on."""
     env = os.environ
     life = {
         "job": env.get("SLURM_JOB_ID", ""),
@@ -54,23 +66,20 @@ def begin(run: Path, give_up_after: int) -> int:
         "host": socket.gethostname(),
         "time": time.time(),
         "step": step,
+        **({"held": held} if held else {}),
     }
     told = _read(run / "slurm" / "lives.jsonl")
     with open(run / "slurm" / "lives.jsonl", "a") as file:  # a line that was torn stays alone
         file.write(("" if told.endswith("\n") or not told else "\n") + json.dumps(life) + "\n")
-    return _say(
-        GO_ON, f"life {len(lives) + 1} on {life['nodes']}: " + (f"from step {step}" if step else "from the start")
-    )
+    return life["nodes"]
 
 
-def end(run: Path, code: int, preflight: bool) -> int:
+def end(run: Path, code: int) -> int:
     """What the markers say became of it."""
-    if (run / "slurm" / "CANCEL").exists():
-        return _say(CANCELLED, f"cancelled as asked; saved at step {newest_step(run)}")
-    if preflight:
-        return _say(AGAIN, f"the preflight failed (code {code}), see its table; trying again later")
     if (run / FINISHED).exists():
         return _say(GO_ON, f"finished at step {_read(run / FINISHED).strip()}")
+    if (run / "slurm" / "CANCEL").exists():
+        return _say(CANCELLED, f"cancelled as asked; saved at step {newest_step(run)}")
     if refusal := _read(run / "slurm" / "refusal").strip():
         return _say(FAILED, f"not tried again, as it is a mistake to mend: {refusal}")
     if stopped := _read(run / STOPPED).strip():
@@ -122,11 +131,10 @@ def main() -> int:
         verb.add_argument("run", type=Path)
     beginning.add_argument("--give-up-after", type=int, required=True)
     ending.add_argument("--code", type=int, required=True)
-    ending.add_argument("--preflight", action="store_true")
     args = parser.parse_args()
     if args.verb == "begin":
         return begin(args.run, args.give_up_after)
-    return end(args.run, args.code, args.preflight)
+    return end(args.run, args.code)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"job {jobs[args.stage]} has written nothing yet ({state})", file=sys.stderr)
     read = {file: _print(file, args.lines, whole=args.follow) for file in files}
     while args.follow:
-        over = not any(job.live for job in client.jobs(jobs[args.stage]))
+        over = _is_over(jobs[args.stage])
         for _ in range(LOOKS_AN_ASK):
             for file in output_files(folder, args.stage):
                 read[file] = _print(file, None, read.get(file, 0), whole=not over)
@@ -45,6 +45,13 @@ def run(args: argparse.Namespace) -> int:
                 return 0
             time.sleep(SECONDS_A_LOOK)
     return 0
+
+
+def _is_over(number: str) -> bool:
+    try:
+        return not any(job.live for job in client.jobs(number))
+    except UserError:  # the controller is away for a while
+        return False
 
 
 def _print(file: Path, lines: int | None, start: int = 0, whole: bool = False) -> int:

@@ -14,18 +14,14 @@ from model.errors import UserError
 
 HARMLESS = re.compile(r"[A-Za-z0-9_.,:;=%@+/\[\]&|()*!-]+")
 """What a value of an #SBATCH line may hold: names, times, lists, constraints such as [a100|h100]."""
-SRUN = ("srun", "--export=ALL", "--kill-on-bad-exit=1", "--wait=60")
-"""The environment whatever sbatch's --export was; one rank's bad end is the end of all; a minute after the first."""
+SRUN = ("srun", "--export=ALL", "--kill-on-bad-exit=1")
+"""The environment whatever sbatch's --export was; one rank's bad end is the end of all."""
+TOGETHER, EACH_ITS_OWN = "--wait=60", "--wait=0"
+"""Ranks that train end within a minute of each other; those that encode work on as long as they have something."""
 PREFLIGHT = """\
-if [ $code -eq 0 ]; then
-    "${{ranks[@]}}" {python} -u -m launch doctor "$run/slurm/recipe.yaml"
-    code=$?
-    if [ $code -ne 0 ]; then
-        "$here" -m launch.slurm.lives end "$run" --code "$code" --preflight
-        code=$?
-    fi
-fi
-"""
+"${{ranks[@]}}" {python} -u -m launch doctor "$run/slurm/recipe.yaml" &&
+        [ ! -e "$run/slurm/CANCEL" ] &&
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +94,11 @@ class Program:
         """Shell lines that make the job's environment."""
         if self.env_file is None:
             return "# the environment is that of the submission"
-        return f"# shellcheck source=/dev/null\nset -a && . {shlex.quote(str(self.env_file))} && set +a"
+        file = shlex.quote(str(self.env_file))
+        return (
+            "set +u -a  # such files touch variables that are not set\n# shellcheck source=/dev/null\n"
+            f'. {file} || echo "--env-file ended with code $?" >&2\nset -u +a'
+        )
 
 
 def training(
@@ -121,7 +121,7 @@ def training(
         "python": shlex.quote(program.python),
         "environment": program.environment(),
         "cpus": str(resources.cpus_per_task),
-        "srun": shlex.join(program.srun()),
+        "srun": shlex.join(program.srun(TOGETHER)),
         "give_up_after": str(give_up_after),
         "preflight": PREFLIGHT.format(python=shlex.quote(program.python)) if preflight else "",
         "flags": "".join(f" {shlex.quote(flag)}" for flag in flags),
@@ -141,7 +141,7 @@ def array(
         "folder": shlex.quote(str(program.folder)),
         "environment": program.environment(),
         "cpus": str(resources.cpus_per_task),
-        "srun": shlex.join(program.srun()),
+        "srun": shlex.join(program.srun(EACH_ITS_OWN)),
         "python": shlex.quote(program.python),
         "cases": cases,
     }

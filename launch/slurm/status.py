@@ -13,6 +13,7 @@ from data_prep.text import printable
 from launch.slurm import client
 from launch.slurm.folder import folder_of, read_jobs
 from launch.slurm.lives import newest_step, read_lives
+from model.errors import UserError
 from train.endings import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000
@@ -61,15 +62,18 @@ def _jobs(folder: Path) -> list[dict[str, Any]]:
     here = shutil.which("scontrol") is not None
     found = []
     for stage, number in submitted.items():
-        for job in client.jobs(number) if here else [client.Job(number, "")]:
-            found.append({"stage": stage, **job.__dict__})
+        try:
+            jobs = client.jobs(number) if here else [client.Job(number, "")]
+        except UserError as error:  # the run's own files still tell
+            jobs = [client.Job(number, "", str(error))]
+        found += [{"stage": stage, **job.__dict__} for job in jobs]
     return found
 
 
 def _lines(said: dict[str, Any]) -> list[str]:
     lines = [said["run"]]
     for job in said["jobs"]:
-        state = job["state"] or "no longer known to Slurm"
+        state = job["state"] or "not known to Slurm"
         more = [job["reason"], job["nodes"], job["since"] if state == "RUNNING" else ""]
         more += [f"{job['restarts']} restarts" if job["restarts"] else ""]
         lines.append(f"  {job['stage']:9} job {job['number']}  {state}  " + "  ".join(part for part in more if part))

@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from launch.slurm.folder import OF_A_SUBMISSION, read_jobs
 from launch.slurm.pipeline import Stage, add_pipeline_arguments, stages
 from launch.slurm.script import training
 from model.errors import UserError
+from train.lock import holder, in_use
 
 if TYPE_CHECKING:
     from train.config import Config
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     require_slurm()
     _require_free(folder)
+    if not args.untested:
+        _test(chain)
     _keep(folder, config, deepspeed, chain)
     return _submit(folder, chain)
 
@@ -83,6 +87,8 @@ def _training(args: argparse.Namespace, folder: Path) -> str:
 
 def _require_free(folder: Path) -> None:
     """Two jobs in one folder would wait for each other."""
+    if by := holder(folder):
+        raise in_use(folder, by)
     for stage, number in read_jobs(folder).items():
         for job in client.jobs(number):
             if job.live:
@@ -90,6 +96,21 @@ def _require_free(folder: Path) -> None:
                     f"{folder} has its {stage} in job {job.number} ({job.state}); wait for it, `slam-asr cancel "
                     f"{folder}`, or give another run.dir"
                 )
+
+
+def _test(chain: list[Stage]) -> None:
+    """Asks sbatch before anything is kept, as what an earlier submission kept may still be of use."""
+    with tempfile.TemporaryDirectory() as folder:
+        for stage in chain:
+            script = Path(folder) / f"{stage.name}.sbatch"
+            script.write_text(stage.text)
+            try:
+                client.test(script)
+            except UserError as error:
+                raise UserError(
+                    f"Slurm would not run {stage.name}: {error}; ask for what there is, or give --untested if nodes "
+                    "are only down or drained now"
+                ) from None
 
 
 def _keep(folder: Path, config: Config, deepspeed: dict[str, Any], chain: list[Stage]) -> None:
@@ -111,8 +132,6 @@ def _submit(folder: Path, chain: list[Stage]) -> int:
     from data_prep.durable import write_durably
 
     kept, numbers = folder / "slurm", {}
-    for stage in chain:
-        client.test(kept / f"{stage.name}.sbatch")
     for stage in chain:
         after = f"{stage.how}:{numbers[stage.after]}" if stage.after else ""
         numbers[stage.name] = client.submit(kept / f"{stage.name}.sbatch", after)

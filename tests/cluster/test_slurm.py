@@ -93,7 +93,8 @@ def test_a_rank_killed_with_9_goes_on_by_itself_and_a_cancelled_job_when_submitt
 
 
 def test_a_mistake_is_not_tried_again_and_lives_that_lead_nowhere_are_given_up(yard):
-    mistaken, first = yard.submit("mistaken", *ONE_NODE, "--name=a-mistake", "model.llm=/nowhere/llm")
+    looked_at, first = yard.submit("looked-at", *ONE_NODE[:-1], "model.llm=/nowhere/llm")
+    mistaken, third = yard.submit("mistaken", *ONE_NODE, "--name=a-mistake", "optim.max_steps=8", "data.max_seconds=1")
     (yard.folder / "poor").write_text(f"{ENVIRONMENT}ulimit -v 400000\n")  # torch cannot be imported in 400 MB
     poor = ("--env-file", str(yard.folder / "poor"), "--give-up-after", "2")
     hopeless, second = yard.submit("hopeless", *ONE_NODE, *poor)
@@ -167,6 +168,13 @@ def test_a_pipeline_goes_from_recordings_to_scores_and_ends_where_a_stage_fails(
     jobs = json.loads((out / "broken" / "slurm" / "jobs.json").read_text())
     yard.slurm.ended(jobs["shards"], "FAILED")
     yard.slurm.ended(jobs["score"], "CANCELLED")
+    unwanted = [*what[:1], f"run.dir={out / 'unwanted'}", *what[2:], *build, *encode, f"--score={out / 'dev'}"]
+    yard.asr("submit", "pipeline", *unwanted, *common)
+    said = yard.asr("cancel", str(out / "unwanted"))
+    jobs = json.loads((out / "unwanted" / "slurm" / "jobs.json").read_text())
+    for stage in ("features", "train", "score"):  # two elements of the first may be running, the others wait
+        assert f"{stage}: job {jobs[stage]} is cancelled" in said
+        yard.slurm.ended(jobs[stage], "CANCELLED")
 
 
 def utterances(ground: Path) -> list[dict[str, str]]:

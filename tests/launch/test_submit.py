@@ -141,7 +141,7 @@ def test_lives_that_come_further_are_not_counted_against_a_job(run):
 def test_what_an_old_life_left_says_nothing_of_the_next(run):
     for name in (*lives.MARKERS, "slurm/lives.jsonl"):
         (run / name).touch()
-    assert lives.begin(run, 5) == 0 and lives.end(run, 1, False) == lives.AGAIN
+    assert lives.begin(run, 5) == 0 and lives.end(run, 1) == lives.AGAIN
 
 
 def test_a_run_that_is_still_held_is_tried_again_later(run, monkeypatch, capsys):
@@ -150,8 +150,9 @@ def test_a_run_that_is_still_held_is_tried_again_later(run, monkeypatch, capsys)
         lock.write("process 1 on elsewhere")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert lives.begin(run, 5) == lives.AGAIN
-    assert "in use by process 1 on elsewhere" in capsys.readouterr().err and not lives.read_lives(run)
+        assert [lives.begin(run, 2) for _ in range(3)] == [lives.AGAIN, lives.AGAIN, lives.FAILED], "not for ever"
+    assert "in use by process 1 on elsewhere" in capsys.readouterr().err
+    assert [life["held"] for life in lives.read_lives(run)] == ["process 1 on elsewhere"] * 2
 
 
 @pytest.mark.parametrize(
@@ -159,14 +160,17 @@ def test_a_run_that_is_still_held_is_tried_again_later(run, monkeypatch, capsys)
     [
         ("FINISHED", "8\n", 0),
         ("STOPPED", "5 SIGUSR1\n", 75),
-        ("slurm/refusal", "no such LLM\n", 1),
+        ("slurm/refusal", "no such LLM\n", 3),
         ("slurm/CANCEL", "", 130),
     ],
 )
 def test_markers_say_what_is_to_be_done(run, marker, text, code):
     (run / marker).write_text(text)
-    assert lives.end(run, 143, False) == code
-    assert lives.end(run, 1, preflight=True) == (130 if marker == "slurm/CANCEL" else 75)
+    assert lives.end(run, 143) == code
+    if marker == "slurm/CANCEL":
+        assert lives.begin(run, 5) == code and not lives.read_lives(run)
+    (run / "FINISHED").write_text("8")
+    assert lives.end(run, 143) == 0, "it was quicker than what asked for its end"
 
 
 def test_status_tells_of_a_run_that_slurm_knows_nothing_of(run, capsys):
