@@ -93,15 +93,16 @@ def test_a_rank_killed_with_9_goes_on_by_itself_and_a_cancelled_job_when_submitt
 
 
 def test_a_mistake_is_not_tried_again_and_lives_that_lead_nowhere_are_given_up(yard):
-    looked_at, first = yard.submit("looked-at", *ONE_NODE[:-1], "model.llm=/nowhere/llm")
-    mistaken, third = yard.submit("mistaken", *ONE_NODE, "--name=a-mistake", "optim.max_steps=8", "data.max_seconds=1")
+    _, first = yard.submit("looked-at", *ONE_NODE[:-1], "model.llm=/nowhere/llm")
+    _, third = yard.submit("mistaken", *ONE_NODE, "--name=a-mistake", "optim.max_steps=8", "data.max_seconds=1")
     (yard.folder / "poor").write_text(f"{ENVIRONMENT}ulimit -v 400000\n")  # torch cannot be imported in 400 MB
     poor = ("--env-file", str(yard.folder / "poor"), "--give-up-after", "2")
     hopeless, second = yard.submit("hopeless", *ONE_NODE, *poor)
-    job = yard.slurm.ended(first, "FAILED")
-    assert job["Restarts"] == "0" and "not tried again, as it is a mistake to mend: cannot load the LLM" in output_of(
-        job
-    )
+    for job, why in ((first, "LLM: /nowhere/llm is no folder"), (third, "longer than data.max_seconds 1")):
+        ended = yard.slurm.ended(job, "FAILED")
+        told = output_of(ended).splitlines()[-1]
+        assert told.startswith("slurm: not tried again, as it is a mistake to mend: ") and why in told, output_of(ended)
+        assert ended["Restarts"] == "0" and ended["ExitCode"] == "3:0"
     job = yard.slurm.ended(second, "FAILED")
     assert job["Restarts"] == "2" and "2 lives in a row came no further than step 0: giving up" in output_of(job)
     assert "gave up at step 0 after 2 lives" in yard.asr("status", str(hopeless))
@@ -190,7 +191,7 @@ def test_what_would_wait_for_ever_is_refused(yard):
         "slam-asr", "submit", str(yard.ground / "recipe.yaml"), f"run.dir={yard.folder / 'much'}", *asked, check=False
     )
     assert refused.returncode == 2 and "sbatch --test-only" in refused.stderr, refused.stderr
-    assert not yard.slurm.run("squeue", "-h").stdout
+    assert not yard.slurm.run("squeue", "-h", "-n", "much").stdout
 
 
 def test_every_door_leads_to_the_same_loss_at_step_50(yard):
