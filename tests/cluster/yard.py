@@ -9,7 +9,7 @@ from pathlib import Path
 from tests import ranks
 from tests.cluster.slurm import Slurm
 
-STEPS, SAVED = 120, 20
+STEPS, SAVED = 160, 20
 ENVIRONMENT = "MASTER_ADDR=127.0.0.1\nGLOO_SOCKET_IFNAME=lo\nDS_ACCELERATOR=cpu\nOMP_NUM_THREADS=1\n"
 """n1 and n2 are no names of hosts: rank 0 is to be met on loopback."""
 ONE_NODE = ("--ranks-per-node", "2", "--gpus-per-node", "0", "--no-preflight")
