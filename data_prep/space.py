@@ -47,8 +47,12 @@ def when_full(out: Path, written: int, done: int, total: int, expected: int) -> 
 
 def free_bytes(out: Path) -> int:
     """On the disk that `out`, which need not exist yet, is on."""
-    there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(nearest_folder(out)).free
+
+
+def nearest_folder(out: Path) -> Path:
+    """`out`, or the first above it that exists."""
+    return next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
 
 
 def in_units(count: int) -> str:

@@ -91,20 +91,28 @@ def freeze(module: Any) -> Any:
     return module.eval().requires_grad_(False)
 
 
+def local_folder(source: str) -> Path | None:
+    """Where a folder or a hub id lies on this machine, without asking the network; None if it does not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    try:
+        return Path(snapshot_download(source, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
 def files_digest(source: str) -> str | None:
     """sha256 over names and contents of a checkpoint's configuration and weights, without loading any of them.
 
     None where they are not on this machine. Other files may still hold the same weights: only equal digests say much.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(source, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            return None
+    folder = local_folder(source)
+    if folder is None:
+        return None
     files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
     if not any(path.suffix != ".json" for path in files):
         return None

@@ -10,6 +10,7 @@ from data_prep.index import ShardIndex
 from data_prep.shards import ShardError, read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from model.errors import TransientError, UserError
+from model.pretrained import local_folder
 from train.config import Config
 from train.parts import open_data
 
@@ -62,18 +63,12 @@ def models(config: Config) -> tuple[list[Finding], dict[str, str]]:
 
 def model_folder(source: str) -> Path:
     """The folder of a model that needs no network any more. UserError where it is not here."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        try:
-            folder = Path(snapshot_download(source, local_files_only=True))
-        except (LocalEntryNotFoundError, HFValidationError):
-            raise UserError(
-                f"{source} is no folder and not in the cache of this host; fetch it with `hf download {source}`, or "
-                "give a folder"
-            ) from None
+    folder = local_folder(source)
+    if folder is None:
+        raise UserError(
+            f"{source} is no folder and not in the cache of this host; fetch it with `hf download {source}`, or give a "
+            "folder"
+        )
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")) | any(folder.glob("*.bin")):
         raise UserError(f"{source} has no config.json or no weights; fetch it whole with `hf download {source}`")
     return folder

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.space import free_bytes, in_units
+from data_prep.space import free_bytes, in_units, nearest_folder
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from train.config import Config
 
@@ -50,7 +50,7 @@ def _room(what: str, folder: Path, least: float, enough: float, todo: str) -> Fi
 
 
 def _writable(folder: Path) -> Finding:
-    there = next(one for one in (folder, *folder.absolute().parents) if one.is_dir())
+    there = nearest_folder(folder)
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"x")
