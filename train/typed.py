@@ -1,8 +1,8 @@
 """From the texts of a recipe to frozen dataclasses: the field's type decides what a text means, or refuses it.
 
 Kinds of field: bool, int, float, str, Literal, `X | None` (null), `tuple[X, ...]` and `tuple[X, X]` (lists), a
-dataclass (a section), and Annotated with a `Rule` that narrows any of them. Each refusal names where, key, value and
-what was expected.
+dataclass (a section), and Annotated with a `Rule` that narrows any of them, or with `PathRule`: a path, whose `~` and
+`$NAME` are expanded here. Each refusal names where, key, value and what was expected.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from data_prep.paths import PathRule, expand_path
 from model.errors import UserError, hint
 from train.strict_yaml import Mapping, Scalar, Sequence, Tree
 
@@ -87,6 +88,8 @@ def _value(tree: Tree, kind: Any, key: str, root: type, expected: str = "") -> A
     expected = expected or describe(kind)
     if origin is Annotated:
         value = _value(tree, inner[0], key, root, expected)
+        if isinstance(inner[1], PathRule):
+            value = _path(tree, key, value)
         if not inner[1].holds(value):
             raise _refused(tree, key, expected)
         return value
@@ -101,6 +104,13 @@ def _value(tree: Tree, kind: Any, key: str, root: type, expected: str = "") -> A
     if origin is Literal and tree.text not in inner:
         raise _refused(tree, key, expected, hint(tree.text, inner))
     return tree.text if kind is str or origin is Literal else _number_or_bool(tree, kind, key, expected)
+
+
+def _path(tree: Tree, key: str, text: str) -> str:
+    try:
+        return expand_path(text)
+    except UserError as error:
+        raise UserError(f"{tree.where}: {key} is {_shortened(text)}: {error}") from None
 
 
 def _items(tree: Tree, inner: tuple[Any, ...], key: str, root: type, expected: str) -> tuple[Any, ...]:

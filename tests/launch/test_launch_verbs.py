@@ -48,7 +48,7 @@ def test_a_dry_run_prints_a_command_that_can_be_pasted_and_starts_nothing(plain,
     monkeypatch.setattr(local, "gpus", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("DS_ACCELERATOR")
-    given = ["launch", "local", str(plain), "optim.lr=2e-4", "--dry-run", "data.train=[a b,$X;*(c]", "--allow-changes"]
+    given = ["launch", "local", str(plain), "optim.lr=2e-4", "--dry-run", "data.train=[a b,$;*(c]", "--allow-changes"]
     assert main(given) == 0
     variables, (program, *words) = printed(capsys)
     assert Path(program).name == "deepspeed" and re.fullmatch("[0-9a-f]{16}", variables["SLAM_ASR_LAUNCH"])
@@ -56,7 +56,7 @@ def test_a_dry_run_prints_a_command_that_can_be_pasted_and_starts_nothing(plain,
     assert words[:4] == ["--hostfile", "/dev/null", "--num_accelerators", "3"] and words[4] == "--master_port"
     assert 20000 <= port < 32768 and port != recipe.DEFAULT_PORT
     assert words[6:] == f"--no_local_rank --module train {written} --deepspeed zero0 --allow-changes".split()
-    assert load_config(written) == load_config(plain, ["optim.lr=2e-4", "data.train=[a b,$X;*(c]"])
+    assert load_config(written) == load_config(plain, ["optim.lr=2e-4", "data.train=[a b,$;*(c]"])
     assert not list((tmp_path / "run").glob("config.yaml"))
 
 

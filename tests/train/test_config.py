@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from model.errors import UserError
 from train.config import Config, load_config
@@ -85,6 +86,41 @@ def test_an_override_is_read_by_its_fields_own_rules(override, read, value, reci
     assert read(load_config(recipe, [override])) == value
 
 
+PATHS = [
+    *("run.dir", "data.train", "data.dev", "data.write_features", "data.cache_dir", "augment.noise_dir"),
+    *("model.encoder", "model.llm", "log.prometheus_targets", "log.prometheus_textfiles"),
+]
+
+
+@pytest.mark.parametrize("key", PATHS)
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("~/x", "/home/ann/x"),
+        ("$SCRATCH/x", "/scratch/ann/x"),
+        ("${SCRATCH}x/$RUN", "/scratch/annx/7"),
+        ("s3://bucket/$RUN/~", "s3://bucket/$RUN/~"),
+        ("org/model-1$", "org/model-1$"),
+        ("a/~/b", "a/~/b"),
+    ],
+)
+def test_home_and_variables_in_paths_are_expanded_and_addresses_and_hub_ids_stay(
+    key, written, meant, recipe, monkeypatch
+):
+    for name, value in (("HOME", "/home/ann"), ("SCRATCH", "/scratch/ann"), ("RUN", "7")):
+        monkeypatch.setenv(name, value)
+    section, name = key.split(".")
+    overridden = load_config(recipe, [f"{key}={written}"])
+    tree = yaml.safe_load(recipe.read_text())
+    tree.setdefault(section, {})[name] = written
+    recipe.write_text(yaml.safe_dump(tree))
+    for config in (overridden, load_config(recipe)):
+        value = getattr(getattr(config, section), name)
+        assert value == ((meant,) if key in ("data.train", "data.dev") else meant)
+        recipe.write_text(to_yaml(config))
+        assert load_config(recipe) == config
+
+
 def test_of_a_repeated_override_the_last_counts(recipe):
     assert load_config(recipe, ["run.seed=1", "run.seed=2"]).run.seed == 2
 
@@ -122,7 +158,11 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("eval.wer=True", "eval.wer is True, expected true or false"),
         ("save.best=lose", "save.best is lose, expected one of loss, accuracy, wer, none, did you mean loss?"),
         ("save.best=loss", "save.best is loss, but data.dev is empty; give data.dev"),
-        ("data.train=[]", "data.train is a list of 0, expected a list of text (at least one, none empty)"),
+        ("data.train=[]", "data.train is a list of 0, expected a list of text (not empty) (at least one)"),
+        ("data.train=[a, '']", "data.train[1] is '', expected "),
+        ("run.dir=$NO_SUCH_PLACE/x", "run.dir is $NO_SUCH_PLACE/x: $NO_SUCH_PLACE is not set"),
+        ("data.dev=[a, '${NO_SUCH_PLACE}/x']", "data.dev[1] is ${NO_SUCH_PLACE}/x: $NO_SUCH_PLACE is not set"),
+        ("run.dir=~nobody-of-that-name/x", "~nobody-of-that-name is no user's home here"),
         ("data.train=[a", "expected ',' or ']'"),
         ("data.dev=[[a]]", "data.dev[0] is a list of 1, expected text"),
         ("data.min_seconds=40", "data.min_seconds 40.0 is not below data.max_seconds 30.0"),
