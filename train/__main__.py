@@ -13,13 +13,14 @@ from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
+from train.endings import AGAIN  # noqa: E402
 
 if TYPE_CHECKING:
     from train.config import Config
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 finished or stopped as asked, 2 a person's mistake (one line on stderr)."""
+    """Exit code: 0 finished, 75 stopped as asked (the same command goes on), 2 a mistake (one line on stderr)."""
     args = _parser().parse_intermixed_args(arguments)
     try:
         recipe = _read(args)
@@ -89,14 +90,14 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
         run = open_run(config, deepspeed_json, world, allow_changes)
         refusal.under_way()
         try:
-            fit(run)
+            finished = fit(run)
         finally:
             run.close()
-        world.barrier()
+        world.barrier()  # a launcher kills the other ranks when one leaves with another code than 0
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return 0
+    return 0 if finished else AGAIN
 
 
 if __name__ == "__main__":

@@ -98,21 +98,61 @@ class Corpus:
         return replace(self, cached=(features, np.array([places[key] for key in self.index.key], np.int64)))
 
 
-def open_indexes(paths: Sequence[str]) -> ShardIndex:
-    """All directories as one index; UserError if there is nothing in them or they do not fit together."""
+def open_indexes(paths: Sequence[str], key: str = "data.train") -> ShardIndex:
+    """All directories that `key` of a recipe names, as one index; UserError as `read_indexes` and `join`."""
+    return join(read_indexes(paths, key))
+
+
+def read_indexes(paths: Sequence[str], key: str) -> list[ShardIndex]:
+    """The index of each directory that `key` of a recipe names.
+
+    UserError for a directory that is not there, and for one that is named twice, be it by another path or as a copy.
+    """
     for path in paths:
+        if "," in path and (not Path(path).exists() or is_remote(path)):
+            parts = ", ".join(part.strip() for part in path.split(","))
+            raise UserError(f"{key}: no shard directory {path!r}; a list of them is written {key}=[{parts}]")
         if not is_remote(path) and not Path(path).is_dir():
+            what = "a file" if Path(path).exists() else "not there"
             raise UserError(
-                f"no shard directory {path!r}; build it with `slam-asr prep build`, or correct data.train / data.dev"
+                f"no shard directory {path!r}: it is {what}; build it with `slam-asr prep build`, or correct {key}"
             )
-    index = join([read_index(path) for path in paths])
-    if len(index) == 0:
-        raise UserError(f"no utterances in {', '.join(paths)}; an empty split cannot be used")
-    return index
+    indexes: dict[tuple[str, int, int], ShardIndex] = {}
+    for path in paths:
+        index = read_index(path)
+        before = indexes.setdefault(_utterances(index), index)
+        if before is not index and len(index):
+            raise UserError(f"{key} names the same utterances twice, {_root(before)} and {path}; leave one out")
+    return list(indexes.values())
+
+
+def require_apart(train: Sequence[ShardIndex], dev: Sequence[ShardIndex]) -> None:
+    """UserError if a directory of the dev set is one of the training set, by another path, as a copy, or encoded."""
+    trained = {_utterances(index): index for index in train if len(index)}
+    for index in dev:
+        if same := trained.get(_utterances(index)):
+            raise UserError(
+                f"data.dev {_root(index)} holds the utterances of data.train {_root(same)}, so its figures would say "
+                "nothing; give others, such as of `slam-asr prep build --split train=0.95,dev=0.05`"
+            )
+
+
+def _utterances(index: ShardIndex) -> tuple[str, int, int]:
+    """Equal for equal recordings: of cached features it is that of the audio they were made of."""
+    return index.options.get("audio") or index.digest(), len(index), int(index.samples.sum())
+
+
+def _root(index: ShardIndex) -> str:
+    return index.address or str(index.root)
 
 
 def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
-    """Directories of one kind as one index, in the order given; its shards are named by their whole path."""
+    """Directories of one kind as one index, in the order given; its shards are named by their whole path.
+
+    UserError if there is nothing in them or they do not fit together.
+    """
+    if not any(map(len, indexes)):
+        raise UserError(f"no utterances in {', '.join(map(_root, indexes))}; an empty split cannot be used")
     first = indexes[0]
     for other in indexes[1:]:
         if other.kind != first.kind or (first.kind == "features" and other.fingerprint != first.fingerprint):

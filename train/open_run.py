@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data_prep.durable import write_durably
 from train.agreement import agree_on, versions
 from train.config import Config
 from train.emergence import Emergence
@@ -24,6 +23,7 @@ from train.parts import build_parts, identify_encoder, open_data
 from train.reading import Reading
 from train.resume import resume
 from train.run import Run
+from train.run_folder import require_run_folder, write_file
 from train.schedule import warmup_steps
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
@@ -51,7 +51,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     """
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
-    unlocked = decided_by_first(world, lambda: claim(folder))
+    unlocked = decided_by_first(world, lambda: _claim(folder, config))
     agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
@@ -84,7 +84,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         engine=engine,
         loader=loader,
         report=report,
-        evaluator=Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None,
+        evaluator=Evaluator(parts.dev, config.eval, world, folder / "dev", report.say) if parts.dev else None,
         card=parts.card,
         data=parts.corpus.index.digest(),
         total_steps=total_steps,
@@ -105,6 +105,11 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     return run
 
 
+def _claim(folder: Path, config: Config) -> str:
+    require_run_folder(config)
+    return claim(folder)
+
+
 def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:
     """Told what the run has done so far."""
     path = folder / "metrics.jsonl"
@@ -122,4 +127,4 @@ def _begin(folder: Path, config: Config) -> None:
     """From here on the run is this recipe's, and neither finished nor stopped."""
     for marker in (FINISHED, STOPPED):
         (folder / marker).unlink(missing_ok=True)
-    write_durably(folder / "config.yaml", to_yaml(config).encode())
+    write_file(folder / "config.yaml", to_yaml(config).encode())

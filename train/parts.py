@@ -18,7 +18,7 @@ from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.augmentation import Augmentation
 from train.config import Config
-from train.corpus import Corpus, make_corpus, open_indexes, require_features, require_room
+from train.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_features, require_room
 from train.world import World
 
 
@@ -54,9 +54,12 @@ def open_data(config: Config) -> Indexes:
     """The shards that the recipe names, their indexes checked."""
     data = config.data
     cache.configure(data.cache_dir, data.cache_gb)
-    train = open_indexes(data.train)
-    require_room(train, data.shuffle_shards)
-    return Indexes(train, open_indexes(data.dev) if data.dev else None)
+    train = read_indexes(data.train, "data.train")
+    dev = read_indexes(data.dev, "data.dev")
+    require_apart(train, dev)
+    indexes = Indexes(join(train), join(dev) if dev else None)
+    require_room(indexes.train, data.shuffle_shards)
+    return indexes
 
 
 def identify_encoder(config: Config, features: ShardIndex) -> dict[str, Any]:
