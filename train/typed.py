@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from data_prep.paths import PathRule, expand_path
 from model.errors import UserError, hint
 from train.strict_yaml import Mapping, Scalar, Sequence, Tree
+from train.yaml_slips import missing_space
 
 T = TypeVar("T")
 UNIONS = (types.UnionType, Union)  # X | None is the one or the other, as X is a class or Annotated
@@ -39,12 +40,15 @@ def section(tree: Tree, cls: type[T], key: str = "", root: type | None = None) -
     if isinstance(tree, Scalar) and tree.is_null:
         tree = Mapping({}, tree.where)
     if not isinstance(tree, Mapping):
-        raise _refused(tree, key or "the recipe", "a section of `key: value` lines")
+        advice = missing_space(tree.text) if isinstance(tree, Scalar) else ""
+        raise _refused(tree, key or "the recipe", "a section of `key: value` lines", advice and f"; {advice}")
     kinds = get_type_hints(cls, include_extras=True)
     for name, value in tree.entries.items():
         if name not in kinds:
-            elsewhere = [place for place in _places(root) if place.split(".")[-1] == name]
+            elsewhere = [place for place in dotted_names(root) if place.split(".")[-1] == name]
             advice = f", did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(name, kinds)
+            if slip := missing_space(name):
+                advice = f"; {slip}"
             raise UserError(f"{value.where}: unknown key {_shortened(_dotted(key, name))}{advice}")
     values = {name: _value(value, kinds[name], _dotted(key, name), root) for name, value in tree.entries.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -139,6 +143,9 @@ def _number_or_bool(tree: Scalar, kind: type, key: str, expected: str) -> bool |
 def _number_advice(text: str) -> str:
     if re.fullmatch(r"[-+]?0[0-9]+", text):
         return "; write it without leading zeros (YAML reads 010 as 8)"
+    plain = text.replace("_", "").replace(",", "")
+    if NUMBER.fullmatch(plain) and abs(number := float(plain)) < 1e15 and number.is_integer():
+        return f"; write {int(number)}"
     return ""
 
 
@@ -156,11 +163,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _places(cls: Any, key: str = "") -> Iterator[str]:
+def dotted_names(cls: Any, key: str = "") -> Iterator[str]:
     """The dotted names of all values (not sections) below a dataclass."""
     for name, kind in get_type_hints(cls).items():
         if dataclasses.is_dataclass(kind):
-            yield from _places(kind, _dotted(key, name))
+            yield from dotted_names(kind, _dotted(key, name))
         else:
             yield _dotted(key, name)
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     is_pipeline = args.recipe == "pipeline"
     if is_pipeline:
         if not args.overrides:
-            raise UserError("pipeline wants a RECIPE; `slam-asr submit --help` says more")
+            raise UserError("no recipe is given; write `slam-asr submit pipeline RECIPE.yaml --build DIR=SOURCE ...`")
         args.recipe, *args.overrides = args.overrides
     config, deepspeed = _read(args)
     folder = Path(config.run.dir).absolute()

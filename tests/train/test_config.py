@@ -1,5 +1,9 @@
+import dataclasses
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import yaml
@@ -7,6 +11,7 @@ import yaml
 from model.errors import UserError
 from train.config import Config, load_config
 from train.identity import config_digest, result_fields, to_yaml
+from train.typed import describe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 RECIPE = """\
@@ -143,8 +148,8 @@ def test_of_a_repeated_override_the_last_counts(recipe):
             "batch.tokens is 010, expected a whole number (at least 1); write it without leading zeros",
         ),
         ("batch.tokens=12:30", "batch.tokens is 12:30, expected a whole number"),
-        ("batch.tokens=1e3", "batch.tokens is 1e3, expected a whole number"),
-        ("batch.tokens=4_000", "batch.tokens is 4_000, expected a whole number"),
+        ("batch.tokens=1e3", "batch.tokens is 1e3, expected a whole number (at least 1); write 1000"),
+        ("batch.tokens=4_000", "batch.tokens is 4_000, expected a whole number (at least 1); write 4000"),
         ("batch.tokens=0", "batch.tokens is 0, expected a whole number (at least 1)"),
         ("batch.tokens=" + "9" * 5000, "999..., expected a whole number"),
         ("batch.tokens=", "batch.tokens is empty, expected a whole number"),
@@ -163,7 +168,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("run.dir=$NO_SUCH_PLACE/x", "run.dir is $NO_SUCH_PLACE/x: $NO_SUCH_PLACE is not set"),
         ("data.dev=[a, '${NO_SUCH_PLACE}/x']", "data.dev[1] is ${NO_SUCH_PLACE}/x: $NO_SUCH_PLACE is not set"),
         ("run.dir=~nobody-of-that-name/x", "~nobody-of-that-name is no user's home here"),
-        ("data.train=[a", "expected ',' or ']'"),
+        ("data.train=[a", "the [ is not closed"),
         ("data.dev=[[a]]", "data.dev[0] is a list of 1, expected text"),
         ("data.min_seconds=40", "data.min_seconds 40.0 is not below data.max_seconds 30.0"),
         ("data.max_train_samples=0", "expected a whole number (at least 1) or null"),
@@ -231,6 +236,44 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
     for path, said in (("none.yaml", "No such file"), ("", "Is a directory"), ("latin", "is not UTF-8 text")):
         with pytest.raises(UserError, match=said):
             load_config(tmp_path / path)
+
+
+def test_for_a_recipe_that_is_not_there_the_nearest_is_named(tmp_path, monkeypatch):
+    (tmp_path / "recipes").mkdir()
+    for name in ("recipes/demo.yaml", "recipes/librispeech.yaml", "mine.yml", "notes.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for given, said in (
+        ("demo.yaml", "did you mean recipes/demo.yaml?"),
+        ("recipes/demo.yml", "did you mean recipes/demo.yaml?"),
+        ("recipes/demo", "did you mean recipes/demo.yaml?"),
+        ("recipes/librspeech.yaml", "did you mean recipes/librispeech.yaml?"),
+        (str(tmp_path / "recipes" / "dmeo.yaml"), f"did you mean {tmp_path / 'recipes' / 'demo.yaml'}?"),
+        ("zzz.yaml", "recipes here are mine.yml, recipes/demo.yaml, recipes/librispeech.yaml"),
+        ("recipes", "Is a directory; "),
+    ):
+        with pytest.raises(UserError) as error:
+            load_config(given)
+        assert given in str(error.value) and said in str(error.value), error.value
+
+
+def kinds_of(cls: type, before: str = "") -> Iterator[tuple[str, str]]:
+    """(key, what is expected there) of every value of a recipe."""
+    for name, kind in get_type_hints(cls, include_extras=True).items():
+        if dataclasses.is_dataclass(kind):
+            yield from kinds_of(kind, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", describe(kind)
+
+
+@pytest.mark.parametrize(("key", "expected"), [*kinds_of(Config)])
+def test_a_value_of_another_type_is_named_with_its_key_and_what_is_expected(key, expected, recipe):
+    wrong = ["[[a]]"] + (["fast", "1.5.2"] if "text" not in expected and "one of" not in expected else [])
+    for value in wrong:
+        with pytest.raises(UserError) as error:
+            load_config(recipe, [f"{key}={value}"])
+        of_an_item = expected.removeprefix("a list of ").partition(" (")[0]
+        assert re.search(rf"{re.escape(key)}(\[0\])? is .*, expected .*{of_an_item}", str(error.value))
 
 
 @pytest.mark.parametrize(
