@@ -1,7 +1,7 @@
 """`python -m tests.refusals [pytest arguments]`: how many refusals of the product the tests cause, in all processes.
 
-Counted are functions that raise a UserError (`train/corpus.py:make_corpus`), their messages without numbers, quoted
-values and paths, and all raises. A sitecustomize on PYTHONPATH notes them, also in processes that tests start.
+Counted are functions that raise a UserError (`train/corpus.py:make_corpus`), their messages without numbers, keys,
+quoted values and paths, and all raises. A sitecustomize on PYTHONPATH notes them, also in processes that tests start.
 """
 
 import os
@@ -27,7 +27,7 @@ try:
     errors.UserError.__init__ = noted
 except ImportError:
     pass"""
-VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|[^\s,;:()]*/[^\s,;:()]*|0x\w+|\b[0-9a-f]{8,}\b|[-+]?\d[\d,.e+-]*")
+VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|[^\s,;:()]*/[^\s,;:()]*|\b\w+(\.\w+)+|\b[0-9a-f]{8,}\b|[-+]?\d[\d,.e+-]*")
 
 
 def shape(message: str) -> str:

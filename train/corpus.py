@@ -1,5 +1,6 @@
 """The samples of a run: one or more shard directories, what is kept of them, and how long each is for the LLM."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from data_prep.remote.cache_folder import cache_folder
 from data_prep.sources import is_remote
 from decode.generate import max_positions
 from model.batch import Batch
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
@@ -23,6 +24,8 @@ from train.augmentation import Augmentation
 from train.config import Config, DataConfig
 from train.plan import Epochs, ShardWindow, cost_of
 
+LONGEST_TRIED = 60
+"""Seconds up to which the shortest recording that can be used is looked for."""
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
 The plan only needs lengths that are close; what is computed and divided by is always counted on the real tokens."""
@@ -94,7 +97,7 @@ class Corpus:
         places = {key: place for place, key in enumerate(features.key)}
         missing = [key for key in self.index.key if key not in places]
         if missing:
-            raise UserError(f"{features.root} lacks {len(missing):,} utterances, {missing[0]} first")
+            raise UserError(f"{features.root} lacks {counted(len(missing), 'utterance')}, {missing[0]} first")
         return replace(self, cached=(features, np.array([places[key] for key in self.index.key], np.int64)))
 
 
@@ -184,6 +187,8 @@ class Measure:
     """Encoder frames of so many samples; not asked where features are cached."""
     speech: Callable[[Any], Any]
     """Speech embeddings of so many frames."""
+    stack: int
+    """Encoder frames in a speech embedding."""
 
     def embeddings(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
         """int64 [N], speech embeddings of recordings of `samples` each."""
@@ -214,7 +219,7 @@ def make_corpus(
         f"longer than data.max_seconds {data.max_seconds:g}": seconds > data.max_seconds,
         f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
         f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
-        f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)": speech < 1,
+        (too_short := f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)"): speech < 1,
         f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": cost_of(most) > budget,
         f"longer than the LLM's {positions} positions": most > positions,
     }
@@ -223,38 +228,55 @@ def make_corpus(
     for reason, bad in faults.items():
         bad = bad[kept]
         if bad.any() and data.over_length == "refuse":
+            if reason == too_short:
+                raise UserError(_too_short(index, kept[bad], measure, augment))
             raise UserError(_refusal(index, kept[bad], reason))
         if bad.any():
             dropped[reason] = int(bad.sum())
         kept = kept[~bad]
     if len(kept) == 0:
-        raise UserError(f"nothing is left of {len(index)} utterances: {dropped}; widen the limits in data")
+        raise UserError(f"nothing is left of {counted(len(index), 'utterance')}: {dropped}; widen the limits in data")
     return Corpus(index, kept[:limit], seconds, measure.tokens(index, index.samples), dropped, measure, augment)
 
 
 def _measure(index: ShardIndex, model: SlamAsr) -> Measure:
     assert model.encoder is not None or index.kind == "features"
     around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids) + 1
-    return Measure(around, model.encoder.out_len if model.encoder else len, model.adapter.out_len)
+    frames, adapter = model.encoder.out_len if model.encoder else len, model.adapter
+    return Measure(around, frames, adapter.out_len, adapter.spec.stack)
 
 
 def _refusal(index: ShardIndex, bad: np.ndarray, reason: str) -> str:
     names = ", ".join(index.key[i] for i in bad[:3]) + (" ..." if len(bad) > 3 else "")
+    said, them = ("utterance is", "it") if len(bad) == 1 else ("utterances are", "them")
+    return f"{len(bad):,} {said} {reason}: {names}; raise the limit, or set data.over_length: drop to leave {them} out"
+
+
+def _too_short(index: ShardIndex, bad: np.ndarray, measure: Measure, augment: Augmentation | None) -> str:
+    """What is said of utterances of fewer encoder frames than are stacked into one speech embedding."""
+    named = [f"{index.key[i]} ({index.samples[i] / SAMPLE_RATE:.3f} s)" for i in bad[:3]]
+    shortest = index.samples[bad] if augment is None else augment.extremes(index.samples[bad])[0]
+    frames = np.asarray(measure.frames(shortest)) if index.kind == "audio" else index.frames[bad]
+    stack, least = measure.stack, _least_seconds(index, measure, augment)
+    smaller = f", or model.adapter.stack: {frames.min()} or less" if frames.min() >= 1 else ""
+    said = "utterance is" if len(bad) == 1 else "utterances are"
     return (
-        f"{len(bad)} utterances are {reason}: {names}; raise the limit, or set data.over_length: drop to leave them out"
+        f"{len(bad):,} {said} too short for one speech embedding: {', '.join(named)}{' ...' if len(bad) > 3 else ''}; "
+        f"with this encoder and model.adapter.stack {stack} it takes {least:.3f} s; set data.over_length: drop to "
+        f"leave out what is shorter (data.min_seconds: {least:.3f} is the same limit){smaller}"
     )
 
 
-def require_features(index: ShardIndex, encoder: dict[str, Any], dtype: str) -> None:
-    """UserError unless cached features came from this very encoder: weights, layer, preprocessing.
+def _least_seconds(index: ShardIndex, measure: Measure, augment: Augmentation | None) -> float:
+    """Of a recording that gives one speech embedding, to the millisecond.
 
-    Its precision too, if the recipe asks for one (`dtype` is not "auto").
+    Of cached features it is the shortest here that does, or an estimate where none does.
     """
-    asked = {name: value for name, value in encoder.items() if name != "dtype" or dtype != "auto"}
-    for name, value in asked.items():
-        made = index.fingerprint.get(name)
-        if made != value:
-            raise UserError(
-                f"the cached features in {index.root} are of another encoder: their {name} is {made}, that of this "
-                f"recipe's encoder is {value}; run `slam-asr prep features` again, or correct model.encoder"
-            )
+    if index.kind == "features":
+        enough = index.samples[index.frames >= measure.stack]
+        samples = enough.min() if len(enough) else measure.stack * index.samples.sum() / max(1, index.frames.sum())
+        return math.floor(1000 * float(samples) / SAMPLE_RATE) / 1000
+    tried = np.arange(1, 1000 * LONGEST_TRIED + 1) * (SAMPLE_RATE // 1000)
+    shortest = tried if augment is None else augment.extremes(tried)[0]
+    enough = np.asarray(measure.speech(np.asarray(measure.frames(shortest)))) >= 1
+    return float(tried[enough.argmax()]) / SAMPLE_RATE if enough.any() else LONGEST_TRIED

@@ -10,15 +10,16 @@ from data_prep.index import ShardIndex
 from data_prep.remote import cache
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.llm import embedding_dim, load_llm
 from model.pretrained import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.augmentation import Augmentation
+from train.cached_features import require_features
 from train.config import Config
-from train.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_features, require_room
+from train.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_room
 from train.world import World
 
 
@@ -124,7 +125,7 @@ def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) ->
     trained = sum(p.numel() for p in model.adapter.parameters())
     hours = train.seconds[train.ids].sum() / 3600
     notes = [
-        f"training on {len(train.ids):,} utterances, {hours:.2f} h of {train.index.kind}; "
+        f"training on {counted(len(train.ids), 'utterance')}, {hours:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if model.packing_note:
@@ -133,7 +134,7 @@ def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) ->
         notes.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
     for name, corpus in (("data.train", train), ("data.dev", dev)):
         notes += [
-            f"{name}: {count:,} utterances left out, {reason}"
+            f"{name}: {counted(count, 'utterance')} left out, {reason}"
             for reason, count in (corpus.dropped if corpus else {}).items()
         ]
     return notes

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from model.adapter import AdapterSpec
 from model.errors import UserError
 from model.weights import load_weights
 from train.checkpoint import Checkpoint, find_newest, load_checkpoint
@@ -31,13 +32,33 @@ def _take_up(
     changes = _changes(checkpoint, config, parts)
     if not changes and checkpoint.state.plan != epochs.digest:
         changes = [f"the order of the data was {checkpoint.state.plan}, is {epochs.digest} (another numpy?)"]
-    if changes and not allow_changes:
+    shapes = _shapes(checkpoint.card.spec, parts.card.spec)
+    if shapes and allow_changes:
         raise UserError(
-            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, "
-            "another run.dir, or --allow-changes to go on all the same"
+            f"{'; '.join(shapes)}: the weights of {path} do not fit that, so --allow-changes cannot carry them over; "
+            "give another run.dir to train anew, or the recipe it was started with"
+        )
+    if changes and not allow_changes:
+        todo = "another run.dir" if shapes else "another run.dir, or --allow-changes to go on all the same"
+        raise UserError(
+            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, or "
+            f"{todo}"
         )
     load_weights(parts.model.adapter, checkpoint.weights)
     return checkpoint, changes
+
+
+def _shapes(before: AdapterSpec, now: AdapterSpec) -> list[str]:
+    """What differs of that on which the shapes of the weights depend."""
+    names = {
+        "type": "model.adapter.type",
+        "stack": "model.adapter.stack",
+        "hidden": "model.adapter.hidden",
+        "encoder_dim": "the encoder's width",
+        "llm_dim": "the LLM's width",
+    }
+    pairs = {said: (getattr(before, name), getattr(now, name)) for name, said in names.items()}
+    return [f"{said} was {old}, is {new}" for said, (old, new) in pairs.items() if old != new]
 
 
 def _newest(folder: Path) -> tuple[str | None, list[str]]:
