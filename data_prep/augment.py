@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from data_prep.audio import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, one_thread, probe, resample
+from data_prep.paths import LocalPath
 from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
@@ -37,7 +38,7 @@ class AugmentConfig:
     """Share of utterances that noise is added to, from 0 to 1. Needs audio."""
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     """Lowest and highest signal-to-noise ratio, in dB of mean power over the utterance; drawn evenly between."""
-    noise_dir: str | None = None
+    noise_dir: LocalPath | None = None
     """Folder with recordings of noise (e.g. MUSAN's noise and music), each as likely as the others; null = made noise
     with a spectrum of power 1/f^a, a drawn from 0 (white) to 2 (brown)."""
     time_masks: int = 0

@@ -22,5 +22,8 @@ def read(args: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
     """The recipe with its overrides, and the DeepSpeed JSON, both checked."""
     from train.config import load_config
     from train.deepspeed_json import find_deepspeed_json, read_deepspeed_json
+    from train.run_folder import require_run_folder
 
-    return load_config(Path(args.recipe), args.overrides), read_deepspeed_json(find_deepspeed_json(args.deepspeed))
+    config = load_config(Path(args.recipe), args.overrides)
+    require_run_folder(config)
+    return config, read_deepspeed_json(find_deepspeed_json(args.deepspeed))

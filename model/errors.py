@@ -49,3 +49,8 @@ def require_fraction(name: str, value: float) -> None:
     """UserError unless `value` is a fraction."""
     if not 0 <= value <= 1:
         raise UserError(f"{name} is {value:g}, it is a fraction from 0 to 1")
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 utterance", "1,000 utterances"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

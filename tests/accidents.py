@@ -134,15 +134,20 @@ class FileLimit:
 
 @dataclass(frozen=True)
 class DiskFills:
-    """Rank 0's `nth` save finds the disk of `folder` full but for `left` bytes: `folder`/ballast took the rest."""
+    """Rank 0's `nth` save finds the disk of `folder` full but for `left` bytes: `folder`/ballast took the rest.
+
+    With `nth` 0 it is so from the start.
+    """
 
     folder: Path
     left: int
     nth: int
 
     def __call__(self, rank: int) -> None:
-        if rank == 0:
+        if rank == 0 and self.nth:
             before_call(SAVE, self.nth, self._fill)
+        elif rank == 0:
+            self._fill()
 
     def _fill(self) -> None:
         (self.folder / "ballast").write_bytes(b"\0" * (shutil.disk_usage(self.folder).free - self.left))

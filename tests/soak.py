@@ -99,7 +99,7 @@ class Soak:
     def command(self, run: Path, *overrides: str) -> list[str]:
         ground = self.folder / "ground"
         limits = [f"optim.max_steps={self.steps}", "run.stall_seconds=15", "run.collective_timeout_seconds=20"]
-        where = [f"data.dev={ground / 'shards'}", f"run.dir={run}"]
+        where = [f"data.dev={ground / 'dev'}", f"run.dir={run}"]
         return [str(ground / "recipe.yaml"), *OVERRIDES, *limits, *where, *overrides]
 
     def __call__(self) -> bool:

@@ -9,20 +9,21 @@ import argparse  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
 import warnings  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
+from train.arguments import TrainParser  # noqa: E402
+from train.endings import AGAIN  # noqa: E402
 
 if TYPE_CHECKING:
     from train.config import Config
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 finished or stopped as asked, 2 a person's mistake (one line on stderr)."""
-    args = _parser().parse_intermixed_args(arguments)
+    """Exit code: 0 finished, 75 stopped as asked (the same command goes on), 2 a mistake (one line on stderr)."""
     threads.set_threads()  # before torch is imported
     try:
+        args = TrainParser().parse(sys.argv[1:] if arguments is None else arguments)
         recipe = _read(args)
     except UserError as error:  # every rank reads the same: one on each host says it
         return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
@@ -45,23 +46,6 @@ def _refuse(error: UserError, says: bool) -> int:
         print("train:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr, flush=True)
         refusal.tell(error)
     return 2
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m train", description="Train the adapter of a recipe; the same command resumes."
-    )
-    parser.add_argument("recipe", type=Path, help="YAML file, such as recipes/librispeech_tinyllama.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
-    parser.add_argument(
-        "--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (default: zero0)"
-    )
-    parser.add_argument(
-        "--allow-changes", action="store_true", help="go on with a run although its recipe or data have changed"
-    )
-    # The deepspeed launcher gives this one; the environment says it too.
-    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
-    return parser
 
 
 def _read(args: argparse.Namespace) -> tuple["Config", dict[str, Any]]:
@@ -90,14 +74,14 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
         run = open_run(config, deepspeed_json, world, allow_changes)
         refusal.under_way()
         try:
-            fit(run)
+            finished = fit(run)
         finally:
             run.close()
-        world.barrier()
+        world.barrier()  # a launcher kills the other ranks when one leaves with another code than 0
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-    return 0
+    return 0 if finished else AGAIN
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 `load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML (strict_yaml.py: no guessing), lays the overrides over it
 (overrides.py), types every value by its field (typed.py) and checks ranges, all before any weight loads. Relative paths
-in a recipe are relative to the current directory, as paths on a command line are.
+in a recipe are relative to the current directory, as paths on a command line are; `~` and `$NAME` in them are expanded.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from data_prep.augment import AugmentConfig
+from data_prep.paths import LocalPath
 from model.errors import UserError
 from train.kinds import (
     ADDRESS,
@@ -50,11 +51,11 @@ class AdapterConfig:
 class ModelConfig:
     """The frozen encoder and LLM, and the adapter between them."""
 
-    encoder: Text
+    encoder: LocalPath
     """Speech encoder: a Hugging Face id or a local folder."""
     encoder_layer: Annotated[str, LAYER] | None = None
     """The layer whose output the adapter reads, or the layers whose mean it reads (mean = of all); null = the last."""
-    llm: Text
+    llm: LocalPath
     """Causal LLM: a Hugging Face id or a local folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
@@ -69,9 +70,9 @@ class ModelConfig:
 class DataConfig:
     """What is read: directories made by `slam-asr prep build` (audio) or `slam-asr prep features` (cached frames)."""
 
-    train: Annotated[tuple[str, ...], DIRECTORIES]
+    train: Annotated[tuple[LocalPath, ...], DIRECTORIES]
     """Shard or feature directories to train on."""
-    dev: tuple[Text, ...] = ()
+    dev: tuple[LocalPath, ...] = ()
     """The same, to evaluate on during training; may be empty."""
     max_seconds: Positive = 30.0
     """Longest utterance taken, in seconds of audio."""
@@ -96,11 +97,11 @@ class DataConfig:
     shuffle_shards: Count | None = None
     """Shards whose samples are shuffled together, other ones in each epoch; null = all. For shards at addresses that
     are more than the cache holds, or on disks that hate to seek."""
-    cache_dir: Text | None = None
+    cache_dir: LocalPath | None = None
     """Folder for copies of shards that lie at addresses (s3://...); null = SLAM_ASR_CACHE, or the user's cache."""
     cache_gb: Positive | None = None
     """Size of that folder on each host, in GB; null = SLAM_ASR_CACHE_GB, or 100 or half of what is free."""
-    write_features: Text | None = None
+    write_features: LocalPath | None = None
     """Directory that keeps the encoder's frames in the first epoch; from the second on they are read from there."""
     feature_dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
     """What write_features keeps them as; int8 has a scale a frame and half the bytes."""
@@ -221,9 +222,9 @@ class LogConfig:
     prometheus: Annotated[str, ADDRESS] | None = None
     """Where each rank serves its figures to Prometheus: an address, any free port, or address:port, plus the local
     rank. 0.0.0.0 serves other hosts, under this one's name. Anybody who reaches it reads them. null = nowhere."""
-    prometheus_targets: Text | None = None
+    prometheus_targets: LocalPath | None = None
     """Folder that gets NAME.json, where the ranks of run NAME are, beside prometheus/targets.json in the run."""
-    prometheus_textfiles: Text | None = None
+    prometheus_textfiles: LocalPath | None = None
     """The node exporter's folder for *.prom, one a rank, on each host; null = none."""
     pushgateway: Annotated[str, WEB] | None = None
     """Pushgateway that each rank pushes its figures to at each report; null = none."""
@@ -233,7 +234,7 @@ class LogConfig:
 class RunConfig:
     """This run."""
 
-    dir: Text
+    dir: LocalPath
     """Its folder: checkpoints, metrics, resolved config. The same command in the same folder resumes."""
     seed: Annotated[int, AT_LEAST_0] = 0
     """Of the adapter's first weights, of dropout, and of the order of the data unless data.seed is given."""

@@ -1,5 +1,6 @@
 """The samples of a run: one or more shard directories, what is kept of them, and how long each is for the LLM."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from data_prep.remote.cache_folder import cache_folder
 from data_prep.sources import is_remote
 from decode.generate import max_positions
 from model.batch import Batch
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
@@ -24,6 +25,8 @@ from train.config import Config, DataConfig
 from train.kinds import Auto, decided
 from train.plan import Epochs, ShardWindow, cost_of
 
+LONGEST_TRIED = 60
+"""Seconds up to which the shortest recording that can be used is looked for."""
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
 The plan only needs lengths that are close; what is computed and divided by is always counted on the real tokens."""
@@ -104,25 +107,65 @@ class Corpus:
         places = {key: place for place, key in enumerate(features.key)}
         missing = [key for key in self.index.key if key not in places]
         if missing:
-            raise UserError(f"{features.root} lacks {len(missing):,} utterances, {missing[0]} first")
+            raise UserError(f"{features.root} lacks {counted(len(missing), 'utterance')}, {missing[0]} first")
         return replace(self, cached=(features, np.array([places[key] for key in self.index.key], np.int64)))
 
 
-def open_indexes(paths: Sequence[str]) -> ShardIndex:
-    """All directories as one index; UserError if there is nothing in them or they do not fit together."""
+def open_indexes(paths: Sequence[str], key: str = "data.train") -> ShardIndex:
+    """All directories that `key` of a recipe names, as one index; UserError as `read_indexes` and `join`."""
+    return join(read_indexes(paths, key))
+
+
+def read_indexes(paths: Sequence[str], key: str) -> list[ShardIndex]:
+    """The index of each directory that `key` of a recipe names.
+
+    UserError for a directory that is not there, and for one that is named twice, be it by another path or as a copy.
+    """
     for path in paths:
+        if "," in path and (not Path(path).exists() or is_remote(path)):
+            parts = ", ".join(part.strip() for part in path.split(","))
+            raise UserError(f"{key}: no shard directory {path!r}; a list of them is written {key}=[{parts}]")
         if not is_remote(path) and not Path(path).is_dir():
+            what = "a file" if Path(path).exists() else "not there"
             raise UserError(
-                f"no shard directory {path!r}; build it with `slam-asr prep build`, or correct data.train / data.dev"
+                f"no shard directory {path!r}: it is {what}; build it with `slam-asr prep build`, or correct {key}"
             )
-    index = join([read_index(path) for path in paths])
-    if len(index) == 0:
-        raise UserError(f"no utterances in {', '.join(paths)}; an empty split cannot be used")
-    return index
+    indexes: dict[tuple[str, int, int], ShardIndex] = {}
+    for path in paths:
+        index = read_index(path)
+        before = indexes.setdefault(_utterances(index), index)
+        if before is not index and len(index):
+            raise UserError(f"{key} names the same utterances twice, {_root(before)} and {path}; leave one out")
+    return list(indexes.values())
+
+
+def require_apart(train: Sequence[ShardIndex], dev: Sequence[ShardIndex]) -> None:
+    """UserError if a directory of the dev set is one of the training set, by another path, as a copy, or encoded."""
+    trained = {_utterances(index): index for index in train if len(index)}
+    for index in dev:
+        if same := trained.get(_utterances(index)):
+            raise UserError(
+                f"data.dev {_root(index)} holds the utterances of data.train {_root(same)}, so its figures would say "
+                "nothing; give others, such as of `slam-asr prep build --split train=0.95,dev=0.05`"
+            )
+
+
+def _utterances(index: ShardIndex) -> tuple[str, int, int]:
+    """Equal for equal recordings: of cached features it is that of the audio they were made of."""
+    return index.options.get("audio") or index.digest(), len(index), int(index.samples.sum())
+
+
+def _root(index: ShardIndex) -> str:
+    return index.address or str(index.root)
 
 
 def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
-    """Directories of one kind as one index, in the order given; its shards are named by their whole path."""
+    """Directories of one kind as one index, in the order given; its shards are named by their whole path.
+
+    UserError if there is nothing in them or they do not fit together.
+    """
+    if not any(map(len, indexes)):
+        raise UserError(f"no utterances in {', '.join(map(_root, indexes))}; an empty split cannot be used")
     first = indexes[0]
     for other in indexes[1:]:
         if other.kind != first.kind or (first.kind == "features" and other.fingerprint != first.fingerprint):
@@ -154,6 +197,8 @@ class Measure:
     """Encoder frames of so many samples; not asked where features are cached."""
     speech: Callable[[Any], Any]
     """Speech embeddings of so many frames."""
+    stack: int
+    """Encoder frames in a speech embedding."""
 
     def embeddings(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
         """int64 [N], speech embeddings of recordings of `samples` each."""
@@ -185,7 +230,7 @@ def make_corpus(
         f"longer than data.max_seconds {data.max_seconds:g}": seconds > data.max_seconds,
         f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
         f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
-        f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)": speech < 1,
+        (too_short := f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)"): speech < 1,
         f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": cost_of(most)
         > (NO_LIMIT if budget == "auto" else budget),
         f"longer than the LLM's {positions} positions": most > positions,
@@ -195,12 +240,14 @@ def make_corpus(
     for reason, bad in faults.items():
         bad = bad[kept]
         if bad.any() and data.over_length == "refuse":
+            if reason == too_short:
+                raise UserError(_too_short(index, kept[bad], measure, augment))
             raise UserError(_refusal(index, kept[bad], reason))
         if bad.any():
             dropped[reason] = int(bad.sum())
         kept = kept[~bad]
     if len(kept) == 0:
-        raise UserError(f"nothing is left of {len(index)} utterances: {dropped}; widen the limits in data")
+        raise UserError(f"nothing is left of {counted(len(index), 'utterance')}: {dropped}; widen the limits in data")
     ids, tokens = kept[:limit], measure.tokens(index, index.samples)
     return Corpus(index, ids, seconds, tokens, dropped, measure, int(cost_of(most[ids]).max()), augment)
 
@@ -208,26 +255,41 @@ def make_corpus(
 def _measure(index: ShardIndex, model: SlamAsr) -> Measure:
     assert model.encoder is not None or index.kind == "features"
     around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids) + 1
-    return Measure(around, model.encoder.out_len if model.encoder else len, model.adapter.out_len)
+    frames, adapter = model.encoder.out_len if model.encoder else len, model.adapter
+    return Measure(around, frames, adapter.out_len, adapter.spec.stack)
 
 
 def _refusal(index: ShardIndex, bad: np.ndarray, reason: str) -> str:
     names = ", ".join(index.key[i] for i in bad[:3]) + (" ..." if len(bad) > 3 else "")
+    said, them = ("utterance is", "it") if len(bad) == 1 else ("utterances are", "them")
+    return f"{len(bad):,} {said} {reason}: {names}; raise the limit, or set data.over_length: drop to leave {them} out"
+
+
+def _too_short(index: ShardIndex, bad: np.ndarray, measure: Measure, augment: Augmentation | None) -> str:
+    """What is said of utterances of fewer encoder frames than are stacked into one speech embedding."""
+    named = [f"{index.key[i]} ({index.samples[i] / SAMPLE_RATE:.3f} s)" for i in bad[:3]]
+    shortest = index.samples[bad] if augment is None else augment.extremes(index.samples[bad])[0]
+    frames = np.asarray(measure.frames(shortest)) if index.kind == "audio" else index.frames[bad]
+    stack, least = measure.stack, _least_seconds(index, measure, augment)
+    smaller = f", or model.adapter.stack: {frames.min()} or less" if frames.min() >= 1 else ""
+    said = "utterance is" if len(bad) == 1 else "utterances are"
     return (
-        f"{len(bad)} utterances are {reason}: {names}; raise the limit, or set data.over_length: drop to leave them out"
+        f"{len(bad):,} {said} too short for one speech embedding: {', '.join(named)}{' ...' if len(bad) > 3 else ''}; "
+        f"with this encoder and model.adapter.stack {stack} it takes {least:.3f} s; set data.over_length: drop to "
+        f"leave out what is shorter (data.min_seconds: {least:.3f} is the same limit){smaller}"
     )
 
 
-def require_features(index: ShardIndex, encoder: dict[str, Any], dtype: str) -> None:
-    """UserError unless cached features came from this very encoder: weights, layer, preprocessing.
+def _least_seconds(index: ShardIndex, measure: Measure, augment: Augmentation | None) -> float:
+    """Of a recording that gives one speech embedding, to the millisecond.
 
-    Its precision too, if the recipe asks for one (`dtype` is not "auto").
+    Of cached features it is the shortest here that does, or an estimate where none does.
     """
-    asked = {name: value for name, value in encoder.items() if name != "dtype" or dtype != "auto"}
-    for name, value in asked.items():
-        made = index.fingerprint.get(name)
-        if made != value:
-            raise UserError(
-                f"the cached features in {index.root} are of another encoder: their {name} is {made}, that of this "
-                f"recipe's encoder is {value}; run `slam-asr prep features` again, or correct model.encoder"
-            )
+    if index.kind == "features":
+        enough = index.samples[index.frames >= measure.stack]
+        samples = enough.min() if len(enough) else measure.stack * index.samples.sum() / max(1, index.frames.sum())
+        return math.floor(1000 * float(samples) / SAMPLE_RATE) / 1000
+    tried = np.arange(1, 1000 * LONGEST_TRIED + 1) * (SAMPLE_RATE // 1000)
+    shortest = tried if augment is None else augment.extremes(tried)[0]
+    enough = np.asarray(measure.speech(np.asarray(measure.frames(shortest)))) >= 1
+    return float(tried[enough.argmax()]) / SAMPLE_RATE if enough.any() else LONGEST_TRIED

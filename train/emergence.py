@@ -47,7 +47,9 @@ class Emergence:
         """The step at which token accuracy had risen to where only hearing takes it; None before, and for a run that
         began there."""
         self._patience, self._warmup = patience_steps, warmup_steps
-        self._reports: deque[tuple[int, float]] = deque()  # of the last patience / 20 steps
+        self._window = patience_steps / 20  # steps over which accuracy is smoothed
+        self._smoothing = f"(smoothed over {self._window:g} steps)"
+        self._reports: deque[tuple[int, float]] = deque()  # of so many steps
         self._rises: list[tuple[int, float]] = []  # (step, smoothed accuracy), each RISE or more above the one before
         self._plateau_said = False
         self._gaps: deque[float] = deque(maxlen=CHECKS)
@@ -115,7 +117,7 @@ class Emergence:
 
     def _smoothed(self, step: int, accuracy: float) -> float:
         self._reports.append((step, accuracy))
-        while self._reports[0][0] < step - self._patience / 20:
+        while self._reports[0][0] < step - self._window:
             self._reports.popleft()
         return sum(value for _, value in self._reports) / len(self._reports)
 
@@ -128,7 +130,7 @@ class Emergence:
         self.emerged_at, high = reached[0]
         start, low = next(rise for rise in reversed(self._rises) if rise[1] <= high - EMERGED_RISE)
         climb = f"from {low:.2f} at step {start} to {high:.2f} at step {self.emerged_at}"
-        return [f"step {step}: the LLM transcribes: token accuracy rose {climb}"]
+        return [f"step {step}: the LLM transcribes: token accuracy {self._smoothing} rose {climb}"]
 
     def _plateau(self, step: int, now: float, loss: float) -> list[str]:
         at, top = self._rises[-1]
@@ -139,7 +141,7 @@ class Emergence:
             return []
         self._plateau_said = True
         tries = AFTER_A_FALL if fallen else AFTER_EMERGENCE if top >= EMERGED_ACCURACY else BEFORE_EMERGENCE
-        stands = f"token accuracy {now:.2f} (loss {loss:.2f}), at best {top:.2f} at step {at}"
+        stands = f"token accuracy {self._smoothing} {now:.2f}, loss {loss:.2f}, at best {top:.2f} at step {at}"
         return [f"step {step}: no progress in {stood:,} steps: {stands}; {tries}"]
 
 

@@ -10,4 +10,4 @@ LAUNCHER_GONE = "the launcher is gone"
 MISTAKE = 2
 """Exit code: a person can mend it, and one line on stderr says how."""
 AGAIN = 75
-"""Exit code: the same command may be given again and goes on; EX_TEMPFAIL of sysexits.h. Of the watchdog, too."""
+"""Exit code: stopped as asked, or by the watchdog: the same command goes on; EX_TEMPFAIL of sysexits.h."""

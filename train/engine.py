@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.slam_asr import Output, SlamAsr
 from train.config import OptimConfig
 from train.device import require_own_gpu
@@ -162,9 +162,10 @@ class Engine:
         except torch.OutOfMemoryError as error:
             batch, speech = self._batch, self.model.speech_tokens(self._batch)
             raise UserError(
-                f"GPU memory ran out on a micro-batch of {len(batch)} utterances, {int(speech.sum())} speech and "
-                f"{batch.num_targets} answer tokens, the longest being {batch.keys[int(speech.argmax())]}; lower "
-                "batch.tokens and raise batch.micro_batches as much, or shard the LLM with --deepspeed zero3"
+                f"GPU memory ran out on a micro-batch of {counted(len(batch), 'utterance')}, {int(speech.sum())} "
+                f"speech and {batch.num_targets} answer tokens, the longest being "
+                f"{batch.keys[int(speech.argmax())]}; lower batch.tokens and raise batch.micro_batches as much, or "
+                "shard the LLM with --deepspeed zero3"
             ) from error
 
     def _plain_grad_norm(self) -> float:

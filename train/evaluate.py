@@ -28,6 +28,8 @@ class Evaluator:
     world: World
     folder: Path
     """Where the latest hypotheses are written, for people to read."""
+    say: Callable[[str], None]
+    """Tells a person."""
 
     def __call__(self, engine: Engine, step: int, at: Callable[[str], None]) -> dict[str, float]:
         """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank.
@@ -65,11 +67,16 @@ class Evaluator:
         at("waiting")
         heard = [Hypothesis(*fields) for part in self.world.gather([astuple(one) for one in own]) for fields in part]
         if self.world.first:
-            self.folder.mkdir(exist_ok=True)
-            write_hypotheses(
-                self.folder / f"step-{step:08d}.jsonl", sorted(heard, key=lambda one: one.key), [{}] * len(heard)
-            )
+            self._write(self.folder / f"step-{step:08d}.jsonl", sorted(heard, key=lambda one: one.key))
         return score([one.reference for one in heard], [one.hypothesis for one in heard], NORMALISER).wer
+
+    def _write(self, path: Path, rows: list[Hypothesis]) -> None:
+        """For people to read: a disk that does not take it ends no training."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            write_hypotheses(path, rows, [{}] * len(rows))
+        except OSError as error:
+            self.say(f"cannot write {path}, the dev set as it was recognised: {error.strerror}; training goes on")
 
 
 def audio_gap(engine: Engine, share: Share, world: World) -> float | None:

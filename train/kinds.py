@@ -16,7 +16,7 @@ LAYER = Rule("such as 9, mean, mean:6-12", lambda x: LAYER_FORM.fullmatch(x) is 
 ADDRESS = Rule("such as 127.0.0.1, 0.0.0.0:9400", lambda x: ADDRESS_FORM.fullmatch(x) is not None)
 WEB = Rule("http://... or https://..., without a password", lambda x: re.fullmatch(r"https?://[^@\s]+", x) is not None)
 NO_PASSWORD = Rule("not empty, without a password", lambda x: len(x) > 0 and re.search("://[^/]*:[^/]*@", x) is None)
-DIRECTORIES = Rule("at least one, none empty", lambda x: len(x) > 0 and all(x))
+DIRECTORIES = Rule("at least one", lambda x: len(x) > 0)
 
 Count = Annotated[int, Rule("at least 1", lambda x: x >= 1)]
 Positive = Annotated[float, Rule("above 0", lambda x: x > 0)]

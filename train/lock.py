@@ -16,19 +16,22 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 def claim(run: Path) -> str:
     """Makes the folder, and makes it ours for as long as this process lives; "", or what is to be said about it.
 
-    TransientError if it is somebody else's, UserError if it cannot be written.
+    TransientError if it is somebody else's or on a full disk, UserError if it cannot be written.
     """
     note = ""
     try:
         run.mkdir(parents=True, exist_ok=True)
         lock = os.open(run / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
         note = _flock(lock, run)
+        os.truncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except BlockingIOError:
         raise in_use(run, _named(run)) from None
     except OSError as error:
-        raise UserError(f"cannot write in run.dir {str(run)!r}: {error.strerror}; give another run.dir") from None
-    os.truncate(lock, 0)
-    os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "make room there, or give" if full else "give"
+        said = f"cannot write in run.dir {str(run)!r}: {error.strerror}; {todo} another run.dir"
+        raise (TransientError if full else UserError)(said) from None
     return note
 
 

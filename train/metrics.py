@@ -62,7 +62,10 @@ class JsonLines:
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
-        self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        try:
+            self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        except OSError as error:  # of a full disk, which names no file
+            raise OSError(error.errno, error.strerror, self._file.name) from None
 
     def close(self) -> None:
         self._file.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import write_durably
+from model.errors import counted
 from train.loader import Lost
 from train.metrics import Report
 from train.world import AgreedError, World
@@ -67,11 +68,13 @@ class Mishaps:
         self.lost += len(new)
         self._note("lost.jsonl", [{"step": step, "key": key, "reason": reason} for key, reason in every])
         key, reason = every[0]
-        self.report.say(f"step {step} is without {len(every)} utterances that cannot be read: {key}: {reason}")
+        self.report.say(
+            f"step {step} is without {counted(len(every), 'utterance')} that cannot be read: {key}: {reason}"
+        )
         if self.lost > self.max_lost:
             raise AgreedError(
-                f"{self.lost} utterances could not be read, data.max_lost allows {self.max_lost}; the last: {key}: "
-                f"{reason}; mend the shards, or raise data.max_lost"
+                f"{counted(self.lost, 'utterance')} could not be read, data.max_lost allows {self.max_lost}; the last: "
+                f"{key}: {reason}; mend the shards, or raise data.max_lost"
             )
 
     def _keep(self, name: str, step: int) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from data_prep.durable import write_durably
 from train import auto
 from train.agreement import agree_on, versions
 from train.config import Config
@@ -28,6 +27,7 @@ from train.reading import Reading
 from train.remarks import first_lines, rank_remarks, schedule_remarks
 from train.resume import find_checkpoint, resume
 from train.run import Run
+from train.run_folder import require_run_folder, write_file
 from train.schedule import warmup_steps
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
@@ -55,7 +55,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     """
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
-    unlocked = decided_by_first(world, lambda: claim(folder))
+    unlocked = decided_by_first(world, lambda: _claim(folder, config))
     agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
@@ -99,7 +99,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         engine=engine,
         loader=loader,
         report=report,
-        evaluator=Evaluator(parts.dev, config.eval, world, folder / "dev") if parts.dev else None,
+        evaluator=Evaluator(parts.dev, config.eval, world, folder / "dev", report.say) if parts.dev else None,
         card=parts.card,
         data=parts.corpus.index.digest(),
         total_steps=total_steps,
@@ -128,6 +128,11 @@ def _most(parts: Parts, world: World) -> int:
     return min(world.gather(auto.tokens_that_fit(llm.config, frozen, memory, llm.dtype.itemsize)))
 
 
+def _claim(folder: Path, config: Config) -> str:
+    require_run_folder(config)
+    return claim(folder)
+
+
 def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:
     """Told what the run has done so far."""
     path = folder / "metrics.jsonl"
@@ -145,4 +150,4 @@ def _begin(folder: Path, config: Config) -> None:
     """From here on the run is this recipe's, and neither finished nor stopped."""
     for marker in (FINISHED, STOPPED):
         (folder / marker).unlink(missing_ok=True)
-    write_durably(folder / "config.yaml", to_yaml(config).encode())
+    write_file(folder / "config.yaml", to_yaml(config).encode())

@@ -10,15 +10,16 @@ from data_prep.index import ShardIndex
 from data_prep.remote import cache
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.llm import embedding_dim, load_llm
 from model.pretrained import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.augmentation import Augmentation
+from train.cached_features import require_features
 from train.config import Config
-from train.corpus import Corpus, make_corpus, open_indexes, require_features, require_room
+from train.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_room
 from train.kinds import Auto
 from train.world import World
 
@@ -60,9 +61,12 @@ def open_data(config: Config) -> Indexes:
     """The shards that the recipe names, their indexes checked."""
     data = config.data
     cache.configure(data.cache_dir, data.cache_gb)
-    train = open_indexes(data.train)
-    require_room(train, data.shuffle_shards)
-    return Indexes(train, open_indexes(data.dev) if data.dev else None)
+    train = read_indexes(data.train, "data.train")
+    dev = read_indexes(data.dev, "data.dev")
+    require_apart(train, dev)
+    indexes = Indexes(join(train), join(dev) if dev else None)
+    require_room(indexes.train, data.shuffle_shards)
+    return indexes
 
 
 def identify_encoder(config: Config, features: ShardIndex) -> dict[str, Any]:
@@ -135,7 +139,7 @@ def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) ->
     trained = sum(p.numel() for p in model.adapter.parameters())
     hours = train.seconds[train.ids].sum() / 3600
     notes = [
-        f"training on {len(train.ids):,} utterances, {hours:.2f} h of {train.index.kind}; "
+        f"training on {counted(len(train.ids), 'utterance')}, {hours:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if model.packing_note:
@@ -144,7 +148,7 @@ def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) ->
         notes.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
     for name, corpus in (("data.train", train), ("data.dev", dev)):
         notes += [
-            f"{name}: {count:,} utterances left out, {reason}"
+            f"{name}: {counted(count, 'utterance')} left out, {reason}"
             for reason, count in (corpus.dropped if corpus else {}).items()
         ]
     return notes

@@ -24,6 +24,7 @@ from train.corpus import Corpus
 from train.parts import Indexes, identify_encoder, open_corpora
 from train.remarks import rank_remarks, schedule_remarks
 from train.resume import changes_since, require_same_run
+from train.run_folder import require_run_folder
 
 
 @dataclass
@@ -40,6 +41,7 @@ def preflight(
     """Of a recipe whose data and models are on this machine, for a run of so many ranks on such a device."""
     findings = Findings()
     try:
+        require_run_folder(config)
         model = _skeleton(config)
         identity = _encoder_identity(config, indexes, model, device)
         corpus, dev = open_corpora(config, indexes, model, identity)
@@ -54,7 +56,8 @@ def preflight(
         findings.remarks += rank_remarks(config, ranks, corpus.longest_cost)
         if checkpoint:
             identities = _identities(config, corpus, model, identity, checkpoint) | {"order of the data": epochs.digest}
-            require_same_run(config, changes_since(checkpoint, config, identities), allow_changes)
+            changes = changes_since(checkpoint, config, identities)
+            require_same_run(config, checkpoint, changes, model.adapter.spec, allow_changes)
     except UserError as error:
         findings.refusals.append(error)
     return findings

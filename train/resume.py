@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from model.adapter import AdapterSpec
 from model.errors import UserError
 from model.weights import load_weights
 from train.checkpoint import Checkpoint, find_newest, load_checkpoint, read_state
@@ -51,7 +52,7 @@ def _take_up(
         "order of the data": epochs.digest,
     }
     changes = changes_since(checkpoint, config, identities)
-    require_same_run(config, changes, allow_changes)
+    require_same_run(config, checkpoint, changes, parts.card.spec, allow_changes)
     load_weights(parts.model.adapter, checkpoint.weights)
     return checkpoint, changes
 
@@ -81,10 +82,36 @@ def _parts(name: str, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     return {f"the {name}'s {part}": value for part, value in fingerprint.items()}
 
 
-def require_same_run(config: Config, changes: Sequence[str], allow_changes: bool) -> None:
-    """UserError if a run is to go on with something else than it was started with, unless `allow_changes`."""
-    if changes and not allow_changes:
+def require_same_run(
+    config: Config, checkpoint: Checkpoint, changes: Sequence[str], spec: AdapterSpec, allow_changes: bool
+) -> None:
+    """UserError if a run is to go on with something else than it was started with, unless `allow_changes`.
+
+    An adapter of other shapes than the checkpoint's, `spec`, is refused all the same.
+    """
+    shapes = _shapes(checkpoint.card.spec, spec)
+    if shapes and allow_changes:
         raise UserError(
-            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, "
-            "another run.dir, or --allow-changes to go on all the same"
+            f"{'; '.join(shapes)}: the weights of step {checkpoint.state.step} in {config.run.dir} do not fit that, so "
+            "--allow-changes cannot carry them over; "
+            "give another run.dir to train anew, or the recipe it was started with"
         )
+    if changes and not allow_changes:
+        todo = "another run.dir" if shapes else "another run.dir, or --allow-changes to go on all the same"
+        raise UserError(
+            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, or "
+            f"{todo}"
+        )
+
+
+def _shapes(before: AdapterSpec, now: AdapterSpec) -> list[str]:
+    """What differs of that on which the shapes of the weights depend."""
+    names = {
+        "type": "model.adapter.type",
+        "stack": "model.adapter.stack",
+        "hidden": "model.adapter.hidden",
+        "encoder_dim": "the encoder's width",
+        "llm_dim": "the LLM's width",
+    }
+    pairs = {what: (getattr(before, name), getattr(now, name)) for name, what in names.items()}
+    return [f"{what} was {old}, is {new}" for what, (old, new) in pairs.items() if old != new]

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_prep.durable import write_durably
 from data_prep.remote.retries import retries
 from model.batch import Batch
 from model.errors import UserError
@@ -35,6 +34,7 @@ from train.metrics import Report, StepResult, memory_bytes
 from train.mishaps import Mishaps
 from train.pace import Pace
 from train.reading import Reading
+from train.run_folder import write_file
 from train.tally import Tally
 from train.watchdog import Watchdog
 from train.world import World, decided_by_first, together
@@ -215,7 +215,7 @@ class Run:
         self.report.say(f"finished at step {self.step}: {self.folder / 'checkpoints'}")
 
     def _mark(self, name: str, text: str) -> None:
-        decided_by_first(self.world, lambda: write_durably(self.folder / name, text.encode()))
+        decided_by_first(self.world, lambda: write_file(self.folder / name, text.encode()))
         self.exporter.orderly = True
 
     def close(self) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from model.errors import UserError
+from model.errors import UserError, closest
+from train.yaml_slips import find_slip
 
 MAX_BYTES = 256 * 1024  # a recipe has a few kilobytes
 MAX_DEPTH = 8  # sections in sections, lists in them
@@ -51,9 +52,21 @@ def read_yaml_file(path: str | Path) -> Tree:
         with open(path, "rb") as file:
             return read_yaml(file.read(MAX_BYTES + 1).decode(), str(path))
     except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}") from None
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}{_nearest(Path(path))}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; a recipe is a YAML file") from None
+
+
+def _nearest(path: Path) -> str:
+    """Which recipes there are, for a path that is none: the one most like it, or those near by."""
+    folders = dict.fromkeys([path if path.is_dir() else path.parent, Path(), Path("recipes")])
+    there = {str(file): file.stem for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file()}
+    near = closest(path.stem, there.values()) or closest(str(path), there)
+    for name, stem in there.items():
+        if near and near in (name, stem):
+            return f"; did you mean {name}?"
+    shown = ", ".join([*there][:5])
+    return f"; recipes here are {shown}" if shown else "; there is no YAML file here; give the path of a recipe"
 
 
 def read_yaml(text: str, source: str) -> Tree:
@@ -63,11 +76,11 @@ def read_yaml(text: str, source: str) -> Tree:
     try:
         loader = _Loader(text.removeprefix("\ufeff"))
     except yaml.YAMLError as error:  # a character that YAML has no place for
-        raise UserError(_one_line(error, source)) from None
+        raise UserError(_one_line(error, source, text)) from None
     try:
         node = loader.get_single_node()
     except yaml.YAMLError as error:
-        raise UserError(_one_line(error, source)) from None
+        raise UserError(_one_line(error, source, text)) from None
     finally:
         loader.dispose()
     if node is None:
@@ -123,9 +136,10 @@ def _refusal(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
-def _one_line(error: yaml.YAMLError, source: str) -> str:
+def _one_line(error: yaml.YAMLError, source: str, text: str) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"{source}: not a YAML text: {' '.join(str(error).split())}"
+    if slip := find_slip(text.removeprefix("\ufeff"), error):
+        return f"{source}:{slip[0]}: {slip[1]}"
     mark = error.problem_mark
-    advice = "; indent with spaces, not tabs" if "'\\t'" in (error.problem or "") else ""
-    return f"{source}:{mark.line + 1}: {error.problem} (column {mark.column + 1}){advice}"
+    return f"{source}:{mark.line + 1}: {error.problem} (column {mark.column + 1})"

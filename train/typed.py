@@ -1,8 +1,8 @@
 """From the texts of a recipe to frozen dataclasses: the field's type decides what a text means, or refuses it.
 
 Kinds of field: bool, int, float, str, Literal, `X | None` (null), `X | Literal["auto"]`, `tuple[X, ...]` and
-`tuple[X, X]` (lists), a dataclass (a section), and Annotated with a `Rule` that narrows any of them. Each refusal names
-where, key, value and what was expected.
+`tuple[X, X]` (lists), a dataclass (a section), and Annotated with a `Rule` that narrows any of them, or with
+`PathRule`: a path, whose `~` and `$NAME` are expanded here. Each refusal names where, key, value and what was expected.
 """
 
 import dataclasses
@@ -12,8 +12,10 @@ import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from data_prep.paths import PathRule, expand_path
 from model.errors import UserError, hint
 from train.strict_yaml import Mapping, Scalar, Sequence, Tree
+from train.yaml_slips import missing_space
 
 T = TypeVar("T")
 UNIONS = (types.UnionType, Union)  # X | None is the one or the other, as X is a class or Annotated
@@ -38,12 +40,15 @@ def section(tree: Tree, cls: type[T], key: str = "", root: type | None = None) -
     if isinstance(tree, Scalar) and tree.is_null:
         tree = Mapping({}, tree.where)
     if not isinstance(tree, Mapping):
-        raise _refused(tree, key or "the recipe", "a section of `key: value` lines")
+        advice = missing_space(tree.text) if isinstance(tree, Scalar) else ""
+        raise _refused(tree, key or "the recipe", "a section of `key: value` lines", advice and f"; {advice}")
     kinds = get_type_hints(cls, include_extras=True)
     for name, value in tree.entries.items():
         if name not in kinds:
-            elsewhere = [place for place in _places(root) if place.split(".")[-1] == name]
+            elsewhere = [place for place in dotted_names(root) if place.split(".")[-1] == name]
             advice = f", did you mean {' or '.join(elsewhere)}?" if elsewhere else did_you_mean(name, kinds)
+            if slip := missing_space(name):
+                advice = f"; {slip}"
             raise UserError(f"{value.where}: unknown key {_shortened(_dotted(key, name))}{advice}")
     values = {name: _value(value, kinds[name], _dotted(key, name), root) for name, value in tree.entries.items()}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -87,6 +92,8 @@ def _value(tree: Tree, kind: Any, key: str, root: type, expected: str = "") -> A
     expected = expected or describe(kind)
     if origin is Annotated:
         value = _value(tree, inner[0], key, root, expected)
+        if isinstance(inner[1], PathRule):
+            value = _path(tree, key, value)
         if not inner[1].holds(value):
             raise _refused(tree, key, expected)
         return value
@@ -106,6 +113,13 @@ def _value(tree: Tree, kind: Any, key: str, root: type, expected: str = "") -> A
     if origin is Literal and tree.text not in inner:
         raise _refused(tree, key, expected, hint(tree.text, inner))
     return tree.text if kind is str or origin is Literal else _number_or_bool(tree, kind, key, expected)
+
+
+def _path(tree: Tree, key: str, text: str) -> str:
+    try:
+        return expand_path(text)
+    except UserError as error:
+        raise UserError(f"{tree.where}: {key} is {_shortened(text)}: {error}") from None
 
 
 def _items(tree: Tree, inner: tuple[Any, ...], key: str, root: type, expected: str) -> tuple[Any, ...]:
@@ -134,6 +148,9 @@ def _number_or_bool(tree: Scalar, kind: type, key: str, expected: str) -> bool |
 def _number_advice(text: str) -> str:
     if re.fullmatch(r"[-+]?0[0-9]+", text):
         return "; write it without leading zeros (YAML reads 010 as 8)"
+    plain = text.replace("_", "").replace(",", "")
+    if NUMBER.fullmatch(plain) and abs(number := float(plain)) < 1e15 and number.is_integer():
+        return f"; write {int(number)}"
     return ""
 
 
@@ -151,11 +168,11 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _places(cls: Any, key: str = "") -> Iterator[str]:
+def dotted_names(cls: Any, key: str = "") -> Iterator[str]:
     """The dotted names of all values (not sections) below a dataclass."""
     for name, kind in get_type_hints(cls).items():
         if dataclasses.is_dataclass(kind):
-            yield from _places(kind, _dotted(key, name))
+            yield from dotted_names(kind, _dotted(key, name))
         else:
             yield _dotted(key, name)
 

@@ -67,11 +67,17 @@ def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
             answer = ("ok", work())
         except (UserError, OSError) as error:
             passing = isinstance(error, (TransientError, OSError))
-            answer = ("transient" if passing else "error", str(error))
+            answer = ("transient" if passing else "error", _one_line(error))
     kind, value = world.agree(answer)
     if kind != "ok":
         raise (AgreedTransientError if kind == "transient" else AgreedError)(value)
     return value
+
+
+def _one_line(error: UserError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {error.strerror}; look at its rights and disk"
+    return str(error)
 
 
 def together(world: World, work: Callable[[], Any]) -> Any:

@@ -35,7 +35,7 @@ def outcome(run: Path, before: Markers, code: int, left: bool, node_rank: int = 
     A negative code is the signal that ended the launcher.
     """
     now = _settled(run, before, code)
-    failed = code if code > 0 else FAILED
+    failed = code if code > 0 and code != AGAIN else FAILED  # AGAIN is what ranks that stopped leave with
     if now.finished and now.finished != before.finished:
         return 0, f"finished: {run / 'checkpoints'}"
     if now.stopped and now.stopped != before.stopped:
@@ -49,7 +49,7 @@ def outcome(run: Path, before: Markers, code: int, left: bool, node_rank: int = 
     if code == MISTAKE:
         return MISTAKE, "refused, as said above; nothing was trained"
     if code == AGAIN:
-        return AGAIN, "ended by its watchdog, which said above who stood still; the same command goes on"
+        return AGAIN, "stopped as asked, or by its watchdog, as said above; the same command goes on"
     if node_rank and code == 0 and not left and now.begun == before.begun:
         return 0, f"ended well here; {run} is not the folder of node rank 0: there {FINISHED} tells"
     said = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"

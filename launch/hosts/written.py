@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.durable import write_durably
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,9 +27,11 @@ def write_recipe(config: Config) -> Path:
 
 def write(run: Path, name: str, text: str) -> Path:
     """A file in RUN/launch/, whole or not at all."""
+    from train.run_folder import write_file
+
     folder = run / "launch"
     folder.mkdir(parents=True, exist_ok=True)
-    write_durably(folder / name, text.encode())
+    write_file(folder / name, text.encode())
     return folder / name
 
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     is_pipeline = args.recipe == "pipeline"
     if is_pipeline:
         if not args.overrides:
-            raise UserError("pipeline wants a RECIPE; `slam-asr submit --help` says more")
+            raise UserError("no recipe is given; write `slam-asr submit pipeline RECIPE.yaml --build DIR=SOURCE ...`")
         args.recipe, *args.overrides = args.overrides
     config, deepspeed = _read(args)
     folder = Path(config.run.dir).absolute()
@@ -115,28 +115,28 @@ def _test(chain: list[Stage]) -> None:
 
 def _keep(folder: Path, config: Config, deepspeed: dict[str, Any], chain: list[Stage]) -> None:
     """The snapshot that every life of the job reads."""
-    from data_prep.durable import write_durably
     from train.identity import to_yaml
+    from train.run_folder import write_file
 
     kept = folder / "slurm"
     kept.mkdir(parents=True, exist_ok=True)
     for name in OF_A_SUBMISSION:
         (kept / name).unlink(missing_ok=True)
-    write_durably(kept / "recipe.yaml", to_yaml(config).encode())
-    write_durably(kept / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
+    write_file(kept / "recipe.yaml", to_yaml(config).encode())
+    write_file(kept / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
     for stage in chain:
-        write_durably(kept / f"{stage.name}.sbatch", stage.text.encode())
+        write_file(kept / f"{stage.name}.sbatch", stage.text.encode())
 
 
 def _submit(folder: Path, chain: list[Stage]) -> int:
-    from data_prep.durable import write_durably
+    from train.run_folder import write_file
 
     kept, numbers = folder / "slurm", {}
     for stage in chain:
         after = f"{stage.how}:{numbers[stage.after]}" if stage.after else ""
         numbers[stage.name] = client.submit(kept / f"{stage.name}.sbatch", after)
         # At once: what is submitted can be cancelled, whatever comes of the rest.
-        write_durably(kept / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
+        write_file(kept / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
         waits = f", after {stage.after}" if stage.after else ""
         print(f"{stage.name}: job {numbers[stage.name]}{waits}  (sbatch {kept / stage.name}.sbatch)")
     width = shutil.get_terminal_size().columns

@@ -116,7 +116,7 @@ def yard(tmp_path_factory):
         server(folder / "gateway.log", "prometheus-pushgateway", places[1]),
     ):
         arguments = [str(ground / "recipe.yaml"), "optim.max_steps=100000", "save.every_steps=100000"]
-        arguments += [f"data.dev={ground / 'shards'}", "eval.every_steps=20", "eval.wer=true", "eval.max_new_tokens=2"]
+        arguments += [f"data.dev={ground / 'dev'}", "eval.every_steps=20", "eval.wer=true", "eval.max_new_tokens=2"]
         arguments += ["watch.every_steps=5", "log.prometheus=127.0.0.1", f"log.prometheus_targets={targets}"]
         training = ranks.start([*arguments, f"log.pushgateway={gateway}"], 4, folder / "log")
         wait_until(lambda: all(map(answers, addresses)))

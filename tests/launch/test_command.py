@@ -65,6 +65,16 @@ def test_a_mistyped_option_is_one_line_with_the_nearest(arguments, said, capsys,
     assert said in err and err.count("\n") == 1 and not out
 
 
+@pytest.mark.parametrize("verb", ["plan", "doctor", "launch local", "launch hostfile hosts", "submit"])
+def test_a_recipe_that_is_missing_and_a_key_that_is_given_as_a_switch_are_told_how_to_be_written(verb, capsys):
+    assert command.main(verb.split()) == 2
+    line = capsys.readouterr().err
+    assert "no recipe is given" in line and "RECIPE.yaml`" in line and line.count("\n") == 1
+    assert command.main([*verb.split(), "recipe.yaml", "--lr", "1e-3"]) == 2
+    line = capsys.readouterr().err
+    assert "--lr is no option of" in line and line.endswith("written optim.lr=1e-3\n")
+
+
 def test_a_file_that_cannot_be_used_is_named(monkeypatch, capsys):
     gone = PermissionError(13, "Permission denied", "/data/x.tar")
     monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(gone))

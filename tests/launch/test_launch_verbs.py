@@ -48,7 +48,7 @@ def test_a_dry_run_prints_a_command_that_can_be_pasted_and_starts_nothing(plain,
     monkeypatch.setattr(local, "gpus", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("DS_ACCELERATOR")
-    given = ["launch", "local", str(plain), "optim.lr=2e-4", "--dry-run", "data.train=[a b,$X;*(c]", "--allow-changes"]
+    given = ["launch", "local", str(plain), "optim.lr=2e-4", "--dry-run", "data.train=[a b,$;*(c]", "--allow-changes"]
     assert main(given) == 0
     variables, (program, *words) = printed(capsys)
     assert Path(program).name == "deepspeed" and re.fullmatch("[0-9a-f]{16}", variables["SLAM_ASR_LAUNCH"])
@@ -56,7 +56,7 @@ def test_a_dry_run_prints_a_command_that_can_be_pasted_and_starts_nothing(plain,
     assert words[:4] == ["--hostfile", "/dev/null", "--num_accelerators", "3"] and words[4] == "--master_port"
     assert 20000 <= port < 32768 and port != recipe.DEFAULT_PORT
     assert words[6:] == f"--no_local_rank --module train {written} --deepspeed zero0 --allow-changes".split()
-    assert load_config(written) == load_config(plain, ["optim.lr=2e-4", "data.train=[a b,$X;*(c]"])
+    assert load_config(written) == load_config(plain, ["optim.lr=2e-4", "data.train=[a b,$;*(c]"])
     assert not list((tmp_path / "run").glob("config.yaml"))
 
 
@@ -105,14 +105,16 @@ def test_the_marker_tells_and_never_the_exit_code(tmp_path, at_once):
     (folder / "FINISHED").unlink()
     for reason, code in (("SIGTERM", 75), (LAUNCHER_GONE, 1)):
         (folder / "STOPPED").write_text(f"5 {reason}\n")
-        given, line = outcome.outcome(folder, before, 0, False)
-        assert given == code and "step 5" in line and "the same command goes on" in line
+        for of_launcher in (0, 75):  # of deepspeed, whose ranks left with 75 when they had saved
+            given, line = outcome.outcome(folder, before, of_launcher, False)
+            assert given == code and "step 5" in line and "the same command goes on" in line
 
 
 def test_a_host_that_sees_no_folder_of_the_first_one_goes_by_its_own_end(tmp_path, at_once):
     nothing = Markers(None, None, None)
     assert outcome.outcome(tmp_path / "run", nothing, 0, left=False, node_rank=1)[0] == 0
     assert outcome.outcome(tmp_path / "run", nothing, 0, left=True, node_rank=1)[0] == 1
+    assert outcome.outcome(tmp_path / "run", nothing, 75, left=False, node_rank=1)[0] == 75
 
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGUSR1, signal.SIG_DFL); {}; print(1, flush=True); time.sleep(60)"

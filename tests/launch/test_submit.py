@@ -100,7 +100,7 @@ def test_ranks_run_in_a_container_and_the_script_outside(submit, container, rank
         (["recipe.yaml", "--nods", "2"], "did you mean --nodes?"),
         (["recipe.yaml", "--build", "a=b"], "--build is of a pipeline; write `slam-asr submit pipeline"),
         (["recipe", "--nodes", "2"], "no recipe 'recipe'"),
-        (["pipeline"], "pipeline wants a RECIPE"),
+        (["pipeline"], "no recipe is given; write `slam-asr submit pipeline RECIPE.yaml"),
         (["pipeline", "recipe.yaml"], "a pipeline has stages beside the training"),
         (["pipeline", "recipe.yaml", "--build", "data"], "--build 'data' is not of the form OUT=SOURCE"),
         (["pipeline", "recipe.yaml", "--build", "a=b", "--build", "a=c"], "--build names a twice"),

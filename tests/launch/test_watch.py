@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def real(tmp_path_factory):
     """A finished run with a dev set."""
     ground = make_ground(tmp_path_factory.mktemp("watched"))
-    arguments = [str(ground / "recipe.yaml"), f"data.dev={ground / 'shards'}", "optim.max_steps=4", "eval.wer=true"]
+    arguments = [str(ground / "recipe.yaml"), f"data.dev={ground / 'dev'}", "optim.max_steps=4", "eval.wer=true"]
     ranks.train([*arguments, "eval.max_new_tokens=3"], 1, ground / "log")
     return ground / "run"
 

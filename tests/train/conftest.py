@@ -20,11 +20,13 @@ def ground(tmp_path_factory):
 
 
 def make_ground(folder: Path) -> Path:
-    """Fills a folder: tiny models (encoder, llm), shards of 24 utterances (shards), their features, recipe.yaml."""
+    """Fills a folder: tiny models (encoder, llm), shards of 24 utterances (shards), their features, shards of 6 others
+    (dev), recipe.yaml."""
     encoder, _ = tiny_models(folder)
     random = np.random.default_rng(0)
     spoken = [speak(folder, f"utt-{number:03d}", random) for number in range(24)]
     build(spoken, folder / "shards", BuildOptions(shard_size=10))
+    build([speak(folder, f"dev-{number}", random) for number in range(6)], folder / "dev", BuildOptions())
     build_features(read_index(folder / "shards"), load_encoder(str(encoder)), folder / "features")
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
     return folder

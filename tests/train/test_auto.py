@@ -86,7 +86,7 @@ def test_a_device_of_little_memory_accumulates_more():
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_run_writes_what_it_decided_and_says_it_and_resumes_with_it(ground, tmp_path, world, monkeypatch):
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *NO_BATCH, *NO_STEPS]
-    arguments += [f"data.dev={ground / 'shards'}", "optim.max_steps=2"]
+    arguments += [f"data.dev={ground / 'dev'}", "optim.max_steps=2"]
     said = ranks.train(arguments, world, tmp_path / "log")
     resolved = load_config(tmp_path / "run" / "config.yaml")
     assert (resolved.batch.tokens, resolved.batch.micro_batches, resolved.optim.warmup_steps) == (500, 2, 1)

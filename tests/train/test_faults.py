@@ -20,6 +20,7 @@ from data_prep.build import BuildOptions, build
 from tests import ranks
 from tests.accidents import SAVE, VALIDATION, OtherCode, Recorded, Signalled
 from tests.train.conftest import speak
+from train.checkpoint import find_newest
 from train.endings import AGAIN
 
 KILL, TERM, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
@@ -101,23 +102,26 @@ def test_whatever_of_the_real_launcher_is_killed_nothing_keeps_training_and_the_
 ):
     steps = "optim.max_steps=100", "save.every_steps=20", "save.total_limit=2"
     arguments, run = command(ground, tmp_path / "run", *steps), tmp_path / "run"
-    for victim, said in (
-        ("deepspeed", "stopped as asked (the launcher is gone)"),
-        ("launch.py", "stopped as asked (the launcher is gone)"),
-        ("rank", "exits with return code = -9"),
+    for victim, number, said in (
+        ("deepspeed", KILL, "stopped as asked (the launcher is gone)"),
+        ("launch.py", KILL, "stopped as asked (the launcher is gone)"),
+        ("rank", KILL, "exits with return code = -9"),
+        ("rank", USR1, "stopped as asked (SIGUSR1)"),
     ):
-        before, log = ranks.last_step(run), tmp_path / victim
+        before, log = ranks.last_step(run), tmp_path / f"{victim}-{number}"
         running = ranks.launch(arguments, 2, log)
         try:
             ranks.wait_for_step(run, before + 1)
             launcher = ranks.children(running.pid)[0]
             assert len(ranks.children(launcher)) == 2
             pids = {"deepspeed": running.pid, "launch.py": launcher, "rank": ranks.children(launcher)[1]}
-            os.kill(pids[victim], KILL)
-            running.wait(60)
+            os.kill(pids[victim], number)
+            assert (running.wait(60) == AGAIN) == (number == USR1), log.read_text()
         finally:
             ranks.wait_until_none_is_left(log, 60)
         assert not (run / "FINISHED").exists() and said in log.read_text(), log.read_text()
+    step = int((run / "STOPPED").read_text().split()[0])
+    assert find_newest(run / "checkpoints") == (run / "checkpoints" / f"step-{step:08d}", [])
     ranks.train(arguments, 2, tmp_path / "log")
     assert_same(run, straight(2, 0, *steps), 100)
 
@@ -137,7 +141,7 @@ def test_the_deepspeed_command_killed_before_it_has_started_a_rank_leaves_no_orp
 
 
 def test_asked_to_stop_at_any_moment_all_ranks_save_and_leave_and_the_same_command_goes_on(ground, straight, tmp_path):
-    watched = [f"data.dev={ground / 'shards'}", "data.max_dev_samples=5", "eval.every_steps=2", "save.every_steps=4"]
+    watched = [f"data.dev={ground / 'dev'}", "data.max_dev_samples=5", "eval.every_steps=2", "save.every_steps=4"]
     arguments, run = command(ground, tmp_path / "run", *watched), tmp_path / "run"
     for asked, step in (
         (Signalled(TERM, (1,), VALIDATION), 3),  # of step 2
@@ -146,7 +150,7 @@ def test_asked_to_stop_at_any_moment_all_ranks_save_and_leave_and_the_same_comma
     ):
         log = tmp_path / f"{step}.log"
         running = ranks.start(arguments, 2, log, before=asked)
-        assert running.wait() == [0, 0] and not ranks.writers(log), running.text()
+        assert running.wait() == [AGAIN, AGAIN] and not ranks.writers(log), running.text()
         assert f"stopped as asked ({asked.number.name}) after step {step};" in running.text()
         assert (run / "STOPPED").read_text() == f"{step} {asked.number.name}\n" and not (run / "FINISHED").exists()
         assert (run / "checkpoints" / f"step-{step:08d}").is_dir()
@@ -164,7 +168,7 @@ def test_asked_to_stop_while_torch_is_imported_it_takes_one_step_saves_and_leave
     while "libtorch_cpu" not in maps.read_text():
         assert time.monotonic() < deadline
     running.send_signal(USR1)
-    assert running.wait(240) == 0 and "LOCK" not in log.read_text()
+    assert running.wait(240) == AGAIN and "LOCK" not in log.read_text()
     assert (tmp_path / "run" / "STOPPED").read_text() == "1 SIGUSR1\n"
     assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
 

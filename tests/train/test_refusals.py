@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from data_prep.build import BuildOptions, build
+from data_prep.index import read_index
 from tests import ranks
 from tests.train.conftest import speak
 
@@ -72,10 +73,10 @@ def test_what_is_over_length_is_left_out_with_a_count_if_asked(ground, tmp_path)
 @pytest.mark.parametrize(
     "override, line",
     [
-        ("optim.lr=1e-3", "optim.lr was 0.0002, is 0.001"),
-        ("batch.micro_batches=2", "batch.micro_batches was 4, is 2"),
-        ("model.adapter.hidden=32", "model.adapter.hidden was 64, is 32"),
-        ("data.train={other}", "training data was .*, is "),
+        ("optim.lr=1e-3", "optim.lr was 0.0002, is 0.001.*--allow-changes"),
+        ("batch.micro_batches=2", "batch.micro_batches was 4, is 2.*--allow-changes"),
+        ("model.adapter.hidden=32", "model.adapter.hidden was 64, is 32.*or another run.dir$"),
+        ("data.train={other}", "training data was .*, is .*--allow-changes"),
     ],
 )
 def test_a_run_that_was_started_differently_is_not_continued(ground, started, tmp_path, override, line):
@@ -87,7 +88,7 @@ def test_a_run_that_was_started_differently_is_not_continued(ground, started, tm
     }
     assert {path.name for path in before} >= {"FINISHED", "config.yaml", "metrics.jsonl"}
     said = refuse(ground, tmp_path / "run", override.format(other=other))
-    assert re.search(f"started differently: {line}.*--allow-changes", said)
+    assert re.search(f"started differently: {line}", said)
     assert all(path.read_bytes() == data for path, data in before.items())
 
 
@@ -97,6 +98,69 @@ def test_a_changed_run_goes_on_if_that_is_said(ground, started, tmp_path):
     text = ranks.train(arguments, 1, tmp_path / "log")
     assert "changed since the run was started: optim.lr was 0.0002, is 0.001" in text
     assert ranks.losses(tmp_path / "run", figure="lr")[4:] == pytest.approx([1e-3] * 4)
+
+
+def test_weights_of_another_shape_cannot_be_carried_over_whatever_is_allowed(ground, started, tmp_path):
+    shutil.copytree(started, tmp_path / "run", symlinks=True)
+    changed = "model.adapter.hidden=128", "model.adapter.stack=4", "optim.lr=1e-3"
+    said = refuse(ground, tmp_path / "run", *changed, "--allow-changes")
+    assert "model.adapter.stack was 5, is 4; model.adapter.hidden was 64, is 128" in said and "{" not in said
+    assert "another run.dir" in said
+
+
+@pytest.mark.parametrize(
+    "override, made, asked, remedies",
+    [
+        (
+            "model.dtype=bfloat16",
+            "float32",
+            "bfloat16",
+            ("model.dtype: float32", "prep features` again with --dtype bf"),
+        ),
+        (
+            "model.encoder_layer=1",
+            "layer 2",
+            "layer 1",
+            ("model.encoder_layer: 2", "prep features` again with --layer 1"),
+        ),
+    ],
+)
+def test_features_of_another_precision_or_layer_have_a_line_of_their_own(
+    ground, tmp_path, override, made, asked, remedies
+):
+    said = refuse(ground, tmp_path / "run", f"data.train={ground / 'features'}", override)
+    assert made in said and asked in said and str(ground / "features") in said and "another encoder" not in said
+    assert all(remedy in said for remedy in remedies)
+
+
+@pytest.mark.parametrize("data", ["shards", "features"])
+def test_what_is_too_short_for_one_speech_embedding_is_named_with_the_length_it_takes(ground, tmp_path, data):
+    index = read_index(ground / "shards")
+    arguments = [f"data.train={ground / data}", "model.adapter.stack=40"]
+    said = refuse(ground, tmp_path / "run", *arguments)
+    (least,), (stack,) = re.findall(r"it takes ([\d.]+) s", said), re.findall(r"stack: (\d+) or less", said)
+    least, stack = float(least), int(stack)
+    short = [key for key, samples in zip(index.key, index.samples, strict=True) if samples / 16000 < least]
+    shortest = int(index.samples.argmin())
+    assert f"{len(short)} utterances are too short" in said and "data.over_length: drop" in said
+    assert f"{short[0]} ({index.samples[index.key.index(short[0])] / 16000:.3f} s)" in said
+    assert (least == 0.805 if data == "shards" else 0.805 <= least < 0.9) and stack == (
+        int(index.samples[shortest]) - 80
+    ) // 320
+    limits = "data.over_length=drop", f"data.min_seconds={least}", "optim.max_steps=1"
+    given = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *arguments, *limits]
+    assert f"{len(short)} utterances left out, shorter than data.min_seconds {least:g}" in ranks.train(
+        given, 1, tmp_path / "log"
+    )
+
+
+def test_one_utterance_is_not_told_as_one_utterances(ground, tmp_path):
+    longest = read_index(ground / "shards").samples.max() / 16000
+    assert "train: 1 utterance is longer than" in refuse(
+        ground, tmp_path / "run", f"data.max_seconds={longest - 0.001:.4f}"
+    )
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "data.max_train_samples=1"]
+    assert "training on 1 utterance, " in ranks.train([*arguments, "optim.max_steps=1"], 1, tmp_path / "log")
 
 
 def test_features_of_another_encoder_are_refused_and_both_are_named(ground, tmp_path):

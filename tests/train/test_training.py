@@ -129,7 +129,7 @@ def test_a_tar_that_plain_tar_wrote_trains_where_it_lies(ground, tmp_path):
 
 
 def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
-    watched = [f"data.dev={ground / 'shards'}", "data.max_dev_samples=5", "eval.wer=true", "eval.max_new_tokens=5"]
+    watched = [f"data.dev={ground / 'dev'}", "data.max_dev_samples=5", "eval.wer=true", "eval.max_new_tokens=5"]
     watched += ["eval.tokens=100", "eval.every_steps=4", "save.best=loss"]
     for name, world, stage in (("one", 1, 0), ("three", 3, 3)):
         run(ground, tmp_path / name, *watched, world=world, stage=stage)
@@ -141,7 +141,7 @@ def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
 
 
 def test_the_best_by_one_figure_is_not_the_best_by_another(ground, tmp_path):
-    watched = [f"data.dev={ground / 'shards'}", "data.max_dev_samples=5"]
+    watched = [f"data.dev={ground / 'dev'}", "data.max_dev_samples=5"]
     run(ground, tmp_path / "run", *watched, "optim.max_steps=2", "save.best=accuracy")  # kept as -accuracy, under 0
     run(ground, tmp_path / "run", *watched, "optim.max_steps=4", "save.best=loss")
     assert (tmp_path / "run" / "checkpoints" / "best").readlink() == Path("step-00000004")

@@ -1,0 +1,58 @@
+"""The command line of `python -m train`: what is wrong with it is one line, with what to write."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from model.errors import UserError
+from train.arguments import TrainParser
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_overrides_may_stand_among_options():
+    args = TrainParser().parse(["r.yaml", "optim.lr=1", "--deepspeed", "zero3", "run.dir=x", "--allow-changes"])
+    assert (args.recipe, args.overrides) == ("r.yaml", ["optim.lr=1", "run.dir=x"])
+    assert (args.deepspeed, args.allow_changes) == ("zero3", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        ("--lr 1e-3", "optim.lr=1e-3"),
+        ("--lr=1e-3", "optim.lr=1e-3"),
+        ("-lr 1e-3", "optim.lr=1e-3"),
+        ("--lr -1", "optim.lr=-1"),
+        ("--lr optim.clip=1", "optim.lr=..."),
+        ("--epochs 3", "optim.epochs=3"),
+        ("--run-dir x", "run.dir=x"),
+        ("--optim.lr 1e-3", "optim.lr=1e-3"),
+        ("--num_train_epochs 3", "optim.epochs=3"),
+        ("--seed 7", "data.seed=7 or run.seed=7"),
+        ("--batch-size 8", "batch.tokens=N, LLM tokens"),
+        ("--bf16", "model.dtype=bfloat16"),
+        ("--deep zero3", "did you mean --deepspeed?"),
+        ("--allow-change", "did you mean --allow-changes?"),
+        ("--zzz", "--zzz is no option of `python -m train`"),
+    ],
+)
+def test_a_switch_that_is_none_is_told_how_it_is_written_here(arguments, written):
+    with pytest.raises(UserError) as error:
+        TrainParser().parse(["r.yaml", *arguments.split()])
+    assert arguments.split()[0].partition("=")[0] in str(error.value) and written in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([], "no recipe is given; write `python -m train RECIPE.yaml`"), (["r.yaml", "--lr=1"], "optim.lr=1")],
+)
+def test_it_is_one_line_and_exit_code_2(arguments, said):
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
+    done = subprocess.run(
+        [sys.executable, "-m", "train", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("train: ") and done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
