@@ -67,8 +67,9 @@ def import_corpus(
     try:
         with progress or Progress(len(listed), label="import") as progress:
             write_jsonl(out, _kept(probed, report, notes, progress, max_bad, quarantine, len(listed)))
-    finally:
+    except (UserError, KeyboardInterrupt):
         write_notes(quarantine, notes)
+        raise
     return report
 
 
@@ -139,6 +140,7 @@ def _kept(
             what = f"stopped after {report.read:,} bad utterances and not a good one"
         raise UserError(f"{what} ({_reasons(notes)}); see {quarantine}")
     require_few(notes, report.read, max_bad, quarantine)
+    write_notes(quarantine, notes)  # before the manifest is published: a disk that fills up leaves none without it
 
 
 def _reasons(notes: list[Note]) -> str:
