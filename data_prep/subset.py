@@ -12,6 +12,7 @@ import numpy as np
 
 from data_prep.durable import strict_json
 from data_prep.index import ShardIndex
+from data_prep.prepare import require_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note
 from data_prep.shards import read_meta
@@ -34,6 +35,9 @@ class Subset:
     max_seconds: float = float("inf")
     where: tuple[tuple[str, str], ...] = ()
     """(field, value) of the metadata, all of them."""
+
+    def __post_init__(self) -> None:
+        require_seconds(self.min_seconds, self.max_seconds)
 
 
 def read_keys(path: Path) -> frozenset[str]:

@@ -15,6 +15,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from launch.arguments import Parser
 from model.errors import UserError, closest
@@ -72,7 +73,8 @@ def _refuse_full(error: OSError) -> int:
     """Names the file that has no room left to grow; files are written with their names, standard output has none."""
     written = error.filename or "standard output"
     if error.filename is None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
+        with suppress(OSError):  # an output that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
     return _refuse(f"cannot write {written}: {error.strerror}; make room, or write to another disk")
 
 

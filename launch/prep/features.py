@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.frame_bytes import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
-from model.errors import UserError
+from model.errors import UserError, require_at_least
 from train.place import Place, find_place
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.verify < 0:
             raise UserError(f"--verify is {args.verify}, it is a number of utterances; 0 for none")
+        require_at_least("--ask-above", args.ask_above, 0)
+        require_at_least("--ask-above-hours", args.ask_above_hours, 0)
         index = read_index(args.shards)  # before the slow imports: a mistyped path is said at once
         if args.check:
             return _check(args, index) if rank.first else 0
@@ -176,9 +178,14 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     if cache.kind != "features":
         raise UserError(f"{args.out} holds {cache.kind}; give a directory that `prep features` made")
     made = cache.fingerprint
-    layer = made.get("layer") if args.layer is None else args.layer
     dtype = made.get("dtype", "auto") if args.dtype == "auto" else args.dtype
-    encoder = _encoder(args, Place(), layer=layer, dtype=dtype)
+    encoder = _encoder(args, Place(), dtype=dtype)
+    kept, own = made.get("layer"), encoder.fingerprint()
+    if args.layer is None and kept != own["layer"] and made.get("weights") == own["weights"]:
+        raise UserError(
+            f"{args.out} holds layer {kept} of this encoder, without --layer the last is meant, layer {own['layer']}; "
+            f"give --layer {kept} to check it"
+        )
     require_fit(index, encoder, args.out, made["feature_dtype"])
     problems = check_features(index, cache, encoder, args.verify)
     ids = min(args.verify, len(index))

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     for split, number in SYNTH_SPLITS.items():
         if args.split in (split, "all"):
-            number = args.utterances or number
+            number = number if args.utterances is None else args.utterances
             manifest = write_corpus(args.out, split, number, args.seed, args.workers)
             print(f"{manifest}: {number:,} utterances")
     return 0

@@ -124,7 +124,7 @@ def _say(code: int, what: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.slurm.lives")
+    parser = argparse.ArgumentParser(allow_abbrev=False, prog="python -m launch.slurm.lives")
     verbs = parser.add_subparsers(dest="verb", required=True)
     beginning, ending = verbs.add_parser("begin"), verbs.add_parser("end")
     for verb in (beginning, ending):

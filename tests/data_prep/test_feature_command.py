@@ -116,12 +116,15 @@ def test_the_bytes_are_known_before_they_are_written(tmp_path, audio, source, dt
     assert totals is not None and bytes_of(audio, encoder, dtype, np.arange(len(audio))) == totals.bytes
 
 
-def test_a_sound_cache_passes_the_check_by_its_own_settings(tmp_path, audio, source, capsys):
+def test_a_sound_cache_passes_the_check_by_its_own_settings_and_another_layer_does_not(tmp_path, audio, source, capsys):
     given = (audio.root, tmp_path / "out", "--encoder", source)
     assert prep(*given, "--layer", "mean", "--feature-dtype", "int8") == 0
     assert "12 utterances were encoded again: the same frames" in capsys.readouterr().out
-    assert prep(*given, "--check") == 0
+    assert prep(*given, "--check", "--layer", "mean") == 0
     assert "all 12 utterances are there; 12 were encoded again: the same" in capsys.readouterr().out
+    assert prep(*given, "--check") == 2
+    said = capsys.readouterr().err
+    assert "layer mean:1-2 of this encoder" in said and "layer 2" in said and "--layer mean:1-2" in said
     assert prep(*given, "--check", "--layer", "1") == 1
     assert "its encoder's layer is mean:1-2, that of the encoder given 1" in capsys.readouterr().out
     assert prep(audio.root, audio.root, "--encoder", source, "--check") == 2
