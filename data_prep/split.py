@@ -128,6 +128,8 @@ def _shares(parts: Mapping[str, Sequence[Utterance]], total: int) -> str:
 
 
 def _speaker(utterance: Utterance) -> str:
+    if utterance.part.startswith("fault:"):
+        return utterance.speaker or utterance.key  # it stays out wherever it is
     if not utterance.speaker:
         raise UserError(f"utterance {utterance.key} names no speaker; --split-by hash goes by keys alone")
     return utterance.speaker

@@ -69,11 +69,13 @@ def _told(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
 def _some_there(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
     """The same; UserError if of the first recordings none is there: the build would find that of all, an hour later."""
     first = list(islice(found, LOOKED_FOR))
-    paths = [one.audio for one in first if one.part.partition(":")[0] in ("", "bytes") and not is_remote(one.audio)]
-    if paths and len(paths) == len(first) and not any(map(os.path.exists, paths)):
+    meant = [one for one in first if not one.part.startswith("fault:")]
+    paths = [one.audio for one in meant if one.part.partition(":")[0] in ("", "bytes") and not is_remote(one.audio)]
+    if paths and len(paths) == len(meant) and not any(map(os.path.exists, paths)):
         takes_root = "audio_root" in IMPORTERS[name].takes
         mend = "say where relative paths start with --audio-root DIR" if takes_root else "unpack the corpus again"
-        raise UserError(f"there is no {paths[0]}, and none of the first {len(paths)} recordings; {mend}")
+        others = f", and none of the first {len(paths)} recordings" if len(paths) > 1 else ""
+        raise UserError(f"there is no {paths[0]}{others}; {mend}")
     yield from first
     yield from found
 
