@@ -24,6 +24,7 @@ import numpy as np
 import soundfile
 
 from data_prep import flac
+from data_prep.convertible import why_unreadable
 from data_prep.cuts import MAX_SECONDS as MAX_SECONDS
 from data_prep.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
 from data_prep.durable import write_whole
@@ -211,7 +212,7 @@ def _open(stream: BinaryIO) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(stream.fileno() if isinstance(stream, io.FileIO) else stream, closefd=False)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise AudioError("unreadable", f"{size:,} bytes that soundfile cannot open: {_one_line(error)}") from None
+        raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
 
 
 def _info(file: soundfile.SoundFile) -> AudioInfo:

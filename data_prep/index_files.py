@@ -12,6 +12,7 @@ from typing import Any
 
 from data_prep.columns import in_bounds, parse_columns
 from data_prep.durable import read_regular, strict_json
+from data_prep.missing import no_such
 from data_prep.sources import without_secrets
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
@@ -90,6 +91,8 @@ def _hint(path: Path) -> str:
 
 def document_of(root: Path) -> dict[str, Any]:
     """index.json. This and all below raise a UserError that names the directory and what is wrong."""
+    if not root.exists():
+        raise UserError(no_such(root, "give a directory that `slam-asr prep build` or `prep features` made"))
     if not root.is_dir():
         raise UserError(f"{root} is no directory; give one that `slam-asr prep build` or `prep features` made")
     if not (root / INDEX_NAME).exists():

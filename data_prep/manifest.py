@@ -12,7 +12,7 @@ from data_prep.assign import unique
 from data_prep.durable import strict_json
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
-from data_prep.refusals import Note, Refused, by_reason, require_few, write_notes
+from data_prep.refusals import Note, Refused, by_reason, reasons_of, require_few, write_notes
 from data_prep.sources import without_secrets
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, require_fraction
@@ -144,6 +144,6 @@ def _kept(
 
 
 def _reasons(notes: list[Note]) -> str:
-    reasons = by_reason(notes)
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
-    return f"{listed}: do its paths start elsewhere? --audio-root" if "missing-audio" in reasons else listed
+    listed = reasons_of(notes)
+    is_missing = "missing-audio" in by_reason(notes)
+    return f"{listed}: do its paths start elsewhere? --audio-root" if is_missing else listed

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep.convertible import NEEDS_FFMPEG, conversion
 from data_prep.durable import canonical_json, encodable, write_durably
 from model.errors import UserError
 
@@ -28,6 +29,13 @@ def by_reason(notes: Iterable[Note]) -> dict[str, int]:
     return dict(Counter(note["reason"] for note in notes))
 
 
+def reasons_of(notes: Iterable[Note]) -> str:
+    """The three reasons that most notes have, with their numbers, for a message; and what to do, where one is plain."""
+    listed = Counter(by_reason(notes)).most_common(3)
+    mend = f"; {conversion()} converts one" if NEEDS_FFMPEG in dict(listed) else ""
+    return ", ".join(f"{reason} {count:,}" for reason, count in listed) + mend
+
+
 def write_notes(path: Path, notes: Iterable[Note]) -> None:
     """One line for each, by key; no file where there is none."""
     lines = [canonical_json(_writable(note)) + b"\n" for note in sorted(notes, key=lambda note: note["key"])]
@@ -48,7 +56,7 @@ def require_few(
     if found <= allowed:
         return
     write_notes(path, notes)
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(by_reason(notes)).most_common(3))
+    reasons = reasons_of(notes)
     what = f"{found:,} of {total:,} utterances cannot be used ({reasons})"
     if stopped:
         what = f"stopped after {found:,} bad utterances ({reasons}) of {total:,}"

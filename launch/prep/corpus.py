@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.remarks import say
 from data_prep.importers.rows import ALIASES, nearest
+from data_prep.missing import no_such
 from data_prep.remote.manifests import of_remote_manifest
 from data_prep.sources import is_remote
 from data_prep.utterance import DEFAULTS, Utterance
@@ -40,6 +41,8 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
     """
     if args.audio_root is not None and not args.audio_root.is_dir():
         raise UserError(f"there is no folder {args.audio_root}; --audio-root is where relative paths start")
+    if isinstance(source, Path) and not source.exists():
+        raise UserError(no_such(source, "give a corpus folder or a manifest"))
     options = ImportOptions(args.audio_root, args.allow_outside, args.allow_pipes, args.subset, _columns(args.column))
 
     def read(path: Path) -> Iterator[Utterance]:
