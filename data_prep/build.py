@@ -20,6 +20,7 @@ from data_prep import workplace
 from data_prep.assign import NEED_SECONDS, Packing, ShardTask, shard_tasks, unique
 from data_prep.audio import one_thread
 from data_prep.build_options import BuildOptions, Totals
+from data_prep.figures import counted
 from data_prep.index import ShardInfo, columns_path, read_document, write_index
 from data_prep.lengths import Size, measure
 from data_prep.prepare import make_ready
@@ -172,7 +173,8 @@ def _finish(
         if not shards:
             reasons = reasons_of(bad + dropped)
             raise UserError(
-                f"none of {len(audio):,} utterances can be used ({reasons}); see {QUARANTINE}, {DROPPED} in {out}"
+                f"none of {counted(len(audio), 'utterance')} can be used ({reasons}); see {QUARANTINE}, {DROPPED} "
+                f"in {out}"
             )
         totals = Totals(
             utterances=sum(shard.utterances for shard in shards),

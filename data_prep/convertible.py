@@ -41,6 +41,6 @@ def why_unreadable(stream: BinaryIO, size: int, error: str) -> tuple[str, str]:
     kind = format_of(stream.read(16))
     if not kind:
         return "unreadable", f"{size:,} bytes that soundfile cannot open: {error}"
-    name = stream.name if isinstance(stream, io.FileIO) and isinstance(stream.name, str) else ""
-    command = conversion(name) if name else conversion()
+    name = stream.name if isinstance(stream, io.FileIO) else None
+    command = conversion(os.fspath(name)) if isinstance(name, str | os.PathLike) else conversion()
     return NEEDS_FFMPEG, f"{kind}, which is not read; convert it: {command}"

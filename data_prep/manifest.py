@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_prep.assign import unique
 from data_prep.durable import strict_json
+from data_prep.figures import counted
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, reasons_of, require_few, write_notes
@@ -135,7 +136,7 @@ def _kept(
         report.first += [(utterance, seconds)] if len(report.first) < SHOWN else []
         yield utterance
     if not report.kept:
-        what = f"none of {report.read:,} utterances can be used"
+        what = f"none of {counted(report.read, 'utterance')} can be used"
         if report.read < total:
             what = f"stopped after {report.read:,} bad utterances and not a good one"
         raise UserError(f"{what} ({_reasons(notes)}); see {quarantine}")

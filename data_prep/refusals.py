@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_prep.convertible import NEEDS_FFMPEG, conversion
 from data_prep.durable import canonical_json, encodable, write_durably
+from data_prep.figures import counted
 from model.errors import UserError
 
 Note = dict[str, str]
@@ -57,9 +58,9 @@ def require_few(
         return
     write_notes(path, notes)
     reasons = reasons_of(notes)
-    what = f"{found:,} of {total:,} utterances cannot be used ({reasons})"
+    what = f"{found:,} of {counted(total, 'utterance')} cannot be used ({reasons})"
     if stopped:
-        what = f"stopped after {found:,} bad utterances ({reasons}) of {total:,}"
+        what = f"stopped after {counted(found, 'bad utterance')} ({reasons}) of {total:,}"
     raise UserError(f"{what}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.durable import strict_json
+from data_prep.figures import counted
 from data_prep.index import ShardIndex
 from data_prep.prepare import require_seconds
 from data_prep.progress import Progress
@@ -73,7 +74,8 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
     unknown = sorted(wanted.difference(index.key))
     if unknown:
         first = ", ".join(unknown[:NAMED]) + (" ..." if len(unknown) > NAMED else "")
-        print(f"warning: {len(unknown):,} of {len(wanted):,} keys asked for are not there: {first}", file=sys.stderr)
+        are = f"asked for {'is' if len(unknown) == 1 else 'are'} not there"
+        print(f"warning: {len(unknown):,} of {counted(len(wanted), 'key')} {are}: {first}", file=sys.stderr)
     said = fields_of(index, [name for name, _ in subset.where]) if subset.where else {}
     for name, value in subset.where:
         if value not in said[name]:
@@ -86,7 +88,7 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
         else:
             notes.append({"key": key, "reason": fault[0], "message": fault[1]})
     if not kept:
-        raise UserError(f"none of {len(index):,} utterances is what was asked for; ask for something else")
+        raise UserError(f"none of {counted(len(index), 'utterance')} is what was asked for; ask for something else")
     return np.array(kept, np.int64), notes
 
 

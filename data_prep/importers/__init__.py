@@ -87,9 +87,9 @@ def guess_importer(source: Path) -> str:
 def recognised(source: Path) -> tuple[str, Path]:
     """The kind of `source` and what of it to read: itself, or the one manifest that a folder holds.
 
-    The first kind that recognises it; then the one manifest in it, of whatever name where recordings lie beside it; then
-    the first that finds its own deep in the folder; then a table that lies alone beside recordings. UserError, with
-    what to give in its place, where there is none of these.
+    The first kind that recognises it; then the one manifest in it, of whatever name where recordings lie beside it;
+    then the first that finds its own deep in the folder; then a table that lies alone beside recordings. UserError,
+    with what to give in its place, where there is none of these.
     """
     if not source.exists():
         raise UserError(no_such(source, "give a corpus folder or a manifest"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+from data_prep.figures import counted
 from data_prep.utterance import Utterance
 
 
@@ -27,8 +28,7 @@ class Without:
     def say(self) -> None:
         """Nothing where nothing lacks."""
         if self._count:
-            what = self._one if self._count == 1 else self._several
-            say(f"{self._count:,} {what}, {self._first} first")
+            say(f"{counted(self._count, self._one, self._several)}, {self._first} first")
 
 
 def without_transcript(utterance: Utterance, why: str) -> Utterance:

@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.durable import repeated
+from data_prep.figures import counted
 from data_prep.importers.keys import Keys
 from data_prep.importers.lines import text_lines
 from data_prep.importers.options import ImportOptions
@@ -131,7 +132,9 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
                 header, count = _header(values, place), len(values)
             elif len(values) != count:
                 if values:
-                    raise UserError(f"{place}: {len(values)} values, the header names {count} columns")
+                    raise UserError(
+                        f"{place}: {counted(len(values), 'value')}, the header names {counted(count, 'column')}"
+                    )
             else:
                 yield place, dict(zip(header, values, strict=True))
     except csv.Error as error:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.figures import counted
 from data_prep.frame_bytes import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
 from model.errors import UserError, require_at_least
@@ -135,9 +136,9 @@ def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
 
     ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
     return (
-        f"{of.utterances:,} utterances, {in_hours(of.audio_seconds)}: {in_units(of.bytes)} of {args.feature_dtype} "
-        f"({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} {of.speed:,.0f} "
-        "seconds of audio a second"
+        f"{counted(of.utterances, 'utterance')}, {in_hours(of.audio_seconds)}: {in_units(of.bytes)} of "
+        f"{args.feature_dtype} ({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} "
+        f"{of.speed:,.0f} seconds of audio a second"
     )
 
 
@@ -149,10 +150,10 @@ def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made:
     totals = made.totals
     if totals is None:
         rest = f"{made.missing:,} are left to other ranks; if none is running, run it again" if made.missing else "done"
-        print(f"rank {rank.rank} of {rank.size}: {made.utterances:,} utterances encoded; {rest}")
+        print(f"rank {rank.rank} of {rank.size}: {counted(made.utterances, 'utterance')} encoded; {rest}")
         return 0
     print(
-        f"{args.out}: {totals.utterances:,} utterances, {totals.frames:,} frames of {encoder.dim} "
+        f"{args.out}: {counted(totals.utterances, 'utterance')}, {counted(totals.frames, 'frame')} of {encoder.dim} "
         f"{args.feature_dtype}, {totals.bytes / 1e6:,.1f} MB"
     )
     return _verify(args, index, encoder)
@@ -166,7 +167,9 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
 
     ids = draw(np.arange(len(index)), args.verify)
     problems = compare(index, read_index(args.out), encoder, ids)
-    return _say(problems, f"{len(ids)} utterances were encoded again: the same frames", args.out)
+    return _say(
+        problems, f"{counted(len(ids), 'utterance was', 'utterances were')} encoded again: the same frames", args.out
+    )
 
 
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
@@ -189,11 +192,12 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     require_fit(index, encoder, args.out, made["feature_dtype"])
     problems = check_features(index, cache, encoder, args.verify)
     ids = min(args.verify, len(index))
-    return _say(problems, f"all {len(index):,} utterances are there; {ids} were encoded again: the same", args.out)
+    there = "the only utterance is" if len(index) == 1 else f"all {len(index):,} utterances are"
+    return _say(problems, f"{there} there; {ids} {'was' if ids == 1 else 'were'} encoded again: the same", args.out)
 
 
 def _say(problems: list[str], well: str, out: Path) -> int:
     for problem in problems:
         print(f"{out}: {problem}")
-    print(f"{len(problems)} things are wrong with {out}" if problems else well)
+    print(f"{counted(len(problems), 'thing is', 'things are')} wrong with {out}" if problems else well)
     return 1 if problems else 0

@@ -1,11 +1,14 @@
 """The forms in which people have a little corpus: each is read, or one line says what it lacks."""
 
 import json
+import re
+import shlex
 import wave
 from pathlib import Path
 
 import pytest
 
+from data_prep.audio import AudioError, decode
 from launch.command import main
 from tests.data_prep.conftest import tone
 
@@ -58,7 +61,7 @@ def test_recordings_and_one_table_of_any_form_are_a_corpus(tmp_path, table, whol
         ("x.csv: zero|a|0_a.wav/one|b|1_b.wav", ["x.csv:1", "'zero|a|0_a.wav'", ": text,column2,audio"]),
         ("x.csv: clip,words/0_a.wav,zero", ["x.csv:1", "clip, words", "--column audio=clip --column text=words"]),
         ("x.csv: file,speaker,txt/0_a.wav,a,zero", ["x.csv:1", "no column 'text'", "--column text=txt"]),
-        ("x.csv: file,words,notes/0_a.wav,a,zero", ["--column text=NAME"]),
+        ("x.csv: file,spoken,notes/0_a.wav,a,zero", ["--column text=NAME"]),
         ('x.jsonl: {"audio": "0_a.wav", "label": "zero"}', ["x.jsonl:1", "no column 'text'", "--column text=label"]),
         ('x.jsonl: {"audio": 5, "text": "zero"}', ["x.jsonl:1", "audio is 5", "the path of a file"]),
         ('x.jsonl: {"audio": "0_a.wav", "text": 12}', ["x.jsonl:1", "text is 12", 'as "12" in quotes']),
@@ -126,3 +129,56 @@ def test_a_path_that_does_not_exist_is_named_with_the_nearest_that_does(argument
     assert main(["prep", *arguments.split()]) == 2
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1 and not Path("out").exists()
+
+
+PHONE = {  # the beginnings of files that libsndfile cannot read
+    "a.mp4": b"\0\0\0\x1cftypisom\0\0\2\0" + bytes(600),
+    "b c.m4a": b"\0\0\0\x1cftypM4A \0\0\2\0" + bytes(600),
+    "d.aac": bytes.fromhex("fff15080199ffcde0400006c") + bytes(600),
+    "e.webm": b"\x1a\x45\xdf\xa3" + bytes(600),
+    "f.wma": bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c") + bytes(600),
+    "g.amr": b"#!AMR\n" + bytes(600),
+}
+
+
+def test_recordings_that_only_ffmpeg_reads_are_told_how_they_are_converted(tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    rows = []
+    for name, data in PHONE.items():
+        (corpus / name).write_bytes(data)
+        rows.append(json.dumps({"audio": name, "text": "words"}) + "\n")
+        with pytest.raises(AudioError) as refused:
+            decode(corpus / name)
+        stem = name.rpartition(".")[0]
+        assert refused.value.reason == "needs-ffmpeg" and "\n" not in str(refused.value)
+        command = ["ffmpeg", "-i", name, "-ar", "16000", "-ac", "1", f"{stem}.wav"]
+        assert shlex.split(str(refused.value).partition("convert it: ")[2]) == command
+    (corpus / "list.jsonl").write_text("".join(rows))
+    for arguments in (["build", corpus, tmp_path / "out"], ["import", "auto", corpus, "--out", tmp_path / "out.jsonl"]):
+        for most in ("0.01", "1"):
+            assert main(["prep", *map(str, arguments), "--max-bad", most]) == 2
+            last = capsys.readouterr().err.splitlines()[-1]
+            assert "needs-ffmpeg 6" in last and "ffmpeg -i IN.mp4 -ar 16000 -ac 1 IN.wav" in last
+    notes = (tmp_path / "out/quarantine.jsonl").read_text()
+    assert notes.count('"needs-ffmpeg"') == 6 and "ffmpeg -i a.mp4 -ar 16000 -ac 1 a.wav" in notes
+
+
+@pytest.mark.parametrize("ending", ["shards", "manifest", "sample", "reshard", "exported"])
+def test_one_is_not_called_several(tmp_path, ending, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    digits(Path("corpus"), "train.csv: file,text,speaker/0_a.wav,zero,a")
+    steps = {
+        "shards": "build corpus out",
+        "manifest": "import auto corpus --out out.jsonl",
+        "sample": "sample out clips",
+        "reshard": "reshard again out",
+        "exported": "export out kaldi --format kaldi",
+    }
+    if ending not in ("shards", "manifest"):
+        assert main(["prep", "build", "corpus", "out"]) == 0
+    capsys.readouterr()
+    assert main(["prep", *steps[ending].split()]) == 0
+    said = capsys.readouterr().out
+    assert ("1 row read" if ending == "manifest" else "1 utterance,") in said
+    assert not re.search(r"\b1 (utterances|shards|rows|recordings|speakers)", said)

@@ -139,7 +139,7 @@ def test_the_check_finds_a_changed_frame_and_names_its_utterance(tmp_path, audio
     assert check(out) == []  # it is sound in itself
     assert prep(audio.root, out, "--encoder", source, "--check") == 1
     said = capsys.readouterr().out
-    assert f"utterance {victim}: frame 1 is" in said and "1 things are wrong" in said
+    assert f"utterance {victim}: frame 1 is" in said and "1 thing is wrong" in said
     assert prep(audio.root, out, "--encoder", source, "--check", "--verify", "0") == 0
 
 
@@ -150,8 +150,8 @@ def test_the_check_names_what_is_missing_too_many_or_of_other_audio(tmp_path, au
     build(other, tmp_path / "other", BuildOptions())
     assert prep(tmp_path / "other", out, "--encoder", source, "--check") == 1
     said = capsys.readouterr().out
-    assert "1 utterances missing in the cache: new" in said and "in the cache and not in the audio: utt-01" in said
-    assert "1 utterances made of other audio or of another transcript: utt-00" in said
+    assert "1 utterance missing in the cache: new" in said and "in the cache and not in the audio: utt-01" in said
+    assert "1 utterance made of other audio or of another transcript: utt-00" in said
 
 
 class Terminal:
