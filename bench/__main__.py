@@ -44,7 +44,9 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     known = sorted({number for numbers in FILES.values() for number in numbers})
-    parser = argparse.ArgumentParser(prog="python -m bench", description="goals against baselines, in one table")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m bench", description="goals against baselines, in one table"
+    )
     parser.add_argument("goals", nargs="*", metavar="GOAL", help=f"of {', '.join(known)}; all if none is given")
     parser.add_argument("--scale", type=float, default=1.0, help="how much is measured, 1.0 = some ten minutes in all")
     parser.add_argument("--lengths", type=Path, help="JSONL of real lengths: duration (seconds) and text in each line")

@@ -149,7 +149,7 @@ def _batch(model: SlamAsr) -> Batch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="goal 8, second half")
+    parser = argparse.ArgumentParser(allow_abbrev=False, description="goal 8, second half")
     parser.add_argument("--scale", type=float, default=1.0)
     for goal in run(parser.parse_args().scale):
         print(goal.line())

@@ -73,7 +73,7 @@ def _characters(seconds: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 def print_goals(run: Callable[[float, Path | None], Sequence[Goal]], description: str) -> None:
     """The command line of a file that measures on lengths."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(allow_abbrev=False, description=description)
     parser.add_argument("--lengths", type=Path, help="JSONL of real lengths: duration (seconds) and text in each line")
     parser.add_argument("--scale", type=float, default=1.0)
     args = parser.parse_args()

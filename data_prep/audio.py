@@ -24,9 +24,10 @@ import numpy as np
 import soundfile
 
 from data_prep import flac
+from data_prep.convertible import why_unreadable
 from data_prep.cuts import MAX_SECONDS as MAX_SECONDS
 from data_prep.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
-from data_prep.durable import temporary_name
+from data_prep.durable import write_whole
 from data_prep.mp3 import what_mp3_lacks
 from data_prep.ogg import with_serial
 from data_prep.truncation import what_is_cut_off
@@ -163,10 +164,7 @@ def encode_opus(wave: np.ndarray) -> bytes:
 
 def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
     """`encode_flac` into a file that appears whole or not at all."""
-    path = Path(path)
-    temporary = temporary_name(path)
-    temporary.write_bytes(encode_flac(wave))
-    os.replace(temporary, path)
+    write_whole(Path(path), encode_flac(wave))
 
 
 def is_ready(data: bytes | bytearray, info: AudioInfo, media: str = "flac") -> bool:
@@ -214,7 +212,7 @@ def _open(stream: BinaryIO) -> soundfile.SoundFile:
     try:
         return soundfile.SoundFile(stream.fileno() if isinstance(stream, io.FileIO) else stream, closefd=False)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise AudioError("unreadable", f"{size:,} bytes that soundfile cannot open: {_one_line(error)}") from None
+        raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
 
 
 def _info(file: soundfile.SoundFile) -> AudioInfo:

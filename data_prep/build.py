@@ -20,11 +20,21 @@ from data_prep import workplace
 from data_prep.assign import NEED_SECONDS, Packing, ShardTask, shard_tasks, unique
 from data_prep.audio import one_thread
 from data_prep.build_options import BuildOptions, Totals
+from data_prep.figures import counted
 from data_prep.index import ShardInfo, columns_path, read_document, write_index
 from data_prep.lengths import Size, measure
 from data_prep.prepare import make_ready
 from data_prep.progress import Progress
-from data_prep.refusals import DROPPED, QUARANTINE, Note, Refused, by_reason, require_few, write_notes
+from data_prep.refusals import (
+    DROPPED,
+    QUARANTINE,
+    Note,
+    Refused,
+    by_reason,
+    reasons_of,
+    require_few,
+    write_notes,
+)
 from data_prep.remote import publish
 from data_prep.remote.recordings import read_ahead
 from data_prep.shards import ShardWriter
@@ -161,7 +171,11 @@ def _finish(
         write_notes(out / QUARANTINE, _placed(bad, audio))
         write_notes(out / DROPPED, _placed(dropped, audio))
         if not shards:
-            raise UserError(f"none of {len(audio):,} utterances can be used; see {QUARANTINE}, {DROPPED} in {out}")
+            reasons = reasons_of(bad + dropped)
+            raise UserError(
+                f"none of {counted(len(audio), 'utterance')} can be used ({reasons}); see {QUARANTINE}, {DROPPED} "
+                f"in {out}"
+            )
         totals = Totals(
             utterances=sum(shard.utterances for shard in shards),
             seconds=round(sum(shard.seconds for shard in shards), 4),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.audio import SAMPLE_RATE, AudioError, decode_media
+from data_prep.figures import counted
 from data_prep.frame_bytes import bytes_per_frame, count_not_finite
 from data_prep.index import (
     INDEX_NAME,
@@ -186,7 +187,7 @@ def _check_headers(index: ShardIndex) -> list[str]:
     named = [(member.rpartition(".")[0], offset, size) for member, offset, size in found[::2]]
     if named == media and found[1::2] == [(f"{key}.json", *at) for key, *at in metas]:
         return []
-    return [f"{name}: its {len(found):,} members are not the {2 * len(media):,} that the index lists"]
+    return [f"{name}: its {counted(len(found), 'member')} are not the {2 * len(media):,} that the index lists"]
 
 
 def _faults(index: ShardIndex, i: int, meta: dict[str, Any]) -> list[str]:

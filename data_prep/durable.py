@@ -14,12 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What an OSError says of a disk, a quota or a file that can grow no more."""
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes `path`'s place, synced to disk, when the block ends without an error."""
+    """A file to write to that takes `path`'s place, synced to disk, when the block ends without an error.
+
+    An OSError of writing it names `path`.
+    """
     temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
@@ -27,10 +32,34 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            _name(error, path, temporary)
         raise
     sync_folder(path.parent)
+
+
+def write_whole(path: Path, data: bytes | bytearray) -> None:
+    """`data` as the whole of `path`, which appears whole or not at all; a power cut may lose it.
+
+    An OSError of writing it names `path`.
+    """
+    temporary = temporary_name(path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        _name(error, path, temporary)
+        raise
+
+
+def _name(error: OSError, path: Path, temporary: Path) -> None:
+    """Makes an error name `path`, if it names the temporary file, or none because write() and fsync() name none."""
+    unnamed = error.filename is None and error.errno in FULL
+    if unnamed or error.filename == os.fspath(temporary):
+        error.filename = os.fspath(path)
 
 
 def temporary_name(path: Path) -> Path:

@@ -8,6 +8,6 @@ def in_hours(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:,.2f} h"
 
 
-def counted(number: int, what: str) -> str:
-    """ "1 problem", "2 problems"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+def counted(number: int, what: str, several: str = "") -> str:
+    """ "1 problem", "2 problems"; `several` is for other plurals: counted(2, "directory is", "directories are")."""
+    return f"{number:,} {what if number == 1 else several or f'{what}s'}"

@@ -19,11 +19,12 @@ from typing import Any
 
 from data_prep import workplace
 from data_prep.durable import canonical_json
+from data_prep.figures import counted
 from data_prep.foreign_tar import TarResult, TarTask, index_tar
 from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of
 from data_prep.index import columns_path, shard_name, write_index
 from data_prep.progress import Progress
-from data_prep.refusals import QUARANTINE, Note, by_reason, require_few, write_notes
+from data_prep.refusals import QUARANTINE, Note, by_reason, reasons_of, require_few, write_notes
 from data_prep.text import require_normaliser
 from data_prep.workers import run_all
 from model.errors import UserError, require_at_least, require_fraction
@@ -115,7 +116,9 @@ def _survey(tars: list[Path], options: SampleOptions) -> int:
                 owner[key] = tar, sample.name
             progress.advance()
     if not owner:
-        raise UserError(f"no recording in {len(tars):,} tars, the first of them {tars[0]}; are these tars of audio?")
+        raise UserError(
+            f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}; are these tars of audio?"
+        )
     return count
 
 
@@ -155,7 +158,9 @@ def _finish(
     with workplace.disk_full_explained(out):
         write_notes(out / QUARANTINE, bad)
         if not shards:
-            raise UserError(f"none of {len(bad):,} samples can be used; see {out / QUARANTINE}")
+            raise UserError(
+                f"none of {counted(len(bad), 'sample')} can be used ({reasons_of(bad)}); see {out / QUARANTINE}"
+            )
         totals = ForeignTotals(
             utterances=sum(shard.utterances for shard in shards),
             seconds=round(sum(shard.seconds for shard in shards), 4),

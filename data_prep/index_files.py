@@ -12,6 +12,8 @@ from typing import Any
 
 from data_prep.columns import in_bounds, parse_columns
 from data_prep.durable import read_regular, strict_json
+from data_prep.figures import counted
+from data_prep.missing import no_such
 from data_prep.sources import without_secrets
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
@@ -90,6 +92,8 @@ def _hint(path: Path) -> str:
 
 def document_of(root: Path) -> dict[str, Any]:
     """index.json. This and all below raise a UserError that names the directory and what is wrong."""
+    if not root.exists():
+        raise UserError(no_such(root, "give a directory that `slam-asr prep build` or `prep features` made"))
     if not root.is_dir():
         raise UserError(f"{root} is no directory; give one that `slam-asr prep build` or `prep features` made")
     if not (root / INDEX_NAME).exists():
@@ -156,7 +160,8 @@ def columns_of(root: Path, info: ShardInfo) -> dict[str, Any]:
     meta_bytes = _size(meta_path(root / info.name)) if info.source else None
     if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes, meta_bytes):
         raise stale(
-            root, f"{path.name} does not describe a tar of {info.bytes:,} bytes and {info.utterances:,} utterances"
+            root,
+            f"{path.name} does not describe a tar of {info.bytes:,} bytes and {counted(info.utterances, 'utterance')}",
         )
     seconds = int(columns["samples"].sum()) / SAMPLE_RATE
     if not seconds - SECONDS_SLACK <= info.seconds <= seconds + SECONDS_SLACK:

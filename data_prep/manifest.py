@@ -10,9 +10,10 @@ from pathlib import Path
 
 from data_prep.assign import unique
 from data_prep.durable import strict_json
+from data_prep.figures import counted
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
-from data_prep.refusals import Note, Refused, by_reason, require_few, write_notes
+from data_prep.refusals import Note, Refused, by_reason, reasons_of, require_few, write_notes
 from data_prep.sources import without_secrets
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, require_fraction
@@ -67,8 +68,9 @@ def import_corpus(
     try:
         with progress or Progress(len(listed), label="import") as progress:
             write_jsonl(out, _kept(probed, report, notes, progress, max_bad, quarantine, len(listed)))
-    finally:
+    except (UserError, KeyboardInterrupt):
         write_notes(quarantine, notes)
+        raise
     return report
 
 
@@ -134,14 +136,15 @@ def _kept(
         report.first += [(utterance, seconds)] if len(report.first) < SHOWN else []
         yield utterance
     if not report.kept:
-        what = f"none of {report.read:,} utterances can be used"
+        what = f"none of {counted(report.read, 'utterance')} can be used"
         if report.read < total:
             what = f"stopped after {report.read:,} bad utterances and not a good one"
         raise UserError(f"{what} ({_reasons(notes)}); see {quarantine}")
     require_few(notes, report.read, max_bad, quarantine)
+    write_notes(quarantine, notes)  # before the manifest is published: a disk that fills up leaves none without it
 
 
 def _reasons(notes: list[Note]) -> str:
-    reasons = by_reason(notes)
-    listed = ", ".join(f"{reason} {count:,}" for reason, count in sorted(reasons.items()))
-    return f"{listed}: do its paths start elsewhere? --audio-root" if "missing-audio" in reasons else listed
+    listed = reasons_of(notes)
+    is_missing = "missing-audio" in by_reason(notes)
+    return f"{listed}: do its paths start elsewhere? --audio-root" if is_missing else listed

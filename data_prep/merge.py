@@ -17,6 +17,7 @@ import numpy as np
 from data_prep import workplace
 from data_prep.copying import CopyTotals, copy_all, copy_task, declare
 from data_prep.durable import canonical_json, replacing, write_durably
+from data_prep.figures import counted
 from data_prep.index import ShardIndex, ShardInfo, columns_path, read_document, shard_name
 from data_prep.index_files import require_plain
 from data_prep.joined import concatenate, extension_of, open_all, part_of, require_own_keys
@@ -74,8 +75,10 @@ def merge_renamed(
     indexes = open_all(roots, out)
     wrong = [prefix for prefix in prefixes if not KEY.fullmatch(prefix)]
     if wrong or len(prefixes) != len(indexes):
-        found = f"prefix {wrong[0]!r} is not of A-Z a-z 0-9 _ -" if wrong else f"{len(prefixes)} prefixes"
-        raise UserError(f"{found} for {len(indexes)} directories; give each one with --prefix-keys NAME,NAME")
+        given = counted(len(prefixes), "prefix", "prefixes")
+        found = f"prefix {wrong[0]!r} is not of A-Z a-z 0-9 _ -" if wrong else given
+        directories = counted(len(indexes), "directory", "directories")
+        raise UserError(f"{found} for {directories}; give each one with --prefix-keys NAME,NAME")
     renamed = [
         replace(index, key=[safe_key(f"{prefix}_{key}") for key in index.key])
         for prefix, index in zip(prefixes, indexes, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -47,6 +48,7 @@ class Limits:
     def __post_init__(self) -> None:
         require_normaliser(self.normalise)
         require_known("format", self.media, ENCODERS)
+        require_seconds(self.min_seconds, self.max_seconds)
         if self.trim_silence is not None and not 0 < self.trim_silence <= 120:
             raise UserError(
                 f"trim_silence is {self.trim_silence:g}, it is decibels below the loudest, 40 say, up to 120"
@@ -57,6 +59,16 @@ class Limits:
         option leaves what was built before as it is."""
         values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
         return {n: value for n, (value, default) in values.items() if n in ALWAYS_RECORDED or value != default}
+
+
+def require_seconds(least: float, most: float) -> None:
+    """UserError for --min-seconds and --max-seconds between which no utterance can be."""
+    if not 0 <= least < math.inf:
+        raise UserError(f"--min-seconds is {least:g}, it must be seconds from 0 on")
+    if not most > 0:
+        raise UserError(f"--max-seconds is {most:g}, it must be more than 0")
+    if least > most:
+        raise UserError(f"--min-seconds {least:g} is more than --max-seconds {most:g}; no utterance is both")
 
 
 @dataclass(frozen=True)

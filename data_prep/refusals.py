@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from data_prep.convertible import NEEDS_FFMPEG, conversion
 from data_prep.durable import canonical_json, encodable, write_durably
+from data_prep.figures import counted
 from model.errors import UserError
 
 Note = dict[str, str]
@@ -26,6 +28,13 @@ class Refused(Exception):
 
 def by_reason(notes: Iterable[Note]) -> dict[str, int]:
     return dict(Counter(note["reason"] for note in notes))
+
+
+def reasons_of(notes: Iterable[Note]) -> str:
+    """The three reasons that most notes have, with their numbers, for a message; and what to do, where one is plain."""
+    listed = Counter(by_reason(notes)).most_common(3)
+    mend = f"; {conversion()} converts one" if NEEDS_FFMPEG in dict(listed) else ""
+    return ", ".join(f"{reason} {count:,}" for reason, count in listed) + mend
 
 
 def write_notes(path: Path, notes: Iterable[Note]) -> None:
@@ -48,10 +57,10 @@ def require_few(
     if found <= allowed:
         return
     write_notes(path, notes)
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in Counter(by_reason(notes)).most_common(3))
-    what = f"{found:,} of {total:,} utterances cannot be used ({reasons})"
+    reasons = reasons_of(notes)
+    what = f"{found:,} of {counted(total, 'utterance')} cannot be used ({reasons})"
     if stopped:
-        what = f"stopped after {found:,} bad utterances ({reasons}) of {total:,}"
+        what = f"stopped after {counted(found, 'bad utterance')} ({reasons}) of {total:,}"
     raise UserError(f"{what}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
 
 

@@ -16,7 +16,7 @@ from data_prep import audio
 from data_prep.assign import chance
 from data_prep.audio import SAMPLE_RATE, AudioError
 from data_prep.durable import temporary_name
-from data_prep.figures import in_hours
+from data_prep.figures import counted, in_hours
 from data_prep.index import ShardIndex
 from data_prep.joined import place_of
 from data_prep.shards import read_sample
@@ -175,7 +175,7 @@ def _page(index: ShardIndex, clips: list[SampleFile]) -> str:
         for clip in clips
     )
     title = html.escape(place_of(index).rstrip("/").rpartition("/")[2])
-    about = html.escape(f"{len(clips):,} of {len(index):,} utterances, {in_hours(index.seconds)} in all")
+    about = html.escape(f"{len(clips):,} of {counted(len(index), 'utterance')}, {in_hours(index.seconds)} in all")
     return PAGE.format(title=title, about=about, sections=sections)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_prep.figures import counted
 from data_prep.lengths import Size, is_costly, measure_one
 from data_prep.prepare import Limits
 from data_prep.utterance import Utterance
@@ -40,8 +41,8 @@ def when_full(out: Path, written: int, done: int, total: int, expected: int) -> 
     rest = round(written / done * (total - done)) if done else expected
     needed = f"about {in_units(rest)} more are needed" if rest else "how much is needed is not known yet"
     return (
-        f"no space left for {out}: {in_units(free_bytes(out))} are free, {needed}; {done:,} of {total:,} utterances "
-        "are in finished shards, which stay valid: make room and run it again"
+        f"no space left for {out}: {in_units(free_bytes(out))} are free, {needed}; {done:,} of "
+        f"{counted(total, 'utterance')} are in finished shards, which stay valid: make room and run it again"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from data_prep.assign import chance, unique
 from data_prep.build import BuildOptions, Totals, archives_of, build
+from data_prep.figures import counted
 from data_prep.index import INDEX_NAME, read_document
 from data_prep.index_files import UNFINISHED_NAME
 from data_prep.text import warn_about
@@ -56,7 +57,8 @@ def split(
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise UserError(
-            f"split {empty[0]} gets none of {len(utterances):,} utterances; {advice(utterances, fractions, by, seed)}"
+            f"split {empty[0]} gets none of {counted(len(utterances), 'utterance')}; "
+            f"{advice(utterances, fractions, by, seed)}"
         )
     return parts
 
@@ -105,7 +107,8 @@ def advice(utterances: Sequence[Utterance], fractions: Mapping[str, float], by: 
     best = min(range(seed + 1, seed + 1 + OTHER_SEEDS), key=lambda other: _error(weights, fractions, other))
     if _error(weights, fractions, best) < min(error, 1.0):  # 1: a part stays empty
         return f"--seed {best} comes nearer to what was asked for"
-    return f"{len(weights):,} {'speakers' if by == 'speaker' else 'utterances'} are too few for these fractions"
+    what = "speaker" if by == "speaker" else "utterance"
+    return f"{counted(len(weights), f'{what} is', f'{what}s are')} too few for these fractions"
 
 
 def _parts_of_another_split(out: Path, fractions: Mapping[str, float]) -> list[Path]:
@@ -128,6 +131,8 @@ def _shares(parts: Mapping[str, Sequence[Utterance]], total: int) -> str:
 
 
 def _speaker(utterance: Utterance) -> str:
+    if utterance.part.startswith("fault:"):
+        return utterance.speaker or utterance.key  # it stays out wherever it is
     if not utterance.speaker:
         raise UserError(f"utterance {utterance.key} names no speaker; --split-by hash goes by keys alone")
     return utterance.speaker

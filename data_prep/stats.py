@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_prep.durable import encodable
-from data_prep.figures import in_hours
+from data_prep.figures import counted, in_hours
 from data_prep.index import ShardIndex
 from data_prep.subset import fields_of
 from data_prep.text import printable
@@ -89,7 +89,7 @@ def breakdown_lines(name: str, found: Breakdown) -> list[str]:
     lines = [f"{name:<{width}}        audio  utterances"]
     lines += [f"{label:<{width}}  {in_hours(seconds):>11}  {count:>10,}" for label, seconds, count in shown]
     rest = [f"{found.names - len(shown):,} more"] if found.names > len(shown) else []
-    rest += [f"{found.nameless:,} utterances without a {name}"] if found.nameless else []
+    rest += [f"{counted(found.nameless, 'utterance')} without a {name}"] if found.nameless else []
     return lines + ([", ".join(rest)] if rest else [])
 
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.durable import strict_json
+from data_prep.figures import counted
 from data_prep.index import ShardIndex
+from data_prep.prepare import require_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note
 from data_prep.shards import read_meta
@@ -34,6 +36,9 @@ class Subset:
     max_seconds: float = float("inf")
     where: tuple[tuple[str, str], ...] = ()
     """(field, value) of the metadata, all of them."""
+
+    def __post_init__(self) -> None:
+        require_seconds(self.min_seconds, self.max_seconds)
 
 
 def read_keys(path: Path) -> frozenset[str]:
@@ -69,7 +74,8 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
     unknown = sorted(wanted.difference(index.key))
     if unknown:
         first = ", ".join(unknown[:NAMED]) + (" ..." if len(unknown) > NAMED else "")
-        print(f"warning: {len(unknown):,} of {len(wanted):,} keys asked for are not there: {first}", file=sys.stderr)
+        are = f"asked for {'is' if len(unknown) == 1 else 'are'} not there"
+        print(f"warning: {len(unknown):,} of {counted(len(wanted), 'key')} {are}: {first}", file=sys.stderr)
     said = fields_of(index, [name for name, _ in subset.where]) if subset.where else {}
     for name, value in subset.where:
         if value not in said[name]:
@@ -82,7 +88,7 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
         else:
             notes.append({"key": key, "reason": fault[0], "message": fault[1]})
     if not kept:
-        raise UserError(f"none of {len(index):,} utterances is what was asked for; ask for something else")
+        raise UserError(f"none of {counted(len(index), 'utterance')} is what was asked for; ask for something else")
     return np.array(kept, np.int64), notes
 
 

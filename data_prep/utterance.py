@@ -52,8 +52,10 @@ class Utterance:
                 f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; importers use safe_key()"
             )
         for name in ("audio", "text", "language", "speaker", "task", "part"):
-            if not isinstance(getattr(self, name), str):
-                raise UserError(f"utterance {self.key}: {name} is {_short(getattr(self, name))}, it must be text")
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                quoted = f', as "{value}" in quotes' if isinstance(value, int | float) else ""
+                raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be text{quoted}")
         if self.start is not None and (not _is_seconds(self.start) or self.start < 0):
             raise UserError(f"utterance {self.key}: start is {_short(self.start)}, it must be seconds from 0 on")
         if self.duration is not None and (not _is_seconds(self.duration) or self.duration < 0):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_prep.durable import canonical_json, sync_folder, write_durably
+from data_prep.durable import FULL, canonical_json, sync_folder, write_durably
 from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document, read_index
 from data_prep.index_files import FORMAT, UNFINISHED_NAME
 from data_prep.refusals import DROPPED, QUARANTINE
@@ -57,7 +56,8 @@ def claim(
             publication.look_around(overwrite)
         finished = look_around(out, wanted, overwrite)
         if finished is None:
-            _start(out, wanted)
+            with disk_full_explained(out):
+                _start(out, wanted)
             if publication is not None:
                 publication.begin(wanted)
         yield finished
@@ -78,7 +78,7 @@ def disk_full_explained(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         raise DiskFull(f"no space left for {out}; what is finished stays valid: make room and run it again") from None
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.figures import counted
 from data_prep.utterance import read_rows
 from model.errors import UserError
 
@@ -51,5 +52,5 @@ def _require_all(keys: dict[str, Any], others: dict[str, Any], path: Path, other
     missing = [key for key in keys if key not in others]
     if missing:
         names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        where = f"{len(missing):,} utterances of {path} are not in {other_path}"
+        where = f"{counted(len(missing), 'utterance')} of {path} missing in {other_path}"
         raise UserError(f"{where}: {names}; give files of the same data")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from model.errors import UserError, hint
@@ -14,7 +16,11 @@ CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError where argparse would print its usage and exit."""
+    """Raises UserError where argparse would print its usage and exit, and takes no option by its first letters alone:
+    another option may begin so tomorrow."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         choice = CHOICE.search(message)
@@ -32,11 +38,20 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Of this parser or of a verb's own below it: that one knows which option was meant."""
+        given = sys.argv[1:] if args is None else args
+        if self._subparsers is None:
+            self._require_known(list(itertools.takewhile("--".__ne__, given)))
         found, rest = super().parse_known_args(args, namespace)
-        unknown = next((item.partition("=")[0] for item in rest if item.startswith("--")), "")
-        if unknown:
-            options = [name for action in self._actions for name in action.option_strings]
-            if any(action.dest == "overrides" for action in self._actions):
-                raise UserError(no_option(self.prog, unknown, options, sys.argv[1:] if args is None else args))
-            raise UserError(f"{unknown} is no option of `{self.prog}`{hint(unknown, options)}")
+        self._require_known(rest)
         return found, rest
+
+    def _require_known(self, arguments: Sequence[str]) -> None:
+        """UserError for the first of them that looks like an option and is none, with those that it may mean."""
+        names = [name for action in self._actions for name in action.option_strings]
+        for unknown in (item.partition("=")[0] for item in arguments if item.startswith("--")):
+            if unknown not in names:
+                if any(action.dest == "overrides" for action in self._actions):
+                    raise UserError(no_option(self.prog, unknown, names, arguments))
+                longer = [name for name in names if name.startswith(unknown)]
+                meant = f", did you mean {' or '.join(longer)}?" if longer else hint(unknown, names)
+                raise UserError(f"{unknown} is no option of `{self.prog}`{meant}")

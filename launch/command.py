@@ -15,6 +15,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from launch.arguments import Parser
 from model.errors import UserError, closest
@@ -59,9 +60,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
         return BROKEN_PIPE
     except OSError as error:
+        from data_prep.durable import FULL
+
+        if error.errno in FULL:
+            return _refuse_full(error)
         if error.filename is None:
             raise  # no file that a person could look at
         return _refuse(f"cannot use {error.filename}: {error.strerror}; look at its rights and disk")
+
+
+def _refuse_full(error: OSError) -> int:
+    """Names the file that has no room left to grow; files are written with their names, standard output has none."""
+    written = error.filename or "standard output"
+    if error.filename is None:
+        with suppress(OSError):  # an output that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
+    return _refuse(f"cannot write {written}: {error.strerror}; make room, or write to another disk")
 
 
 def _refuse(why: str) -> int:

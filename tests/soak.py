@@ -265,7 +265,9 @@ def say(text: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.soak", description="Kill a training again and again.")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tests.soak", description="Kill a training again and again."
+    )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)

@@ -139,7 +139,7 @@ def _breakdown(heading: str, found: Breakdown) -> list[str]:
         for item in found.top
     ]
     head = '<tr><th>name</th><th class="number">utterances</th><th class="number">audio</th><th></th></tr>'
-    rest = f"<p>{found.names:,} in all; {found.nameless:,} utterances have none.</p>"
+    rest = f"<p>{found.names:,} in all; {counted(found.nameless, 'utterance')} without one.</p>"
     return [f"<h2>{heading}</h2>", f"<table>{head}{''.join(rows)}</table>", rest]
 
 

@@ -12,6 +12,7 @@ from data_prep.audit import scores
 from data_prep.audit.audio import SILENCE_BELOW_LOUD_DB, SILENCE_DBFS
 from data_prep.audit.scores import Score, column
 from data_prep.audit.text import names_of
+from data_prep.figures import counted
 
 SHARED_LETTERS = 15  # shorter transcripts ("yes", "stop the music") are the same by nature
 LONG_WORD = 40  # characters: the longest in German and Finnish dictionaries are shorter; longer is glued together
@@ -56,6 +57,10 @@ def _nothing(_: float) -> str:
     return ""
 
 
+def _number_of(what: str) -> Callable[[float], str]:
+    return lambda score: counted(round(score), what)
+
+
 TEXT_JUDGEMENTS = {
     "duplicate-text": Judgement(
         f"the same words as another utterance, {SHARED_LETTERS} letters or more",
@@ -68,25 +73,23 @@ TEXT_JUDGEMENTS = {
     "capitals": Judgement(
         f"every letter is a CAPITAL, {scores.CAPITALS_LETTERS} letters or more", scores.capitals, 0, _nothing
     ),
-    "markup": Judgement("<tags>, [notes], {notes}, addresses, &entities;", column("markup"), 0, "{:.0f} marks".format),
+    "markup": Judgement("<tags>, [notes], {notes}, addresses, &entities;", column("markup"), 0, _number_of("mark")),
     "foreign-script": Judgement(
         f"letters of a script that {scores.RARE_SCRIPT:.0%} of its language's utterances have or fewer, or it alone",
         scores.foreign_scripts,
         0,
         lambda score: names_of(int(score)),
     ),
-    "digits": Judgement("digits, which can be read in several ways", column("digits"), 0, "{:.0f} digits".format),
+    "digits": Judgement("digits, which can be read in several ways", column("digits"), 0, _number_of("digit")),
     "control": Judgement(
         "control, direction or zero-width characters, private or unassigned ones",
         column("control"),
         0,
-        "{:.0f} characters".format,
+        _number_of("character"),
     ),
-    "broken-encoding": Judgement(
-        "U+FFFD, or UTF-8 that was read as Latin-1", column("broken"), 0, "{:.0f} places".format
-    ),
+    "broken-encoding": Judgement("U+FFFD, or UTF-8 that was read as Latin-1", column("broken"), 0, _number_of("place")),
     "long-word": Judgement(
-        f"a word of more than {LONG_WORD} characters", column("longest_word"), LONG_WORD, "{:.0f} characters".format
+        f"a word of more than {LONG_WORD} characters", column("longest_word"), LONG_WORD, _number_of("character")
     ),
     "fast-characters": Judgement(
         f"more than {FAST_CHARACTERS} characters a second, in {FAST_MIN_SECONDS} s or more",
@@ -128,7 +131,7 @@ AUDIO_JUDGEMENTS = {
         "the same samples as another utterance, with other words",
         scores.contradictions,
         1,
-        "{:,.0f} transcripts".format,
+        _number_of("transcript"),
         once="audio_hash",
     ),
     "short": Judgement(

@@ -9,6 +9,7 @@ that importing the result gives the same utterances, and building from it the sa
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,13 +34,20 @@ def export(index: ShardIndex, out: Path, kind: str, wav: bool = False) -> Path:
     With `wav`, 16-bit WAV in place of the bytes that lie in the shards. UserError: features, a folder that is not
     empty, a full disk, shards that do not hold what their index says.
     """
+    from data_prep.durable import FULL
     from data_prep.exporters.clips import ExportOptions, make_empty_folder
     from data_prep.progress import Progress
-    from data_prep.workplace import disk_full_explained
 
     if index.kind != "audio":
         raise UserError(f"{index.root} holds {index.kind}, no recordings; export the directory they were made from")
     make_empty_folder(out)
-    with disk_full_explained(out):
-        write = importlib.import_module(f"data_prep.exporters.{kind}").export
+    write = importlib.import_module(f"data_prep.exporters.{kind}").export
+    try:
         return write(index, out, ExportOptions(wav), Progress(len(index), label="export"))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        shutil.rmtree(out, ignore_errors=True)
+        raise UserError(
+            f"no space left for {out} ({error.strerror}), what was written of it is removed; make room and run it again"
+        ) from None

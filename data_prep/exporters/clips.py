@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio import SAMPLE_RATE, AudioError, decode, encode_wav, probe
-from data_prep.durable import canonical_json, temporary_name
+from data_prep.durable import canonical_json, write_whole
 from data_prep.index import ShardIndex
 from data_prep.progress import Progress
 from data_prep.shards import read_sample
@@ -79,9 +79,7 @@ def save(clip: Clip, out: Path) -> str:
     """
     folder = out / AUDIO_FOLDER / f"{clip.shard:06d}"
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(folder / clip.name)
-    temporary.write_bytes(clip.media)
-    os.replace(temporary, folder / clip.name)
+    write_whole(folder / clip.name, clip.media)
     return (folder / clip.name).relative_to(out).as_posix()
 
 

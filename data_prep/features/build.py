@@ -28,6 +28,7 @@ from data_prep.features.estimate import disk_full_explained
 from data_prep.features.place import Place, join
 from data_prep.features.speed import Speed, device_name, write_speed
 from data_prep.features.writer import FeatureTotals, OpenShard, finish_place, loose_path
+from data_prep.figures import counted
 from data_prep.frames import FEATURE_DTYPES, bytes_per_frame
 from data_prep.index import INDEX_NAME, ShardIndex, shard_name
 from data_prep.progress import Progress, Silent
@@ -114,8 +115,8 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
     short = np.flatnonzero(frames < 1)
     if len(short):
         raise UserError(
-            f"{len(short):,} utterances are too short for one frame, {index.key[short[0]]} of "
-            f"{int(index.samples[short[0]]):,} samples first; build again with --min-seconds 0.1"
+            f"{counted(len(short), 'utterance is', 'utterances are')} too short for one frame, {index.key[short[0]]} "
+            f"of {int(index.samples[short[0]]):,} samples first; build again with --min-seconds 0.1"
         )
     longest = int(np.argmax(frames)) if len(frames) else 0
     if len(frames) and int(frames[longest]) * bytes_per_frame(encoder.dim, dtype) > MAX_MEDIA_BYTES:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data_prep.features.encoding import device_of, encode_in_order, grouped
+from data_prep.figures import counted
 from data_prep.frames import as_frames, as_numbers
 from data_prep.index import ShardIndex
 from data_prep.joined import audio_crcs
@@ -85,7 +86,7 @@ def _difference(cache: ShardIndex, j: int, found: Tensor, now: Tensor, device: t
     """A line if the frames differ by more than rounding."""
     name = f"{cache.shards[int(cache.shard[j])].name}, utterance {cache.key[j]}"
     if found.shape != now.shape:
-        return [f"{name}: {len(found):,} frames, the encoder gives {len(now):,}"]
+        return [f"{name}: {counted(len(found), 'frame')}, the encoder gives {len(now):,}"]
     if torch.equal(found.view(torch.uint8), now.view(torch.uint8)):
         return []
     theirs, ours = as_numbers(found), as_numbers(now)
@@ -121,4 +122,4 @@ def _of_other_audio(audio: ShardIndex, cache: ShardIndex, mine: np.ndarray, thei
 def _named(what: str, keys: list[str]) -> list[str]:
     """A line with the number and the first names, or none."""
     rest = " ..." if len(keys) > NAMED else ""
-    return [f"{len(keys):,} utterances {what}: {', '.join(keys[:NAMED])}{rest}"] if keys else []
+    return [f"{counted(len(keys), 'utterance')} {what}: {', '.join(keys[:NAMED])}{rest}"] if keys else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import numpy as np
 
 from data_prep.audio import SAMPLE_RATE
 from data_prep.columns import BLOCK, padded
+from data_prep.durable import FULL
 from data_prep.features.coverage import Coverage, cache_fingerprint
 from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
 from data_prep.frames import bytes_per_frame
@@ -84,7 +84,7 @@ def disk_full_explained(index: ShardIndex, encoder: Encoder, out: Path, dtype: s
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         coverage = Coverage(out, index, cache_fingerprint(encoder.fingerprint(), dtype))
         more = bytes_of(index, encoder, dtype, np.flatnonzero(~coverage.covered))

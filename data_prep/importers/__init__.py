@@ -15,12 +15,19 @@ from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
 from data_prep.importers.nemo import import_nemo, is_nemo
 from data_prep.importers.options import Importer, ImportOptions
-from data_prep.importers.recognition import hint, manifests_in, require_no_shards, the_one_of
+from data_prep.importers.recognition import (
+    hint,
+    manifests_in,
+    only_table_beside_recordings,
+    require_no_shards,
+    the_one_of,
+)
 from data_prep.importers.shar import import_shar, is_shar
 from data_prep.importers.slam_llm import import_slam_llm, is_slam_llm
 from data_prep.importers.table import import_table, is_table
 from data_prep.importers.webdataset import holds_webdataset, import_webdataset, is_webdataset
 from data_prep.importers.wenet import import_wenet, is_wenet
+from data_prep.missing import no_such
 from model.errors import UserError
 
 __all__ = ["IMPORTERS", "ImportOptions", "Importer", "guess_importer", "recognised"]
@@ -80,11 +87,12 @@ def guess_importer(source: Path) -> str:
 def recognised(source: Path) -> tuple[str, Path]:
     """The kind of `source` and what of it to read: itself, or the one manifest that a folder holds.
 
-    The first kind that recognises it; then a manifest; then the first that finds its own deep in the folder. UserError,
+    The first kind that recognises it; then the one manifest in it, of whatever name where recordings lie beside it;
+    then the first that finds its own deep in the folder; then a table that lies alone beside recordings. UserError,
     with what to give in its place, where there is none of these.
     """
     if not source.exists():
-        raise UserError(f"there is no {source}; give a corpus folder or a manifest")
+        raise UserError(no_such(source, "give a corpus folder or a manifest"))
     if source.is_dir():
         require_no_shards(source)
     for name, importer in IMPORTERS.items():
@@ -93,8 +101,15 @@ def recognised(source: Path) -> tuple[str, Path]:
     manifests = manifests_in(source)
     if manifests:
         manifest = the_one_of(manifests)
-        return next(name for name, importer in IMPORTERS.items() if importer.recognises(manifest)), manifest
+        return _importer_of(manifest), manifest
     for name, importer in IMPORTERS.items():
         if importer.finds_deep is not None and importer.finds_deep(source):
             return name, source
+    table = only_table_beside_recordings(source)
+    if table is not None:
+        return _importer_of(table), table  # which says what its columns lack
     raise UserError(hint(source))
+
+
+def _importer_of(manifest: Path) -> str:
+    return next(name for name, importer in IMPORTERS.items() if importer.recognises(manifest))

@@ -12,12 +12,12 @@ from typing import Any
 
 from data_prep.audio import EXTENSIONS
 from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import Without
+from data_prep.importers.remarks import Without, without_transcript
 from data_prep.importers.rows import columns_taken, first_row, utterance_of, with_numbers
 from data_prep.importers.splits import chosen_splits
 from data_prep.importers.table import first_line, read_table
 from data_prep.importers.tree import files_below
-from data_prep.utterance import Utterance, read_rows
+from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
@@ -33,8 +33,9 @@ def is_audiofolder(path: Path) -> bool:
 def import_audiofolder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """Split after split, in the order of the rows; the key is the recording's path in its split.
 
-    Recordings that no row names are counted and said. UserError: no metadata, two of them in one folder,
-    several splits and none chosen, a row that is not as it must be.
+    A recording that no row names comes last, with that as the fault in its `part`, for the build to count as bad; where
+    the person named the folder of the recordings, such are counted and said. UserError: no metadata, two of them in
+    one folder, several splits and none chosen, a row that is not as it must be.
     """
     manifests = _manifests(root)
     if not manifests:
@@ -66,9 +67,14 @@ def _utterances(manifest: Path, split: str, options: ImportOptions) -> Iterator[
         yield utterance
     if taken is None:
         raise UserError(f"{manifest} has no rows")
-    silent = Without(f"recordings have no row in {manifest}")
+    silent = Without(f"recording has no row in {manifest}", f"recordings have no row in {manifest}")
     for recording in files_below(home, SOUND):
-        if os.path.normpath(recording) not in named:
+        if os.path.normpath(recording) in named:
+            continue
+        if options.audio_root is None:
+            key = safe_key(os.path.join(split, os.path.relpath(recording, home)))
+            yield without_transcript(Utterance(key, str(recording), ""), f"it has no row in {manifest}")
+        else:  # that folder may hold those of other manifests
             silent.add(recording)
     silent.say()
 

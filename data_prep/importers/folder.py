@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from data_prep.audio import EXTENSIONS
 from data_prep.importers.keys import Keys
 from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import Without
+from data_prep.importers.remarks import Without, without_transcript
 from data_prep.importers.tree import walked
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError
 
 DEFAULTS = ImportOptions()
 TRANSCRIPTS = (".normalized.txt", ".txt", ".lab")
+NO_TRANSCRIPT = f"no file of its name with {', '.join(TRANSCRIPTS)} lies beside it"
 FOLDERS_LOOKED_INTO = 1000
 
 
@@ -36,11 +38,12 @@ def is_folder(path: Path) -> bool:
 def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the paths; the key is made from the recording's name, as keys.py has it.
 
-    Recordings without a transcript, and transcripts without a recording, are counted and said. UserError: a folder or a
-    transcript that cannot be read, two recordings of one stem, no pair at all.
+    A recording without a transcript keeps its place with that as the fault in its `part`, for the build to count as
+    bad; transcripts without a recording are counted and said. UserError: a folder or a transcript that cannot be read,
+    two recordings of one stem, no pair at all.
     """
-    silent, unheard = Without("recordings have no transcript"), Without("transcripts have no recording")
-    pairs: list[tuple[str, str]] = []
+    unheard = Without("transcript has no recording", "transcripts have no recording")
+    pairs: list[tuple[str, str]] = []  # recording and transcript, which is empty where there is none
     for folder, names in walked(root):
         stems: dict[str, str] = {}
         for stem, name in _recordings(names):
@@ -48,22 +51,19 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
                 raise UserError(f"{folder} holds {stems[stem]} and {name}, two recordings of one name; remove one")
             stems[stem] = name
             transcript = _transcript(stem, names)
-            if transcript:
-                pairs.append((os.path.join(folder, name), os.path.join(folder, transcript)))
-            else:
-                silent.add(os.path.join(folder, name))
+            pairs.append((os.path.join(folder, name), transcript and os.path.join(folder, transcript)))
         for name in names:
             if name.endswith(TRANSCRIPTS) and not any(name[:at] in stems for at in _dots(name)):
                 unheard.add(os.path.join(folder, name))
-    if not pairs:
+    if not any(transcript for _, transcript in pairs):
         raise UserError(f"{root} holds no recording with a transcript ({', '.join(TRANSCRIPTS)}) of the same stem")
     inside = [os.path.relpath(audio, root) for audio, _ in pairs]
     keys = Keys(inside, root)
     for name, (audio, transcript) in zip(inside, pairs, strict=True):
         raw = keys.key(name, None, None)
         key = safe_key(raw)
-        yield Utterance(key, audio, _text(transcript), meta={"id": raw} if key != raw else {})
-    silent.say()
+        utterance = Utterance(key, audio, "", meta={"id": raw} if key != raw else {})
+        yield replace(utterance, text=_text(transcript)) if transcript else without_transcript(utterance, NO_TRANSCRIPT)
     unheard.say()
 
 

@@ -54,7 +54,8 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     segments = read_keyed(folder / "segments") if (folder / "segments").is_file() else None
     said = _Said(folder)
     utterances = recordings if segments is None else segments
-    silent = Without(f"recordings or segments have no line in {folder / 'text'}")
+    lines = folder / "text"
+    silent = Without(f"recording or segment has no line in {lines}", f"recordings or segments have no line in {lines}")
     finder = Recordings(folder, options, ((key, entry.value) for key, entry in recordings.items()))
     found: dict[str, Recording] = {}  # a recording of many segments is looked for once
     for name, entry in utterances.items():

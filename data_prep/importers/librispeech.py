@@ -33,7 +33,12 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")
     sexes = _sexes(root)
-    found, silent = False, Without("recordings have no line in a .trans.txt beside them")
+    found, silent = (
+        False,
+        Without(
+            "recording has no line in a .trans.txt beside it", "recordings have no line in a .trans.txt beside them"
+        ),
+    )
     for folder, files in walked(root):
         recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
         transcripts = [name for name in files if name.endswith(".trans.txt")]

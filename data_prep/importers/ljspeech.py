@@ -42,7 +42,7 @@ def import_ljspeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[U
             yield utterance
     if not named:
         raise UserError(f"{path} has no lines; each is ID|text as printed|text as read")
-    silent = Without(f"recordings have no line in {path}")
+    silent = Without(f"recording has no line in {path}", f"recordings have no line in {path}")
     for recording in files_below(home, (".wav",), depth=0) if home.is_dir() else ():
         if recording.name not in named:
             silent.add(recording)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+
+from data_prep.figures import counted
+from data_prep.utterance import Utterance
 
 
 def say(remark: str) -> None:
@@ -13,9 +17,9 @@ def say(remark: str) -> None:
 class Without:
     """Counts what lacks its counterpart, and says so once."""
 
-    def __init__(self, what: str) -> None:
-        """`what`: "recordings have no transcript"."""
-        self._what, self._count, self._first = what, 0, ""
+    def __init__(self, one: str, several: str) -> None:
+        """`one`: "recording has no transcript"; `several`: "recordings have no transcript"."""
+        self._one, self._several, self._count, self._first = one, several, 0, ""
 
     def add(self, name: object) -> None:
         self._first = self._first or str(name)
@@ -24,4 +28,9 @@ class Without:
     def say(self) -> None:
         """Nothing where nothing lacks."""
         if self._count:
-            say(f"{self._count:,} {self._what}, {self._first} first")
+            say(f"{counted(self._count, self._one, self._several)}, {self._first} first")
+
+
+def without_transcript(utterance: Utterance, why: str) -> Utterance:
+    """The same as one that import and build count as bad, for the reason no-transcript."""
+    return replace(utterance, text=f"not used: {why}", part=f"fault:no-transcript:{why}")  # no text is another fault

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from data_prep import convertible
+from data_prep.audio import EXTENSIONS
 from data_prep.importers.cuts import end_as_duration, require_places_read
 from data_prep.importers.keys import Keys
 from data_prep.importers.options import ImportOptions
@@ -14,7 +17,10 @@ from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, read_rows, re
 from model.errors import UserError, closest
 
 ALIASES = {  # field of Utterance: the names of columns it is read from, the first that is there
-    "audio": ("audio", "audio_filepath", "audio_path", "file_name", "path", "wav", "wav_filename", "file"),
+    "audio": (
+        *("audio", "audio_filepath", "audio_path", "file_name", "path", "wav", "wav_filename", "file"),
+        *("filename", "filepath", "file_path", "audio_file", "wav_path"),
+    ),
     "key": ("key", "utt_id", "id", "ID"),
     "text": ("text", "transcript", "transcription", "sentence", "normalized_text", "wrd"),
     "start": ("start", "offset", "start_time", "begin", "begin_time", "start_sec"),
@@ -25,27 +31,51 @@ ALIASES = {  # field of Utterance: the names of columns it is read from, the fir
     "task": ("task",),
 }
 REQUIRED = ("audio", "text")
+UNSURE = {"text": ("label",)}  # read where a table has no other column for the field
+RECORDINGS = tuple(f".{extension}" for extension in (*EXTENSIONS, *convertible.EXTENSIONS))
 NUMBERS = ("start", "duration", "end")
 
 
-def columns_taken(names: Collection[str], options: ImportOptions) -> dict[str, str]:
-    """Field of Utterance to the column it is read from: the one the person named, else the first of ALIASES.
+def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool = False) -> dict[str, str]:
+    """Field of Utterance to the column it is read from: the one the person named, else the first of ALIASES, else,
+    where `unsure`, of UNSURE. `names` may be the first row, whose values then help to say what is missing.
 
     UserError: a column named that is not there; none for the audio or the text; one that looks like a cut's, not read.
     """
     taken = {field: next((name for name in known if name in names), None) for field, known in ALIASES.items()}
+    for field in (*REQUIRED, "speaker") if unsure else REQUIRED:
+        taken[field] = taken[field] or column_of(field, names, unsure)
     for field, name in options.columns.items():
         if name and name not in names:
             raise UserError(f"no column {name!r} for {field}{nearest(name, names)}")
         taken[field] = name or None
-    for field in REQUIRED:
-        if taken[field] is None:
-            others = f"nor {', '.join(ALIASES[field][1:])}"
-            raise UserError(
-                f"no column {field!r} ({others}), there are: {shown(names)}; say which: --column {field}=NAME"
-            )
+    missing = [field for field in REQUIRED if taken[field] is None]
+    if missing:
+        none = " and ".join(f"no column {field!r} (nor {', '.join(ALIASES[field][1:])})" for field in missing)
+        say = " ".join(f"--column {field}={_likely(field, names, taken)}" for field in missing)
+        raise UserError(f"{none}, there are: {shown(names)}; say which: {say}")
     require_places_read(taken, names, options.columns)
     return {field: name for field, name in taken.items() if name is not None}
+
+
+def column_of(field: str, names: Iterable[str], unsure: bool = False) -> str | None:
+    """The column of those `names` that ALIASES has for the field, whatever its capitals and spaces: "File Name"."""
+    alike = {name: re.sub("[ -]", "_", name.strip(' "').casefold()) for name in map(str, names)}
+    known = (*ALIASES[field], *(UNSURE.get(field, ()) if unsure else ()))
+    return next((name for alias in known for name, plain in alike.items() if plain == alias), None)
+
+
+def _likely(field: str, names: Collection[str], taken: Mapping[str, str | None]) -> str:
+    """The column that probably holds the field, for a message: by the first row's values, by its name, or as the only
+    one that is left."""
+    free = [str(name) for name in names if name not in taken.values()]
+    values = names if isinstance(names, Mapping) else {}
+    recordings = [name for name in free if str(values.get(name, "")).lower().endswith(RECORDINGS)]
+    if field == "audio":
+        return next(iter(recordings), "NAME")
+    free = [name for name in free if name not in recordings]
+    near = next((name for name in free if closest(name.casefold(), (*ALIASES[field], *UNSURE[field]))), "")
+    return near or (free[0] if len(free) == 1 else "NAME")
 
 
 def utterance_of(
@@ -88,12 +118,14 @@ def says_key(row: Mapping[str, Any], taken: Mapping[str, str]) -> bool:
     return row.get(taken.get("key", "")) not in (None, "")
 
 
-def names_without_key(rows: Iterable[tuple[str, Mapping[str, Any]]], options: ImportOptions) -> Iterator[str]:
+def names_without_key(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], options: ImportOptions, unsure: bool = False
+) -> Iterator[str]:
     """For Keys: the recordings of rows that say no key. What cannot be read is left for the import to refuse."""
     with suppress(UserError):
         for _, row in rows:
             with suppress(UserError):
-                taken = columns_taken(row, options)
+                taken = columns_taken(row, options, unsure)
                 if not says_key(row, taken):
                     yield str(row.get(taken["audio"]))
 

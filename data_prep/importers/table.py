@@ -1,8 +1,9 @@
 """CSV and TSV: a line of column names, then one utterance a line. The names known are in rows.ALIASES.
 
-A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; in a
-.tsv whose first lines are not so, quotes are characters like others, which is said. Relative paths start at the table's
-folder. All other columns are kept in meta. Rows without a key get theirs as keys.py has it.
+A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; spaces
+before a value are not part of it, so that `a.wav, "some words"` is read as it is meant. In a .tsv whose first lines are
+not so, quotes are characters like others, which is said. Relative paths start at the table's folder. All other columns
+are kept in meta. Rows without a key get theirs as keys.py has it.
 """
 
 from __future__ import annotations
@@ -13,11 +14,20 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.durable import repeated
+from data_prep.figures import counted
 from data_prep.importers.keys import Keys
 from data_prep.importers.lines import text_lines
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.remarks import say
-from data_prep.importers.rows import columns_taken, names_without_key, says_key, utterance_of, with_numbers
+from data_prep.importers.rows import (
+    RECORDINGS,
+    UNSURE,
+    columns_taken,
+    names_without_key,
+    says_key,
+    utterance_of,
+    with_numbers,
+)
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
@@ -29,7 +39,7 @@ LONGEST_VALUE = 10  # lines
 
 
 def is_table(path: Path) -> bool:
-    return path.is_file() and path.suffix in SUFFIXES
+    return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
 def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -39,10 +49,10 @@ def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     quoting = is_quoted(path)
     keys: Keys | None = None
     for place, row in read_table(path, quoting):
+        taken = taken or _columns_taken(path, row, options)
         try:
-            taken = taken or columns_taken(row, options)
             if keys is None and not says_key(row, taken):
-                keys = Keys(names_without_key(read_table(path, quoting), options), home)
+                keys = Keys(names_without_key(read_table(path, quoting), options, unsure=True), home)
             yield utterance_of(with_numbers(row, taken), taken, home, options, keys=keys)
         except UserError as error:
             raise UserError(f"{place}: {error}") from None
@@ -50,12 +60,37 @@ def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
         raise UserError(f"{path} has no rows below its line of column names")
 
 
+def _columns_taken(path: Path, row: dict[str, str], options: ImportOptions) -> dict[str, str]:
+    """By the header and the first row. UserError names the first line; says what to put above one that is a row."""
+    try:
+        taken = columns_taken(row, options, unsure=True)
+    except UserError as error:
+        names = list(row)
+        if any(name.lower().endswith(RECORDINGS) for name in names):
+            raise UserError(
+                f"{path}:1: the first line, {first_line(path)[:80]!r}, is an utterance and names no columns; put a "
+                f"line above it that does: {_header_for(names)}"
+            ) from None
+        raise UserError(f"{path}:1: {error}") from None
+    if taken["text"] in UNSURE["text"] and "text" not in options.columns:
+        say(f"{path}: transcripts are read from column {taken['text']!r}; another is chosen with --column text=NAME")
+    return taken
+
+
+def _header_for(values: list[str]) -> str:
+    """A line of column names for rows like this one: audio, text for the longest of the others, and numbers."""
+    audio = next(number for number, value in enumerate(values) if value.lower().endswith(RECORDINGS))
+    others = [number for number in range(len(values)) if number != audio]
+    text = max(others, key=lambda number: len(values[number]), default=-1)
+    return ",".join({audio: "audio", text: "text"}.get(number, f"column{number + 1}") for number in range(len(values)))
+
+
 def is_quoted(path: Path) -> bool:
     """Whether quotes mean something in a table: not in a .tsv of which the first lines would then be no rows."""
-    if path.suffix != ".tsv":
+    if path.suffix.lower() != ".tsv":
         return True
     lines = list(islice((line for _, line in text_lines(path)), FIRST_LINES))
-    rows = csv.reader(lines, delimiter="\t", strict=True)
+    rows = csv.reader(lines, delimiter="\t", skipinitialspace=True, strict=True)
     read, count = 0, 0
     try:
         for values in rows:
@@ -82,9 +117,13 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
     header, count = [], 0
     lines = (line for _, line in text_lines(path))
     first = next(lines, "")
-    delimiter = "\t" if path.suffix == ".tsv" else max(DELIMITERS, key=first.count)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
     rows = csv.reader(
-        _again(first, lines), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, strict=True
+        _again(first, lines),
+        delimiter=delimiter,
+        quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
+        skipinitialspace=quoting,
+        strict=True,
     )
     try:
         for values in rows:
@@ -93,7 +132,9 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
                 header, count = _header(values, place), len(values)
             elif len(values) != count:
                 if values:
-                    raise UserError(f"{place}: {len(values)} values, the header names {count} columns")
+                    raise UserError(
+                        f"{place}: {counted(len(values), 'value')}, the header names {counted(count, 'column')}"
+                    )
             else:
                 yield place, dict(zip(header, values, strict=True))
     except csv.Error as error:

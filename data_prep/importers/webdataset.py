@@ -22,6 +22,7 @@ from data_prep.durable import canonical_json, strict_json
 from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import ALIASES, nearest
 from data_prep.importers.tree import files_below
+from data_prep.missing import no_such
 from data_prep.refusals import Refused
 from data_prep.utterance import Utterance, not_utf8, safe_key
 from model.errors import UserError
@@ -102,7 +103,7 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
     tars = []
     for path in paths:
         if not path.exists():
-            raise UserError(f"there is no {path}; give tars, or a folder of them")
+            raise UserError(no_such(path, "give tars, or a folder of them"))
         files = files_below(path) if path.is_dir() else [path]
         packed = [file for file in files if file.name.endswith(PACKED)]
         found = [file for file in files if file.suffix == ".tar" or file == path]

@@ -6,7 +6,6 @@ where copies lie and which go when room is needed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ from queue import Full, Queue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from data_prep.durable import write_durably
+from data_prep.durable import FULL, write_durably
 from data_prep.index_files import (
     INDEX_NAME,
     ShardInfo,
@@ -185,7 +184,7 @@ def _fetch(folder: CacheFolder, url: str, path: Path, size: int, sha256: str, ah
         _failed[url] = (time.monotonic(), str(error))
         raise ShardError(str(error)) from None
     except OSError as error:
-        advice = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "look at its disk"
+        advice = "make room" if error.errno in FULL else "look at its disk"
         raise UserError(
             f"cannot write {size:,} bytes to the cache {folder.path}: {error.strerror}; {advice}, or set SLAM_ASR_CACHE"
         ) from None

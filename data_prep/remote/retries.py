@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from data_prep.figures import counted
 from data_prep.sources import without_secrets
 from model.errors import UserError
 
@@ -78,7 +79,7 @@ def count_retries(count: int) -> None:
 def say_retries() -> None:
     """One line on stderr, if there were any: for the end of a command."""
     if retries():
-        print(f"{retries():,} retries of requests to remote storage", file=sys.stderr)
+        print(f"{counted(retries(), 'retry', 'retries')} of requests to remote storage", file=sys.stderr)
 
 
 def persistently(work: Callable[[], Result], url: str) -> Result:
@@ -93,7 +94,7 @@ def persistently(work: Callable[[], Result], url: str) -> Result:
             _raise_if_final(error, url)
             waited = time.monotonic() - began
             if attempt == ATTEMPTS or waited > PATIENCE_SECONDS:
-                tries = f"after {attempt} tries in {waited:.0f} s ({_reason(error)})"
+                tries = f"after {counted(attempt, 'try', 'tries')} in {waited:.0f} s ({_reason(error)})"
                 raise RemoteError(
                     f"{without_secrets(url)}: no success {tries}; run it again when the storage answers"
                 ) from None

@@ -14,6 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.figures import counted
+
 if TYPE_CHECKING:
     from launch.doctor.finding import Finding
     from train.config import Config
@@ -60,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     for one in found:
         if one.mistake:
             refusal.tell(one.what)
-    print(f"{wrong} things would stop this training" if wrong else "nothing would stop this training")
+    print(f"{counted(wrong, 'thing')} would stop this training" if wrong else "nothing would stop this training")
     return 1 if wrong else 0
 
 

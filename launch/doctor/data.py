@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data_prep.figures import counted
 from data_prep.index import ShardIndex
 from data_prep.shards import ShardError, read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
@@ -43,7 +44,7 @@ def _read(name: str, index: ShardIndex, rank: int) -> Finding:
             return Finding("shards", FAIL, f"{name}: {error}", f"`slam-asr prep check {index.root}` reads all of it")
     seconds = max(1e-6, time.monotonic() - began)
     speed = read / 1e6 / seconds
-    said = f"{name}: {len(chosen)} of {len(index):,} utterances read"
+    said = f"{name}: {len(chosen)} of {counted(len(index), 'utterance')} read"
     slow = speed < SLOW_MB_PER_S and seconds > 1
     todo = "training will wait for it: stage the shards on a faster disk" if slow else ""
     return Finding("shards", WARN if slow else OK, said, todo, figure=speed, unit="MB/s")

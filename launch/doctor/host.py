@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.figures import counted
 from data_prep.space import free_bytes, in_units, nearest_folder
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from train.config import Config
@@ -118,7 +119,7 @@ def gpus(local_size: int) -> Iterator[Finding]:
     name = torch.cuda.get_device_name(0)
     level = OK if count >= local_size else WARN
     todo = "" if level == OK else "right if each rank sees its own alone (--gpus-per-task)"
-    yield Finding("GPUs", level, f"{count} x {name} for {local_size} ranks", todo)
+    yield Finding("GPUs", level, f"{count} x {name} for {counted(local_size, 'rank')}", todo)
     yield from health(_ask_nvidia_smi())
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
+from data_prep.figures import counted
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from launch.doctor.host import slow_gpus
 from model.errors import UserError
@@ -97,7 +98,7 @@ def _lead(store: Any, place: Place, device: torch.device, seconds: float) -> lis
         said = f"ranks {', '.join(map(str, missing[:8]))} of {place.size} did not come in {seconds:.0f} s"
         return [*found, Finding("meeting", FAIL, said, "see whether their hosts are up, and their own output")]
     hosts = len({one["host"] for one in told.values()})
-    found.append(Finding("meeting", OK, f"{place.size} ranks on {hosts} hosts have met"))
+    found.append(Finding("meeting", OK, f"{counted(place.size, 'rank')} on {counted(hosts, 'host')} have met"))
     store.set("go", "exchange")
     found += clocks(_clocks(store, place.size), {rank: told[rank]["host"] for rank in told})
     found += slow_gpus(found)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from data_prep.figures import counted
 from launch.hosts import recipe
 from launch.hosts.running import Launch, carry_out, new_mark, show
 from launch.hosts.written import write_recipe
@@ -51,7 +52,7 @@ def _devices(ranks: int | None) -> list[str]:
     if not visible or os.environ.get("DS_ACCELERATOR") == "cpu":
         there = 0 if "CUDA_VISIBLE_DEVICES" in os.environ else gpus()
         if ranks and ranks > there > 0 and os.environ.get("DS_ACCELERATOR") != "cpu":
-            raise UserError(f"--ranks is {ranks}, this host has {there} GPUs; start at most one rank a GPU")
+            raise UserError(f"--ranks is {ranks}, this host has {counted(there, 'GPU')}; start at most one rank a GPU")
         return ["--num_accelerators", str(ranks or there or 1)]
     numbers = [number.strip() for number in visible.split(",")]
     if not all(number.isdecimal() for number in numbers):
@@ -60,7 +61,9 @@ def _devices(ranks: int | None) -> list[str]:
             "them, or start with torchrun"
         )
     if ranks and ranks > len(numbers):
-        raise UserError(f"--ranks is {ranks}, CUDA_VISIBLE_DEVICES names {len(numbers)} GPUs; start at most as many")
+        raise UserError(
+            f"--ranks is {ranks}, CUDA_VISIBLE_DEVICES names {counted(len(numbers), 'GPU')}; start at most as many"
+        )
     return ["--include", "localhost:" + ",".join(numbers[:ranks])]
 
 

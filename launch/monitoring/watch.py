@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.figures import counted
+
 if TYPE_CHECKING:
     from launch.monitoring.story import Story
 
@@ -91,7 +93,9 @@ def rows(story: Story, now: float) -> list[tuple[str, str, str]]:
         shown += [_shown(last, "useful_share", "useful {:.1%}"), _shown(last, "memory_gb", "memory {:.1f} GB")]
         said.append(("speed", _joined(*shown, _shown(last, "waited_for_data", "waited {:.1f} s for data")), ""))
     if story.skipped or story.lost:
-        said.append(("mishaps", f"{story.skipped:,} steps skipped, {story.lost:,} readings lost", "yellow"))
+        said.append(
+            ("mishaps", f"{counted(story.skipped, 'step')} skipped, {counted(story.lost, 'reading')} lost", "yellow")
+        )
     return said
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.figures import counted
 from data_prep.sources import is_remote
 from launch.planning.flops import adapter_flops, encoder_flops, llm_flops
 from launch.planning.memory import Micro
@@ -124,12 +125,12 @@ def _of_index(config: Config, shapes: Shapes) -> Lengths:
     kept = (seconds >= data.min_seconds) & (seconds <= data.max_seconds) & (index.characters <= data.max_characters)
     places = np.flatnonzero(kept)[: data.max_train_samples]
     if len(places) == 0:
-        raise UserError(f"nothing is left of {len(index)} utterances within the limits of data; widen them")
+        raise UserError(f"nothing is left of {counted(len(index), 'utterance')} within the limits of data; widen them")
     cached = index.kind == "features"
     samples = index.samples[places].astype(np.int64)
     frames = index.frames[places].astype(np.int64) if cached else np.asarray(shapes.encoder.frames_of(samples))
     out = f", {len(index) - int(kept.sum()):,} outside the limits of data" if not kept.all() else ""
-    said = f"{', '.join(data.train)}: {len(places):,} utterances of {index.kind}{out}"
+    said = f"{', '.join(data.train)}: {counted(len(places), 'utterance')} of {index.kind}{out}"
     text = index.text_bytes[places].astype(np.int64)
     longest = int((frames + text).argmax())
     return Lengths(said, cached, samples, frames, text, int(samples.max()), int(text[longest]))

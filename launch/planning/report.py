@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.figures import counted
 from data_prep.space import in_units
 from launch.planning.advice import Advice
 from launch.planning.estimate import Cache, Estimate, Row, Time
@@ -118,7 +119,7 @@ def _cache(c: Cache) -> list[str]:
 def _times(found: Estimate) -> list[str]:
     t = found.time
     took = f"{hours(t.epoch_on_the_fly)} on the fly, {hours(t.epoch_cached)} cached"
-    epoch = f"as the recipe stands, {t.steps_per_epoch:,} steps: {took}"
+    epoch = f"as the recipe stands, {counted(t.steps_per_epoch, 'step')}: {took}"
     return _item("epoch", epoch)
 
 

@@ -17,10 +17,17 @@ from model.errors import require_known
 if TYPE_CHECKING:
     from data_prep.build import BuildOptions, Totals
 
+SOURCES = """\
+SOURCE may be, among others (slam-asr prep import --help lists all):
+  a folder of recordings with a transcript beside each: a.wav, a.txt
+  a folder of recordings and one table of them, as metadata.csv
+  a table, corpus/train.csv, whose first line names its columns: file,text or file,text,speaker
+  a manifest of JSON lines: {"audio": "a.wav", "text": "some words"}"""
 FORMAT_HELP = "of the audio: flac; or opus, lossy, a fifth in size, made at 25 to 50 times real time a core (flac)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, SOURCES
     add = parser.add_argument
     add("source", type=path_or_address, help="a corpus folder, a manifest, or the address of a manifest (s3://...)")
     add("out", type=path_or_address, help="directory of the shards, or an address")

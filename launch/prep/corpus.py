@@ -12,6 +12,7 @@ from pathlib import Path
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.remarks import say
 from data_prep.importers.rows import ALIASES, nearest
+from data_prep.missing import no_such
 from data_prep.remote.manifests import of_remote_manifest
 from data_prep.sources import is_remote
 from data_prep.utterance import DEFAULTS, Utterance
@@ -40,6 +41,8 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
     """
     if args.audio_root is not None and not args.audio_root.is_dir():
         raise UserError(f"there is no folder {args.audio_root}; --audio-root is where relative paths start")
+    if isinstance(source, Path) and not source.exists():
+        raise UserError(no_such(source, "give a corpus folder or a manifest"))
     options = ImportOptions(args.audio_root, args.allow_outside, args.allow_pipes, args.subset, _columns(args.column))
 
     def read(path: Path) -> Iterator[Utterance]:
@@ -69,11 +72,13 @@ def _told(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
 def _some_there(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
     """The same; UserError if of the first recordings none is there: the build would find that of all, an hour later."""
     first = list(islice(found, LOOKED_FOR))
-    paths = [one.audio for one in first if one.part.partition(":")[0] in ("", "bytes") and not is_remote(one.audio)]
-    if paths and len(paths) == len(first) and not any(map(os.path.exists, paths)):
+    meant = [one for one in first if not one.part.startswith("fault:")]
+    paths = [one.audio for one in meant if one.part.partition(":")[0] in ("", "bytes") and not is_remote(one.audio)]
+    if paths and len(paths) == len(meant) and not any(map(os.path.exists, paths)):
         takes_root = "audio_root" in IMPORTERS[name].takes
         mend = "say where relative paths start with --audio-root DIR" if takes_root else "unpack the corpus again"
-        raise UserError(f"there is no {paths[0]}, and none of the first {len(paths)} recordings; {mend}")
+        others = f", and none of the first {len(paths)} recordings" if len(paths) > 1 else ""
+        raise UserError(f"there is no {paths[0]}{others}; {mend}")
     yield from first
     yield from found
 

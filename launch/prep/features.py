@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.figures import counted
 from data_prep.frame_bytes import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
-from model.errors import UserError
+from model.errors import UserError, require_at_least
 from train.place import Place, find_place
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.verify < 0:
             raise UserError(f"--verify is {args.verify}, it is a number of utterances; 0 for none")
+        require_at_least("--ask-above", args.ask_above, 0)
+        require_at_least("--ask-above-hours", args.ask_above_hours, 0)
         index = read_index(args.shards)  # before the slow imports: a mistyped path is said at once
         if args.check:
             return _check(args, index) if rank.first else 0
@@ -133,9 +136,9 @@ def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
 
     ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
     return (
-        f"{of.utterances:,} utterances, {in_hours(of.audio_seconds)}: {in_units(of.bytes)} of {args.feature_dtype} "
-        f"({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} {of.speed:,.0f} "
-        "seconds of audio a second"
+        f"{counted(of.utterances, 'utterance')}, {in_hours(of.audio_seconds)}: {in_units(of.bytes)} of "
+        f"{args.feature_dtype} ({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} "
+        f"{of.speed:,.0f} seconds of audio a second"
     )
 
 
@@ -147,10 +150,10 @@ def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made:
     totals = made.totals
     if totals is None:
         rest = f"{made.missing:,} are left to other ranks; if none is running, run it again" if made.missing else "done"
-        print(f"rank {rank.rank} of {rank.size}: {made.utterances:,} utterances encoded; {rest}")
+        print(f"rank {rank.rank} of {rank.size}: {counted(made.utterances, 'utterance')} encoded; {rest}")
         return 0
     print(
-        f"{args.out}: {totals.utterances:,} utterances, {totals.frames:,} frames of {encoder.dim} "
+        f"{args.out}: {counted(totals.utterances, 'utterance')}, {counted(totals.frames, 'frame')} of {encoder.dim} "
         f"{args.feature_dtype}, {totals.bytes / 1e6:,.1f} MB"
     )
     return _verify(args, index, encoder)
@@ -164,7 +167,9 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
 
     ids = draw(np.arange(len(index)), args.verify)
     problems = compare(index, read_index(args.out), encoder, ids)
-    return _say(problems, f"{len(ids)} utterances were encoded again: the same frames", args.out)
+    return _say(
+        problems, f"{counted(len(ids), 'utterance was', 'utterances were')} encoded again: the same frames", args.out
+    )
 
 
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
@@ -176,17 +181,23 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     if cache.kind != "features":
         raise UserError(f"{args.out} holds {cache.kind}; give a directory that `prep features` made")
     made = cache.fingerprint
-    layer = made.get("layer") if args.layer is None else args.layer
     dtype = made.get("dtype", "auto") if args.dtype == "auto" else args.dtype
-    encoder = _encoder(args, Place(), layer=layer, dtype=dtype)
+    encoder = _encoder(args, Place(), dtype=dtype)
+    kept, own = made.get("layer"), encoder.fingerprint()
+    if args.layer is None and kept != own["layer"] and made.get("weights") == own["weights"]:
+        raise UserError(
+            f"{args.out} holds layer {kept} of this encoder, without --layer the last is meant, layer {own['layer']}; "
+            f"give --layer {kept} to check it"
+        )
     require_fit(index, encoder, args.out, made["feature_dtype"])
     problems = check_features(index, cache, encoder, args.verify)
     ids = min(args.verify, len(index))
-    return _say(problems, f"all {len(index):,} utterances are there; {ids} were encoded again: the same", args.out)
+    there = "the only utterance is" if len(index) == 1 else f"all {len(index):,} utterances are"
+    return _say(problems, f"{there} there; {ids} {'was' if ids == 1 else 'were'} encoded again: the same", args.out)
 
 
 def _say(problems: list[str], well: str, out: Path) -> int:
     for problem in problems:
         print(f"{out}: {problem}")
-    print(f"{len(problems)} things are wrong with {out}" if problems else well)
+    print(f"{counted(len(problems), 'thing is', 'things are')} wrong with {out}" if problems else well)
     return 1 if problems else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from data_prep.figures import in_hours
+from data_prep.figures import counted, in_hours
 from data_prep.importers import IMPORTERS
 from data_prep.sources import without_secrets
 from launch.prep import corpus
@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
 def told(report: ImportReport) -> str:
     """Counts, hours (by language where there are several), and the first utterances, for the eye."""
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items())) or "none"
-    lines = [f"{report.read:,} rows read, {report.kept:,} kept, dropped: {dropped}; {in_hours(report.seconds)}"]
+    lines = [
+        f"{counted(report.read, 'row')} read, {report.kept:,} kept, dropped: {dropped}; {in_hours(report.seconds)}"
+    ]
     by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
     if len(by_hours) > 1:
         by_language = (f"{language or 'not said'} {in_hours(seconds)}" for language, seconds in by_hours)

@@ -6,6 +6,7 @@ import argparse
 
 from launch.prep.arguments import cores, local_folder
 from launch.prep.reshard import summary
+from model.errors import require_at_least
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.merge import merge, merge_renamed
     from data_prep.remote.retries import say_retries
 
+    require_at_least("workers", args.workers, 1)
     if args.prefix_keys is None:
         totals = merge(args.directories, args.out, args.copy, args.overwrite)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data_prep.figures import counted
 from launch.prep.arguments import local_folder
 
 
@@ -32,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     options = SampleChoice(args.number, args.seed, order, args.by, keys, args.wav)
     clips = write_sample(read_index(args.directory), args.out, options)
     seconds = sum(clip.seconds for clip in clips)
-    print(f"{args.out}: {len(clips):,} utterances, {seconds:,.1f} s; listen to them at {args.out / 'index.html'}")
+    print(
+        f"{args.out}: {counted(len(clips), 'utterance')}, {seconds:,.1f} s; listen to them at {args.out / 'index.html'}"
+    )
     say_retries()
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from data_prep.figures import counted
 from launch.prep.arguments import cores, local_folder
 
 SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
 
     for split, number in SYNTH_SPLITS.items():
         if args.split in (split, "all"):
-            number = args.utterances or number
+            number = number if args.utterances is None else args.utterances
             manifest = write_corpus(args.out, split, number, args.seed, args.workers)
-            print(f"{manifest}: {number:,} utterances")
+            print(f"{manifest}: {counted(number, 'utterance')}")
     return 0

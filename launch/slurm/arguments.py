@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from data_prep.figures import counted
 from launch import recipe
 from launch.slurm.script import Program, Resources
 from model.errors import UserError
@@ -49,7 +50,7 @@ def resources(args: argparse.Namespace, name: str) -> Resources:
     ranks = max(1, args.gpus_per_node) if args.ranks_per_node is None else args.ranks_per_node
     if ranks < 1 or (args.gpus_per_node and ranks > args.gpus_per_node):
         raise UserError(
-            f"--ranks-per-node is {ranks}, with {args.gpus_per_node} GPUs a node; a rank has one of its own"
+            f"--ranks-per-node is {ranks}, with {counted(args.gpus_per_node, 'GPU')} a node; a rank has one of its own"
         )
     return Resources(
         name=args.name or name,

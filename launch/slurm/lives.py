@@ -20,6 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from data_prep.figures import counted
 from train.endings import AGAIN, FINISHED, STOPPED
 from train.lock import holder
 
@@ -44,8 +45,8 @@ def begin(run: Path, give_up_after: int) -> int:
         (run / "slurm" / "GAVE_UP").write_text(f"{step} after {fruitless} lives\n")
         return _say(
             FAILED,
-            f"{fruitless} lives in a row came no further than step {step}: giving up; look at what is above and submit "
-            "again",
+            f"{counted(fruitless, 'life', 'lives')} in a row came no further than step {step}: giving up; look at what "
+            "is above and submit again",
         )
     by = _holder_after(run, SECONDS_FOR_THE_LOCK)
     nodes = _note(run, step, by)
@@ -124,7 +125,7 @@ def _say(code: int, what: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m launch.slurm.lives")
+    parser = argparse.ArgumentParser(allow_abbrev=False, prog="python -m launch.slurm.lives")
     verbs = parser.add_subparsers(dest="verb", required=True)
     beginning, ending = verbs.add_parser("begin"), verbs.add_parser("end")
     for verb in (beginning, ending):

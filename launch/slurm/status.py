@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from data_prep.figures import counted
 from data_prep.text import printable
 from launch.slurm import client
 from launch.slurm.folder import folder_of, read_jobs
@@ -75,7 +76,7 @@ def _lines(said: dict[str, Any]) -> list[str]:
     for job in said["jobs"]:
         state = job["state"] or "not known to Slurm"
         more = [job["reason"], job["nodes"], job["since"] if state == "RUNNING" else ""]
-        more += [f"{job['restarts']} restarts" if job["restarts"] else ""]
+        more += [f"{counted(job['restarts'], 'restart')}" if job["restarts"] else ""]
         lines.append(f"  {job['stage']:9} job {job['number']}  {state}  " + "  ".join(part for part in more if part))
     if said["lives"]:
         life = said["last_life"]

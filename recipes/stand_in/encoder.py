@@ -25,7 +25,7 @@ CTC_FROM = 0.1  # of the training; before that it counts 0.3, while the phonemes
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the tiny HuBERT.")
+    parser = argparse.ArgumentParser(allow_abbrev=False, description="Train the tiny HuBERT.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model in save_pretrained format")
     parser.add_argument("--work", type=Path, required=True, help="folder for the speech and the state to resume from")
     parser.add_argument("--steps", type=int, default=7000, help=f"updates of {BATCH} utterances")

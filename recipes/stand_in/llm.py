@@ -29,7 +29,7 @@ PHRASE_STEPS, PHRASE_BATCH, SENTENCE_BATCH = 700, 48, 20
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the tiny Llama and its tokenizer.")
+    parser = argparse.ArgumentParser(allow_abbrev=False, description="Train the tiny Llama and its tokenizer.")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model in save_pretrained format")
     parser.add_argument("--work", type=Path, required=True, help="folder for the state to resume from")
     parser.add_argument("--steps", type=int, default=3200, help=f"updates, the first {PHRASE_STEPS} on phrases")

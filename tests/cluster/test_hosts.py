@@ -151,7 +151,7 @@ def test_the_doctor_tries_the_hosts_of_a_hostfile_and_names_the_one_it_cannot_re
     (tmp_path / "hosts").write_text("hosta slots=1\nhostb slots=1\nhostc slots=1\n")
     command = [sys.executable, "-m", "launch", "doctor", str(ground / "recipe.yaml"), "--hostfile"]
     done = lab.run("hosta", *command, str(tmp_path / "hosts"))
-    assert done.returncode == 1 and done.stdout.endswith("1 things would stop this training\n"), (
+    assert done.returncode == 1 and done.stdout.endswith("1 thing would stop this training\n"), (
         done.stdout + done.stderr
     )
     assert re.search(r"^FAIL  ssh +hostc +ssh hostc without a password fails", done.stdout, re.MULTILINE), done.stdout

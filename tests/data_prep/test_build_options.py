@@ -151,7 +151,7 @@ def test_no_speaker_is_in_two_parts_and_none_moves_when_others_come(corpus):
     assert all(part == more[name][: len(part)] for name, part in parts.items())
     by_key = split(many, fractions, "hash", 0)
     assert abs(len(by_key["dev"]) / 2000 - 0.2) < 0.03
-    with pytest.raises(UserError, match=r"gets none of 1 utterances; 1 speakers are too few for these"):
+    with pytest.raises(UserError, match=r"gets none of 1 utterance; 1 speaker is too few for these"):
         split(many[:1], fractions, "speaker", 0)
     with pytest.raises(UserError, match="names no speaker; --split-by hash"):
         split([replace(many[0], speaker="")], fractions, "speaker", 0)

@@ -116,12 +116,15 @@ def test_the_bytes_are_known_before_they_are_written(tmp_path, audio, source, dt
     assert totals is not None and bytes_of(audio, encoder, dtype, np.arange(len(audio))) == totals.bytes
 
 
-def test_a_sound_cache_passes_the_check_by_its_own_settings(tmp_path, audio, source, capsys):
+def test_a_sound_cache_passes_the_check_by_its_own_settings_and_another_layer_does_not(tmp_path, audio, source, capsys):
     given = (audio.root, tmp_path / "out", "--encoder", source)
     assert prep(*given, "--layer", "mean", "--feature-dtype", "int8") == 0
     assert "12 utterances were encoded again: the same frames" in capsys.readouterr().out
-    assert prep(*given, "--check") == 0
+    assert prep(*given, "--check", "--layer", "mean") == 0
     assert "all 12 utterances are there; 12 were encoded again: the same" in capsys.readouterr().out
+    assert prep(*given, "--check") == 2
+    said = capsys.readouterr().err
+    assert "layer mean:1-2 of this encoder" in said and "layer 2" in said and "--layer mean:1-2" in said
     assert prep(*given, "--check", "--layer", "1") == 1
     assert "its encoder's layer is mean:1-2, that of the encoder given 1" in capsys.readouterr().out
     assert prep(audio.root, audio.root, "--encoder", source, "--check") == 2
@@ -136,7 +139,7 @@ def test_the_check_finds_a_changed_frame_and_names_its_utterance(tmp_path, audio
     assert check(out) == []  # it is sound in itself
     assert prep(audio.root, out, "--encoder", source, "--check") == 1
     said = capsys.readouterr().out
-    assert f"utterance {victim}: frame 1 is" in said and "1 things are wrong" in said
+    assert f"utterance {victim}: frame 1 is" in said and "1 thing is wrong" in said
     assert prep(audio.root, out, "--encoder", source, "--check", "--verify", "0") == 0
 
 
@@ -147,8 +150,8 @@ def test_the_check_names_what_is_missing_too_many_or_of_other_audio(tmp_path, au
     build(other, tmp_path / "other", BuildOptions())
     assert prep(tmp_path / "other", out, "--encoder", source, "--check") == 1
     said = capsys.readouterr().out
-    assert "1 utterances missing in the cache: new" in said and "in the cache and not in the audio: utt-01" in said
-    assert "1 utterances made of other audio or of another transcript: utt-00" in said
+    assert "1 utterance missing in the cache: new" in said and "in the cache and not in the audio: utt-01" in said
+    assert "1 utterance made of other audio or of another transcript: utt-00" in said
 
 
 class Terminal:

@@ -131,13 +131,14 @@ def test_samples_of_no_use_are_named_counted_and_bounded(tmp_path):
         "pickle": {"npy": b"\x93NUMPY", "txt": b"words"},
         "several-recordings": {"left.wav": wave, "right.wav": wave, "txt": b"words"},
         "bad-json": {"wav": wave, "json": b'{"text": ["a", "b"]}'},
-        "unreadable": {"m4a": b"ftyp" * 100, "txt": b"words"},
+        "unreadable": {"m4a": b"noise" * 100, "txt": b"words"},
+        "needs-ffmpeg": {"m4a": b"\0\0\0\x1cftypM4A " * 9, "txt": b"words"},
         "silent": {"wav": encoded(0.3)[:44] + bytes(9600), "txt": b"words"},
         "truncated": {"wav": wave[:-2000], "txt": b"words"},
     }
     members = {f"{reason}.{kind}": data for reason, parts in bad.items() for kind, data in parts.items()}
     tar = write_tar(tmp_path / "set.tar", good | members | {"LICENSE": b"words", "._g0.wav": b"of a Mac"})
-    with pytest.raises(UserError, match=r"10 of 14 .*--max-bad 0.01 allows 0; see .*quarantine\.jsonl"):
+    with pytest.raises(UserError, match=r"11 of 15 .*--max-bad 0.01 allows 0; see .*quarantine\.jsonl"):
         index_in_place([tar], tmp_path / "out", ForeignOptions())
     totals = index_in_place([tar], tmp_path / "out", ForeignOptions(max_bad=0.8))
     assert (
@@ -147,7 +148,7 @@ def test_samples_of_no_use_are_named_counted_and_bounded(tmp_path):
     assert {note["key"]: note["reason"] for note in notes} == {reason: reason for reason in bad}
     assert all(note["message"] and note["audio"] == f"{tar}: {note['key']}" for note in notes)
     built = build(import_webdataset(tar), tmp_path / "built", BuildOptions(max_bad=0.8))  # the same ones
-    assert built.utterances == 4 and sum(built.bad.values()) == 10 and built.bad["pickle"] == 1
+    assert built.utterances == 4 and sum(built.bad.values()) == 11 and built.bad["pickle"] == 1
 
 
 def test_a_key_that_is_there_twice_is_refused_or_given_its_tar(tmp_path):

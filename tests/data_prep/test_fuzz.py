@@ -204,7 +204,7 @@ def test_changed_bytes_are_read_or_refused_and_nothing_else_happens():
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--first", type=int, default=0)
     arguments = parser.parse_args()

@@ -92,7 +92,9 @@ def test_a_parquet_file_of_any_hand(tmp_path, waves):
     )
     path = tmp_path / "own.parquet"
     parquet.write_table(table, path)
-    with pytest.raises(UserError, match=r"own.parquet: no column 'text'.*there are: speech, words.*--column text=NAME"):
+    with pytest.raises(
+        UserError, match=r"own.parquet: no column 'text'.*there are: speech, words.*--column text=words"
+    ):
         read(path)
     with pytest.raises(UserError, match="no column 'worts' for text; did you mean 'words'"):
         read(path, columns={"text": "worts"})
@@ -200,7 +202,7 @@ def test_a_parquet_file_of_cut_recordings_is_not_cut_again(tmp_path, waves):
     ("table", "message"),
     [
         (b"audio,text\na.wav,caf\xe9\n", r":2: it is not UTF-8 \(byte 10 is 0xe9\)"),
-        (b"audio,words\na.wav,a\n", r":2: no column 'text'.*there are: audio, words; say which: --column text=NAME"),
+        (b"audio,words\na.wav,a\n", r":1: no column 'text'.*there are: audio, words; say which: --column text=words"),
         (b"audio,text\na.wav,a,b\n", ":2: 3 values, the header names 2 columns"),
         (b"audio,text,audio\n", ":1: column 'audio' is there twice"),
         (b'audio,text\na.wav,"a\n', ":2: .*is a quote missing"),

@@ -1,5 +1,6 @@
 import pytest
 
+from data_prep.build import BuildOptions, build
 from data_prep.index import write_index
 from data_prep.utterance import write_jsonl
 from launch.command import main
@@ -66,3 +67,41 @@ def test_a_mistake_is_one_line_and_exit_2_and_leaves_nothing(arguments, tmp_path
     assert capsys.readouterr().err.count("\n") == 1
     assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
     assert not (tmp_path / "out").exists() and not any((tmp_path / "corpus").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("build good.jsonl out --max-seconds -3", "--max-seconds is -3"),
+        ("build good.jsonl out --max-seconds 0", "--max-seconds is 0"),
+        ("build good.jsonl out --max-seconds nan", "--max-seconds is nan"),
+        ("build good.jsonl out --min-seconds -1", "--min-seconds is -1"),
+        ("build good.jsonl out --min-seconds inf", "--min-seconds is inf"),
+        ("build good.jsonl out --min-seconds 5 --max-seconds 2", "--min-seconds 5 is more than --max-seconds 2"),
+        ("build good.jsonl out --shard-size 0", "shard_size is 0"),
+        ("build good.jsonl out --workers -2", "workers is -2"),
+        ("build good.jsonl out --max-bad 2", "max_bad is 2"),
+        ("build good.jsonl out --trim-silence -3", "trim_silence is -3"),
+        ("import auto good.jsonl --out out --max-bad -0.1", "max_bad is -0.1"),
+        ("reshard out data --max-seconds -3", "--max-seconds is -3"),
+        ("reshard out data --min-seconds 5 --max-seconds 2", "--min-seconds 5 is more than --max-seconds 2"),
+        ("reshard out data --shard-size 0", "shard_size is 0"),
+        ("reshard out data --workers 0", "workers is 0"),
+        ("merge out data --workers 0", "workers is 0"),
+        ("sample data out -n -2", "number is -2"),
+        ("check data --workers 0", "workers is 0"),
+        ("check data --max-problems -2", "--max-problems is -2"),
+        ("index data out --workers 0", "workers is 0"),
+        ("synth out --utterances 0", "utterances is 0"),
+        ("features data out --encoder x --verify -3", "--verify is -3"),
+        ("features data out --encoder x --ask-above -3", "--ask-above is -3"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_its_value(arguments, named, tmp_path, corpus, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "good.jsonl", corpus[:2])
+    build(corpus[:2], tmp_path / "data", BuildOptions(max_bad=1))
+    capsys.readouterr()
+    assert main(["prep", *arguments.split()]) == 2
+    said = capsys.readouterr().err
+    assert named in said and said.count("\n") == 1 and not (tmp_path / "out").exists()

@@ -35,8 +35,8 @@ def test_one_missing_recording_is_the_builds_to_count_and_one_without_words_is_s
     (af / "metadata.csv").write_text("file_name,text\na.flac,A\nb.flac,B\n")
     (plain / "x" / "a.txt").write_text("\ufeffA\n", "utf-8")
     (tree / "84-121123-0001.flac").rename(tree / "84-121123-0002.flac")
-    said = "1 recordings have no|1 recordings or segments have no"
-    for corpus in (tree, lj, kaldi, af):
+    said = "1 recording has no|1 recording or segment has no"
+    for corpus in (tree, lj, kaldi):
         found = list(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()))
         told = capsys.readouterr().err
         assert (
@@ -45,9 +45,36 @@ def test_one_missing_recording_is_the_builds_to_count_and_one_without_words_is_s
         report = import_corpus(found, tmp_path / "out.jsonl", max_bad=0.5)
         capsys.readouterr()
         assert (report.kept, report.dropped) == (1, {"missing-audio": 1})
+    rooted = ImportOptions(audio_root=af)  # such a folder may hold what other manifests name
+    assert len(list(IMPORTERS["audiofolder"].read(af, rooted))) == 2
+    assert "1 recording has no row in" in capsys.readouterr().err
     assert recognised(tmp_path / "plain") == ("folder", plain)
-    assert list(IMPORTERS["folder"].read(plain, ImportOptions())) == [Utterance("a", str(plain / "x/a.flac"), "A")]
-    assert "1 recordings have no transcript" in capsys.readouterr().err
+    first, second = IMPORTERS["folder"].read(plain, ImportOptions())
+    assert first == Utterance("a", str(plain / "x/a.flac"), "A")
+    assert second.key == "c" and second.part.startswith("fault:no-transcript:")
+
+
+@pytest.mark.parametrize("kind", ["folder", "audiofolder"])
+def test_recordings_without_a_transcript_count_as_bad(tmp_path, kind, capsys):
+    folder, out, listed = tmp_path / "corpus", tmp_path / "out", tmp_path / "listed.jsonl"
+    folder.mkdir()
+    for name in "abcd":
+        write_flac(folder / f"{name}.flac", tone(0.3))
+    for name in "abc" if kind == "folder" else ():
+        (folder / f"{name}.txt").write_text("words")
+    if kind == "audiofolder":
+        (folder / "metadata.csv").write_text("file_name,text,speaker\na.flac,A,x\nb.flac,B,y\nc.flac,C,z\n")
+    for arguments in (["build", str(folder), str(out)], ["import", "auto", str(folder), "--out", str(listed)]):
+        assert main(["prep", *arguments]) == 2
+        said = capsys.readouterr().err
+        assert "1 of 4 utterances cannot be used (no-transcript 1), --max-bad 0.01 allows 0" in said
+        assert main(["prep", *arguments, "--max-bad", "0.25"]) == 0
+        assert "no-transcript 1" in capsys.readouterr().out
+    notes = (out / "quarantine.jsonl").read_text() + (tmp_path / "listed.quarantine.jsonl").read_text()
+    assert notes.count(str(folder / "d.flac")) == 2 and notes.count("no-transcript") == 2
+    if kind == "audiofolder":  # whose speaker nobody said
+        parts = ["--split", "train=0.7,dev=0.3", "--seed", "1", "--max-bad", "0.5"]
+        assert main(["prep", "build", str(folder), str(tmp_path / "parts"), *parts]) == 0
 
 
 def test_a_plain_folder_of_recordings_and_transcripts(tmp_path, capsys):
@@ -68,7 +95,7 @@ def test_a_plain_folder_of_recordings_and_transcripts(tmp_path, capsys):
         ("two_a_flac", "second"),
         ("b_c", "normalized.txt"),
     ]
-    assert capsys.readouterr().err == f"1 transcripts have no recording, {tmp_path / 'README.txt'} first\n"
+    assert capsys.readouterr().err == f"1 transcript has no recording, {tmp_path / 'README.txt'} first\n"
     (tmp_path / "two/a.wav").touch()
     with pytest.raises(UserError, match="two recordings of one name"):
         list(IMPORTERS[name].read(path, ImportOptions()))

@@ -98,5 +98,5 @@ def test_stats_give_hours_by_language_and_speaker(tmp_path, capsys):
     assert main(["prep", "stats", str(out), "--by", "language", "--by", "speaker"]) == 0
     printed = capsys.readouterr().out
     assert "utterances        15" in printed and "\nde\\x1b" in printed and "\x1b" not in printed
-    assert "1 more, 1 utterances without a speaker" in printed
+    assert "1 more, 1 utterance without a speaker" in printed
     assert table_by(read_index(out), "language").splitlines()[1].split() == ["en", "0.5", "min", "14"]

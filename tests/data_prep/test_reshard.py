@@ -132,7 +132,7 @@ def test_a_key_in_two_directories_is_refused_and_prefixes_keep_both(tmp_path, tw
     found, given = samples_of(tmp_path / "m"), samples_of(two[0])
     assert set(found) == {f"{name}_{key}" for name in "xy" for key in given} and check(tmp_path / "m") == []
     assert all(found[f"y_{key}"][:2] == sample[:2] for key, sample in given.items())
-    for prefixes, what in {("x",): "1 prefixes for 2", ("x", "../y"): "prefix '../y' is not"}.items():
+    for prefixes, what in {("x",): "1 prefix for 2", ("x", "../y"): "prefix '../y' is not"}.items():
         with pytest.raises(UserError, match=what):
             merge_renamed([two[0], two[1]], tmp_path / "no", prefixes)
     with pytest.raises(UserError, match="choose other prefixes"):
@@ -193,7 +193,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, corpus, two, capsys):
     keys = {corpus[0].key, corpus[5].key, corpus[11].key, "nobody"}
     totals = reshard(two, tmp_path / "kept", ReshardOptions(subset=Subset(keys=frozenset(keys))))
     assert (totals.utterances, totals.dropped) == (3, {"not-in-keys": 9})
-    assert "1 of 4 keys asked for are not there: nobody" in capsys.readouterr().err
+    assert "1 of 4 keys asked for is not there: nobody" in capsys.readouterr().err
     assert read_keys(tmp_path / "kept/dropped.jsonl") == {u.key for u in corpus} - keys
     subset = Subset(drop_keys=frozenset({corpus[0].key}), min_seconds=0.3, where=(("speaker", "speaker1"),))
     totals = reshard(two, tmp_path / "rest", ReshardOptions(subset=subset))

@@ -127,6 +127,6 @@ def test_a_sample_by_the_command(tmp_path, root, capsys):
     (tmp_path / "keys.jsonl").write_text('{"key": "utt-02", "reason": "clipped"}\n')
     out = tmp_path / "out"
     assert main(["prep", "sample", str(root), str(out), "--keys", str(tmp_path / "keys.jsonl")]) == 0
-    assert "1 utterances, 0.3 s; listen" in capsys.readouterr().out and (out / "utt-02.flac").exists()
+    assert "1 utterance, 0.3 s; listen" in capsys.readouterr().out and (out / "utt-02.flac").exists()
     assert main(["prep", "sample", str(root), str(tmp_path / "x"), "-n", "0"]) == 2
     assert "it must be at least 1" in capsys.readouterr().err

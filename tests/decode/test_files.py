@@ -50,6 +50,12 @@ def test_what_the_llm_has_no_room_for_says_so(model, recordings, monkeypatch):
     assert short.text and not short.error
 
 
+def test_a_format_that_is_not_read_is_told_how_it_is_converted(model, tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x1cftypisom" + bytes(600))
+    (heard,) = transcribe_files(model, [str(tmp_path / "a.mp4")])
+    assert "MP4" in heard.error and "ffmpeg -i a.mp4 -ar 16000 -ac 1 a.wav" in heard.error
+
+
 def test_no_files_are_no_texts(model):
     assert list(transcribe_files(model, [])) == []
 

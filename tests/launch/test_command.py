@@ -53,6 +53,15 @@ def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
             ["prep", "build", "a", "b", "--shufle", "none"],
             "--shufle is no option of `slam-asr prep build`, did you mean",
         ),
+        (
+            ["prep", "build", "a", "b", "--max-s", "3"],
+            "--max-s is no option of `slam-asr prep build`, did you mean",
+        ),
+        (
+            ["prep", "features", "a", "b", "--enc=x"],
+            "is no option of `slam-asr prep features`, did you mean --encoder?",
+        ),
+        (["score", "a", "b", "--be", "4"], "--be is no option of `slam-asr score`, did you mean --beams?"),
         (["prep", "build", "a", "b", "--importer", "kalid"], "'kalid' is not known, did you mean kaldi?"),
         (["prep", "build", "a"], "the following arguments are required: out; `slam-asr prep build --help` says more"),
         (["prep", "build", "a", "b", "--shard-size", "many"], "--shard-size: invalid int value: 'many'; "),

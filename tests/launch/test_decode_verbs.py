@@ -125,8 +125,8 @@ def test_given_texts_are_matched_by_key(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("ref", "hyp", "message"),
     [
-        ([{"key": "a", "text": "x"}], [], "1 utterances of {ref} are not in {hyp}: a; give files of the same data"),
-        ([], [{"key": "a", "text": "x"}], "1 utterances of {hyp} are not in {ref}: a; give files of the same data"),
+        ([{"key": "a", "text": "x"}], [], "1 utterance of {ref} missing in {hyp}: a; give files of the same data"),
+        ([], [{"key": "a", "text": "x"}], "1 utterance of {hyp} missing in {ref}: a; give files of the same data"),
         ([{"key": "a", "text": "x"}] * 2, [], "{ref}:2: key 'a' is there twice; every utterance has one line"),
         ([{"key": "a"}], [], '{ref}:1: a line needs "key" and "reference" (or "text"), both text'),
         ([], [], "{ref} holds no utterances; there is nothing to score"),
