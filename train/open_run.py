@@ -8,6 +8,7 @@ import torch
 
 from train import auto
 from train.agreement import agree_on, versions
+from train.checkpoint import State
 from train.config import Config
 from train.emergence import Emergence
 from train.endings import FINISHED, STOPPED
@@ -23,6 +24,7 @@ from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.pace import Pace
 from train.parts import Parts, build_parts, identify_encoder, open_data
+from train.plan import Epochs
 from train.reading import Reading
 from train.remarks import first_lines, rank_remarks, schedule_remarks
 from train.resume import find_checkpoint, resume
@@ -63,34 +65,23 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config, indexes.train))
     parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
     newest, recipe, notes = find_checkpoint(world, folder)
-    config = auto.decide_batch(
-        auto.keep(config, recipe), parts.corpus.cost, parts.corpus.longest_cost, _most(parts, world)
-    )
-    epochs = parts.corpus.epochs(config)
+    config, epochs, total_steps = _decide(config, parts, recipe, world)
     agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
-    total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
-    config = auto.decide_steps(config, total_steps, parts.dev.cost if parts.dev else 0)
-    resumed = None
-    if newest is not None:
-        resumed, told = resume(config, world, newest, parts, epochs, allow_changes)
-        notes += told
+    resumed, told = resume(config, world, newest, parts, epochs, allow_changes) if newest else (None, [])
     state = resumed.state if resumed else None
     step = state.step if state else 0
     decided_by_first(world, lambda: _begin(folder, config))
     report = open_report(folder, config, total_steps, step, world.first)
     report.also(gauges := open_gauges(folder, world, total_steps, step))
-    doubts = schedule_remarks(config, epochs.num_steps(0), total_steps)
-    doubts += rank_remarks(config, world.size, parts.corpus.longest_cost)
-    told = [*([unlocked] if unlocked else []), *parts.notes, *notes]
-    for note in [*told, *first_lines(config, epochs, total_steps, world), *doubts]:
+    notes = [*([unlocked] if unlocked else []), *parts.notes, *notes, *told]
+    for note in [*notes, *_announcement(config, parts, epochs, total_steps, world)]:
         report.say(note)
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
     if resumed and state and step:
         engine.scale.restore(*state.loss_scale)
         engine.restore(resumed.moments, step - state.skipped)
-    comparable = state and state.best_by == config.save.best  # a loss does not compare with a WER
-    best = (state.best, state.best_step) if state and comparable else (None, None)
+    best, best_step = _best(state, config)
     max_lost, keeps = int(config.data.max_lost * len(parts.corpus.ids)), config.data.write_features
     run = Run(
         config=config,
@@ -104,8 +95,8 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         data=parts.corpus.index.digest(),
         total_steps=total_steps,
         step=step,
-        best=best[0],
-        best_step=best[1],
+        best=best,
+        best_step=best_step,
         mishaps=Mishaps(world, folder, report, max_lost, step, *((state.skipped, state.lost) if state else (0, 0))),
         watchdog=Watchdog(world, folder, config.run.stall_seconds),
         emergence=_emergence(folder, config, total_steps, world),
@@ -118,6 +109,32 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     if run.keeping:
         run.keeping.begin(epochs.locate(step)[0], lambda: run.at("completing the features"))
     return run
+
+
+def _decide(config: Config, parts: Parts, recipe: dict[str, Any], world: World) -> tuple[Config, Epochs, int]:
+    """The recipe with what it leaves to auto decided (`recipe` is an earlier checkpoint's), its epochs and steps.
+
+    A collective.
+    """
+    corpus = parts.corpus
+    config = auto.keep(config, recipe)
+    config = auto.decide_batch(config, corpus.cost, corpus.longest_cost, _most(parts, world))
+    epochs = corpus.epochs(config)
+    total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
+    return auto.decide_steps(config, total_steps, parts.dev.cost if parts.dev else 0), epochs, total_steps
+
+
+def _best(state: State | None, config: Config) -> tuple[float | None, int | None]:
+    """The best score of an earlier checkpoint, if it is of what save.best names now, and its step."""
+    comparable = state is not None and state.best_by == config.save.best  # a loss does not compare with a WER
+    return (state.best, state.best_step) if state and comparable else (None, None)
+
+
+def _announcement(config: Config, parts: Parts, epochs: Epochs, total_steps: int, world: World) -> list[str]:
+    """What is decided, and what of it does not suit the data or the ranks."""
+    doubts = schedule_remarks(config, epochs.num_steps(0), total_steps)
+    doubts += rank_remarks(config, world.size, parts.corpus.longest_cost)
+    return [*first_lines(config, epochs, total_steps, world), *doubts]
 
 
 def _most(parts: Parts, world: World) -> int:
