@@ -95,9 +95,9 @@ def together(world: World, work: Callable[[], Any]) -> Any:
 def join_world() -> World:
     """This process's rank (place.py), its device, and the five variables that torch.distributed and DeepSpeed read.
 
-    DeepSpeed drives the GPU of the number LOCAL_RANK, so on a GPU that is the number of this rank's. Under mpirun, where
-    DeepSpeed insists on OMPI_COMM_WORLD_LOCAL_RANK, the two are the same (gpu_number). UserError if the device that this
-    rank should drive is not there.
+    DeepSpeed drives the GPU whose number is LOCAL_RANK: where there are GPUs it is set to the number of this rank's.
+    Under mpirun, where DeepSpeed insists on OMPI_COMM_WORLD_LOCAL_RANK, the two are the same (gpu_number). UserError if
+    the device that this rank should drive is not there.
     """
     place = find_place()
     require_master(place)
