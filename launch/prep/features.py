@@ -84,7 +84,10 @@ def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
     if device == "auto":
         device = f"cuda:{gpu_number(rank, torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
     given = {"layer": args.layer, "dtype": args.dtype} | other
-    return load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
+    encoder = load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
+    if encoder.dtype_note and rank.first:
+        print(encoder.dtype_note, file=sys.stderr)
+    return encoder
 
 
 def _share(args: argparse.Namespace, rank: Place) -> Share:
