@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from model.batch import Batch
 from model.errors import UserError
@@ -45,7 +46,7 @@ def start_deepspeed(world: World, timeout_seconds: float) -> None:
     timeout = timedelta(seconds=timeout_seconds)  # of every collective
     store = None  # the one of the process group too: in one process, the same port is served once
     if world.device.type == "cuda":
-        store, *_ = next(torch.distributed.rendezvous("env://", world.rank, world.size, timeout=timeout))
+        store, *_ = next(rendezvous("env://", world.rank, world.size, timeout=timeout))
         require_own_gpus(store, world, str(torch.cuda.get_device_properties(world.device).uuid))
     deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout, verbose=False)
     del store

@@ -56,9 +56,9 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
     agree_on(world, indexes.digests())
-    identity = None
-    if not indexes.audio:
-        identity = decided_by_first(world, lambda: identify_encoder(config, indexes.train, world.device))
+    identity = (
+        None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config, indexes.train, world))
+    )
     parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
     epochs = parts.corpus.epochs(config)
     agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +80,7 @@ def test_deepspeed_is_told_the_gpu_that_the_rank_drives(gpus, monkeypatch, visib
 
     monkeypatch.setattr(engine, "get_accelerator", CUDA_Accelerator)
     monkeypatch.setattr(engine, "dist", SimpleNamespace(get_world_size=lambda: 8, get_rank=lambda: 3))
-    driven = SimpleNamespace()
+    driven: Any = SimpleNamespace()
     engine.DeepSpeedEngine._configure_with_arguments(driven, None, None)
     engine.DeepSpeedEngine._set_distributed_vars(driven, None)
     assert driven.device == world.device
@@ -97,7 +98,7 @@ def test_of_the_ranks_that_see_one_gpu_each_the_first_alone_says_that_it_stops(g
 def test_features_are_made_on_the_gpu_that_training_would_take(gpus, monkeypatch):
     chosen = []
     monkeypatch.setattr("model.encoders.load_encoder", lambda *given: chosen.append(given[3]))
-    given = SimpleNamespace(device="auto", encoder="E", layer=None, dtype="auto", trust_remote_code=False)
+    given: Any = SimpleNamespace(device="auto", encoder="E", layer=None, dtype="auto", trust_remote_code=False)
     for visible, place in ((1, Place(3, 8, 3, 8, "srun")), (8, Place(3, 8, 3, 8, "torchrun")), (2, Place())):
         gpus(visible, {})
         features._encoder(given, place)

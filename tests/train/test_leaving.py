@@ -24,9 +24,9 @@ class Fails:
         torch.distributed.destroy_process_group = self._stall
         close = Run.close
 
-        def closed(run: Run) -> None:
+        def closed(self: Run) -> None:
             print(f"rank {rank} closes", flush=True)
-            close(run)
+            close(self)
 
         Run.close = closed
         if rank == 1:
@@ -73,7 +73,7 @@ def test_an_error_in_closing_is_printed_too_and_the_exit_code_is_that_of_the_fir
 def closing_fails(rank: int) -> None:
     from train.metrics import Report
 
-    def close(report: Report) -> None:
+    def close(self: Report) -> None:
         raise OSError("no room")
 
     Report.close = close
