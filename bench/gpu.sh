@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Goal 9 on one GPU of 80 GB or more, in under ten minutes; one line and exit 0 where there is no GPU.
+# What has to be seen on one GPU, in two calls of under ten minutes each; one line and exit 0 where there is no GPU.
 #
-#   bench/gpu.sh           prints the table and what `slam-asr plan` predicted of its memory, and writes gpu.txt and
-#                          gpu.json into ${OUT:-build}
+#   bench/gpu.sh first     what no CPU could tell, in checks that print as they end; writes gpu_first.txt into
+#                          ${OUT:-build}. Names of checks (bench/gpu_checks.py) after it choose some. Exit 1 if one failed
+#   bench/gpu.sh table     goal 9, on a GPU of 80 GB or more: prints the table and what `slam-asr plan` predicted of its
+#                          memory; writes gpu.txt and gpu.json into ${OUT:-build}
 #   bench/gpu.sh wheels    for a machine without network: fetches what it lacks beside PyTorch and transformers into
 #                          bench/wheels (some 10 MB, ignored by git), in the versions of constraints.txt
 #
@@ -11,10 +13,20 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
-packages=(deepspeed hjson pydantic pydantic-core annotated-types typing-inspection soundfile isal cffi pycparser
-    webdataset braceexpand jiwer rapidfuzz prometheus-client)
+packages=(deepspeed hjson pydantic pydantic-core annotated-types typing-inspection soundfile miniaudio isal cffi
+    pycparser webdataset braceexpand jiwer rapidfuzz prometheus-client)
 
-if [ "${1:-}" = wheels ]; then
+call=${1:-}
+case $call in
+first) run=(bench.gpu_first "${@:2}") ;;
+table) run=(bench.gpu "${@:2}") ;;
+wheels) ;;
+*)
+    echo "bench/gpu.sh: say first, table or wheels${call:+, not $call}" >&2
+    exit 2
+    ;;
+esac
+if [ "$call" = wheels ]; then
     mkdir -p bench/wheels
     echo '*' >bench/wheels/.gitignore
     for package in "${packages[@]}"; do
@@ -32,7 +44,7 @@ if [ "${1:-}" = wheels ]; then
 fi
 
 if ! command -v nvidia-smi >/dev/null || ! nvidia-smi -L >/dev/null 2>&1; then
-    echo "no GPU here: nothing to measure; goal 9 needs one of 80 GB or more"
+    echo "no GPU here: nothing to do"
     exit 0
 fi
 site=$(mktemp -d)
@@ -42,4 +54,4 @@ if compgen -G 'bench/wheels/*.whl' >/dev/null; then
     export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
-timeout 590 "$python" -m bench.gpu --out "${OUT:-build}"
+timeout 590 "$python" -m "${run[@]}" --out "${OUT:-build}"

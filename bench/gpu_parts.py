@@ -38,6 +38,7 @@ def make_pair(toy: Toy, device: torch.device, dtype: torch.dtype) -> SlamAsr:
     with device:
         heard: Any = freeze(AutoModel.from_config(encoder_config, dtype=dtype))
         words: Any = freeze(AutoModelForCausalLM.from_config(llm_config, dtype=dtype))
+    heard.to(device)  # transformers makes one weight, masked_spec_embed, on the CPU all the same
     encoder: Encoder = freeze(HubertEncoder(heard, SAMPLE_RATE, True, None, "random"))
     tokenizer = make_tokenizer()
     llm = Llm(words, tokenizer, {"weights": "random"}, try_packing(words))

@@ -66,10 +66,10 @@ class Row:
 class Record:
     """Lines on the terminal and in a file, at once."""
 
-    def __init__(self, folder: Path, minutes: float) -> None:
+    def __init__(self, folder: Path, minutes: float, name: str = "gpu.txt") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self._file = open(folder / "gpu.txt", "w")
+        self._file = open(folder / name, "w")
         self._ends = time.monotonic() + 60 * minutes
 
     def say(self, text: str) -> None:
@@ -77,9 +77,16 @@ class Record:
         self._file.write(text + "\n")
         self._file.flush()
 
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def time_is_up(self) -> bool:
+        return time.monotonic() >= self._ends
+
     def late(self, what: str) -> bool:
         """True, and said, once the time is up."""
-        if time.monotonic() < self._ends:
+        if not self.time_is_up:
             return False
         self.say(f"{what}: left out, the time is up")
         return True

@@ -76,7 +76,8 @@ def configs(toy: Toy) -> tuple[Any, Any]:
 
     spread = 0.08 if toy.llm["hidden_size"] <= 512 else 0.02  # wide enough that the loss depends on what is heard
     llm = LlamaConfig(**toy.llm, bos_token_id=0, eos_token_id=1, pad_token_id=2, initializer_range=spread)
-    return HubertConfig(**toy.encoder, num_conv_pos_embeddings=128, num_conv_pos_embedding_groups=16), llm
+    groups = min(16, toy.encoder["hidden_size"] // 16)  # of fewer than 16 channels CPUs do not compute bfloat16
+    return HubertConfig(**toy.encoder, num_conv_pos_embeddings=128, num_conv_pos_embedding_groups=groups), llm
 
 
 def write_models(toy: Toy, folder: Path) -> Path:

@@ -70,7 +70,7 @@ def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
 
     if args.trust_remote_code:
         print("Python code that encoder or LLM bring will be run (--trust-remote-code)", file=sys.stderr)
-    return load_for_decoding(
+    model = load_for_decoding(
         args.adapter,
         encoder=args.encoder,
         llm=args.llm,
@@ -79,6 +79,9 @@ def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
         with_encoder=with_encoder,
         trust_remote_code=args.trust_remote_code,
     )
+    if model.encoder is not None and model.encoder.dtype_note:
+        print(model.encoder.dtype_note, file=sys.stderr)
+    return model
 
 
 def choose_device(name: str) -> str:

@@ -26,7 +26,7 @@ def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
             raise UserError(f"unknown dtype {name!r}; known: auto, {', '.join(DTYPES)}")
         return DTYPES[name]
     on_gpu = torch.device(device).type == "cuda"
-    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
 
 
 def open_pretrained(

@@ -178,13 +178,10 @@ def _launcher(arguments: list[str], ranks: int, port: int, log: str) -> None:
     _write_into(log)
     for rank in range(ranks):
         if os.fork() == 0:
-            code: Any = 1
             try:
                 _rank(arguments, _environment(rank, ranks, port), log)
-            except SystemExit as end:
-                code = end.code
             finally:
-                os._exit(code)
+                os._exit(1)
     while ranks:
         os.wait()
         ranks -= 1
@@ -197,12 +194,12 @@ def _rank(
     os.environ |= environment
     import torch
 
-    from train.__main__ import main
+    from train.__main__ import leave, main
 
     torch.set_num_threads(1)
     if before:
         before(int(environment["RANK"]))
-    sys.exit(main(arguments))
+    leave(main(arguments))
 
 
 def _write_into(log: str) -> None:

@@ -8,8 +8,10 @@ lifeline.follow_launcher()
 import argparse  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
+import traceback  # noqa: E402
 import warnings  # noqa: E402
-from typing import TYPE_CHECKING, Any  # noqa: E402
+from contextlib import ExitStack  # noqa: E402
+from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
 from train.arguments import TrainParser  # noqa: E402
@@ -17,10 +19,15 @@ from train.endings import AGAIN  # noqa: E402
 
 if TYPE_CHECKING:
     from train.config import Config
+    from train.run import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code: 0 finished, 75 stopped as asked (the same command goes on), 2 a mistake (one line on stderr)."""
+    """Exit code: 0 finished, 75 stopped as asked (the same command goes on), 2 a mistake (one line on stderr), 1 an
+    error of ours.
+
+    After an error what it was has been printed, and the process group is still there: leave with `leave`.
+    """
     threads.set_threads()  # before torch is imported
     try:
         args = TrainParser().parse(sys.argv[1:] if arguments is None else arguments)
@@ -29,14 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
     from train.world import AgreedError
 
-    try:
-        return _train(*recipe, args.allow_changes)
-    except AgreedError as error:
-        return _refuse(error, os.environ["RANK"] == "0")
-    except UserError as error:  # of this rank alone
-        return _refuse(error, True)
-    except KeyboardInterrupt:
-        return 130
+    with ExitStack() as opened:  # closed after the message: this may take its time
+        try:
+            return _train(*recipe, args.allow_changes, opened)
+        except AgreedError as error:
+            return _refuse(error, os.environ["RANK"] == "0")
+        except UserError as error:  # of this rank alone
+            return _refuse(error, True)
+        except KeyboardInterrupt:
+            return 130
+        except Exception:
+            traceback.print_exc()
+            return 1
 
 
 def _refuse(error: UserError, says: bool) -> int:
@@ -56,7 +67,8 @@ def _read(args: argparse.Namespace) -> tuple["Config", dict[str, Any]]:
     return load_config(args.recipe, args.overrides), read_deepspeed_json(find_deepspeed_json(args.deepspeed))
 
 
-def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool) -> int:
+def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool, opened: ExitStack) -> int:
+    """Trains, then closes the run and the process group. After an error `opened` closes the run, nothing the group."""
     warnings.filterwarnings("ignore", module=r"torch\.|deepspeed|transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -70,23 +82,39 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
         torch.use_deterministic_algorithms(True)
+    run = open_run(config, deepspeed_json, world, allow_changes)
+    refusal.under_way()
+    opened.callback(_close_after_error, run)
     try:
-        run = open_run(config, deepspeed_json, world, allow_changes)
-        refusal.under_way()
-        try:
-            finished = fit(run)
-        finally:
-            run.close()
-        world.barrier()  # a launcher kills the other ranks when one leaves with another code than 0
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        finished = fit(run)
+    except BaseException:
+        run.failed()
+        raise
+    opened.pop_all()
+    run.close()
+    world.barrier()  # a launcher kills the other ranks when one leaves with another code than 0
+    torch.distributed.destroy_process_group()
     return 0 if finished else AGAIN
 
 
-if __name__ == "__main__":
-    code = main()
+def _close_after_error(run: "Run") -> None:
+    try:
+        run.close()
+    except Exception:  # the exit code is that of the first error
+        traceback.print_exc()
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process without the interpreter's own end.
+
+    A thread of gloo's that is not yet gone would now and then abort that, and an exit code of 250 after the last step
+    is no use to anybody. After an error NCCL may still wait for the other ranks, and the interpreter's end, which
+    destroys the group, would wait with it (pytorch#141510).
+    """
     sys.stdout.flush()
-    # All is closed. A thread of gloo's that is not yet gone would now and then abort the interpreter's own end, and an
-    # exit code of 250 after the last step is no use to anybody.
+    sys.stderr.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    leave(main())

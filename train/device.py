@@ -58,9 +58,9 @@ def require_no_gpu_promised(env: Mapping[str, str], devices: Path = Path("/dev")
 
 
 def require_own_gpu(store: Any, rank: int, gpu: str) -> None:
-    """UserError if another rank of this host has the same GPU (its UUID). `store` is the process group's.
+    """UserError if another rank of this host has the same GPU (its UUID). `store` is one that all ranks share.
 
-    Not a collective, and before the first one: NCCL itself would fail without naming the ranks.
+    Not a collective, and before NCCL starts, which would fail without naming the ranks.
     """
     host = socket.gethostname()
     holder = store.compare_set(f"gpu/{host}/{gpu}", "", str(rank)).decode()

@@ -15,20 +15,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from model.batch import Batch
 from model.errors import UserError, counted
 from model.slam_asr import Output, SlamAsr
 from train.config import OptimConfig
-from train.device import require_own_gpu
 from train.loss_scale import LossScale
-from train.world import World
+from train.world import World, require_own_gpus
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def start_deepspeed(world: World, timeout_seconds: float) -> None:
-    """Imports deepspeed for this rank's device and joins the process group. A collective."""
+    """Imports deepspeed for this rank's device and joins the process group. A collective.
+
+    AgreedError if two ranks have one GPU: asked before the group is there, as NCCL connects at once and would fail
+    without naming the ranks.
+    """
     if world.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.WARNING)
@@ -40,10 +44,12 @@ def start_deepspeed(world: World, timeout_seconds: float) -> None:
     __compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if world.device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=timeout_seconds)  # of every collective
-    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout, verbose=False)
+    store = None  # the one of the process group too: in one process, the same port is served once
     if world.device.type == "cuda":
-        store = torch.distributed.distributed_c10d._get_default_store()
-        require_own_gpu(store, world.rank, str(torch.cuda.get_device_properties(world.device).uuid))
+        store, *_ = next(rendezvous("env://", world.rank, world.size, timeout=timeout))
+        require_own_gpus(store, world, str(torch.cuda.get_device_properties(world.device).uuid))
+    deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=timeout, verbose=False)
+    del store
 
 
 class Engine:
@@ -71,6 +77,7 @@ class Engine:
             "gradient_clipping": optim.clip if self.stage else 0.0,
             "zero_force_ds_cpu_optimizer": False,
             "steps_per_print": 10**9,
+            "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a micro-batch
         }
         if self.stage == 3:
             self._shard_llm(config)

@@ -228,6 +228,11 @@ class Report:
                 self._sinks.remove(sink)
                 self.say(f"{type(sink).__name__} is switched off: {error}")
 
+    def end_bar(self) -> None:
+        """What is printed from now on stands on lines of its own."""
+        if self._console is not None:
+            self._console.close()
+
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()

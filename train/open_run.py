@@ -62,7 +62,11 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
     agree_on(world, indexes.digests())
-    identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config, indexes.train))
+    identity = (
+        None
+        if indexes.audio
+        else decided_by_first(world, lambda: identify_encoder(config, indexes.train, world.device))
+    )
     parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
     newest, recipe, notes = find_checkpoint(world, folder)
     config, epochs, total_steps = _decide(config, parts, recipe, world)

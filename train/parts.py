@@ -69,17 +69,18 @@ def open_data(config: Config) -> Indexes:
     return indexes
 
 
-def identify_encoder(config: Config, features: ShardIndex) -> dict[str, Any]:
-    """The fingerprint of the recipe's encoder, which cached features only need known.
+def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
+    """The fingerprint of the recipe's encoder on `device`, which cached features only need known.
 
-    It is not loaded where its files are those that made the features; else it is, and let go of again.
+    It is not loaded where its files are those that made the features; else it is, on the CPU, and let go of again.
     """
     m = config.model
     files = features.totals.get("encoder_files")
     if files and files == files_digest(m.encoder):
         made = {name: value for name, value in features.fingerprint.items() if name != "feature_dtype"}
-        return known_fingerprint(m.encoder, m.encoder_layer, m.dtype, made)
-    return load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
+    else:
+        made = load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
+    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype, made, device)
 
 
 def build_parts(
@@ -144,6 +145,8 @@ def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) ->
     ]
     if model.packing_note:
         notes.append(f"{model.packing_note}; packing would take less time and memory")
+    if model.encoder is not None and model.encoder.dtype_note:
+        notes.append(model.encoder.dtype_note)
     if config.model.trust_remote_code:
         notes.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
     for name, corpus in (("data.train", train), ("data.dev", dev)):

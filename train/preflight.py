@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from model.encoder_dtype import encoder_dtype
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
@@ -76,10 +77,10 @@ def _encoder_identity(config: Config, indexes: Indexes, model: SlamAsr, device: 
     """The encoder's fingerprint; without what only its weights tell where the data need no comparison with it."""
     features = next((index for index in indexes.all if index.kind == "features"), None)
     if features is not None:
-        return identify_encoder(config, features)
+        return identify_encoder(config, features, device)
     assert model.encoder is not None
-    dtype = str(choose_dtype(config.model.dtype, device)).removeprefix("torch.")
-    own = model.encoder.fingerprint() | {"dtype": dtype}
+    dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype, device)
+    own = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
     return {name: own[name] for name in ("family", "layer", "dtype", "dim", "sample_rate")}
 
 

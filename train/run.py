@@ -218,6 +218,14 @@ class Run:
         decided_by_first(self.world, lambda: write_file(self.folder / name, text.encode()))
         self.exporter.orderly = True
 
+    def failed(self) -> None:
+        """Before the error that ended the run is printed: its progress bar ends.
+
+        Does not return after a verdict of the watchdog: the error is a lost connection, and came of the others' end.
+        """
+        self.watchdog.hold_after_verdict()
+        self.report.end_bar()
+
     def close(self) -> None:
         """After the last step, or whatever ended it."""
         self.watchdog.close()

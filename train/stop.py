@@ -11,6 +11,7 @@ import time
 
 _asked_at = 0.0
 _reason = ""
+_local_rank: int | None = None
 
 
 SECONDS_TO_INSIST = 2.0
@@ -32,9 +33,15 @@ def ask(reason: str) -> None:
     if _asked_at:
         return
     _reason, _asked_at = reason, time.monotonic()
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if (os.environ.get("LOCAL_RANK", "0") if _local_rank is None else str(_local_rank)) == "0":
         with contextlib.suppress(OSError):  # who read stderr may have gone with the launcher
             os.write(2, f"train: {reason}: saving and leaving after this step; Ctrl-C again leaves at once\n".encode())
+
+
+def set_local_rank(local_rank: int) -> None:
+    """This rank's place on its host, once known; until then LOCAL_RANK counts, which join_world may set to another."""
+    global _local_rank
+    _local_rank = local_rank
 
 
 def asked() -> bool:

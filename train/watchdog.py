@@ -131,6 +131,10 @@ class Watchdog:
         self._closed.set()
         for thread in self._threads:
             thread.join(2 * self.seconds_a_beat + 1)
+        self.hold_after_verdict()
+
+    def hold_after_verdict(self) -> None:
+        """Does not return once a verdict has fallen: the process ends from within the watchdog."""
         if self._ending:
             threading.Event().wait()
 

@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 import torch.distributed as dist
 
 from model.errors import TransientError, UserError
-from train.device import choose_device
+from train import stop
+from train.device import choose_device, require_own_gpu
 from train.place import find_place, require_master
 
 
@@ -21,6 +23,7 @@ class World:
     rank: int
     size: int
     local_rank: int
+    """Among the ranks of this host; not the number of its GPU, which is 0 where each rank sees its own alone."""
     device: torch.device
 
     @property
@@ -96,20 +99,45 @@ def together(world: World, work: Callable[[], Any]) -> Any:
 
 
 def join_world() -> World:
-    """This process's rank (place.py), its device, and the five variables that torch.distributed reads.
+    """This process's rank (place.py), its device, and the five variables that torch.distributed and DeepSpeed read.
 
-    UserError if the device that this rank should drive is not there.
+    DeepSpeed drives the GPU whose number is LOCAL_RANK: where there are GPUs it is set to the number of this rank's.
+    Under mpirun, where DeepSpeed insists on OMPI_COMM_WORLD_LOCAL_RANK, the two are the same (gpu_number). UserError if
+    the device that this rank should drive is not there.
     """
     place = find_place()
     require_master(place)
+    device = choose_device(place)
     os.environ |= {
         "RANK": str(place.rank),
         "WORLD_SIZE": str(place.size),
-        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_RANK": str(place.local_rank if device.index is None else device.index),
         "MASTER_ADDR": place.master_addr or "127.0.0.1",
         "MASTER_PORT": place.master_port or str(_free_port()),
     }
-    return World(place.rank, place.size, place.local_rank, choose_device(place))
+    stop.set_local_rank(place.local_rank)
+    return World(place.rank, place.size, place.local_rank, device)
+
+
+def require_own_gpus(store: Any, world: World, gpu: str) -> None:
+    """AgreedError on every rank if two ranks of a host have the same GPU; `gpu` is the UUID of this rank's.
+
+    A collective over `store` alone: no process group need be there.
+    """
+    fault = ""
+    try:
+        require_own_gpu(store, world.rank, gpu)
+    except UserError as error:
+        fault = str(error)
+    store.set(f"own-gpu/{world.rank}", fault)
+    faults = [said.decode() for said in store.multi_get([f"own-gpu/{rank}" for rank in range(world.size)])]
+    if not any(faults):
+        return
+    store.set(f"own-gpu/read/{world.rank}", "")
+    if world.first:  # the store may be this rank's own, and ends with it
+        with suppress(dist.DistError):
+            store.wait([f"own-gpu/read/{rank}" for rank in range(world.size)])
+    raise AgreedError(next(said for said in faults if said))
 
 
 def _free_port() -> int:

@@ -147,6 +147,7 @@ def random_recogniser(config: Config, shapes: Shapes, work: Work, device: torch.
     if not work.cached:
         with device:
             heard: Any = AutoModel.from_config(shapes.encoder.config, dtype=shapes.dtype, trust_remote_code=trusted)
+        heard.to(device)  # transformers makes one weight, masked_spec_embed, on the CPU all the same
         encoder = freeze(ENCODERS[shapes.encoder.config.model_type](freeze(heard), SAMPLE_RATE, True, None, "random"))
     llm = Llm(freeze(words), None, {}, try_packing(words))
     around = prompt_tokens(config.model)

@@ -77,6 +77,7 @@ def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
     import torch
 
     from model.encoders import load_encoder
+    from train.device import gpu_number
 
     device = args.device
     kind = device.partition(":")[0]
@@ -84,14 +85,12 @@ def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
         why = "there is no GPU here" if kind == "cuda" else "it is not known"
         raise UserError(f"--device {device}: {why}; give cpu, cuda, cuda:1 or auto")
     if device == "auto":
-        device = f"cuda:{rank.local_rank}" if torch.cuda.is_available() else "cpu"
-        if torch.cuda.is_available() and rank.local_rank >= torch.cuda.device_count():
-            raise UserError(
-                f"rank {rank.rank} wants GPU {rank.local_rank}, this host shows {torch.cuda.device_count()}; start "
-                "fewer ranks a host, or give --device"
-            )
+        device = f"cuda:{gpu_number(rank, torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
     given = {"layer": args.layer, "dtype": args.dtype} | other
-    return load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
+    encoder = load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
+    if encoder.dtype_note and rank.first:
+        print(encoder.dtype_note, file=sys.stderr)
+    return encoder
 
 
 def _share(args: argparse.Namespace, rank: Place) -> Share:

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import torch
+
+from model.encoder_dtype import encoder_dtype
 from model.encoder_layers import read_layers
 from model.encoders.hubert import HubertEncoder
 from model.errors import UserError
-from model.pretrained import choose_dtype, fingerprint, freeze, loading, open_pretrained
+from model.pretrained import fingerprint, freeze, loading, open_pretrained
 from model.sample_rate import SAMPLE_RATE
 
 ENCODERS = {"hubert": HubertEncoder, "wav2vec2": HubertEncoder, "wavlm": HubertEncoder}
@@ -24,7 +27,8 @@ def load_encoder(
     """A frozen encoder from a Hugging Face id or a local folder, on `device`.
 
     `layer` counts transformer layers from 1 (None: the last); "mean" and "mean:6-12" read the mean of all, or of some.
-    UserError if it cannot be loaded whole, or is not of a known family at 16 kHz.
+    On a CPU some encoders are computed in float32 although bfloat16 was asked for (model/encoder_dtype.py); their
+    `dtype_note` says so. UserError if it cannot be loaded whole, or is not of a known family at 16 kHz.
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
@@ -42,19 +46,24 @@ def load_encoder(
         )
     model = open_pretrained(AutoModel, "encoder", source, trust_remote_code, may_miss=("masked_spec_embed",))
     weights = fingerprint(model)
-    model = model.to(device=device, dtype=choose_dtype(dtype, device))
+    computed, note = encoder_dtype(model, dtype, device)
+    model = model.to(device=device, dtype=computed)
     encoder = ENCODERS[config.model_type](model, sample_rate, do_normalize, layer, weights)
-    encoder.source = source
+    encoder.source, encoder.dtype_note = source, note
     return freeze(encoder)
 
 
-def known_fingerprint(source: str, layer: int | str | None, dtype: str, made: dict[str, Any]) -> dict[str, Any]:
-    """The fingerprint of an encoder whose weights are those that `made`, a fingerprint, names; nothing is loaded.
+def known_fingerprint(
+    source: str, layer: int | str | None, dtype: str, made: dict[str, Any], device: Any
+) -> dict[str, Any]:
+    """The fingerprint of an encoder on `device` whose weights are those that `made`, a fingerprint, names.
 
-    `dtype` "auto" is that of `made`. UserError for a layer that the encoder does not have.
+    No weights are loaded. `dtype` "auto" is that of `made`. UserError for a layer that the encoder does not have.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModel
 
-    with loading("encoder", source):
-        depth = AutoConfig.from_pretrained(source).num_hidden_layers
-    return {**made, "layer": read_layers(layer, depth).name, "dtype": made["dtype"] if dtype == "auto" else dtype}
+    with loading("encoder", source), torch.device("meta"):
+        config, computed = AutoConfig.from_pretrained(source), made["dtype"]
+        if dtype != "auto":
+            computed = str(encoder_dtype(AutoModel.from_config(config), dtype, device)[0]).removeprefix("torch.")
+    return {**made, "layer": read_layers(layer, config.num_hidden_layers).name, "dtype": computed}

@@ -33,6 +33,8 @@ class HubertEncoder(nn.Module):
         super().__init__()
         self.source = ""
         """The folder or id that it was loaded from, where it was."""
+        self.dtype_note = ""
+        """Why it is computed in another dtype than was asked for, in one line; empty where it is not."""
         self.layers = read_layers(layer, model.config.num_hidden_layers)
         self.model = model
         self.dim: int = model.config.hidden_size
@@ -42,8 +44,10 @@ class HubertEncoder(nn.Module):
         self.weights = weights
         self.packs: bool = model.config.model_type not in OWN_ATTENTION and switch_to_packed(model) is None
         """Whether the transformer can read the utterances of a batch at once."""
-        self.packed: bool = self.packs and model.device.type == "cuda"
-        """Whether it does. On a CPU that is no faster, and one by one an utterance has the same bits in any batch."""
+        self.packed: bool = self.packs and next(model.encoder.parameters()).device.type == "cuda"
+        """Whether it does: where the transformer's weights are on a GPU (transformers' `device` is that of the first
+        weight, which no layer reads). On a CPU it is no faster, and one by one an utterance has the same bits in any
+        batch."""
         if self.layers.averaged or self.layers.last < model.config.num_hidden_layers:
             self._drop_what_stands_above()
         self._sum = _SumOfOutputs(self.model.encoder.layers[self.layers.first - 1 :]) if self.layers.averaged else None

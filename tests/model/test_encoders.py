@@ -18,7 +18,7 @@ STYLES = {  # as HuBERT-base and as HuBERT-large: norm in the convolutions, norm
 }
 CASES = [(family, style) for family in ENCODERS for style in STYLES]
 SIZES = {
-    "hidden_size": 16,
+    "hidden_size": 32,
     "num_hidden_layers": DEPTH,
     "num_attention_heads": 2,
     "intermediate_size": 32,
@@ -38,7 +38,7 @@ def checkpoint(folder: Path, family: str, style: str = "layer", seed: int = 0, r
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModel.from_config(AutoConfig.for_model(family, **SIZES, **STYLES[style], **more))
+        model = AutoModel.from_config(AutoConfig.for_model(family, **{**SIZES, **STYLES[style], **more}))
         for name, weights in model.named_parameters():  # fresh norms are the identity and would hide a missing one
             if "norm" in name:
                 torch.nn.init.normal_(weights, 1.0, 0.3)

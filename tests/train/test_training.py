@@ -12,8 +12,10 @@ from data_prep.features.build import build_features
 from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.index import read_index
 from data_prep.reader import read_utterance
+from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
+from tests.model.test_encoders import checkpoint
 from train import parts
 
 
@@ -51,19 +53,43 @@ def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
 ):
     """4 micro-batches a step: accumulation 4 on one rank is 2 on two ranks, and 3 ranks have two empty places.
 
-    The first step's adapter is the same, so its gradient norm is compared as it is; the later ones follow from it.
+    Of bfloat16 only the first step is compared, in which the adapter is the same: AdamW then steps by the sign even of
+    gradients that are nothing but rounding, which differs from one kind of CPU to the next.
     """
     folder = tmp_path / "run"
-    run(ground, folder, "optim.max_steps=2", f"model.dtype={dtype}", f"batch.layout={layout}", world=world, stage=stage)
     exact = dtype == "float32"
+    steps = 2 if exact else 1
+    given = (f"optim.max_steps={steps}", f"model.dtype={dtype}", f"batch.layout={layout}")
+    run(ground, folder, *given, world=world, stage=stage)
     reference = short / dtype
-    assert ranks.losses(folder) == pytest.approx(ranks.losses(reference), rel=1e-5 if exact else 2e-3)
-    norms, expected = (ranks.losses(path, figure="grad_norm") for path in (folder, reference))
+    losses, expected = ranks.losses(folder), ranks.losses(reference)[:steps]
+    assert losses == pytest.approx(expected, rel=1e-5 if exact else 2e-3)
+    norms, expected = (ranks.losses(path, figure="grad_norm")[:steps] for path in (folder, reference))
     assert norms == pytest.approx(expected, rel=1e-4 if exact else 3e-2)
+    if not exact:
+        return
     weights = load_file(reference / "checkpoints" / "step-00000002" / "adapter.safetensors")
     for name, tensor in load_file(folder / "checkpoints" / "step-00000002" / "adapter.safetensors").items():
         # AdamW takes steps of the size of the learning rate (2e-4) whatever the gradient's: a sign that differs shows.
-        assert (tensor - weights[name]).abs().max() < (1e-5 if exact else 1e-3), name
+        assert (tensor - weights[name]).abs().max() < 1e-5, name
+
+
+def test_an_encoder_that_cpus_get_wrong_in_bfloat16_trains_in_float32_and_that_is_said_once(ground, tmp_path, capfd):
+    source = checkpoint(tmp_path, "hubert", num_conv_pos_embedding_groups=4)
+    given = (f"model.encoder={source}", "model.dtype=bfloat16", "optim.max_steps=1")
+    said = run(ground, tmp_path / "live", *given, world=2)
+    assert said.count("the encoder is computed in float32") == 1 and "8 channels a group" in said
+    features, shards = str(tmp_path / "features"), str(ground / "shards")
+    assert main(["prep", "features", shards, features, "--encoder", source, "--dtype", "bfloat16"]) == 0
+    assert capfd.readouterr().err.count("the encoder is computed in float32") == 1
+    assert read_index(features).fingerprint["dtype"] == "float32"
+    run(ground, tmp_path / "cached", *given, f"data.train={features}")
+    for name in ("live", "cached"):
+        card = json.loads((tmp_path / name / "checkpoints" / "step-00000001" / "adapter.json").read_text())
+        assert card["encoder"]["dtype"] == "float32"
+    adapter = str(tmp_path / "live")
+    assert main(["score", adapter, shards, "--dtype", "bfloat16", "--max-new-tokens", "2"]) == 0
+    assert capfd.readouterr().err.count("the encoder is computed in float32") == 1
 
 
 def test_the_learning_rate_that_the_engine_holds_is_the_schedules(straight):
@@ -133,11 +159,13 @@ def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
     watched += ["eval.tokens=100", "eval.every_steps=4", "save.best=loss"]
     for name, world, stage in (("one", 1, 0), ("three", 3, 3)):
         run(ground, tmp_path / name, *watched, world=world, stage=stage)
-        assert (tmp_path / name / "checkpoints" / "best").readlink() == Path("step-00000008")
         assert len((tmp_path / name / "dev" / "step-00000008.jsonl").read_text().splitlines()) == 5
     for figure in ("loss", "accuracy", "wer"):
         one, three = (ranks.losses(tmp_path / name, "dev", figure) for name in ("one", "three"))
         assert one == pytest.approx(three, rel=1e-4) and len(one) == 2
+    four, eight = ranks.losses(tmp_path / "one", "dev", "loss")
+    best = {(tmp_path / name / "checkpoints" / "best").readlink() for name in ("one", "three")}
+    assert best == {Path("step-00000008" if eight < four else "step-00000004")}
 
 
 def test_the_best_by_one_figure_is_not_the_best_by_another(ground, tmp_path):
