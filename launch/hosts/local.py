@@ -64,6 +64,12 @@ def _devices(ranks: int | None) -> list[str]:
     return ["--include", "localhost:" + ",".join(numbers[:ranks])]
 
 
+def ranks_here(wanted: int | None) -> int:
+    """How many ranks `launch local` starts where so many are wanted; None: one a GPU, one without. UserError as it."""
+    option, value = _devices(wanted)
+    return int(value) if option == "--num_accelerators" else value.count(",") + 1
+
+
 def gpus() -> int:
     """NVIDIA's GPUs in this host, as nvidia-smi lists them; 0 where there is none."""
     if shutil.which("nvidia-smi") is None:

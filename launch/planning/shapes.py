@@ -97,12 +97,23 @@ def read_shapes(model: ModelConfig) -> Shapes:
 
     UserError where a configuration is not there, or is of an encoder that we do not have.
     """
+    heard, words = read_configs(model)
+    dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
+    return shapes_of(heard, words, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
+
+
+def read_widths(model: ModelConfig) -> tuple[int, int]:
+    """Values in a frame of the encoder and in an embedding of the LLM, by their config.json; UserError as above."""
+    heard, words = read_configs(model)
+    return heard.hidden_size, words.get_text_config().hidden_size
+
+
+def read_configs(model: ModelConfig) -> tuple[Any, Any]:
+    """Of encoder and LLM, as transformers has them."""
     heard = _read_config("encoder", model.encoder, model.trust_remote_code)
     if heard.model_type not in ENCODERS:
         raise UserError(f"encoder {model.encoder!r} is of family {heard.model_type!r}; known: {', '.join(ENCODERS)}")
-    words = _read_config("LLM", model.llm, model.trust_remote_code)
-    dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
-    return shapes_of(heard, words, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
+    return heard, _read_config("LLM", model.llm, model.trust_remote_code)
 
 
 def _read_config(what: str, source: str, trust_remote_code: bool) -> Any:
