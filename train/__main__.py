@@ -1,6 +1,6 @@
 """The door: `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
 
-from train import lifeline, refusal, stop
+from train import lifeline, refusal, stop, threads
 
 stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
 lifeline.follow_launcher()
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 finished or stopped as asked, 2 a person's mistake (one line on stderr)."""
     args = _parser().parse_intermixed_args(arguments)
+    threads.set_threads()  # before torch is imported
     try:
         recipe = _read(args)
     except UserError as error:  # every rank reads the same: one on each host says it

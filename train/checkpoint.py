@@ -166,6 +166,11 @@ def _fault(path: Path) -> str | None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """A verified checkpoint's content."""
     card, weights = read_adapter(path)
+    return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), read_state(path))
+
+
+def read_state(path: Path) -> State:
+    """The state of a verified checkpoint; UserError if it is of another version."""
     stated = json.loads((path / STATE).read_text())
     if stated["version"] != VERSION:
         raise UserError(
@@ -173,4 +178,4 @@ def load_checkpoint(path: Path) -> Checkpoint:
             "use the code that wrote it"
         )
     stated["loss_scale"] = tuple(stated["loss_scale"])
-    return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), State(**stated))
+    return State(**stated)

@@ -5,38 +5,31 @@
 in a recipe are relative to the current directory, as paths on a command line are.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from data_prep.augment import AugmentConfig
-from model.encoder_layers import FORM as LAYER_FORM
 from model.errors import UserError
+from train.kinds import (
+    ADDRESS,
+    AT_LEAST_0,
+    DIRECTORIES,
+    LAYER,
+    NO_PASSWORD,
+    ONE_SPEECH,
+    RATIO,
+    SHARE,
+    WEB,
+    Auto,
+    Count,
+    Positive,
+    Text,
+)
 from train.overrides import lay_over
 from train.strict_yaml import read_yaml_file
-from train.typed import Rule, section
-
-DEFAULT_WARMUP_STEPS = 1000  # the paper's
-
-AT_LEAST_0 = Rule("at least 0", lambda x: x >= 0)
-AT_LEAST_1 = Rule("at least 1", lambda x: x >= 1)
-ABOVE_0 = Rule("above 0", lambda x: x > 0)
-SHARE = Rule("from 0 up to but not 1", lambda x: 0 <= x < 1)
-RATIO = Rule("from 0 to 1", lambda x: 0 <= x <= 1)
-GIVEN = Rule("not empty", lambda x: len(x) > 0)
-ONE_SPEECH = Rule("with <speech> in it once", lambda x: x.count("<speech>") == 1)
-LAYER = Rule("such as 9, mean, mean:6-12", lambda x: LAYER_FORM.fullmatch(x) is not None)
-ADDRESS_FORM = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?")
-ADDRESS = Rule("such as 127.0.0.1, 0.0.0.0:9400", lambda x: ADDRESS_FORM.fullmatch(x) is not None)
-WEB = Rule("http://... or https://..., without a password", lambda x: re.fullmatch(r"https?://[^@\s]+", x) is not None)
-NO_PASSWORD = Rule("not empty, without a password", lambda x: len(x) > 0 and re.search("://[^/]*:[^/]*@", x) is None)
-DIRECTORIES = Rule("at least one, none empty", lambda x: len(x) > 0 and all(x))
-
-Count = Annotated[int, AT_LEAST_1]
-Positive = Annotated[float, ABOVE_0]
-Text = Annotated[str, GIVEN]
+from train.typed import section
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +114,12 @@ class DataConfig:
 class BatchConfig:
     """How samples become steps. Nothing here depends on the number of GPUs."""
 
-    tokens: Count = 4000
-    """LLM tokens (prompt, speech embeddings and transcript) a micro-batch; memory decides."""
-    micro_batches: Count = 8
-    """Micro-batches an optimizer step, over all ranks together: 8 = 1 rank accumulating 8 = 4 ranks accumulating 2."""
+    tokens: Count | Auto = "auto"
+    """LLM tokens (prompt, speech embeddings and transcript) a micro-batch. auto: what a step of a 200th of the data
+    needs, from 1,000 to 64,000 tokens a step, and at most what the device holds (at most 8,000)."""
+    micro_batches: Count | Auto = "auto"
+    """Micro-batches an optimizer step, over all ranks together: 8 = 1 rank accumulating 8 = 4 ranks accumulating 2.
+    auto: 8, less where the data are so few that the longest utterance would not fit, more where the device is small."""
     layout: Literal["packed", "padded"] = "packed"
     """Utterances end to end, or padded to the longest: the plain reference, slower, same results."""
 
@@ -145,8 +140,8 @@ class OptimConfig:
     """Highest norm of the gradient of a step; 0 = no clipping."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up: the same learning rate, or a decay to 0 at the last step."""
-    warmup_steps: Annotated[int, AT_LEAST_0] | None = None
-    """Steps in which the learning rate rises from 0 to lr; 1000 unless warmup_ratio is given."""
+    warmup_steps: Annotated[int, AT_LEAST_0] | Auto | None = "auto"
+    """Steps in which the learning rate rises from 0 to lr. auto: a tenth of the run, at most 1,000 (the paper's)."""
     warmup_ratio: Annotated[float, RATIO] | None = None
     """The same as a share of all steps; instead of warmup_steps."""
     max_steps: Count | None = None
@@ -157,8 +152,10 @@ class OptimConfig:
     def __post_init__(self) -> None:
         if self.max_steps is None and self.epochs is None:
             raise UserError("neither optim.max_steps nor optim.epochs is given; give at least one")
+        if self.warmup_ratio is not None and self.warmup_steps == "auto":
+            object.__setattr__(self, "warmup_steps", None)
         if self.warmup_ratio is None and self.warmup_steps is None:
-            object.__setattr__(self, "warmup_steps", DEFAULT_WARMUP_STEPS)
+            object.__setattr__(self, "warmup_steps", "auto")
         if self.warmup_ratio is not None and self.warmup_steps is not None:
             raise UserError(
                 f"optim.warmup_steps {self.warmup_steps} and optim.warmup_ratio {self.warmup_ratio} are both given; "
@@ -170,8 +167,9 @@ class OptimConfig:
 class EvalConfig:
     """Evaluation on data.dev during training. No influence on the weights."""
 
-    every_steps: Count | None = None
-    """Optimizer steps between evaluations; null = at every save."""
+    every_steps: Count | Auto | None = "auto"
+    """Optimizer steps between evaluations; null = at every save. auto: the same, or a multiple of save.every_steps
+    where the dev set is so large that it would take more than a tenth of the time."""
     at_start: bool = False
     """Whether to evaluate before the first step too."""
     wer: bool = True
@@ -190,8 +188,8 @@ class SaveConfig:
 
     strategy: Literal["steps", "epoch"] = "steps"
     """When to save: every `every_steps`, or at the end of every epoch. The last step is always saved."""
-    every_steps: Count = 500
-    """Optimizer steps between saves, with strategy steps."""
+    every_steps: Count | Auto = "auto"
+    """Optimizer steps between saves, with strategy steps. auto: a tenth of the run, from 10 to 1,000."""
     total_limit: Count | None = 3
     """Newest checkpoints kept, besides the best; null = all."""
     best: Literal["loss", "accuracy", "wer", "none"] = "none"

@@ -21,11 +21,14 @@ from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 from train.augmentation import Augmentation
 from train.config import Config, DataConfig
+from train.kinds import Auto, decided
 from train.plan import Epochs, ShardWindow, cost_of
 
 TEXT_BYTES_PER_TOKEN = 3
 """UTF-8 bytes a token, on the safe side: English has about 4 in Llama's vocabulary, Chinese 3 a character.
 The plan only needs lengths that are close; what is computed and divided by is always counted on the real tokens."""
+
+NO_LIMIT = 2**62
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Corpus:
     dropped: dict[str, int]
     """Samples left out, by reason."""
     measure: "Measure"
+    longest_cost: int
+    """Of the costliest sample that is kept, at its longest if a speed perturbation changes it (plan.cost_of)."""
     augment: Augmentation | None = None
     """What is done to the samples in training; None for a dev set."""
     cached: tuple[ShardIndex, np.ndarray] | None = None
@@ -53,6 +58,11 @@ class Corpus:
             return self.tokens
         return self.measure.tokens(self.index, self.augment.samples(self.index.samples, epoch))
 
+    @property
+    def cost(self) -> int:
+        """Of an epoch (plan.cost_of)."""
+        return int(cost_of(self.tokens[self.ids]).sum())
+
     def key(self, i: int) -> str:
         return self.index.key[i]
 
@@ -60,8 +70,8 @@ class Corpus:
         """What the run reads, in which order."""
         few = config.data.shuffle_shards
         window = ShardWindow(self.index.shard, few) if few is not None else None
-        batch = config.batch
-        return Epochs(self.ids, self.tokens_in, config.data_seed, batch.tokens, batch.micro_batches, window)
+        tokens, micro_batches = decided(config.batch.tokens), decided(config.batch.micro_batches)
+        return Epochs(self.ids, self.tokens_in, config.data_seed, tokens, micro_batches, window)
 
     def prefetch(self, ids: np.ndarray, epoch: int) -> None:
         """Asks for the shards of samples that will soon be read, where they lie elsewhere; a hint."""
@@ -158,16 +168,17 @@ def make_corpus(
     index: ShardIndex,
     data: DataConfig,
     limit: int | None,
-    budget: int,
+    budget: int | Auto,
     model: SlamAsr,
     augment: Augmentation | None = None,
 ) -> Corpus:
     """The corpus that a recipe describes.
 
-    What is too long or too short is refused or dropped with a count, never cut.
+    What is too long or too short is refused or dropped with a count, never cut. `budget` bounds the cost of an
+    utterance in LLM tokens; "auto" will be made large enough for the longest.
     """
     measure = _measure(index, model)
-    seconds, positions = index.samples / SAMPLE_RATE, max_positions(model) or budget
+    seconds, positions = index.samples / SAMPLE_RATE, max_positions(model) or NO_LIMIT
     shortest, longest = (index.samples, index.samples) if augment is None else augment.extremes(index.samples)
     speech, most = measure.embeddings(index, shortest), measure.tokens(index, longest)
     faults = {
@@ -175,7 +186,8 @@ def make_corpus(
         f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
         f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
         f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)": speech < 1,
-        f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": cost_of(most) > budget,
+        f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": cost_of(most)
+        > (NO_LIMIT if budget == "auto" else budget),
         f"longer than the LLM's {positions} positions": most > positions,
     }
     kept = np.arange(len(index))
@@ -189,7 +201,8 @@ def make_corpus(
         kept = kept[~bad]
     if len(kept) == 0:
         raise UserError(f"nothing is left of {len(index)} utterances: {dropped}; widen the limits in data")
-    return Corpus(index, kept[:limit], seconds, measure.tokens(index, index.samples), dropped, measure, augment)
+    ids, tokens = kept[:limit], measure.tokens(index, index.samples)
+    return Corpus(index, ids, seconds, tokens, dropped, measure, int(cost_of(most[ids]).max()), augment)
 
 
 def _measure(index: ShardIndex, model: SlamAsr) -> Measure:

@@ -25,8 +25,9 @@ from socketserver import TCPServer
 from typing import Any
 
 from data_prep.durable import write_durably
-from train.config import ADDRESS_FORM, LogConfig
+from train.config import LogConfig
 from train.gauges import FIGURES, PREFIX, Gauges
+from train.kinds import ADDRESS_FORM
 from train.world import World
 
 PUSH_SECONDS = 5.0

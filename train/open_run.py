@@ -4,7 +4,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data_prep.durable import write_durably
+from train import auto
 from train.agreement import agree_on, versions
 from train.config import Config
 from train.emergence import Emergence
@@ -20,9 +23,10 @@ from train.lock import claim
 from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.pace import Pace
-from train.parts import build_parts, identify_encoder, open_data
+from train.parts import Parts, build_parts, identify_encoder, open_data
 from train.reading import Reading
-from train.resume import resume
+from train.remarks import first_lines, remarks
+from train.resume import find_checkpoint, resume
 from train.run import Run
 from train.schedule import warmup_steps
 from train.watchdog import Watchdog
@@ -58,16 +62,29 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     agree_on(world, indexes.digests())
     identity = None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config, indexes.train))
     parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
+    newest, recipe, notes = find_checkpoint(world, folder)
+    config = auto.decide_batch(
+        auto.keep(config, recipe), parts.corpus.cost, parts.corpus.longest_cost, _most(parts, world)
+    )
     epochs = parts.corpus.epochs(config)
     agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
     total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
-    resumed, notes = resume(config, world, folder, parts, epochs, allow_changes)
+    config = auto.decide_steps(config, total_steps, parts.dev.cost if parts.dev else 0)
+    resumed = None
+    if newest is not None:
+        resumed, told = resume(config, world, newest, parts, epochs, allow_changes)
+        notes += told
     state = resumed.state if resumed else None
     step = state.step if state else 0
     decided_by_first(world, lambda: _begin(folder, config))
     report = open_report(folder, config, total_steps, step, world.first)
     report.also(gauges := open_gauges(folder, world, total_steps, step))
-    for note in [*([unlocked] if unlocked else []), *parts.notes, *notes]:
+    told = [*([unlocked] if unlocked else []), *parts.notes, *notes]
+    for note in [
+        *told,
+        *first_lines(config, epochs, total_steps, world),
+        *remarks(config, epochs.num_steps(0), total_steps, world.size),
+    ]:
         report.say(note)
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
@@ -103,6 +120,14 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     if run.keeping:
         run.keeping.begin(epochs.locate(step)[0], lambda: run.at("completing the features"))
     return run
+
+
+def _most(parts: Parts, world: World) -> int:
+    """LLM tokens of a micro-batch that every rank's device holds. A collective."""
+    frozen = sum(p.nbytes for part in (parts.model.encoder, parts.model.llm) if part for p in part.parameters())
+    memory = torch.cuda.get_device_properties(world.device).total_memory if world.device.type == "cuda" else None
+    llm: Any = parts.model.llm
+    return min(world.gather(auto.tokens_that_fit(llm.config, frozen, memory, llm.dtype.itemsize)))
 
 
 def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:

@@ -19,6 +19,7 @@ from model.weights import AdapterCard
 from train.augmentation import Augmentation
 from train.config import Config
 from train.corpus import Corpus, make_corpus, open_indexes, require_features, require_room
+from train.kinds import Auto
 from train.world import World
 
 
@@ -93,7 +94,7 @@ def build_parts(
     model.adapter.to(world.device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)
 
-    def corpus(index: ShardIndex, limit: int | None, budget: int, augment: Augmentation | None) -> Corpus:
+    def corpus(index: ShardIndex, limit: int | None, budget: int | Auto, augment: Augmentation | None) -> Corpus:
         if index.kind == "features":
             require_features(index, identity, m.dtype)
         return make_corpus(index, config.data, limit, budget, model, augment)

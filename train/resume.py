@@ -1,10 +1,12 @@
-"""Going on: the newest whole checkpoint, if it is of this very run, or what differs."""
+"""Resuming: the newest whole checkpoint, if it is of this very run, or what differs."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from model.errors import UserError
 from model.weights import load_weights
-from train.checkpoint import Checkpoint, find_newest, load_checkpoint
+from train.checkpoint import Checkpoint, find_newest, load_checkpoint, read_state
 from train.config import Config
 from train.identity import result_fields
 from train.parts import Parts
@@ -12,46 +14,77 @@ from train.plan import Epochs
 from train.world import World, decided_by_first, together
 
 
+def find_checkpoint(world: World, folder: Path) -> tuple[Path | None, dict[str, Any], list[str]]:
+    """The newest whole checkpoint of a run, the recipe it was made with, and what to say about damaged ones.
+
+    A collective.
+    """
+    path, recipe, notes = decided_by_first(world, lambda: _newest(folder / "checkpoints"))
+    return Path(path) if path else None, recipe, notes
+
+
+def _newest(folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+    path, faults = find_newest(folder)
+    return ("", {}, faults) if path is None else (str(path), read_state(path).recipe, faults)
+
+
 def resume(
-    config: Config, world: World, folder: Path, parts: Parts, epochs: Epochs, allow_changes: bool
-) -> tuple[Checkpoint | None, list[str]]:
-    """The newest whole checkpoint, its weights already in the adapter; and what to say about it."""
-    found, notes = decided_by_first(world, lambda: _newest(folder / "checkpoints"))
-    if found is None:
-        return None, notes
-    checkpoint, changes = together(world, lambda: _take_up(Path(found), config, parts, epochs, allow_changes))
-    notes += [f"changed since the run was started: {change}" for change in changes]
-    return checkpoint, [*notes, f"resuming from {found} (written by {checkpoint.state.world_size} ranks)"]
+    config: Config, world: World, path: Path, parts: Parts, epochs: Epochs, allow_changes: bool
+) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint in `path`, its weights already in the adapter; and what to say about it. A collective.
+
+    UserError if it is of another recipe or other data, unless `allow_changes`.
+    """
+    checkpoint, changes = together(world, lambda: _take_up(path, config, parts, epochs, allow_changes))
+    notes = [f"changed since the run was started: {change}" for change in changes]
+    return checkpoint, [*notes, f"resuming from {path} (written by {checkpoint.state.world_size} ranks)"]
 
 
 def _take_up(
     path: Path, config: Config, parts: Parts, epochs: Epochs, allow_changes: bool
 ) -> tuple[Checkpoint, list[str]]:
     checkpoint = load_checkpoint(path)
-    changes = _changes(checkpoint, config, parts)
-    if not changes and checkpoint.state.plan != epochs.digest:
-        changes = [f"the order of the data was {checkpoint.state.plan}, is {epochs.digest} (another numpy?)"]
+    identities = {
+        "training data": parts.corpus.index.digest(),
+        "encoder": parts.card.encoder,
+        "LLM": parts.card.llm,
+        "order of the data": epochs.digest,
+    }
+    changes = changes_since(checkpoint, config, identities)
     if changes and not allow_changes:
-        raise UserError(
-            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, "
-            "another run.dir, or --allow-changes to go on all the same"
-        )
+        raise UserError(started_differently(config.run.dir, changes))
     load_weights(parts.model.adapter, checkpoint.weights)
     return checkpoint, changes
 
 
-def _newest(folder: Path) -> tuple[str | None, list[str]]:
-    path, faults = find_newest(folder)
-    return None if path is None else str(path), faults
+def changes_since(checkpoint: Checkpoint, config: Config, identities: Mapping[str, Any]) -> list[str]:
+    """What differs between a checkpoint and what is to be trained now, a phrase each.
 
-
-def _changes(checkpoint: Checkpoint, config: Config, parts: Parts) -> list[str]:
-    before, now = checkpoint.state.recipe, result_fields(config)
-    before = before | {
+    `identities` are those that are known now: training data, encoder, LLM, order of the data.
+    """
+    before = checkpoint.state.recipe | {
         "training data": checkpoint.state.data,
         "encoder": checkpoint.card.encoder,
         "LLM": checkpoint.card.llm,
     }
-    now = now | {"training data": parts.corpus.index.digest(), "encoder": parts.card.encoder, "LLM": parts.card.llm}
-    keys = sorted(before.keys() | now.keys())
-    return [f"{key} was {before.get(key)}, is {now.get(key)}" for key in keys if before.get(key) != now.get(key)]
+    now = result_fields(config) | {name: value for name, value in identities.items() if name in before}
+    before = {
+        key: value for key, value in before.items() if key in now or key not in ("training data", "encoder", "LLM")
+    }
+    changes = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    order = identities.get("order of the data", checkpoint.state.plan)
+    if not changes and order != checkpoint.state.plan:
+        changes = [f"the order of the data was {checkpoint.state.plan}, is {order} (another numpy?)"]
+    return changes
+
+
+def started_differently(run: str, changes: list[str]) -> str:
+    """What is said of a run that is given something else than it was started with."""
+    return (
+        f"{run} was started differently: {'; '.join(changes)}; give the recipe it was started with, another run.dir, "
+        "or --allow-changes to go on all the same"
+    )

@@ -29,6 +29,7 @@ from train.exporter import Exporter
 from train.gauges import Gauges
 from train.identity import result_fields
 from train.keeping import Keeping
+from train.kinds import decided
 from train.loader import Loader, Share, Slot
 from train.metrics import Report, StepResult, memory_bytes
 from train.mishaps import Mishaps
@@ -142,13 +143,13 @@ class Run:
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is due after `step` steps."""
         save = self.config.save
-        due = self.epoch_ends(step) if save.strategy == "epoch" else step % save.every_steps == 0
+        due = self.epoch_ends(step) if save.strategy == "epoch" else step % decided(save.every_steps) == 0
         return due or step == self.total_steps
 
     def evaluates(self, step: int) -> bool:
         """Whether validation is due after `step` steps."""
         every = self.config.eval.every_steps
-        return self.saves(step) if every is None else step % every == 0 or step == self.total_steps
+        return self.saves(step) if every is None else step % decided(every) == 0 or step == self.total_steps
 
     def evaluate(self) -> bool:
         """Scores the dev set, if there is one; True if no checkpoint was as good. A collective."""

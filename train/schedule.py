@@ -3,6 +3,7 @@
 import math
 
 from train.config import OptimConfig
+from train.kinds import decided
 
 
 def learning_rate(step: int, optim: OptimConfig, total_steps: int) -> float:
@@ -22,7 +23,7 @@ def warmup_steps(optim: OptimConfig, total_steps: int) -> int:
     """The steps of the warm-up, a ratio rounded up."""
     if optim.warmup_ratio is not None:
         return math.ceil(optim.warmup_ratio * total_steps)
-    return optim.warmup_steps or 0
+    return 0 if optim.warmup_steps is None else decided(optim.warmup_steps)
 
 
 SCHEDULES = {  # share of lr, by how much of the way after the warm-up is done (0 to 1)

@@ -1,8 +1,8 @@
 """From the texts of a recipe to frozen dataclasses: the field's type decides what a text means, or refuses it.
 
-Kinds of field: bool, int, float, str, Literal, `X | None` (null), `tuple[X, ...]` and `tuple[X, X]` (lists), a
-dataclass (a section), and Annotated with a `Rule` that narrows any of them. Each refusal names where, key, value and
-what was expected.
+Kinds of field: bool, int, float, str, Literal, `X | None` (null), `X | Literal["auto"]`, `tuple[X, ...]` and
+`tuple[X, X]` (lists), a dataclass (a section), and Annotated with a `Rule` that narrows any of them. Each refusal names
+where, key, value and what was expected.
 """
 
 import dataclasses
@@ -72,9 +72,9 @@ def describe(kind: Any) -> str:
     if origin is Annotated:
         return f"{describe(inner[0])} ({inner[1].says})"
     if origin in UNIONS:
-        return " or ".join("null" if one is types.NoneType else describe(one) for one in inner)
+        return " or ".join("null" if member is types.NoneType else describe(member) for member in inner)
     if origin is Literal:
-        return f"one of {', '.join(inner)}"
+        return inner[0] if len(inner) == 1 else f"one of {', '.join(inner)}"
     if origin is tuple:
         return f"a list of {describe(inner[0])}" if Ellipsis in inner else f"a list of {len(inner)} numbers"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
@@ -92,8 +92,13 @@ def _value(tree: Tree, kind: Any, key: str, root: type, expected: str = "") -> A
         return value
     if origin in UNIONS:
         if isinstance(tree, Scalar) and tree.is_null:
-            return None
-        return _value(tree, next(one for one in inner if one is not types.NoneType), key, root, expected)
+            if types.NoneType in inner:
+                return None
+            raise _refused(tree, key, expected)
+        words = [word for member in inner if get_origin(member) is Literal for word in get_args(member)]
+        if isinstance(tree, Scalar) and tree.text in words:
+            return tree.text
+        return _value(tree, inner[0], key, root, expected)
     if origin is tuple:
         return _items(tree, inner, key, root, expected)
     if not isinstance(tree, Scalar) or tree.is_null:

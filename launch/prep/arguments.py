@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import sys
 from pathlib import Path
 
+from data_prep.cores import usable_cores
 from data_prep.sources import is_remote
 from model.errors import UserError
 
@@ -49,4 +48,4 @@ def parse_bytes(text: str) -> int:
 
 def cores() -> int:
     """That this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return usable_cores()

@@ -28,7 +28,9 @@ def recipe(tmp_path) -> Path:
 
 def test_a_short_recipe_has_the_papers_defaults(recipe):
     config = load_config(recipe)
-    assert (config.optim.lr, config.optim.warmup_steps, config.optim.schedule) == (1e-4, 1000, "constant")
+    assert (config.optim.lr, config.optim.warmup_steps, config.optim.schedule) == (1e-4, "auto", "constant")
+    assert (config.batch.tokens, config.batch.micro_batches) == ("auto", "auto")
+    assert (config.save.every_steps, config.eval.every_steps) == ("auto", "auto")
     assert (config.model.adapter.stack, config.model.adapter.hidden, config.model.encoder_layer) == (5, 2048, None)
     assert config.model.prompt == "USER: <speech> Transcribe speech to text. ASSISTANT:"
     assert (config.data.train, config.data.dev, config.data_seed) == (("data/train",), (), 0)
@@ -104,7 +106,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("optim..lr=1", "optim..lr=1 is no override"),
         (
             "batch.tokens=010",
-            "batch.tokens is 010, expected a whole number (at least 1); write it without leading zeros",
+            "batch.tokens is 010, expected a whole number (at least 1) or auto; write it without leading zeros",
         ),
         ("batch.tokens=12:30", "batch.tokens is 12:30, expected a whole number"),
         ("batch.tokens=1e3", "batch.tokens is 1e3, expected a whole number"),
@@ -155,7 +157,7 @@ LAUGHS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in ran
         ("optim: {lr: 1}\noptim: {lr: 2}\n", ":2: optim is given twice"),
         (
             'batch:\n  tokens: "4000"\n',
-            ":2: batch.tokens is '4000', expected a whole number (at least 1); take the quotes",
+            ":2: batch.tokens is '4000', expected a whole number (at least 1) or auto; take the quotes",
         ),
         ("eval:\n  wer: yes\n", ":2: eval.wer is yes, expected true or false"),
         ("optim:\n\tlr: 1e-4\n", "; indent with spaces, not tabs"),

@@ -36,6 +36,6 @@ def test_a_ratio_is_that_share_of_all_steps_rounded_up():
     assert [learning_rate(i, by_ratio, 10) for i in range(10)] == [learning_rate(i, by_steps, 10) for i in range(10)]
 
 
-def test_without_a_word_about_it_the_warm_up_is_the_papers():
-    optim = OptimConfig(lr=LR, epochs=1.0)
+def test_the_papers_warm_up_is_a_thousand_steps():
+    optim = OptimConfig(lr=LR, epochs=1.0, warmup_steps=1000)
     assert [learning_rate(step, optim, 5000) for step in (0, 499, 999, 1000, 4999)] == [LR / 1000, LR / 2, LR, LR, LR]
