@@ -25,7 +25,7 @@ from train.mishaps import Mishaps
 from train.pace import Pace
 from train.parts import Parts, build_parts, identify_encoder, open_data
 from train.reading import Reading
-from train.remarks import first_lines, remarks
+from train.remarks import first_lines, rank_remarks, schedule_remarks
 from train.resume import find_checkpoint, resume
 from train.run import Run
 from train.schedule import warmup_steps
@@ -79,12 +79,10 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     decided_by_first(world, lambda: _begin(folder, config))
     report = open_report(folder, config, total_steps, step, world.first)
     report.also(gauges := open_gauges(folder, world, total_steps, step))
+    doubts = schedule_remarks(config, epochs.num_steps(0), total_steps)
+    doubts += rank_remarks(config, world.size, parts.corpus.longest_cost)
     told = [*([unlocked] if unlocked else []), *parts.notes, *notes]
-    for note in [
-        *told,
-        *first_lines(config, epochs, total_steps, world),
-        *remarks(config, epochs.num_steps(0), total_steps, world.size),
-    ]:
+    for note in [*told, *first_lines(config, epochs, total_steps, world), *doubts]:
         report.say(note)
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)

@@ -35,12 +35,8 @@ def first_lines(config: Config, epochs: Epochs, total_steps: int, world: World) 
     ]
 
 
-def remarks(config: Config, steps_an_epoch: int, total_steps: int, ranks: int) -> list[str]:
-    """What does not suit the data or the ranks, with the value to set; `config` is decided (train/auto.py)."""
-    return [*_of_the_schedule(config, steps_an_epoch, total_steps), *_of_the_ranks(config, ranks)]
-
-
-def _of_the_schedule(config: Config, steps_an_epoch: int, total_steps: int) -> list[str]:
+def schedule_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> list[str]:
+    """What of the schedule does not suit the data, with the value to set; `config` is decided (train/auto.py)."""
     optim, warmup = config.optim, warmup_steps(config.optim, total_steps)
     fitting = f"set optim.warmup_steps={ceil(total_steps / 10)}, or leave it to auto"
     takes = f"the warm-up takes {warmup:,} of {total_steps:,} steps"
@@ -59,17 +55,18 @@ def _of_the_schedule(config: Config, steps_an_epoch: int, total_steps: int) -> l
     return lines
 
 
-def _of_the_ranks(config: Config, ranks: int) -> list[str]:
+def rank_remarks(config: Config, ranks: int, longest_cost: int) -> list[str]:
+    """What of the batch leaves ranks idle, with the value to set; a micro-batch must hold the longest utterance."""
     slots = decided(config.batch.micro_batches)
     if slots % ranks == 0:
         return []
     fitting = ranks * ceil(slots / ranks)
-    tokens = ceil(decided(config.batch.tokens) * slots / fitting / 10) * 10
+    tokens = ceil(max(longest_cost, decided(config.batch.tokens) * slots / fitting) / 10) * 10
     idle = f"{ranks - slots % ranks} of {ranks} ranks"
     what = (
         "have nothing to do" if slots < ranks else "have one micro-batch less than the others, and wait, in every step"
     )
     return [
         f"{idle} {what}: a step has {slots} micro-batch{'es' * (slots > 1)}; set "
-        f"batch.micro_batches={fitting} and batch.tokens={tokens}, which is a step of the same size"
+        f"batch.micro_batches={fitting} and batch.tokens={tokens}"
     ]

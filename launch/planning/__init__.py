@@ -10,6 +10,7 @@ probe.py     the same measured, on a GPU
 from __future__ import annotations
 
 import argparse
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,14 +66,17 @@ def _plan(args: argparse.Namespace) -> int:
     from launch.planning.speed import Rig
     from launch.planning.zero import read_settings
     from model.errors import UserError
+    from train.remarks import schedule_remarks
 
     if args.gpus is None:
         raise UserError("--gpus is missing: 8x80GB, 1x24GB or 4xh100 say which GPUs the plan is for")
     rig, settings = Rig(read_cluster(args.gpus, args.nodes, args.gpu_type), args.utilisation), read_settings()
-    config, shapes, lengths, work = _read(args)
+    config, shapes, lengths, work = _read(args, rig.cluster.bytes_each)
     found = estimate(config, shapes, work, settings, rig)
     advice = advise(config, args.recipe, args.overrides, shapes, work, found, settings, rig)
-    parts = (str(args.recipe), rig.cluster, shapes, lengths, work, found, advice)
+    steps = work.steps(config)
+    remarks = schedule_remarks(config, steps, total_steps(config, steps))
+    parts = (str(args.recipe), rig.cluster, shapes, lengths, work, found, advice, remarks)
     print(canonical_json(report.document(*parts), indent=1).decode() if args.json else report.text(*parts))
     return FITS if advice.deepspeed else NOTHING_FITS
 
@@ -85,18 +89,31 @@ def _probe(args: argparse.Namespace) -> int:
 
     if not torch.cuda.is_available():
         raise UserError("--probe measures on a GPU, and this machine shows none; --gpus 8x80GB predicts instead")
-    config, shapes, _, work = _read(args)
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    config, shapes, _, work = _read(args, memory)
     measure_here(config, shapes, work, args.utilisation, args.gpu_type, args.json)
     return FITS
 
 
-def _read(args: argparse.Namespace) -> tuple[Config, Shapes, Lengths, Work]:
-    """The recipe, the sizes of its models, and its data."""
-    from launch.planning.lengths import read_lengths, work_of
+def _read(args: argparse.Namespace, device_bytes: float) -> tuple[Config, Shapes, Lengths, Work]:
+    """The recipe with what it leaves to auto decided for such a GPU, the sizes of its models, and its data."""
+    from launch.planning.lengths import prompt_tokens, read_lengths, work_of
     from launch.planning.shapes import read_shapes
+    from train import auto
     from train.config import load_config
 
     config = load_config(args.recipe, args.overrides)
     shapes = read_shapes(config.model)
     lengths = read_lengths(config, shapes, args.hours)
-    return config, shapes, lengths, work_of(lengths, shapes, config.model.prompt)
+    work = work_of(lengths, shapes, prompt_tokens(config.model))
+    size = shapes.dtype.itemsize
+    frozen = size * (shapes.llm.parameters + (0 if work.cached else shapes.encoder.parameters))
+    most = auto.tokens_that_fit(shapes.llm.whole, frozen, int(device_bytes), size)
+    config = auto.decide_batch(config, int(work.cost), work.longest_cost, most)
+    return auto.decide_steps(config, total_steps(config, work.steps(config)), 0), shapes, lengths, work
+
+
+def total_steps(config: Config, steps_an_epoch: int) -> int:
+    """Of the run that a recipe describes."""
+    limits = [config.optim.max_steps, config.optim.epochs and ceil(config.optim.epochs * steps_an_epoch)]
+    return min(limit for limit in limits if limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from launch.planning.estimate import Cache, Estimate, Row, Time, cache_of, time_of
@@ -14,6 +14,7 @@ from launch.planning.shapes import Shapes
 from launch.planning.speed import Pace, Rig, pace
 from launch.planning.zero import Setting
 from train.config import Config
+from train.kinds import decided
 
 ORDER = ("zero0", "zero3", "zero3_offload")
 """Stages 1 and 2 are left out: they share out the states of the adapter, a few hundred MB, and leave frozen weights and
@@ -67,7 +68,8 @@ def advise(
 
     tokens, micro_batches, batch_why = _batch(config, rows[name], found, cluster, paced)
     fly, cached = (paced(tokens, there).audio_hours_per_hour for there in (False, True))
-    time = time_of(config, work, fly, cached, tokens * micro_batches)
+    batch = replace(config.batch, tokens=tokens, micro_batches=micro_batches)
+    time = time_of(replace(config, batch=batch), work, fly, cached)
     commands = _commands(name, recipe, overrides, tokens, micro_batches, config, cluster)
     cache = cache_of(config, shapes, work, cluster, time)
     pays, caching = _caching(work, time, cache)
@@ -117,14 +119,14 @@ def _batch(
     The recipe's own where they do that and are large enough to be bound by arithmetic; else as few and large ones as
     fit.
     """
-    batch, ranks = config.batch, cluster.ranks
+    ranks, own_tokens, own_slots = cluster.ranks, decided(config.batch.tokens), decided(config.batch.micro_batches)
     most = max(found.least_tokens, int(HEADROOM * row.largest_tokens))
-    wanted = batch.tokens * batch.micro_batches
+    wanted = own_tokens * own_slots
     slots = max(1, -(-wanted // (ranks * most)))
     tokens = min(most, max(found.least_tokens, round(wanted / (ranks * slots))))
-    whole_step = batch.micro_batches % ranks == 0 and found.least_tokens <= batch.tokens <= most
-    if whole_step and paced(batch.tokens).limit == "arithmetic":
-        tokens, slots = batch.tokens, batch.micro_batches // ranks
+    whole_step = own_slots % ranks == 0 and found.least_tokens <= own_tokens <= most
+    if whole_step and paced(own_tokens).limit == "arithmetic":
+        tokens, slots = own_tokens, own_slots // ranks
     shares = f"{slots} micro-batch{'es' * (slots > 1)} a rank"
     why = f"a step of {tokens * ranks * slots:,} tokens, the recipe's has {wanted:,}, {shares}"
     if tokens * ranks * slots > 1.2 * wanted:

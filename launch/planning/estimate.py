@@ -10,6 +10,7 @@ from launch.planning.shapes import COMPARED, Shapes
 from launch.planning.speed import LAUNCH, Rig, busy_share, idle_ranks, pace
 from launch.planning.zero import Memory, Setting
 from train.config import Config
+from train.kinds import decided
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,11 @@ class Estimate:
 
 def estimate(config: Config, shapes: Shapes, work: Work, settings: list[Setting], rig: Rig) -> Estimate:
     """For the recipe as it stands."""
-    batch, ranks = config.batch, rig.cluster.ranks
-    step = Step(
-        batch.tokens,
-        batch.micro_batches,
-        ranks,
-        list(idle_ranks(batch.micro_batches, ranks)),
-        busy_share(batch.micro_batches, ranks),
-    )
-    rows = [row_of(setting, shapes, work, rig, batch.tokens, step.busy) for setting in settings]
+    ranks, tokens, slots = rig.cluster.ranks, decided(config.batch.tokens), decided(config.batch.micro_batches)
+    step = Step(tokens, slots, ranks, list(idle_ranks(slots, ranks)), busy_share(slots, ranks))
+    rows = [row_of(setting, shapes, work, rig, tokens, step.busy) for setting in settings]
     best = next((row for row in rows if row.largest_tokens >= work.longest_cost), rows[0])
-    time = time_of(config, work, best.on_the_fly, best.cached, batch.tokens * batch.micro_batches)
+    time = time_of(config, work, best.on_the_fly, best.cached)
     return Estimate(
         rows=rows,
         step=step,
@@ -130,9 +125,9 @@ def row_of(setting: Setting, shapes: Shapes, work: Work, rig: Rig, tokens: int, 
     )
 
 
-def time_of(config: Config, work: Work, on_the_fly: float, from_cache: float, step_tokens: int) -> Time:
-    """At so many audio-hours an hour, with steps of `step_tokens` in all."""
-    steps = max(1, -(-int(work.cost) // step_tokens))
+def time_of(config: Config, work: Work, on_the_fly: float, from_cache: float) -> Time:
+    """At so many audio-hours an hour; `config` is decided (train/auto.py)."""
+    steps = work.steps(config)
     hours, optim = work.seconds / 3600, config.optim
     limits = [optim.epochs, optim.max_steps / steps if optim.max_steps else None]
     epochs = min(limit for limit in limits if limit is not None)

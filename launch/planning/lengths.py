@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,13 @@ from launch.planning.flops import adapter_flops, encoder_flops, llm_flops
 from launch.planning.memory import Micro
 from launch.planning.shapes import Shapes
 from model.errors import UserError
-from model.prompt import SPEECH
+from model.prompt import SPEECH, Prompt
 from model.sample_rate import SAMPLE_RATE
-from train.config import Config
+from model.skeleton import read_tokenizer
+from train.config import Config, ModelConfig
 from train.corpus import TEXT_BYTES_PER_TOKEN, open_indexes
-from train.plan import cost_of
+from train.kinds import decided
+from train.plan import cost_of, plan_epoch
 
 MODEL_SECONDS = 12.3
 """The mean utterance of LibriSpeech's 960 h of training."""
@@ -69,6 +72,17 @@ class Work:
     answering: float
     """FLOPs of adapter and LLM, forward and backward."""
     cached: bool
+    tokens_each: np.ndarray
+    """int64 [N], LLM tokens of each utterance, as train/corpus.py counts them; each stands for `times`."""
+    times: float
+
+    def steps(self, config: Config) -> int:
+        """Steps of an epoch: the first epoch's own plan where each utterance is known, else by the sum."""
+        tokens, slots = decided(config.batch.tokens), decided(config.batch.micro_batches)
+        if self.times == 1 and self.longest_cost <= tokens:
+            ids = np.arange(len(self.tokens_each))
+            return plan_epoch(ids, self.tokens_each, config.data_seed, 0, tokens, slots).num_steps
+        return max(1, math.ceil(self.cost / (tokens * slots)))
 
     def micro(self, cost: float) -> Micro:
         """A micro-batch of the epoch's mean utterances that costs so much, were all of it short ones: the most."""
@@ -125,9 +139,8 @@ def _text(samples: Any) -> Any:
     return np.asarray(np.ceil(MODEL_TEXT_BYTES * np.asarray(samples) / SAMPLE_RATE), np.int64)
 
 
-def work_of(lengths: Lengths, shapes: Shapes, prompt: str) -> Work:
-    """The sums over an epoch, its lengths in tokens estimated as train/corpus.py does."""
-    around = words_around(prompt)
+def work_of(lengths: Lengths, shapes: Shapes, around: int) -> Work:
+    """The sums over an epoch, its lengths in tokens estimated as train/corpus.py does; the prompt has `around`."""
     speech = np.asarray(shapes.speech_of(lengths.frames))
     targets = -(-lengths.text_bytes // TEXT_BYTES_PER_TOKEN) + 1
     tokens = around + speech + targets - 1  # the end is predicted, never fed in
@@ -151,12 +164,26 @@ def work_of(lengths: Lengths, shapes: Shapes, prompt: str) -> Work:
         encoding=total(encoder_flops(shapes.encoder.config, lengths.samples)),
         answering=total(answering),
         cached=lengths.cached,
+        tokens_each=np.asarray(tokens + 1, np.int64),
+        times=lengths.times,
     )
 
 
 def _frames(shapes: Shapes, samples: int) -> int:
     frames_of: Callable[[int], int] = shapes.encoder.frames_of
     return frames_of(samples)
+
+
+def prompt_tokens(model: ModelConfig) -> int:
+    """Tokens of the words around the speech, the begin of sequence included.
+
+    By their bytes where the LLM's tokenizer is not on this machine.
+    """
+    try:
+        prompt = Prompt(read_tokenizer(model.llm, model.trust_remote_code), model.prompt)
+    except UserError:
+        return words_around(model.prompt)
+    return len(prompt.prefix_ids) + len(prompt.suffix_ids)
 
 
 def words_around(prompt: str) -> int:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from launch.planning.gpus import GIB, alone
-from launch.planning.lengths import Work, words_around
+from launch.planning.lengths import Work, prompt_tokens
 from launch.planning.memory import Micro, peak
 from launch.planning.shapes import Shapes
 from launch.planning.speed import Rig, pace
@@ -32,6 +32,7 @@ from model.pretrained import freeze
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 from train.config import Config
+from train.kinds import decided
 
 if TYPE_CHECKING:
     from train.engine import Engine
@@ -82,11 +83,12 @@ def measure_here(
     rig = Rig(alone(name, memory, gpu_type), utilisation)
     zero0 = next(setting for setting in read_settings() if setting.stage == 0)
     largest = zero0.largest(shapes, work.micro, rig.cluster)
-    speed = pace(zero0, shapes, work, work.cached, config.batch.tokens, 1, rig).audio_hours_per_hour
+    tokens = decided(config.batch.tokens)
+    speed = pace(zero0, shapes, work, work.cached, tokens, 1, rig).audio_hours_per_hour
     if not as_json:
         print(f"{name}, {memory / GIB:.1f} GiB; predicted: at most {largest:,} tokens, {speed:,.0f} audio-h/h")
         print(f"at a utilisation of {utilisation:g} of {rig.cluster.kind.teraflops:g} TFLOP/s\n{HEADER}")
-    sizes = (max(1, config.batch.tokens // 4) << doubled for doubled in count())
+    sizes = (max(1, tokens // 4) << doubled for doubled in count())
     found = []
     for reading in measure(config, shapes, work, takewhile(lambda size: size <= PAST * largest, sizes), device):
         found.append(reading)
@@ -147,7 +149,7 @@ def random_recogniser(config: Config, shapes: Shapes, work: Work, device: torch.
             heard: Any = AutoModel.from_config(shapes.encoder.config, dtype=shapes.dtype, trust_remote_code=trusted)
         encoder = freeze(ENCODERS[shapes.encoder.config.model_type](freeze(heard), SAMPLE_RATE, True, None, "random"))
     llm = Llm(freeze(words), None, {}, try_packing(words))
-    around = words_around(config.model.prompt)
+    around = prompt_tokens(config.model)
     prompt = cast(Any, Words([0], [0] * (around - 1)))
     return SlamAsr(encoder, adapter, llm, prompt, config.batch.layout)
 

@@ -28,7 +28,14 @@ WIDTH = 110  # characters of a line
 
 
 def text(
-    title: str, cluster: Cluster, shapes: Shapes, lengths: Lengths, work: Work, found: Estimate, advice: Advice
+    title: str,
+    cluster: Cluster,
+    shapes: Shapes,
+    lengths: Lengths,
+    work: Work,
+    found: Estimate,
+    advice: Advice,
+    remarks: Sequence[str],
 ) -> str:
     """All of it."""
     nodes = f", {cluster.nodes} nodes of {cluster.per_node}" if cluster.nodes > 1 else ""
@@ -48,6 +55,7 @@ def text(
             *_share(found),
             *_cache(advice.cache or found.cache),
             *(_times(found) if advice.deepspeed else []),
+            *(line for remark in remarks for line in _item("recipe", remark)),
             *_host(found, cluster),
         ],
         *["", *_advice(advice, found)],
@@ -153,17 +161,26 @@ def _advice(advice: Advice, found: Estimate) -> list[str]:
 
 
 def document(
-    recipe: str, cluster: Cluster, shapes: Shapes, lengths: Lengths, work: Work, found: Estimate, advice: Advice
+    recipe: str,
+    cluster: Cluster,
+    shapes: Shapes,
+    lengths: Lengths,
+    work: Work,
+    found: Estimate,
+    advice: Advice,
+    remarks: Sequence[str],
 ) -> dict[str, Any]:
     """The same for a program; bytes, hours and audio-hours an hour."""
+    sums = {name: value for name, value in asdict(work).items() if name not in ("tokens_each", "times")}
     parameters = {"encoder": shapes.encoder.parameters, "llm": shapes.llm.parameters}
     return {
         "recipe": recipe,
         "gpus": {**asdict(cluster), "ranks": cluster.ranks},
-        "data": {"source": lengths.source, "cached": lengths.cached, "hours": lengths.hours, **_plain(asdict(work))},
+        "data": {"source": lengths.source, "cached": lengths.cached, "hours": lengths.hours, **_plain(sums)},
         "parameters": {"trained": {"adapter": shapes.adapter_parameters}, "frozen": parameters},
         **_plain(asdict(found)),
         "advice": asdict(advice),
+        "remarks": list(remarks),
     }
 
 

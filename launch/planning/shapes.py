@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from model.adapter import AdapterSpec, build_adapter
-from model.encoders import ENCODERS, HubertEncoder
-from model.errors import UserError
+from model.adapter import AdapterSpec
+from model.encoders import HubertEncoder
 from model.pretrained import choose_dtype
-from model.sample_rate import SAMPLE_RATE
+from model.skeleton import meta_models, read_config
 from train.config import AdapterConfig, ModelConfig
 
 COMPARED = ("llama", "mistral", "qwen2", "qwen3")
@@ -97,40 +95,10 @@ def read_shapes(model: ModelConfig) -> Shapes:
 
     UserError where a configuration is not there, or is of an encoder that we do not have.
     """
-    heard, words = read_configs(model)
+    encoder = read_config("encoder", model.encoder, model.trust_remote_code)
+    llm = read_config("LLM", model.llm, model.trust_remote_code)
     dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
-    return shapes_of(heard, words, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
-
-
-def read_widths(model: ModelConfig) -> tuple[int, int]:
-    """Values in a frame of the encoder and in an embedding of the LLM, by their config.json; UserError as above."""
-    heard, words = read_configs(model)
-    return heard.hidden_size, words.get_text_config().hidden_size
-
-
-def read_configs(model: ModelConfig) -> tuple[Any, Any]:
-    """Of encoder and LLM, as transformers has them."""
-    heard = _read_config("encoder", model.encoder, model.trust_remote_code)
-    if heard.model_type not in ENCODERS:
-        raise UserError(f"encoder {model.encoder!r} is of family {heard.model_type!r}; known: {', '.join(ENCODERS)}")
-    return heard, _read_config("LLM", model.llm, model.trust_remote_code)
-
-
-def _read_config(what: str, source: str, trust_remote_code: bool) -> Any:
-    """Of a folder, of the hub's cache or of the hub, in this order; without the hub's lines about every new attempt."""
-    from huggingface_hub.utils import logging
-    from transformers import AutoConfig
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with _reading(what, source):
-            try:
-                return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, local_files_only=True)
-            except OSError:
-                return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-    finally:
-        logging.set_verbosity(verbosity)
+    return shapes_of(encoder, llm, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
 
 
 def shapes_of(
@@ -142,18 +110,10 @@ def shapes_of(
     trust_remote_code: bool = False,
 ) -> Shapes:
     """Of transformers configurations and an adapter between them; the models are made without storage."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    with torch.device("meta"), _reading("encoder", str(encoder.model_type)):
-        heard = AutoModel.from_config(encoder, trust_remote_code=trust_remote_code)
-    with torch.device("meta"), _reading("LLM", str(llm.model_type)):
-        words = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
-    a, width = adapter, words.get_input_embeddings().embedding_dim
-    spec = AdapterSpec(a.type, a.stack, a.hidden, a.dropout, encoder.hidden_size, width)
-    with torch.device("meta"):
-        trained = build_adapter(spec)
-    heard = ENCODERS[encoder.model_type](heard, SAMPLE_RATE, True, layer, "")
-    return Shapes(_encoder(heard), _llm(words), spec, _count(trained), trained.out_len, dtype)
+    a = adapter
+    models = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), layer, trust_remote_code)
+    trained = models.adapter
+    return Shapes(_encoder(models.encoder), _llm(models.llm), trained.spec, _count(trained), trained.out_len, dtype)
 
 
 def _encoder(encoder: HubertEncoder) -> EncoderShape:
@@ -210,21 +170,3 @@ def _norm(name: str, module: Any, heads: int, key_heads: int) -> tuple[str, int,
 
 def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@contextmanager
-def _reading(what: str, source: str) -> Iterator[None]:
-    """Whatever the libraries answer to a configuration that is not there becomes one line."""
-    try:
-        yield
-    except Exception as error:  # anything from OSError to TypeError, as in model/pretrained.py
-        if isinstance(error, (UserError, MemoryError)):
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        todo = (
-            f"only its config.json is needed: give model.{what.lower()}=FOLDER that holds one, or fetch it with "
-            f"`hf download {source} config.json`"
-        )
-        if "trust_remote_code" in str(error):
-            todo = "it runs code of its own; set model.trust_remote_code=true only if you trust it"
-        raise UserError(f"cannot read the configuration of the {what} {source!r}: {reason}; {todo}") from error

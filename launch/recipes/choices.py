@@ -23,8 +23,10 @@ class Choice:
 
 
 EPOCHS = ((3.0, 30), (30.0, 15), (300.0, 6), (math.inf, 3))
-"""Up to so many hours of training data, so many epochs. The LLM has to see some ten thousand utterances before it
-begins to listen, and what is large enough for that in a few epochs is learned by heart in many."""
+"""Up to so many hours of training data, so many epochs. The LLM has to be given some ten thousand steps' worth of
+speech before it begins to transcribe, and what is large enough for that in a few epochs is learned by heart in many."""
+TOY_EPOCHS = ((1.0, 15), (10.0, 6), (100.0, 3), (math.inf, 2))
+"""The same of a toy, which transcribes after some hundred steps (`make demo`)."""
 RATES = ((TOY_WIDTH - 1, 2e-3, "a toy"), (1499, 1e-3, "small"), (2047, 3e-4, "of middle size"))
 """Up to so wide an LLM, this learning rate."""
 PAPERS = (1e-4, "as wide as the paper's or wider (arXiv 2402.08846)")
@@ -34,13 +36,13 @@ SMALL_HOURS = 30.0
 
 def choose(hours: float, width: int) -> Choice:
     """For so many hours of training data, and an LLM whose embeddings have `width` values."""
-    small = hours <= SMALL_HOURS
+    small, toy = hours <= SMALL_HOURS, width < TOY_WIDTH
     lr, lr_why = next(((lr, why) for most, lr, why in RATES if width <= most), PAPERS)
     return Choice(
-        epochs=next(epochs for most, epochs in EPOCHS if hours <= most),
+        epochs=next(epochs for most, epochs in (TOY_EPOCHS if toy else EPOCHS) if hours <= most),
         lr=lr,
         lr_why=f"the LLM is {width:,} wide: {lr_why}",
-        hidden=512 if width < TOY_WIDTH else 2048,
+        hidden=512 if toy else 2048,
         dropout=0.1 if small else 0.0,
         time_masks=2 if small else 0,
         feature_masks=2 if small else 0,

@@ -57,19 +57,19 @@ def write_recipe(path: Path, text: str) -> None:
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
-    from launch.planning.shapes import read_widths
     from launch.recipes.text import Wanted
-    from train.config import ModelConfig
+    from model.skeleton import read_config
 
     hours = _hours(args)
-    model = ModelConfig(encoder=args.encoder, llm=args.llm, trust_remote_code=args.trust_remote_code)
+    read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
+    llm = read_config("LLM", args.llm, args.trust_remote_code)
     name = args.out.stem if args.out is not None else Path(args.llm).name
     return Wanted(
         train=tuple(args.train),
         dev=tuple(args.dev),
         encoder=args.encoder,
         llm=args.llm,
-        llm_width=read_widths(model)[1],
+        llm_width=llm.get_text_config().hidden_size,
         hours=hours,
         run=args.run_dir or f"runs/{name}",
         gpus=args.gpus,

@@ -115,4 +115,6 @@ def _place(source: str) -> str:
 
 def _another(out: Path, flag: str, before: Any, now: Any) -> UserError:
     was, is_now = (" ".join(x) if isinstance(x, list) else x for x in (before, now))
-    return UserError(f"--out {out} was made with {flag} {was or 'not given'}, now {is_now or 'not given'}; give another")
+    return UserError(
+        f"--out {out} was made with {flag} {was or 'not given'}, now {is_now or 'not given'}; give another"
+    )

@@ -56,9 +56,7 @@ def table(scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
         rate = "-" if total["wer"] is None else f"{100 * total['wer']:.1f} %"
         rows.append((name, rate, f"{total['words']:,}", f"{total['utterances']:,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    ]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
 
 
 def next_commands(run: Path, out: Path) -> Sequence[tuple[str, str]]:

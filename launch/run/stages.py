@@ -168,9 +168,10 @@ def _decided(request: Request) -> str:
 
 def _frame_bytes(request: Request) -> int:
     """Of all frames of train and dev, about."""
-    from launch.planning.shapes import read_configs
+    from model.skeleton import read_config
 
-    encoder = read_configs(config_of(request).model)[0]
+    model = config_of(request).model
+    encoder = read_config("encoder", model.encoder, model.trust_remote_code)
     frames_a_second = SAMPLE_RATE / math.prod(encoder.conv_stride)
     seconds = sum(read_index(request.shards(name)).seconds for name in ("train", "dev"))
     return int(seconds * frames_a_second * encoder.hidden_size * BYTES_A_VALUE)

@@ -37,9 +37,11 @@ def carry_out(args: argparse.Namespace) -> int:
 
 def _require_models(request: Request) -> None:
     """UserError where encoder or LLM is none, before anything is made."""
-    from launch.planning.shapes import read_configs
+    from model.skeleton import read_config
 
-    read_configs(config_of(request).model)
+    model = config_of(request).model
+    for what, source in (("encoder", model.encoder), ("LLM", model.llm)):
+        read_config(what, source, model.trust_remote_code)
 
 
 def _show(request: Request) -> None:

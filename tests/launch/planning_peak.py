@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import torch
 
-from launch.planning.lengths import read_lengths, work_of
+from launch.planning.lengths import prompt_tokens, read_lengths, work_of
 from launch.planning.probe import measure
 from launch.planning.shapes import read_shapes
 from train.config import load_config
@@ -19,7 +19,7 @@ def main(recipe: str, *budgets: str) -> None:
     torch.set_num_threads(1)
     config = load_config(recipe)
     shapes = read_shapes(config.model)
-    work = work_of(read_lengths(config, shapes, None), shapes, config.model.prompt)
+    work = work_of(read_lengths(config, shapes, None), shapes, prompt_tokens(config.model))
     device = torch.device("cpu")
     readings = [asdict(one) for one in measure(config, shapes, work, map(int, budgets), device, timed_steps=1)]
     print(json.dumps(readings))

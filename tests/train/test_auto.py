@@ -13,7 +13,7 @@ from train import auto
 from train.config import Config, load_config
 from train.kinds import decided
 from train.plan import Epochs, cost_of
-from train.remarks import remarks
+from train.remarks import rank_remarks, schedule_remarks
 from train.threads import READERS, set_threads, threads_of
 
 NO_BATCH = ["batch.tokens=auto", "batch.micro_batches=auto"]
@@ -55,7 +55,8 @@ def test_a_step_suits_the_hours_of_data(hours, most_tokens, step, steps):
     warmup, save = decided(recipe.optim.warmup_steps or 0), decided(recipe.save.every_steps)
     assert 0.1 * total <= warmup <= 0.1 * total + 1 or warmup == 1000 < 0.1 * total
     assert 10 <= save <= 1000 and decided(recipe.eval.every_steps or 0) % save == 0
-    assert remarks(recipe, total // 5, total, ranks=slots) == [] or total < 200
+    assert rank_remarks(recipe, slots, tokens) == []
+    assert schedule_remarks(recipe, total // 5, total) == [] or total < 200
 
 
 def test_what_is_given_stays_and_the_rest_follows_from_it():
@@ -105,7 +106,7 @@ def test_a_run_writes_what_it_decided_and_says_it_and_resumes_with_it(ground, tm
         (["optim.warmup_steps=2000"], 1000, 2, ["cosine decay never begins", "optim.warmup_steps=100"]),
         (["optim.warmup_steps=9"], 100, 2, ["100 steps in all", "optim.epochs=10"]),
         (["optim.warmup_steps=9"], 1000, 3, ["1 of 3 ranks", "batch.micro_batches=3", "batch.tokens=300"]),
-        (["optim.warmup_steps=9"], 1000, 16, ["14 of 16 ranks", "batch.micro_batches=16", "batch.tokens=60"]),
+        (["optim.warmup_steps=9"], 1000, 16, ["14 of 16 ranks", "batch.micro_batches=16", "batch.tokens=200"]),
         (["optim.warmup_steps=100"], 1000, 2, []),
     ],
 )
@@ -113,7 +114,7 @@ def test_a_recipe_that_does_not_suit_its_data_or_ranks_is_told_so_with_the_value
     overrides, total, world, advice
 ):
     recipe = config("batch.tokens=450", "batch.micro_batches=2", *overrides)
-    text = " ".join(remarks(recipe, 20, total, world))
+    text = " ".join([*schedule_remarks(recipe, 20, total), *rank_remarks(recipe, world, longest_cost=200)])
     assert all(part in text for part in advice) and bool(advice) == bool(text), text
 
 
