@@ -105,9 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
             finally:
                 busy.kill()
                 busy.wait()
-            print(
-                f"\nbeside a busy process: {beside:.0f} s, {beside / alone:.2f} times as long ({os.cpu_count()} cores)"
-            )
+            print(f"\nbeside a busy process: {beside:.0f} s, {beside / alone:.2f} times as long")
     return 0
 
 

@@ -23,8 +23,8 @@ class Choice:
 
 
 EPOCHS = ((3.0, 30), (30.0, 15), (300.0, 6), (math.inf, 3))
-"""Up to so many hours of training data, so many epochs. The LLM has to be given some ten thousand steps' worth of
-speech before it begins to transcribe, and what is large enough for that in a few epochs is learned by heart in many."""
+"""Up to so many hours of training data, so many epochs. It takes some thousands of steps until the LLM begins to
+transcribe: few hours need many epochs for that, many hours hardly one."""
 TOY_EPOCHS = ((1.0, 15), (10.0, 6), (100.0, 3), (math.inf, 2))
 """The same of a toy, which transcribes after some hundred steps (`make demo`)."""
 RATES = ((TOY_WIDTH - 1, 2e-3, "a toy"), (1499, 1e-3, "small"), (2047, 3e-4, "of middle size"))

@@ -41,9 +41,9 @@ def recipe_text(of: Wanted) -> str:
 
 def _head(of: Wanted) -> list[str]:
     return [
-        f"# For {of.hours:,.2g} hours to train on and an LLM of width {of.llm_width:,}; by `slam-asr recipe new`.",
-        "# What is not written here has the default of train/config.py. Of those that are `auto` there (batch, warm-up,",
-        "# steps between saves) the run says at its start what they came to, and writes it to config.yaml.",
+        f"# For {_hours(of)} hours to train on and an LLM of width {of.llm_width:,}; by `slam-asr recipe new`.",
+        "# What is not written here has the default of train/config.py. Those that are `auto` there (batch, warm-up,",
+        "# steps between saves) are decided when the run begins, which says them and writes them to config.yaml.",
     ]
 
 
@@ -87,7 +87,7 @@ def _optim(of: Wanted, choice: Choice) -> list[str]:
         "optim:",
         f"  lr: {choice.lr:g}  # {choice.lr_why}",
         "  schedule: cosine",
-        f"  epochs: {choice.epochs}  # for {of.hours:,.2g} hours; see below",
+        f"  epochs: {choice.epochs}  # for {_hours(of)} hours; see below",
     ]
 
 
@@ -98,6 +98,10 @@ def _rest(of: Wanted) -> list[str]:
 
 def _closing(of: Wanted) -> list[str]:
     return [f"# With an LLM of width {of.llm_width:,}:", *(f"#   {line}" for line in table(of.llm_width))]
+
+
+def _hours(of: Wanted) -> str:
+    return f"{of.hours:.2g}" if of.hours < 10 else f"{of.hours:,.0f}"
 
 
 def _texts(paths: Sequence[str]) -> str:

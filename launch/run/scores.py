@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.durable import canonical_json, write_durably
+from data_prep.durable import write_durably
 from data_prep.index import read_index
 from model.errors import UserError
 
@@ -44,7 +44,7 @@ def summarise(out: Path, run: Path, scores: Mapping[str, Path], seconds: Mapping
         "run": str(run),
         "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
     }
-    write_durably(out / "summary.json", canonical_json(summary, indent=1) + b"\n")
+    write_durably(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     return summary
 
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.index import INDEX_NAME, read_index
-from data_prep.sources import is_remote
 from data_prep.space import free_bytes, in_units
 from data_prep.utterance import read_rows
 from launch import stages as commands
-from launch.hosts.local import gpus
+from launch.hosts.local import visible_gpus
 from launch.run import folder
 from launch.run.request import Corpus, Request, config_of
 from launch.run.scores import is_scored
@@ -93,7 +92,7 @@ def _features(request: Request) -> Iterator[Command]:
         out = request.frames(name)
         words = commands.features(str(request.shards(name)), str(out), config_of(request).model)
         started = _slam_asr(words, out / INDEX_NAME)
-        if request.ranks > 1 and gpus():
+        if 1 < request.ranks <= visible_gpus():
             several = ("torchrun", "--nproc_per_node", str(request.ranks), "-m", "launch", *words)
             started = Command(several, started.done)
         yield started
@@ -135,8 +134,8 @@ def scored(request: Request) -> tuple[Corpus, ...]:
 
 def caches(request: Request) -> bool:
     """Whether the encoder's frames are cached: as it was decided at the first start, as asked, or by what pays."""
-    if folder_decided := _decided(request):
-        return folder_decided == "yes"
+    if (before := _decided(request)) is not None:
+        return before
     if request.features != "auto":
         return request.features == "yes"
     config = config_of(request)
@@ -160,10 +159,9 @@ def said_of_caching(request: Request) -> str:
     return f"they take {in_units(_frame_bytes(request))}, more than {MOST_CACHED_SHARE:g} of {free} free, or 100 GB"
 
 
-def _decided(request: Request) -> str:
-    if not (request.out / folder.NAME).exists():
-        return ""
-    return {True: "yes", False: "no"}.get(folder.read(request.out).get("cached"), "")
+def _decided(request: Request) -> bool | None:
+    """At an earlier start; None if this is the first."""
+    return folder.read(request.out).get("cached") if (request.out / folder.NAME).exists() else None
 
 
 def _frame_bytes(request: Request) -> int:
