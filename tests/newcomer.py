@@ -27,7 +27,7 @@ from data_prep.synth import espeak
 from model.sample_rate import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parents[1]
-DIGITS = "zero one two three four five six seven eight nine".split()
+DIGITS: list[str] = "zero one two three four five six seven eight nine".split()
 TRAIN_VOICES = ("en-us+m1", "en-us+f1", "en+m2", "en-us+klatt", "en+f2")
 TEST_VOICE = "en-us+m4"
 RATE = 8000  # Hz
@@ -87,7 +87,7 @@ def _without_threads() -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.newcomer", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.newcomer", description="From digits to a WER.")
     parser.add_argument("--folder", type=Path, help="a new one, kept (default: temporary)")
     parser.add_argument("--busy", action="store_true", help="measure it once more beside one busy process")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")

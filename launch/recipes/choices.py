@@ -51,7 +51,9 @@ def choose(hours: float, width: int) -> Choice:
 
 def table(width: int) -> list[str]:
     """Lines of aligned text: what is chosen for 1, 10, 100 and 1,000 hours with such an LLM."""
-    rows = [("hours", "epochs", "lr", "adapter.dropout", "augment.time_masks", "augment.feature_masks")]
+    rows: list[tuple[str, ...]] = [
+        ("hours", "epochs", "lr", "adapter.dropout", "augment.time_masks", "augment.feature_masks")
+    ]
     for hours in HOURS_SHOWN:
         of = choose(hours, width)
         figures = (of.epochs, f"{of.lr:g}", f"{of.dropout:g}", of.time_masks, of.feature_masks)
