@@ -27,7 +27,7 @@ from data_prep.synth import espeak
 from model.sample_rate import SAMPLE_RATE
 
 ROOT = Path(__file__).resolve().parents[1]
-DIGITS: list[str] = "zero one two three four five six seven eight nine".split()
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRAIN_VOICES = ("en-us+m1", "en-us+f1", "en+m2", "en-us+klatt", "en+f2")
 TEST_VOICE = "en-us+m4"
 RATE = 8000  # Hz
@@ -51,7 +51,7 @@ def _speak(folder: Path, voice: str, digit: str, number: int, draw: random.Rando
     said, _ = espeak.speak(digit, voice, draw.randint(140, 190), draw.randint(38, 62))
     samples = resample(resample(said, espeak.SAMPLE_RATE), SAMPLE_RATE, RATE)
     speaker = voice.replace("+", "_")
-    name = f"recordings/{DIGITS.index(digit)}_{speaker}_{number}.wav"
+    name = f"recordings/{digit}_{speaker}_{number}.wav"
     with wave.open(str(folder / name), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
