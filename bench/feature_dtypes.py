@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.corpora import PLACE, ROOT
@@ -28,7 +29,7 @@ def run(scale: float = 1.0) -> list[Goal]:
     """WER of int8 above that of bfloat16 on held-out sentences in held-out voices, and the bytes of both."""
     place = PLACE / f"dtypes-{scale:g}"
     for split, number in UTTERANCES.items():
-        _make_shards(place, split, max(8, round(number * scale)))
+        make_features(place, split, max(8, round(number * scale)), DTYPES if split == "train" else ())
     shutil.rmtree(place / "runs", ignore_errors=True)  # a finished run would not be trained again
     steps = max(2, round(STEPS * scale))
     runs = [_train(place, dtype, steps) for dtype in DTYPES]
@@ -42,11 +43,12 @@ def run(scale: float = 1.0) -> list[Goal]:
     return [Goal("7", "int8, WER above bfloat16's", more, POINTS, "lower", "points", "one run each", note)]
 
 
-def _make_shards(place: Path, split: str, number: int) -> None:
+def make_features(place: Path, split: str, number: int, dtypes: Sequence[str]) -> None:
+    """Shards of so many utterances of the demo's speech in `place`/shards/SPLIT, and their features of each dtype."""
     corpus, shards = place / "corpus", place / "shards" / split
     _command("prep", "synth", corpus, "--split", split, "--utterances", number)
     _command("prep", "build", corpus / f"{split}.jsonl", shards)
-    for dtype in DTYPES if split == "train" else ():
+    for dtype in dtypes:
         encode = ("prep", "features", shards, place / "features" / dtype, "--encoder", ENCODER)
         _command(*encode, "--feature-dtype", dtype, "--yes")
 

@@ -14,10 +14,10 @@ ENCODER_DIM, LLM_DIM, STACK = 32, 48, 5
 TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
 
 
-def tiny_models(folder: Path) -> tuple[Path, Path]:
+def tiny_models(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     """Writes encoder and LLM (0.5 MB together) into `folder` and returns their folders; the same bytes every time."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return _encoder(folder / "encoder"), _llm(folder / "llm")
 
 

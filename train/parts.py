@@ -44,7 +44,12 @@ class Indexes:
     @property
     def audio(self) -> bool:
         """Whether an encoder is needed: some of it is audio."""
-        return any(index is not None and index.kind == "audio" for index in (self.train, self.dev))
+        return any(index.kind == "audio" for index in self.all)
+
+    @property
+    def all(self) -> list[ShardIndex]:
+        """Those that are given."""
+        return [self.train, *([self.dev] if self.dev is not None else [])]
 
     def digests(self) -> dict[str, str]:
         """What identifies them."""
@@ -93,16 +98,24 @@ def build_parts(
     model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)
     model.adapter.to(world.device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)
+    train, dev = open_corpora(config, indexes, model, identity)
+    return Parts(model, card, train, dev, _notes(config, train, dev, model))
+
+
+def open_corpora(
+    config: Config, indexes: Indexes, model: SlamAsr, identity: dict[str, Any]
+) -> tuple[Corpus, Corpus | None]:
+    """What is trained and evaluated on. UserError for data that do not fit the encoder (`identity`) or the recipe."""
 
     def corpus(index: ShardIndex, limit: int | None, budget: int | Auto, augment: Augmentation | None) -> Corpus:
         if index.kind == "features":
-            require_features(index, identity, m.dtype)
+            require_features(index, identity, config.model.dtype)
         return make_corpus(index, config.data, limit, budget, model, augment)
 
     augment = _augmentation(config, indexes.train, model, identity["dim"])
     train = corpus(indexes.train, config.data.max_train_samples, config.batch.tokens, augment)
     dev = corpus(indexes.dev, config.data.max_dev_samples, config.eval.tokens, None) if indexes.dev else None
-    return Parts(model, card, train, dev, _notes(config, train, dev, model))
+    return train, dev
 
 
 def _augmentation(config: Config, index: ShardIndex, model: SlamAsr, dim: int) -> Augmentation | None:

@@ -1,6 +1,6 @@
 """Resuming: the newest whole checkpoint, if it is of this very run, or what differs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,7 @@ def _take_up(
         "order of the data": epochs.digest,
     }
     changes = changes_since(checkpoint, config, identities)
-    if changes and not allow_changes:
-        raise UserError(started_differently(config.run.dir, changes))
+    require_same_run(config, changes, allow_changes)
     load_weights(parts.model.adapter, checkpoint.weights)
     return checkpoint, changes
 
@@ -60,31 +59,32 @@ def _take_up(
 def changes_since(checkpoint: Checkpoint, config: Config, identities: Mapping[str, Any]) -> list[str]:
     """What differs between a checkpoint and what is to be trained now, a phrase each.
 
-    `identities` are those that are known now: training data, encoder, LLM, order of the data.
+    `identities` are those of now: "training data", "encoder", "LLM", "order of the data".
     """
-    before = checkpoint.state.recipe | {
-        "training data": checkpoint.state.data,
-        "encoder": checkpoint.card.encoder,
-        "LLM": checkpoint.card.llm,
-    }
-    now = result_fields(config) | {name: value for name, value in identities.items() if name in before}
-    before = {
-        key: value for key, value in before.items() if key in now or key not in ("training data", "encoder", "LLM")
-    }
+    card, state = checkpoint.card, checkpoint.state
+    identity = {"training data": state.data, **_parts("encoder", card.encoder), **_parts("LLM", card.llm)}
+    before = state.recipe | identity
+    now = result_fields(config) | {"training data": identities["training data"]}
+    now |= _parts("encoder", identities["encoder"]) | _parts("LLM", identities["LLM"])
+    order = identities["order of the data"]
     changes = [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
-    order = identities.get("order of the data", checkpoint.state.plan)
     if not changes and order != checkpoint.state.plan:
         changes = [f"the order of the data was {checkpoint.state.plan}, is {order} (another numpy?)"]
     return changes
 
 
-def started_differently(run: str, changes: list[str]) -> str:
-    """What is said of a run that is given something else than it was started with."""
-    return (
-        f"{run} was started differently: {'; '.join(changes)}; give the recipe it was started with, another run.dir, "
-        "or --allow-changes to go on all the same"
-    )
+def _parts(name: str, fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"the {name}'s {part}": value for part, value in fingerprint.items()}
+
+
+def require_same_run(config: Config, changes: Sequence[str], allow_changes: bool) -> None:
+    """UserError if a run is to go on with something else than it was started with, unless `allow_changes`."""
+    if changes and not allow_changes:
+        raise UserError(
+            f"{config.run.dir} was started differently: {'; '.join(changes)}; give the recipe it was started with, "
+            "another run.dir, or --allow-changes to go on all the same"
+        )

@@ -31,6 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = RANKS
     parser.add_argument("recipe", metavar="RECIPE", help="YAML file")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
+    parser.add_argument("--allow-changes", action="store_true", help="as the training will be started with it")
     parser.add_argument("--hostfile", type=Path, metavar="FILE", help="reach each host of it by ssh, as pdsh will")
 
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     except UserError as error:
         refusal.tell(error)
         raise
-    found = _all(config, place)
+    found = _all(config, place, args.allow_changes)
     if args.hostfile is not None and place.first:
         found += _hosts(args.hostfile, config)
     if not found:  # rank 0 tells
@@ -63,12 +64,12 @@ def run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _all(config: Config, place: Place) -> list[Finding]:
+def _all(config: Config, place: Place, allow_changes: bool) -> list[Finding]:
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is not on this host is to be said, not fetched
     import torch
 
     from launch.doctor import data, host
-    from launch.doctor.finding import FAIL, Finding
+    from launch.doctor.finding import FAIL, Finding, failures
     from launch.doctor.meeting import agent_has_the_port, meet
     from model.errors import UserError
     from train.agreement import versions
@@ -89,6 +90,8 @@ def _all(config: Config, place: Place) -> list[Finding]:
     except UserError as error:
         own.append(Finding("GPUs", FAIL, str(error)))
         device = torch.device("cpu")
+    if place.first and not failures(own):
+        own += data.training(config, device, place.size, allow_changes)
     if device.type == "cuda":
         own.append(host.gpu_speed(device))
     own = [replace(one, where=here) for one in own]

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from data_prep.index import ShardIndex
 from data_prep.shards import ShardError, read_sample
@@ -13,6 +14,7 @@ from model.errors import TransientError, UserError
 from model.pretrained import local_folder
 from train.config import Config
 from train.parts import open_data
+from train.preflight import preflight
 
 UTTERANCES = 64
 SLOW_MB_PER_S = 5.0
@@ -59,6 +61,17 @@ def models(config: Config) -> tuple[list[Finding], dict[str, str]]:
         identities[what] = _identity(folder)
         found.append(Finding("models", OK, f"{what}: {source} is here"))
     return found, identities
+
+
+def training(config: Config, device: torch.device, ranks: int, allow_changes: bool) -> list[Finding]:
+    """What training itself would refuse before its first step, and what of the recipe does not suit its data."""
+    result = preflight(config, open_data(config), device, ranks, allow_changes)
+    found = [
+        Finding("training", FAIL, str(error), mistake=not isinstance(error, TransientError))
+        for error in result.refusals
+    ]
+    found += [Finding("training", WARN, remark) for remark in result.remarks]
+    return found or [Finding("training", OK, "the recipe suits its data, its models and the run")]
 
 
 def model_folder(source: str) -> Path:

@@ -19,7 +19,7 @@ SRUN = ("srun", "--export=ALL", "--kill-on-bad-exit=1")
 TOGETHER, EACH_ITS_OWN = "--wait=60", "--wait=0"
 """Ranks that train end within a minute of each other; those that encode work on as long as they have something."""
 PREFLIGHT = """\
-"${{ranks[@]}}" {python} -u -m launch doctor "$run/slurm/recipe.yaml" &&
+"${{ranks[@]}}" {python} -u -m launch doctor "$run/slurm/recipe.yaml"{flags} &&
         [ ! -e "$run/slurm/CANCEL" ] &&
         """
 
@@ -113,6 +113,7 @@ def training(
 ) -> str:
     """The job that trains in `run`, whose slurm/ holds recipe.yaml and deepspeed.json."""
     again = f"--signal=USR1@{signal_seconds}", "--requeue", "--open-mode=append"
+    options = "".join(f" {shlex.quote(flag)}" for flag in flags)
     fill = {
         "directives": resources.directives(run / "slurm" / "train-%j.out", *again),
         "run": shlex.quote(str(run)),
@@ -123,8 +124,8 @@ def training(
         "cpus": str(resources.cpus_per_task),
         "srun": shlex.join(program.srun(TOGETHER)),
         "give_up_after": str(give_up_after),
-        "preflight": PREFLIGHT.format(python=shlex.quote(program.python)) if preflight else "",
-        "flags": "".join(f" {shlex.quote(flag)}" for flag in flags),
+        "preflight": PREFLIGHT.format(python=shlex.quote(program.python), flags=options) if preflight else "",
+        "flags": options,
     }
     return _filled("job.sbatch", fill)
 

@@ -1,6 +1,8 @@
 """`slam-asr doctor` on one host and on two ranks, on what is whole and on what is broken."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,7 +15,9 @@ from launch.command import main
 from launch.doctor import host
 from launch.doctor.finding import FAIL, OK, WARN, Finding, failures, table
 from launch.doctor.meeting import alike, clocks, meet
+from tests import ranks
 from tests.ranks import ROOT, free_port
+from tests.tiny import tiny_models
 from tests.train.conftest import make_ground
 from train.place import Place
 
@@ -39,7 +43,7 @@ def test_where_all_is_well_each_check_says_what_it_saw_and_nothing_is_made(docto
     code, said = doctor()
     assert code == 0 and said.endswith("nothing would stop this training\n"), said
     for check in ("models", "shards", "disk", "locks", "GPUs"):
-        assert f"ok  {check}" in said
+        assert re.search(rf"^ok +{check} ", said, re.MULTILINE), said
     assert "data.train: 24 of 24 utterances read (" in said and not (tmp_path / "run").exists()
 
 
@@ -52,6 +56,58 @@ def test_what_is_missing_is_named_with_what_to_do(doctor, ground, tmp_path):
     assert (
         "some/encoder is no folder and not in the cache of this host; fetch it with `hf download some/encoder`" in said
     )
+
+
+@pytest.fixture(scope="module")
+def trained(ground, tmp_path_factory):
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    ranks.train([str(ground / "recipe.yaml"), f"run.dir={folder}", "optim.max_steps=2"], 1, folder.with_suffix(".log"))
+    return folder
+
+
+REFUSED = {
+    "another recipe in run.dir": (["optim.lr=3e-4"], ["optim.lr", "0.0002", "0.0003", "--allow-changes"]),
+    "other data in run.dir": (["data.max_train_samples=20"], ["data.max_train_samples", "20"]),
+    "another LLM in run.dir": (["model.llm={other}/llm"], ["LLM's weights"]),
+    "features of another encoder": (["data.train={ground}/features", "model.encoder={other}/encoder"], ["features"]),
+    "features of another layer": (["data.train={ground}/features", "model.encoder_layer=1"], ["layer"]),
+    "an utterance too short": (["data.min_seconds=0.8"], ["data.min_seconds", "0.8", "utt-"]),
+    "too short for the stack": (["model.adapter.stack=60"], ["60", "utt-"]),
+    "longer than a micro-batch": (["batch.tokens=30"], ["30", "batch.tokens"]),
+    "speed of cached features": (["data.train={ground}/features", "augment.speed=[0.9,1.1]"], ["augment.speed"]),
+    "a layer that is not there": (["model.encoder_layer=9"], ["9", "1 to 2"]),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_training_refuses_the_doctor_says_in_the_same_words(what, doctor, ground, other, trained, tmp_path):
+    if "run.dir" in what:
+        shutil.copytree(trained, tmp_path / "run")
+    given, named = REFUSED[what]
+    overrides = [text.format(ground=ground, other=other) for text in given]
+    code, said = doctor(*overrides)
+    assert code == 1 and all(part in said for part in named), said
+    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *overrides]
+    refused = ranks.train(arguments, 1, tmp_path / "log", expected=2)
+    line = next(line for line in refused.splitlines() if line.startswith("train: "))
+    assert line.removeprefix("train: ") in said
+    if "run.dir" in what and "other" not in what:
+        assert doctor(*overrides, "--allow-changes")[0] == 0
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Models of the same shape as the ground's, with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    tiny_models(folder, seed=1)
+    return folder
+
+
+def test_a_schedule_that_does_not_suit_the_data_is_a_warning_with_the_value_to_set(doctor):
+    code, said = doctor("optim.warmup_steps=600", "optim.max_steps=1000")
+    assert code == 0 and re.search(r"^warn +training .*600 of 1,000 steps.*optim.warmup_steps=100", said, re.MULTILINE)
+    assert "warn" not in doctor("optim.warmup_steps=auto", "optim.max_steps=1000")[1]
 
 
 def test_a_damaged_shard_is_found(doctor, ground, tmp_path):
