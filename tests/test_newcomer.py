@@ -37,7 +37,8 @@ def start(folder: Path, place: Path) -> subprocess.Popen:
     """The one command in a working folder of its own, into out/ of that."""
     place.mkdir(exist_ok=True)
     with open(place / "log.txt", "ab") as file:
-        return subprocess.Popen(command(folder / "digits", Path("out")), cwd=place, stdout=file, stderr=file)
+        words = command(folder / "digits", Path("out"), "optim.epochs=15")
+        return subprocess.Popen(words, cwd=place, stdout=file, stderr=file)
 
 
 def log(place: Path) -> str:
@@ -119,7 +120,7 @@ def test_given_again_it_does_nothing_but_ask_the_training(folder, straight):
     assert process.wait(SECONDS_TO_END) == 0
     again = log(folder / "straight").removeprefix(straight[1])
     run = [line for line in again.splitlines() if line.startswith("$ ") and "  # " not in line]
-    assert run == ["$ python -m train out/recipe.yaml"] and adapters(straight[0]) == before
+    assert run == ["$ python -m train out/recipe.yaml optim.epochs=15"] and adapters(straight[0]) == before
     assert "0 steps to take" in again or "finished" in again
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from train.auto import LEAST_STEP
+
 TOY_WIDTH = 512  # below it an LLM is a stand-in such as model/stand_in/llm
 HOURS_SHOWN = (1, 10, 100, 1000)
 
@@ -34,12 +36,22 @@ SMALL_HOURS = 30.0
 """Data that is seen so often that the adapter would learn it by heart: dropout and SpecAugment's masks are for it."""
 
 
-def choose(hours: float, width: int) -> Choice:
-    """For so many hours of training data, and an LLM whose embeddings have `width` values."""
+LEAST_STEPS = 300
+"""In a run: in fewer an adapter rarely learns to transcribe, and data of a few minutes have to be seen more often."""
+MOST_EPOCHS = 200
+
+
+def choose(hours: float, width: int, epoch_tokens: float = math.inf) -> Choice:
+    """For so many hours of training data, and an LLM whose embeddings have `width` values.
+
+    `epoch_tokens` are the LLM tokens of an epoch, about: data of a few minutes have few steps in each.
+    """
+    steps = max(1.0, epoch_tokens / LEAST_STEP)
     small, toy = hours <= SMALL_HOURS, width < TOY_WIDTH
     lr, lr_why = next(((lr, why) for most, lr, why in RATES if width <= most), PAPERS)
+    epochs = next(epochs for most, epochs in (TOY_EPOCHS if toy else EPOCHS) if hours <= most)
     return Choice(
-        epochs=next(epochs for most, epochs in (TOY_EPOCHS if toy else EPOCHS) if hours <= most),
+        epochs=max(epochs, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / steps))),
         lr=lr,
         lr_why=f"the LLM is {width:,} wide: {lr_why}",
         hidden=512 if toy else 2048,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from model.errors import UserError, require_at_least
 if TYPE_CHECKING:
     from launch.recipes.text import Wanted
 
+SPEECH_A_SECOND, BYTES_A_TOKEN, PROMPT_TOKENS = 10, 4, 14
+"""Speech embeddings of a second, and of the words around them: about, to count the steps of an epoch."""
 EPILOG = """\
 Epochs and dropout are chosen by the hours of training data, the learning rate by the width of the LLM: starting points,
 which the recipe gives reasons for, with a table of those for 1, 10, 100 and 1,000 hours. All else is left to `auto`."""
@@ -60,7 +63,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
     from launch.recipes.text import Wanted
     from model.skeleton import read_config
 
-    hours = _hours(args)
+    hours, epoch_tokens = _size(args)
     read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
     llm = read_config("LLM", args.llm, args.trust_remote_code)
     name = args.out.stem if args.out is not None else Path(args.llm).name
@@ -71,13 +74,14 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         llm=args.llm,
         llm_width=llm.get_text_config().hidden_size,
         hours=hours,
+        epoch_tokens=epoch_tokens,
         run=args.run_dir or f"runs/{name}",
         gpus=args.gpus,
     )
 
 
-def _hours(args: argparse.Namespace) -> float:
-    """Of the training data: by its indexes, or as given where one is not there yet."""
+def _size(args: argparse.Namespace) -> tuple[float, float]:
+    """Hours of training data and LLM tokens of an epoch, by its indexes; or the hours given where one is not there."""
     from data_prep.index import read_index
     from data_prep.sources import is_remote
 
@@ -87,7 +91,10 @@ def _hours(args: argparse.Namespace) -> float:
             raise UserError(f"there is no {missing[0]} to count hours of; build it first, or say --hours H")
         if not args.hours > 0:
             raise UserError(f"--hours is {args.hours:g}, it must be above 0")
-        return args.hours
+        return args.hours, math.inf
     if args.hours is not None:
         raise UserError("--hours is for data that are not there, and --train is; leave --hours out")
-    return sum(read_index(path).seconds for path in args.train) / 3600
+    indexes = [read_index(path) for path in args.train]
+    seconds = sum(index.seconds for index in indexes)
+    text = sum(int(index.text_bytes.sum()) for index in indexes) / BYTES_A_TOKEN
+    return seconds / 3600, seconds * SPEECH_A_SECOND + text + PROMPT_TOKENS * sum(map(len, indexes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,13 +28,15 @@ class Wanted:
     """Of training data."""
     run: str
     """Folder of the run."""
+    epoch_tokens: float = math.inf
+    """LLM tokens of an epoch, about; unknown where the data are not there yet."""
     gpus: int = 0
     """That the micro-batches of a step are shared out to; 0 leaves their number to `auto`."""
 
 
 def recipe_text(of: Wanted) -> str:
     """Loads by load_config; ends in a newline."""
-    choice = choose(of.hours, of.llm_width)
+    choice = choose(of.hours, of.llm_width, of.epoch_tokens)
     lines = [*_head(of), "", *_model(of, choice), "", *_data(of), "", *_batch(of), *_augment(choice)]
     lines += [*_optim(of, choice), "", *_rest(of), "", *_closing(of)]
     return "".join(f"{line}\n" for line in lines)

@@ -27,7 +27,7 @@ def test_the_recipe_for_shards_passes_plan_and_doctor(shards, tmp_path, capsys, 
     assert main([*asked, "--out", "recipes/mine.yaml", "--run-dir", "runs/a run: mine"]) == 0
     config = load_config("recipes/mine.yaml")
     assert config.data.train == config.data.dev == (str(shards),) and config.run.dir == "runs/a run: mine"
-    assert (config.model.adapter.hidden, config.optim.epochs, config.optim.lr) == (512, 15, 2e-3)
+    assert (config.model.adapter.hidden, config.optim.lr) == (512, 2e-3) and config.optim.epochs > 100
     assert config.batch.tokens == config.optim.warmup_steps == config.save.every_steps == "auto"
     assert text.replace("runs/llm", '"runs/a run: mine"') == Path("recipes/mine.yaml").read_text()
     assert "LLM of width 192" in text and all(f"#   {hours:>5}" in text for hours in ("1", "10", "100", "1,000"))
@@ -39,7 +39,7 @@ def test_the_recipe_for_shards_passes_plan_and_doctor(shards, tmp_path, capsys, 
 
 @pytest.mark.parametrize("gpus", [0, 1, 3, 8, 16, 24])
 def test_each_rank_gets_as_many_micro_batches(tmp_path, gpus):
-    wanted = Wanted(("train a", "train b"), (), "e", "l", 2048, 100.0, "run", gpus)
+    wanted = Wanted(("train a", "train b"), (), "e", "l", 2048, 100.0, "run", gpus=gpus)
     (tmp_path / "recipe.yaml").write_text(recipe_text(wanted))
     config = load_config(tmp_path / "recipe.yaml")
     assert config.data.train == ("train a", "train b") and config.save.best == "none"
@@ -52,6 +52,7 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
     assert [choose(h, 2048).epochs for h in hours] == [30, 15, 6, 3]
     assert [choose(10, width).lr for width in (192, 896, 1536, 2048, 4096)] == [2e-3, 1e-3, 3e-4, 1e-4, 1e-4]
     assert [choose(h, 4096).time_masks > 0 for h in hours] == [True, True, False, False]
+    assert [choose(0.01, 192, tokens).epochs for tokens in (100, 5_000, 25_000)] == [200, 60, 15]
     assert all(choose(h, 192).epochs <= choose(h, 2048).epochs for h in hours)
 
 
