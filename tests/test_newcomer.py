@@ -121,7 +121,14 @@ def test_given_again_it_does_nothing_but_ask_the_training(folder, straight):
     again = log(folder / "straight").removeprefix(straight[1])
     run = [line for line in again.splitlines() if line.startswith("$ ") and "  # " not in line]
     assert run == ["$ python -m train out/recipe.yaml optim.epochs=15"] and adapters(straight[0]) == before
-    assert "0 steps to take" in again or "finished" in again
+
+
+def test_a_score_of_another_checkpoint_is_made_again(folder, straight):
+    path = straight[0] / "scores" / "test" / "score.json"
+    right = path.read_bytes()
+    path.write_bytes(right.replace(b'"weights_sha256": "', b'"weights_sha256": "0'))
+    process = start(folder, folder / "straight")
+    assert process.wait(SECONDS_TO_END) == 0 and path.read_bytes() == right
 
 
 def adapters(out: Path) -> dict[str, bytes]:

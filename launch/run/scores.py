@@ -11,13 +11,14 @@ from data_prep.durable import write_durably
 from data_prep.index import read_index
 from model.errors import UserError
 
-NAME = "score.json"
+SCORE, HYPOTHESES = "score.json", "hypotheses.jsonl"
+"""What `score --out` writes."""
 
 
 def is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
     """Whether `out` holds the score of the checkpoint that scoring `run` would take, on these shards."""
     try:
-        found = json.loads((out / NAME).read_text("utf-8"))
+        found = json.loads((out / SCORE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     from model.weights import find_adapter, read_card
@@ -35,7 +36,7 @@ def is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
 
 def summarise(out: Path, run: Path, scores: Mapping[str, Path], seconds: Mapping[str, float]) -> dict[str, Any]:
     """Writes `out`/summary.json: each score, the checkpoint, and the seconds of each stage of this start."""
-    documents = {name: json.loads((folder / NAME).read_text("utf-8")) for name, folder in scores.items()}
+    documents = {name: json.loads((folder / SCORE).read_text("utf-8")) for name, folder in scores.items()}
     one = next(iter(documents.values()))
     summary = {
         "scores": {name: {"all": document["all"], "by": document["by"]} for name, document in documents.items()},

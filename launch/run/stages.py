@@ -15,7 +15,7 @@ from launch import stages as commands
 from launch.hosts.local import visible_gpus
 from launch.run import folder
 from launch.run.request import Corpus, Request, config_of
-from launch.run.scores import is_scored
+from launch.run.scores import HYPOTHESES, SCORE, is_scored
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -34,6 +34,8 @@ class Command:
     """As typed."""
     done: str = ""
     """What is there that it would make; empty where it is to be run."""
+    replaces: tuple[Path, ...] = ()
+    """Files of an earlier checkpoint, which go before it is run."""
 
     def __str__(self) -> str:
         return shlex.join(self.words)
@@ -124,7 +126,7 @@ def _scores(request: Request) -> Iterator[Command]:
         shards, out = request.shards(corpus.name), request.scores(corpus.name)
         words = commands.score(str(request.run), str(shards), str(out), [*(["--by", by] if by else []), *trusts])
         done = f"{out} is of this checkpoint" if is_scored(request.run, shards, out, by) else ""
-        yield Command(("slam-asr", *words), done)
+        yield Command(("slam-asr", *words), done, tuple(out / name for name in (SCORE, HYPOTHESES)))
 
 
 def scored(request: Request) -> tuple[Corpus, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -93,6 +94,8 @@ class _Work:
         return 0
 
     def _run(self, stage: Stage, command: Command) -> int:
+        for path in command.replaces:
+            path.unlink(missing_ok=True)
         if stage.name != "train":
             return self.running(command.words)
         self._wait_for_former_training()
@@ -113,9 +116,11 @@ class _Work:
             time.sleep(0.2)
 
     def _ended(self, stage: Stage, code: int) -> int:
-        if code == AGAIN or (self.running.asked and code == 0):
-            _say(f"stopped in stage {stage.name}; the same command goes on from there")
-            return AGAIN
+        asked = self.running.asked
+        if asked or code == AGAIN:
+            by = f" ({signal.Signals(asked).name})" if asked else ""
+            _say(f"stopped in stage {stage.name}{by}; the same command goes on from there")
+            return code or AGAIN
         mended = "mended, the" if code == MISTAKE else "the"
         _say(f"stage {stage.name} ended with exit code {code}, as said above; {mended} same command goes on from there")
         return code
