@@ -62,8 +62,8 @@ def refused(text: str) -> str:
 
 def test_killed_in_any_phase_of_a_save_the_newest_whole_checkpoint_is_used(ground, straight, tmp_path):
     run, watched = tmp_path / "run", ["save.every_steps=1", "save.total_limit=2", "save.best=loss"]
-        watched += ["eval.every_steps=null"]
-    watched += [f"data.dev={ground / 'shards'}", "data.max_dev_samples=3"]
+    watched += ["eval.every_steps=null"]
+    watched += [f"data.dev={ground / 'dev'}", "data.max_dev_samples=3"]
     resumed: int | None = None
     for call, newest in PHASES:
         running = ranks.start(command(ground, run, *watched), 1, tmp_path / "log", before=KilledSaving(call))
