@@ -33,7 +33,7 @@ stand-ins: $(INSTALLED)  ## make model/stand_in again: some two hours on two cor
 	$(BIN)/python -m recipes.stand_in.llm --out model/stand_in/llm --work build/stand_in
 	$(BIN)/python -m recipes.demo
 	rm -rf model/stand_in/adapter
-	$(BIN)/slam-asr export runs/demo/train model/stand_in/adapter
+	$(BIN)/slam-asr export runs/demo/run/train model/stand_in/adapter
 
 clean:  ## remove .venv and caches; runs/ and build/stand_in, which took time, stay
 	rm -rf .venv build/lib build/bdist.* slam_asr.egg-info .pytest_cache .ruff_cache

@@ -29,6 +29,8 @@ setup(
         "launch.hosts",
         "launch.planning",
         "launch.prep",
+        "launch.recipes",
+        "launch.run",
         "launch.slurm",
         "launch.doctor",
         "train",

@@ -48,12 +48,14 @@ def split(
     """The utterances of each part, in their order.
 
     A hash of the seed and of the speaker (`by` speaker) or the key (hash) says which part it is, so nothing moves when
-    others are added. UserError where a part stays empty, or an utterance has no speaker.
+    others are added. `balanced` comes as near to the fractions as whole speakers allow, for corpora of few speakers;
+    there utterances that are added may move others. UserError where a part stays empty, or by speaker an utterance
+    names none.
     """
-    require_known("split by", by, UNITS)
+    require_known("split by", by, SPLIT_BY)
     parts: dict[str, list[Utterance]] = {name: [] for name in fractions}
-    for utterance in utterances:
-        parts[_part_of(UNITS[by](utterance), fractions, seed)].append(utterance)
+    for utterance, part in zip(utterances, _parts_of(utterances, fractions, by, seed), strict=True):
+        parts[part].append(utterance)
     empty = [name for name, part in parts.items() if not part]
     if empty:
         raise UserError(
@@ -83,6 +85,8 @@ def build_parts(
             f"{out} holds {former[0].name}, a part of another split, which may share utterances with these; give "
             "another directory, or --overwrite, which removes it"
         )
+    if by == BALANCED:
+        print(_balanced_told(corpus), file=sys.stderr)
     better = advice(corpus, fractions, by, options.seed)
     if better:
         print(f"warning: {_shares(parts, len(corpus))}; {better}", file=sys.stderr)
@@ -100,6 +104,8 @@ def build_parts(
 
 def advice(utterances: Sequence[Utterance], fractions: Mapping[str, float], by: str, seed: int) -> str:
     """What to do about parts that are far from their fractions, as few speakers make them; empty if none is."""
+    if by == BALANCED:
+        return ""  # no seed comes nearer
     weights = Counter(UNITS[by](utterance) for utterance in utterances)
     error = _error(weights, fractions, seed)
     if error <= FAR_OFF:
@@ -139,6 +145,47 @@ def _speaker(utterance: Utterance) -> str:
 
 
 UNITS: dict[str, Callable[[Utterance], str]] = {"speaker": _speaker, "hash": lambda utterance: utterance.key}
+"""What is never divided, where a hash alone decides."""
+BALANCED = "balanced"
+SPLIT_BY = (*UNITS, BALANCED)
+LEAST_SPEAKERS = 3  # named in a corpus for `balanced` to divide it by speaker
+
+
+def _parts_of(utterances: Sequence[Utterance], fractions: Mapping[str, float], by: str, seed: int) -> list[str]:
+    """The part of each utterance."""
+    if by != BALANCED:
+        return [_part_of(UNITS[by](utterance), fractions, seed) for utterance in utterances]
+    whole = _speakers(utterances) >= LEAST_SPEAKERS
+    units = [f"speaker:{u.speaker}" if whole and u.speaker else f"key:{u.key}" for u in utterances]
+    part_of = _balanced(Counter(units), fractions, seed)
+    return [part_of[unit] for unit in units]
+
+
+def _balanced(weights: Mapping[str, int], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
+    """The part of each unit: the largest first, those of one size in the order of their hash, each into the part that
+    lacks most. No part stays empty unless there are fewer units than parts."""
+    total = sum(weights.values())
+    lacking = {name: fraction * total for name, fraction in fractions.items()}
+    empty, part_of = set(fractions), {}
+    for unit in sorted(weights, key=lambda unit: (-weights[unit], chance(seed, f"split:{unit}"))):
+        names = empty if len(empty) >= len(weights) - len(part_of) else fractions
+        part = max((name for name in fractions if name in names), key=lacking.__getitem__)
+        lacking[part] -= weights[unit]
+        empty.discard(part)
+        part_of[unit] = part
+    return part_of
+
+
+def _speakers(utterances: Iterable[Utterance]) -> int:
+    return len({utterance.speaker for utterance in utterances} - {""})
+
+
+def _balanced_told(utterances: Sequence[Utterance]) -> str:
+    speakers = _speakers(utterances)
+    if speakers >= LEAST_SPEAKERS:
+        return f"split by speaker: none of {speakers:,} is in two parts"
+    named = "no speaker is named" if not speakers else f"{counted(speakers, 'speaker')} named, {LEAST_SPEAKERS} needed"
+    return f"split by utterance ({named}): the same voices are in all parts, which flatters scores"
 
 
 def _part_of(unit: str, fractions: Mapping[str, float], seed: int) -> str:

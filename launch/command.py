@@ -21,6 +21,8 @@ from launch.arguments import Parser
 from model.errors import UserError, closest
 
 VERBS = {  # verb: (module, one line)
+    "run": ("launch.run", "from a corpus to a word error rate on this host: every stage, resumable"),
+    "recipe": ("launch.recipes", "write a commented recipe that fits given data and models"),
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
     "transcribe": ("launch.transcribe", "print what an adapter hears in recordings"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),

@@ -1,8 +1,8 @@
 """`make demo`: the whole job on a laptop. Every stage is a command that a user would type, announced and then run.
 
-Speech is made, built into shards and encoded once; the adapter is trained with DeepSpeed on two ranks; held-out
-sentences in held-out voices are scored before and after; three recordings are transcribed. The figures end up in
-runs/demo/summary.json.
+Speech is made; `slam-asr run` builds shards, encodes them once, trains the adapter with DeepSpeed on two ranks and
+scores held-out sentences in held-out voices; the untrained adapter is scored too, and three recordings are transcribed.
+The figures end up in runs/demo/summary.json.
 """
 
 import json
@@ -14,10 +14,11 @@ import sys
 import time
 from pathlib import Path
 
-RUN = Path("runs/demo")
+DEMO = Path("runs/demo")
+CORPUS = DEMO / "corpus"
+RUN = DEMO / "run"
 TRAINED = RUN / "train"
 UNTRAINED = TRAINED / "checkpoints" / "step-00000000"
-ENCODER = "model/stand_in/encoder"
 PROGRAMS = Path(sys.executable).parent  # slam-asr and deepspeed lie beside this python
 
 
@@ -26,7 +27,7 @@ class Demo:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        # Two ranks on two cores: one thread each. Without a GPU in sight the numbers are the same everywhere it is run.
+        # Without a GPU in sight the numbers are the same everywhere it is run.
         self.environment = os.environ | {
             "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
             "CUDA_VISIBLE_DEVICES": "",
@@ -34,84 +35,66 @@ class Demo:
             "HF_HUB_OFFLINE": "1",
         }
 
-    def stage(self, name: str, why: str, *commands: str, threads: int = 1) -> None:
-        """Announces and runs the commands of one stage; ends the demo if one fails."""
-        print(f"\n=== {len(self.seconds) + 1}. {name}: {why}", flush=True)
+    def stage(self, name: str, why: str, command: str) -> None:
+        """Announces and runs the command of one stage; ends the demo if it fails."""
+        print(f"\n=== {name}: {why}\n$ {command}", flush=True)
         began = time.monotonic()
-        for command in commands:
-            print(f"$ {command}", flush=True)
-            environment = self.environment | {"OMP_NUM_THREADS": str(threads)}
-            if (code := subprocess.run(shlex.split(command), env=environment, check=False).returncode) != 0:
-                sys.exit(f"demo: `{command}` ended with {code}; its own last line says why")
+        if (code := subprocess.run(shlex.split(command), env=self.environment, check=False).returncode) != 0:
+            sys.exit(f"demo: `{command}` ended with {code}; the last lines above say why")
         self.seconds[name] = round(time.monotonic() - began, 1)
 
 
 def main() -> None:
     """The demo, from an empty runs/demo."""
-    if RUN.exists():
-        shutil.rmtree(RUN)
+    if DEMO.exists():
+        shutil.rmtree(DEMO)
     demo = Demo()
-    demo.stage("speech", "a synthesiser reads invented sentences", f"slam-asr prep synth {RUN}/corpus")
-    splits = ("train", "dev", "test", "hard")
-    demo.stage("shards", "recordings become webdataset tars with an index", *map(build, splits))
-    demo.stage("features", "the frozen encoder runs once", *map(encode, splits[:2]), threads=2)
+    demo.stage("speech", "a synthesiser reads invented sentences", f"slam-asr prep synth {CORPUS}")
+    demo.stage("run", "from the recordings to word error rates, training on two ranks", run_command())
     demo.stage(
-        "train",
-        "the adapter learns, on two ranks",
-        "deepspeed --num_accelerators 2 --module train recipes/demo.yaml",
+        "untrained",
+        "the same test before the first step",
+        f"slam-asr score {UNTRAINED} {RUN}/shards/test --out {DEMO}/untrained",
     )
-    if not (TRAINED / "FINISHED").exists():  # a launcher's exit code proves nothing
-        sys.exit(f"demo: training did not finish; the command above goes on from its last checkpoint in {TRAINED}")
-    demo.stage(
-        "score",
-        "held-out sentences in held-out voices: untrained, trained, and voices that are hard",
-        f"slam-asr score {UNTRAINED} {RUN}/shards/test --out {RUN}/scores/untrained",
-        f"slam-asr score {TRAINED} {RUN}/shards/test --by speaker --out {RUN}/scores/test",
-        f"slam-asr score {TRAINED} {RUN}/shards/hard --by speaker --out {RUN}/scores/hard",
-    )
-    recordings = sorted((RUN / "corpus" / "test" / "audio").glob("*.flac"))[:3]
+    recordings = sorted((CORPUS / "test" / "audio").glob("*.flac"))[:3]
     demo.stage("transcribe", "three recordings", f"slam-asr transcribe {TRAINED} {' '.join(map(str, recordings))}")
     finish(demo)
 
 
-def build(split: str) -> str:
-    """The command that makes shards of a split."""
-    return f"slam-asr prep build {RUN}/corpus/{split}.jsonl {RUN}/shards/{split}"
-
-
-def encode(split: str) -> str:
-    """The command that caches the features of a split."""
-    return f"slam-asr prep features {RUN}/shards/{split} {RUN}/features/{split} --encoder {ENCODER}"
+def run_command() -> str:
+    """From the corpus to scores; encoder and LLM are the recipe's."""
+    tests = " ".join(f"--test {CORPUS}/{name}.jsonl" for name in ("test", "hard"))
+    data = f"{CORPUS}/train.jsonl --dev {CORPUS}/dev.jsonl {tests}"
+    return f"slam-asr run {data} --out {RUN} --recipe recipes/demo.yaml --ranks 2"
 
 
 def finish(demo: Demo) -> None:
     """Writes summary.json, and says what came out and what to type next."""
-    untrained, test, hard = (read_score(name) for name in ("untrained", "test", "hard"))
+    run = json.loads((RUN / "summary.json").read_text())
+    untrained = json.loads((DEMO / "untrained" / "score.json").read_text())
+    test, hard = (run["scores"][name] for name in ("test", "hard"))
+    stages = {name: seconds for name, seconds in run["seconds"].items() if name != "total"}
+    seconds = {"speech": demo.seconds["speech"], **stages}
+    seconds |= {name: demo.seconds[name] for name in ("untrained", "transcribe")}
     summary = {
         "wer_untrained": untrained["all"]["wer"],
         "wer": test["all"]["wer"],
         "wer_by_voice": {voice: score["wer"] for voice, score in test["by"].items()},
         "wer_hard": hard["all"]["wer"],
         "wer_hard_by_voice": {voice: score["wer"] for voice, score in hard["by"].items()},
-        "seconds": demo.seconds | {"total": round(sum(demo.seconds.values()), 1)},
+        "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
-    (RUN / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (DEMO / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
     print(f"""
 WER {100 * summary["wer_untrained"]:.1f} % before training, {100 * summary["wer"]:.1f} % after, \
 {100 * summary["wer_hard"]:.1f} % on voices that are hard (effects; another synthesiser where installed).
-{summary["seconds"]["total"]:.0f} s in all; {RUN}/summary.json holds the figures.
+{summary["seconds"]["total"]:.0f} s in all; {DEMO}/summary.json holds the figures.
 
 These are toys: they know a synthesiser's voice and 440 words, nothing of human speech. With your own:
 
-  slam-asr prep build LibriSpeech/train-clean-100 data/train --lowercase   # or a JSONL: audio, text, key
-  deepspeed --num_accelerators 8 --module train recipes/librispeech_tinyllama.yaml data.train=data/train
-  slam-asr score runs/librispeech_tinyllama data/test
-  slam-asr transcribe runs/librispeech_tinyllama my_recording.wav""")
-
-
-def read_score(name: str) -> dict:
-    """score.json of a scoring stage."""
-    return json.loads((RUN / "scores" / name / "score.json").read_text())
+  slam-asr run LibriSpeech/train-clean-100 --test LibriSpeech/test-clean --out runs/mine \\
+    --encoder facebook/hubert-xlarge-ls960-ft --llm TinyLlama/TinyLlama-1.1B-Chat-v1.0 --build-options=--lowercase
+  slam-asr transcribe runs/mine/train my_recording.wav""")
 
 
 if __name__ == "__main__":

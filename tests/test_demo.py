@@ -37,7 +37,8 @@ def test_training_the_adapter_brings_the_word_error_rate_of_new_voices_to_single
 def test_the_time_of_every_stage_is_told(demo):
     seconds = dict(demo[1]["seconds"])
     total = seconds.pop("total")
-    assert list(seconds) == ["speech", "shards", "features", "train", "score", "transcribe"]
+    stages = ["speech", "import", "build", "features", "train", "score", "untrained", "transcribe"]
+    assert list(seconds) == stages
     assert total == pytest.approx(sum(seconds.values()), abs=0.2)
 
 
@@ -52,9 +53,9 @@ def test_three_held_out_recordings_are_heard(demo):
 
 def test_the_readmes_demo_commands_are_those_the_demo_ran(demo):
     announced = {line.removeprefix("$ ") for line in demo[0].splitlines() if line.startswith("$ ")}
-    shown = [line for line in (ROOT / "README.md").read_text().splitlines() if "runs/demo/" in line]
-    shown = [line for line in shown if line.startswith(("slam-asr ", "deepspeed "))]
-    assert len(shown) >= 5
+    lines = re.sub(r"\\\n *", "", (ROOT / "README.md").read_text()).splitlines()  # continued lines as one
+    shown = [line for line in lines if line.startswith("slam-asr ") and "runs/demo/" in line]
+    assert len(shown) >= 3
     for command in shown:
         assert any(ran.startswith(command) for ran in announced), command
 
@@ -62,7 +63,7 @@ def test_the_readmes_demo_commands_are_those_the_demo_ran(demo):
 def test_the_trained_demo_opens_as_an_export_and_is_small(demo):
     folder = demo[2]
     environment = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
-    command = ["slam-asr", "export", "runs/demo/train", "exported"]
+    command = ["slam-asr", "export", "runs/demo/run/train", "exported"]
     subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
     assert sorted(path.name for path in (folder / "exported").iterdir()) == ["adapter.json", "adapter.safetensors"]
     assert (folder / "exported" / "adapter.safetensors").stat().st_size < 3e6

@@ -67,6 +67,20 @@ def _devices(ranks: int | None) -> list[str]:
     return ["--include", "localhost:" + ",".join(numbers[:ranks])]
 
 
+def ranks_here(wanted: int | None) -> int:
+    """How many ranks `launch local` starts where so many are wanted; None: one a GPU, one without. UserError as it."""
+    option, value = _devices(wanted)
+    return int(value) if option == "--num_accelerators" else value.count(",") + 1
+
+
+def visible_gpus() -> int:
+    """GPUs of this host that a training here would use."""
+    if os.environ.get("DS_ACCELERATOR") == "cpu":
+        return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return gpus() if visible is None else len([number for number in visible.split(",") if number.strip()])
+
+
 def gpus() -> int:
     """NVIDIA's GPUs in this host, as nvidia-smi lists them; 0 where there is none."""
     if shutil.which("nvidia-smi") is None:

@@ -24,6 +24,11 @@ SOURCE may be, among others (slam-asr prep import --help lists all):
   a table, corpus/train.csv, whose first line names its columns: file,text or file,text,speaker
   a manifest of JSON lines: {"audio": "a.wav", "text": "some words"}"""
 FORMAT_HELP = "of the audio: flac; or opus, lossy, a fifth in size, made at 25 to 50 times real time a core (flac)"
+SPLIT_HELP = (
+    "speaker: none is in two parts; hash: by key; both by a hash, so that nothing moves when utterances are added; "
+    "balanced: as near to the fractions as whole speakers allow, no part empty, for few speakers; by key where fewer "
+    "than 3 are named (speaker)"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--shuffle", default="random", metavar="ORDER", help="random, stratified, sorted or none (random)")
     add("--seed", type=int, default=0, help="of the shuffle and of the split (0)")
     add("--split", default="", metavar="A=0.9,B=0.1", help="build OUT/A and OUT/B of so much of the corpus")
-    add("--split-by", default="speaker", metavar="UNIT", help="speaker: none is in two parts; or hash (speaker)")
+    add("--split-by", default="speaker", metavar="UNIT", help=SPLIT_HELP)
     add("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
     add("--format", default="flac", metavar="FORMAT", help=FORMAT_HELP)
     text = parser.add_mutually_exclusive_group()
@@ -87,10 +92,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace, out: Path, options: BuildOptions) -> None:
     from data_prep.build import build
-    from data_prep.split import UNITS, build_parts, parse_fractions
+    from data_prep.split import SPLIT_BY, build_parts, parse_fractions
 
     fractions = parse_fractions(args.split) if args.split else {}
-    require_known("split by", args.split_by, UNITS)
+    require_known("split by", args.split_by, SPLIT_BY)
     utterances = corpus.utterances_of(args.source, args.importer, args)
     if not fractions:
         _say(args.out, build(utterances, out, options))

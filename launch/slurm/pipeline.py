@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launch import stages as commands_of
 from launch.slurm.arguments import program, resources
 from launch.slurm.script import Resources, array
 from model.errors import UserError
@@ -62,17 +63,22 @@ def stages(args: argparse.Namespace, config: Config, folder: Path) -> list[Stage
             small, gpus_per_node=0, ranks_per_node=1, cpus_per_task=args.prep_cpus, name=f"{asked.name}-shards"
         )
         cpus = replace(cpus, partition=args.prep_partition or asked.partition)
-        found.append(_stage("shards", "", cpus, args, folder, [_build(pair, args) for pair in builds]))
+        options = ["--workers", str(args.prep_cpus), *shlex.split(args.build_options)]
+        commands = [commands_of.build(source, out, options) for out, source in builds]
+        found.append(_stage("shards", "", cpus, args, folder, commands))
     if encodings:
         named = replace(small, name=f"{asked.name}-features")
-        commands = [_features(pair, args, config) for pair in encodings]
+        options = shlex.split(args.feature_options)
+        commands = [commands_of.features(shards, out, config.model, options) for out, shards in encodings]
         stage = _stage("features", "shards" if builds else "", named, args, folder, commands)
         same = [shards for _, shards in encodings] == [out for out, _ in builds]
         found.append(replace(stage, how="aftercorr") if same else stage)
     if args.score:
         gpus = min(1, small.gpus_per_node)
         one = replace(small, gpus_per_node=gpus, ranks_per_node=1, name=f"{asked.name}-score")
-        found.append(_stage("score", "train", one, args, folder, [_score(shards, folder) for shards in args.score]))
+        scores = folder / "scores"
+        commands = [commands_of.score(str(folder), shards, str(scores / Path(shards).name)) for shards in args.score]
+        found.append(_stage("score", "train", one, args, folder, commands))
     return found
 
 
@@ -81,39 +87,6 @@ def _stage(
 ) -> Stage:
     output = folder / "slurm" / f"{name}-%A_%a.out"
     return Stage(name, array(asked, program(args), output, commands, args.at_once), after)
-
-
-def _build(pair: tuple[str, str], args: argparse.Namespace) -> list[str]:
-    out, source = pair
-    options = ["--workers", str(args.prep_cpus), *shlex.split(args.build_options)]
-    return _checked("build", [source, out, *options], "--build-options")
-
-
-def _features(pair: tuple[str, str], args: argparse.Namespace, config: Config) -> list[str]:
-    out, shards = pair
-    m = config.model
-    options = ["--encoder", m.encoder, "--dtype", m.dtype, "--yes"]
-    options += ["--layer", m.encoder_layer] if m.encoder_layer else []
-    options += ["--trust-remote-code"] if m.trust_remote_code else []
-    return _checked("features", [shards, out, *options, *shlex.split(args.feature_options)], "--feature-options")
-
-
-def _score(shards: str, folder: Path) -> list[str]:
-    return ["score", str(folder), shards, "--out", str(folder / "scores" / Path(shards).name)]
-
-
-def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
-    """`slam-asr prep VERB ARGUMENTS`, which that verb understands: said now, not in an hour."""
-    from launch.arguments import Parser
-    from launch.prep import module
-
-    parser = Parser(prog=f"slam-asr prep {verb}")
-    module(verb).configure(parser)
-    try:
-        parser.parse_args(arguments)
-    except UserError as error:
-        raise UserError(f"{flag}: {error}") from None
-    return ["prep", verb, *arguments]
 
 
 def _pairs(given: list[str], flag: str) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ def help_cpu_seconds(verb: list[str]) -> float:
     ("arguments", "said"),
     [
         (["transcibe", "x.flac"], 'slam-asr: unknown verb "transcibe", did you mean "slam-asr transcribe"?'),
-        (["zzz"], 'slam-asr: unknown verb "zzz", the verbs are prep, transcribe, score, export'),
+        (["zzz"], 'slam-asr: unknown verb "zzz", the verbs are run, recipe, prep, transcribe'),
         (["train", "recipe.yaml"], "slam-asr: training has doors of its own"),
         ([], "usage: slam-asr VERB ..."),
     ],

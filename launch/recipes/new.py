@@ -1,0 +1,100 @@
+"""`slam-asr recipe new`: a commented recipe for given data and models, on stdout or as a file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launch.prep.arguments import local_path
+from model.errors import UserError, require_at_least
+
+if TYPE_CHECKING:
+    from launch.recipes.text import Wanted
+
+SPEECH_A_SECOND, BYTES_A_TOKEN, PROMPT_TOKENS = 10, 4, 14
+"""Speech embeddings of a second, and of the words around them: about, to count the steps of an epoch."""
+EPILOG = """\
+Epochs and dropout are chosen by the hours of training data, the learning rate by the width of the LLM: starting points,
+which the recipe gives reasons for, with a table of those for 1, 10, 100 and 1,000 hours. All else is left to `auto`."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    add = parser.add_argument
+    add("--train", action="append", required=True, metavar="DIR", help="shards or features; may be repeated")
+    add("--dev", action="append", default=[], metavar="DIR", help="the same, to evaluate on; may be repeated")
+    add("--encoder", required=True, metavar="ID", help="speech encoder, Hugging Face id or folder")
+    add("--llm", required=True, metavar="ID", help="LLM, Hugging Face id or folder")
+    add("--hours", type=float, metavar="H", help="of training data, where --train is not there yet")
+    add("--gpus", type=int, default=0, metavar="N", help="have the micro-batches of a step shared evenly by N ranks")
+    add("--run-dir", metavar="DIR", help="folder of the run (default: runs/ and the name of --out, or of the LLM)")
+    add("--trust-remote-code", action="store_true", help="run code that comes with a model to read its configuration")
+    add("--out", type=local_path, metavar="FILE", help="write it there (default: print it)")
+
+
+def run(args: argparse.Namespace) -> int:
+    from launch.recipes.text import recipe_text
+
+    if args.gpus:
+        require_at_least("--gpus", args.gpus, 1)
+    if args.out is not None and args.out.exists():
+        raise UserError(f"--out {args.out} is there already; remove it, or give another name")
+    text = recipe_text(_wanted(args))
+    if args.out is None:
+        print(text, end="")
+        return 0
+    write_recipe(args.out, text)
+    print(f"wrote {args.out}; next: python -m train {args.out}", file=sys.stderr)
+    return 0
+
+
+def write_recipe(path: Path, text: str) -> None:
+    """The file, whole or not at all, with its folder."""
+    from data_prep.durable import write_durably
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(path, text.encode())
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    from launch.recipes.text import Wanted
+    from model.skeleton import read_config
+
+    hours, epoch_tokens = _size(args)
+    read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
+    llm = read_config("LLM", args.llm, args.trust_remote_code)
+    name = args.out.stem if args.out is not None else Path(args.llm).name
+    return Wanted(
+        train=tuple(args.train),
+        dev=tuple(args.dev),
+        encoder=args.encoder,
+        llm=args.llm,
+        llm_width=llm.get_text_config().hidden_size,
+        hours=hours,
+        epoch_tokens=epoch_tokens,
+        run=args.run_dir or f"runs/{name}",
+        gpus=args.gpus,
+    )
+
+
+def _size(args: argparse.Namespace) -> tuple[float, float]:
+    """Hours of training data and LLM tokens of an epoch, by its indexes; or the hours given where one is not there."""
+    from data_prep.index import read_index
+    from data_prep.sources import is_remote
+
+    missing = [path for path in args.train if not is_remote(path) and not Path(path).exists()]
+    if missing:
+        if args.hours is None:
+            raise UserError(f"there is no {missing[0]} to count hours of; build it first, or say --hours H")
+        if not args.hours > 0:
+            raise UserError(f"--hours is {args.hours:g}, it must be above 0")
+        return args.hours, math.inf
+    if args.hours is not None:
+        raise UserError("--hours is for data that are not there, and --train is; leave --hours out")
+    indexes = [read_index(path) for path in args.train]
+    seconds = sum(index.seconds for index in indexes)
+    text = sum(int(index.text_bytes.sum()) for index in indexes) / BYTES_A_TOKEN
+    return seconds / 3600, seconds * SPEECH_A_SECOND + text + PROMPT_TOKENS * sum(map(len, indexes))

@@ -1,0 +1,45 @@
+"""Commands of the stages before and after a training, as `slam-asr submit pipeline` and `slam-asr run` start them.
+
+Each is the words after `slam-asr`, understood by its verb: a mistyped option is refused now, not in an hour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from launch.arguments import Parser
+from model.errors import UserError
+
+if TYPE_CHECKING:
+    from train.config import ModelConfig
+
+
+def build(source: str, out: str, options: Sequence[str]) -> list[str]:
+    """Shards of a corpus or a manifest. UserError, naming --build-options, for options that `prep build` lacks."""
+    return _checked("build", [source, out, *options], "--build-options")
+
+
+def features(shards: str, out: str, model: ModelConfig, options: Sequence[str] = ()) -> list[str]:
+    """Frames of shards, by a recipe's encoder. UserError, naming --feature-options, likewise."""
+    given = ["--encoder", model.encoder, "--dtype", model.dtype, "--yes"]
+    given += ["--layer", model.encoder_layer] if model.encoder_layer else []
+    given += ["--trust-remote-code"] if model.trust_remote_code else []
+    return _checked("features", [shards, out, *given, *options], "--feature-options")
+
+
+def score(run: str, shards: str, out: str, options: Sequence[str] = ()) -> list[str]:
+    """Word errors of a run's adapter on shards."""
+    return ["score", run, shards, "--out", out, *options]
+
+
+def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
+    from launch.prep import module
+
+    parser = Parser(prog=f"slam-asr prep {verb}")
+    module(verb).configure(parser)
+    try:
+        parser.parse_args(arguments)
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from None
+    return ["prep", verb, *arguments]
