@@ -23,7 +23,7 @@ from train.lock import claim
 from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.pace import Pace
-from train.parts import Parts, build_parts, identify_encoder, open_data
+from train.parts import Indexes, Parts, build_parts, identify_encoder, open_data
 from train.plan import Epochs
 from train.reading import Reading
 from train.remarks import first_lines, rank_remarks, schedule_remarks
@@ -59,15 +59,9 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     folder = Path(config.run.dir)
     unlocked = decided_by_first(world, lambda: _claim(folder, config))
     agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_recipe_of_all(config)})
-    sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
     agree_on(world, indexes.digests())
-    identity = (
-        None
-        if indexes.audio
-        else decided_by_first(world, lambda: identify_encoder(config, indexes.train, world.device))
-    )
-    parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
+    parts = _open_parts(config, world, indexes, sharded=deepspeed_json["zero_optimization"]["stage"] == 3)
     newest, recipe, notes = find_checkpoint(world, folder)
     config, epochs, total_steps = _decide(config, parts, recipe, world)
     agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
@@ -113,6 +107,14 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     if run.keeping:
         run.keeping.begin(epochs.locate(step)[0], lambda: run.at("completing the features"))
     return run
+
+
+def _open_parts(config: Config, world: World, indexes: Indexes, sharded: bool) -> Parts:
+    """Model and data. A collective. The encoder is loaded only where there is audio to encode."""
+    identity = None
+    if not indexes.audio:
+        identity = decided_by_first(world, lambda: identify_encoder(config, indexes.train, world.device))
+    return together(world, lambda: build_parts(config, world, indexes, identity, sharded))
 
 
 def _decide(config: Config, parts: Parts, recipe: dict[str, Any], world: World) -> tuple[Config, Epochs, int]:
