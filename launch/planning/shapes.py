@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from model.adapter import AdapterSpec, build_adapter
-from model.encoders import ENCODERS, HubertEncoder
+from model.encoders import ENCODERS, HubertEncoder, require_encoder_family
 from model.errors import UserError
+from model.hub import why_not_on_hub
+from model.llm import require_llm_type
 from model.pretrained import choose_dtype
 from model.sample_rate import SAMPLE_RATE
 from train.config import AdapterConfig, ModelConfig
@@ -98,9 +100,9 @@ def read_shapes(model: ModelConfig) -> Shapes:
     UserError where a configuration is not there, or is of an encoder that we do not have.
     """
     heard = _read_config("encoder", model.encoder, model.trust_remote_code)
-    if heard.model_type not in ENCODERS:
-        raise UserError(f"encoder {model.encoder!r} is of family {heard.model_type!r}; known: {', '.join(ENCODERS)}")
+    require_encoder_family(model.encoder, heard.model_type)
     words = _read_config("LLM", model.llm, model.trust_remote_code)
+    require_llm_type(model.llm, words)
     dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
     return shapes_of(heard, words, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
 
@@ -117,6 +119,8 @@ def _read_config(what: str, source: str, trust_remote_code: bool) -> Any:
             try:
                 return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, local_files_only=True)
             except OSError:
+                if reason := why_not_on_hub(source):
+                    raise OSError(reason) from None
                 return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     finally:
         logging.set_verbosity(verbosity)

@@ -154,7 +154,7 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
         (["transcribe", "{adapter}", "x.wav", "--device", "warp"], "--device 'warp' is not on this machine"),
         (["transcribe", "{adapter}", "x.wav", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
         (["transcribe", "{adapter}", "x.wav", "--dtype", "int3"], "unknown dtype 'int3'"),
-        (["transcribe", "{adapter}", "x.wav", "--llm", "{folder}/encoder"], "cannot load the LLM"),
+        (["transcribe", "{adapter}", "x.wav", "--llm", "{folder}/encoder"], "is a speech model (model_type 'hubert')"),
         (["export", "{folder}", "{folder}/new"], "no adapter in"),
         (["export", "{adapter}", "{shards}"], "is there already and holds something else"),
     ],
