@@ -25,13 +25,13 @@ def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:
     A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text". A hypotheses.jsonl of ours
     can be both files.
     """
-    said = _texts(references, "reference")
-    heard = _texts(hypotheses, "hypothesis")
-    _require_all(said, heard, references, hypotheses)
-    _require_all(heard, said, hypotheses, references)
-    if not said:
+    truth = _texts(references, "reference")
+    answers = _texts(hypotheses, "hypothesis")
+    _require_all(truth, answers, references, hypotheses)
+    _require_all(answers, truth, hypotheses, references)
+    if not truth:
         raise UserError(f"{references} holds no utterances; there is nothing to score")
-    return [Pair(key, text, heard[key][0], fields) for key, (text, fields) in said.items()]
+    return [Pair(key, text, answers[key][0], fields) for key, (text, fields) in truth.items()]
 
 
 def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -51,5 +51,6 @@ def _require_all(keys: dict[str, Any], others: dict[str, Any], path: Path, other
     missing = [key for key in keys if key not in others]
     if missing:
         names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        where = f"{len(missing):,} utterances of {path} are not in {other_path}"
+        count = "1 utterance of" if len(missing) == 1 else f"{len(missing):,} utterances of"
+        where = f"{count} {path} {'is' if len(missing) == 1 else 'are'} not in {other_path}"
         raise UserError(f"{where}: {names}; give files of the same data")

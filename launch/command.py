@@ -21,7 +21,7 @@ from model.errors import UserError, closest
 
 VERBS = {  # verb: (module, one line)
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
-    "transcribe": ("launch.transcribe", "print what an adapter hears in recordings"),
+    "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "take the adapter out of a run, as two files to share"),
     "plan": ("launch.planning", "say what a recipe needs on given GPUs: memory, tokens, hours, disk"),

@@ -85,7 +85,7 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
             continue
         shown = os.path.relpath(place) if place.is_relative_to(Path.cwd()) else place
         print(
-            f"slam-asr: the {part.what} is not at {part.source!r} any more; {shown} holds the same weights and is used",
+            f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which holds the same weights",
             file=sys.stderr,
         )
         return loaded

@@ -135,8 +135,20 @@ def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file ({error})") from None
 
 
+def describe(path: Path) -> str | None:
+    """What a folder of ours holds, in words: an adapter, shards or a model; None for any other, or none."""
+    if (path / CARD).is_file() or (path / "checkpoints").is_dir():
+        return "an adapter"
+    if (path / "index.json").is_file() or any(path.glob("shard-*.tar")):
+        return "shards"
+    return "a pretrained model" if (path / "config.json").is_file() else None
+
+
 def find_adapter(path: str | Path) -> Path:
-    """The folder that holds the adapter: `path` itself, or of a run its best checkpoint, else its newest."""
+    """The folder that holds the adapter: `path` itself, or of a run its best checkpoint, else its newest.
+
+    UserError for any other path; it says what that holds.
+    """
     path = Path(path)
     if (path / CARD).is_file():
         return path
@@ -146,7 +158,16 @@ def find_adapter(path: str | Path) -> Path:
         return checkpoints / os.readlink(best)
     steps = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
     if not steps:
-        raise UserError(f"no adapter in {str(path)!r}; give a run, checkpoint or export folder")
+        kind = describe(path)
+        if not path.exists():
+            reason = "there is no such folder"
+        elif not path.is_dir():
+            reason = "it is a file"
+        elif kind == "an adapter":
+            reason = "the run has no checkpoint yet"
+        else:
+            reason = f"it holds {kind}" if kind else "it holds no adapter.json and no checkpoints"
+        raise UserError(f"no adapter in {str(path)!r}: {reason}; give a run, checkpoint or export folder")
     return steps[-1]
 
 
