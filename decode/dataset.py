@@ -3,8 +3,9 @@
 1. The batches are a pure function of the utterances' lengths: longest first, rows x longest within a budget, so that
    little is padding and a budget too large for the memory fails at once.
 2. Rank r of R decodes batches r, r + R ...; the last round is filled up by decoding the cheapest batch again, so that
-   all ranks decode equally often, as ZeRO-3 needs. What was heard does not depend on R.
-3. Utterances that cannot be heard are not skipped: they get an empty hypothesis, and a note that says why.
+   all ranks decode equally often, as ZeRO-3 needs. The hypotheses do not depend on R.
+3. Utterances that are too short or too long to transcribe are not skipped: they get an empty hypothesis, and a note
+   that says why.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from data_prep.durable import canonical_json, replacing
 from data_prep.index import ShardIndex
 from data_prep.progress import Progress
 from data_prep.reader import read_batch
-from data_prep.shards import read_sample
+from data_prep.shards import read_meta
 from decode.generate import transcripts, unfit
 from model.errors import UserError
 from model.slam_asr import SlamAsr
@@ -41,13 +42,13 @@ class DecodeOptions:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """What was heard in one utterance."""
+    """The transcript of one utterance, beside its reference."""
 
     key: str
     reference: str
     hypothesis: str
     note: str = ""
-    """ "" for an answer that the model ended; "cut" by the bound on tokens; "too-short" or "too-long" to be heard."""
+    """ "" for an answer that the model ended; "cut" by the bound on tokens; "too-short" or "too-long" to transcribe."""
 
 
 def decode_ids(
@@ -72,14 +73,14 @@ def decode_ids(
     speech = [int(model.adapter.out_len(int(frames[i]))) for i in fit]
     planned = plan_batches(speech, options.batch_tokens // options.beams)
     batches = [[int(ids[fit[i]]) for i in batch] for batch in planned]
-    heard = _unheard(index, ids, notes) if rank == 0 else []
+    hypotheses = _without_answer(index, ids, notes) if rank == 0 else []
     for turn in range(0, len(batches), world):
         mine = turn + rank < len(batches)
         result = _decode(model, index, batches[turn + rank if mine else -1], options)
-        heard += result if mine else []
+        hypotheses += result if mine else []
         if progress is not None and mine:
             progress(len(result))
-    return heard
+    return hypotheses
 
 
 def frame_counts(model: SlamAsr, index: ShardIndex, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -111,9 +112,14 @@ def decode_dataset(
     if len(index) == 0:
         raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
     with Progress(len(index), label=label) as progress:
-        heard = decode_ids(model, index, range(len(index)), options, progress=progress.advance)
-    by_key = {one.key: one for one in heard}
-    return [by_key[key] for key in index.key], [read_sample(index, i).meta for i in range(len(index))]
+        hypotheses = decode_ids(model, index, range(len(index)), options, progress=progress.advance)
+    by_key = {one.key: one for one in hypotheses}
+    return [by_key[key] for key in index.key], read_metadata(index)
+
+
+def read_metadata(index: ShardIndex) -> list[dict[str, Any]]:
+    """Of every utterance: text, speaker, language, task, meta ...; audio and features are not read."""
+    return [read_meta(index, i) for i in range(len(index))]
 
 
 def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dict[str, Any]]) -> None:
@@ -125,11 +131,13 @@ def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dic
 
 def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
     batch = read_batch(index, ids, model.prompt)
-    heard = transcripts(model, batch, options.beams, options.max_new_tokens, options.synced_gpus)
-    rows = zip(batch.keys, batch.texts, heard, strict=True)
+    answers = transcripts(model, batch, options.beams, options.max_new_tokens, options.synced_gpus)
+    rows = zip(batch.keys, batch.texts, answers, strict=True)
     return [Hypothesis(key, text, one.text, "cut" if one.cut else "") for key, text, one in rows]
 
 
-def _unheard(index: ShardIndex, ids: Sequence[int] | np.ndarray, notes: Sequence[str | None]) -> list[Hypothesis]:
+def _without_answer(
+    index: ShardIndex, ids: Sequence[int] | np.ndarray, notes: Sequence[str | None]
+) -> list[Hypothesis]:
     chosen = [(int(i), note) for i, note in zip(ids, notes, strict=True) if note is not None]
-    return [Hypothesis(index.key[i], read_sample(index, i).meta["text"], "", note) for i, note in chosen]
+    return [Hypothesis(index.key[i], read_meta(index, i)["text"], "", note) for i, note in chosen]

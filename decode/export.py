@@ -3,12 +3,22 @@
 import os
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from data_prep.durable import sync_folder
 from model.adapter import build_adapter
-from model.errors import UserError
-from model.weights import CARD, WEIGHTS, AdapterCard, find_adapter, load_weights, read_adapter, write_synced
+from model.errors import TransientError, UserError
+from model.weights import (
+    WEIGHTS,
+    AdapterCard,
+    find_adapter,
+    load_weights,
+    moved_card,
+    read_adapter,
+    write_card,
+    write_synced,
+)
 
 
 def export(source: str | Path, out: str | Path) -> AdapterCard:
@@ -21,27 +31,42 @@ def export(source: str | Path, out: str | Path) -> AdapterCard:
     card, weights = read_adapter(source)
     load_weights(build_adapter(card.spec), weights)
     if os.path.lexists(out):
-        _require_same(source, out)
+        _require_same(card, source, out)
         return card
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}."))
+    data = (source / WEIGHTS).read_bytes()
     try:
-        for name in (WEIGHTS, CARD):
-            write_synced(temporary / name, (source / name).read_bytes())
-        assert read_adapter(temporary)[0] == card, "the copy differs from what was checked"
+        _write(out, data, card, source)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise TransientError(
+            f"cannot write {str(out)!r}: {reason}; nothing was left there, make room or name another folder"
+        ) from None
+    return card
+
+
+def _write(out: Path, data: bytes, card: AdapterCard, source: Path) -> None:
+    parent = out.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
+    try:
+        copied = moved_card(card, source, temporary)
+        write_synced(temporary / WEIGHTS, data)
+        write_card(temporary, copied)
+        assert read_adapter(temporary)[0] == copied, "the copy differs from what was checked"
         temporary.chmod(0o755)  # mkdtemp's folder is closed to others
         temporary.rename(out)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_folder(out.absolute().parent)
-    return card
+    sync_folder(parent)
 
 
-def _require_same(source: Path, out: Path) -> None:
+def _require_same(card: AdapterCard, source: Path, out: Path) -> None:
+    """UserError unless `out` holds the adapter of `source`; paths to encoder and LLM may differ, as places do."""
     try:
-        same = all((out / name).read_bytes() == (source / name).read_bytes() for name in (WEIGHTS, CARD))
-    except OSError:
+        there = replace(read_adapter(out)[0], encoder_path=card.encoder_path, llm_path=card.llm_path)
+        same = there == card
+    except (OSError, UserError):
         same = False
     if not same:
         raise UserError(f"{str(out)!r} is there already and holds something else; name a new folder")

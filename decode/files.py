@@ -1,15 +1,21 @@
 """Transcribe recordings: whatever soundfile reads, in the order given, a few minutes of speech at a time."""
 
+import os
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data_prep import audio
+from data_prep.importers.tree import walked
 from decode.dataset import DecodeOptions, plan_batches
 from decode.generate import max_positions, transcripts, unfit
 from model.batch import pack
+from model.errors import UserError
 from model.slam_asr import SlamAsr
 
 READ_AHEAD_SECONDS = 300  # of speech: full batches, and the first texts still come soon
@@ -18,7 +24,7 @@ READ_AHEAD_FILES = 256
 
 @dataclass(frozen=True)
 class Recording:
-    """One file and what was heard in it, or why nothing was."""
+    """One file and its transcript, or why there is none."""
 
     path: str
     seconds: float = 0.0
@@ -31,8 +37,46 @@ class Recording:
     """float32 [N] at 16 kHz while it waits for its batch."""
 
 
+@dataclass(frozen=True)
+class Recordings:
+    """The recordings of a folder."""
+
+    paths: list[str]
+    others: Counter[str]
+    """Files of other kinds, counted by extension."""
+
+
+def recordings_in(folder: str) -> Recordings:
+    """The recordings in a folder and those below it, in the order of their paths; hidden files are not looked at.
+
+    UserError for a folder that cannot be read, or holds none.
+    """
+    paths, others = [], Counter[str]()
+    for place, names in walked(Path(folder)):
+        if any(part.startswith(".") for part in Path(place).relative_to(folder).parts):
+            continue
+        for name in names:
+            extension = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if extension[1:] in audio.EXTENSIONS:
+                paths.append(os.path.join(place, name))
+            else:
+                others[extension or "no extension"] += 1
+    if not paths:
+        kinds = f"; it has {in_words(others)}" if others else ""
+        raise UserError(f"{folder} holds no recordings ({', '.join(audio.EXTENSIONS)}){kinds}; give audio files")
+    return Recordings(sorted(paths), others)
+
+
+def in_words(others: Counter[str]) -> str:
+    """`12 other files (.txt 10, .json 2)`."""
+    kinds = ", ".join(f"{extension} {count:,}" for extension, count in others.most_common(3))
+    return f"{others.total():,} other file{'s' * (others.total() > 1)} ({kinds}{', ...' * (len(others) > 3)})"
+
+
 def transcribe_files(model: SlamAsr, paths: Iterable[str], options: DecodeOptions | None = None) -> Iterator[Recording]:
-    """A Recording for every path, in order; a file that cannot be heard has an error and stops nothing."""
+    """A Recording for every path, in order; a file that cannot be transcribed has an error and stops nothing."""
     window: list[Recording] = []
     for path in paths:
         window.append(_read(model, path))
@@ -53,7 +97,10 @@ def _read(model: SlamAsr, path: str) -> Recording:
     seconds = len(wave) / audio.SAMPLE_RATE
     match unfit(model, model.encoder.out_len(len(wave))):
         case "too-short":
-            return Recording(path, seconds, error=f"{seconds:.3f} s is too short for one speech embedding")
+            least = shortest_samples(model) / audio.SAMPLE_RATE
+            return Recording(
+                path, seconds, error=f"{seconds:.3f} s is too short to transcribe; {least:.3f} s is enough"
+            )
         case "too-long":
             limit = f"the LLM's input has {max_positions(model)} places"
             return Recording(path, seconds, error=f"{seconds:.1f} s is too long, {limit}; cut it into parts")
@@ -68,12 +115,21 @@ def _transcribe(model: SlamAsr, window: list[Recording], options: DecodeOptions)
         chosen = [waiting[j] for j in batch]
         keys = [window[i].path for i, _ in chosen]
         packed = pack(keys, [""] * len(keys), [[]] * len(keys), waves=[wave for _, wave in chosen])
-        heard = transcripts(model, packed, options.beams, options.max_new_tokens)
-        for (i, _), one in zip(chosen, heard, strict=True):
-            done[i] = replace(window[i], text=one.text, note="cut" if one.cut else "", wave=None)
+        answers = transcripts(model, packed, options.beams, options.max_new_tokens)
+        for (i, _), answer in zip(chosen, answers, strict=True):
+            done[i] = replace(window[i], text=answer.text, note="cut" if answer.cut else "", wave=None)
     yield from done
 
 
 def _speech(model: SlamAsr, wave: Tensor) -> int:
+    return _speech_embeddings(model, len(wave))
+
+
+def _speech_embeddings(model: SlamAsr, samples: int) -> int:
     assert model.encoder is not None
-    return model.adapter.out_len(model.encoder.out_len(len(wave)))
+    return model.adapter.out_len(model.encoder.out_len(samples))
+
+
+def shortest_samples(model: SlamAsr) -> int:
+    """Samples at 16 kHz of the shortest recording that gives a speech embedding."""
+    return bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda samples: _speech_embeddings(model, samples))

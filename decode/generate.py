@@ -29,7 +29,7 @@ EXTRA_TOKENS = 8  # for answers to less than a second of speech
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was heard in one utterance."""
+    """The text of one utterance."""
 
     text: str
     cut: bool
@@ -40,7 +40,7 @@ def transcribe_batch(
     model: SlamAsr, batch: Batch, beams: int = 1, max_new_tokens: int | None = None, synced_gpus: bool = False
 ) -> list[str]:
     """B texts; see `transcripts`."""
-    return [heard.text for heard in transcripts(model, batch, beams, max_new_tokens, synced_gpus)]
+    return [answer.text for answer in transcripts(model, batch, beams, max_new_tokens, synced_gpus)]
 
 
 @torch.no_grad()
@@ -86,7 +86,7 @@ def max_positions(model: SlamAsr) -> int | None:
 
 
 def unfit(model: SlamAsr, frames: int) -> str | None:
-    """Why an utterance of so many encoder frames cannot be heard, "too-short" or "too-long"; None if it can."""
+    """Why an utterance of so many encoder frames cannot be transcribed, "too-short" or "too-long"; None if it can."""
     speech = model.adapter.out_len(frames)
     longest = max_positions(model)
     if speech < 1:

@@ -26,13 +26,13 @@ def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:
     A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text". A hypotheses.jsonl of ours
     can be both files.
     """
-    said = _texts(references, "reference")
-    heard = _texts(hypotheses, "hypothesis")
-    _require_all(said, heard, references, hypotheses)
-    _require_all(heard, said, hypotheses, references)
-    if not said:
+    truth = _texts(references, "reference")
+    answers = _texts(hypotheses, "hypothesis")
+    _require_all(truth, answers, references, hypotheses)
+    _require_all(answers, truth, hypotheses, references)
+    if not truth:
         raise UserError(f"{references} holds no utterances; there is nothing to score")
-    return [Pair(key, text, heard[key][0], fields) for key, (text, fields) in said.items()]
+    return [Pair(key, text, answers[key][0], fields) for key, (text, fields) in truth.items()]
 
 
 def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:

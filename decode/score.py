@@ -1,8 +1,8 @@
 """Word and character error rates, over a corpus and by group.
 
 Rates are sums of errors over sums of reference words (characters), never means over utterances. An utterance with an
-empty reference has no words, and every word heard in it is an insertion; where there is no reference word at all, a
-rate is not a number (`nan`; null in JSON, "-" in tables).
+empty reference has no words, and every word of its hypothesis is an insertion; where there is no reference word at all,
+a rate is not a number (`nan`; null in JSON, "-" in tables).
 
 The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` goes
 wherever the numbers go.

@@ -19,12 +19,13 @@ from contextlib import suppress
 
 from launch.arguments import Parser
 from model.errors import UserError, closest
+from train.threads import set_threads
 
 VERBS = {  # verb: (module, one line)
     "run": ("launch.run", "from a corpus to a word error rate on this host: every stage, resumable"),
     "recipe": ("launch.recipes", "write a commented recipe that fits given data and models"),
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
-    "transcribe": ("launch.transcribe", "print what an adapter hears in recordings"),
+    "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "take the adapter out of a run, as two files to share"),
     "plan": ("launch.planning", "say what a recipe needs on given GPUs: memory, tokens, hours, disk"),
@@ -36,6 +37,8 @@ VERBS = {  # verb: (module, one line)
     "logs": ("launch.slurm.logs", "print what a run under Slurm has written"),
     "watch": ("launch.monitoring.watch", "a run on this terminal, live, from its metrics"),
 }
+COMPUTING = ("transcribe", "score")
+"""Verbs that compute in this process."""
 TRAINING = """\
 training has doors of its own, all the same run:
   python -m train RECIPE.yaml [section.key=value ...]
@@ -94,6 +97,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     verb, *rest = arguments
     if verb not in VERBS:
         raise UserError(_unknown(verb))
+    if verb in COMPUTING:
+        set_threads()  # before torch is imported
     module_name, summary = VERBS[verb]
     module = importlib.import_module(module_name)
     parser = Parser(prog=f"slam-asr {verb}", description=summary[0].upper() + summary[1:] + ".")

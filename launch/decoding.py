@@ -15,9 +15,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Which model, on what, searched how."""
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--encoder", metavar="ID", help="speech encoder, Hugging Face id or folder (default: what adapter.json names)"
+        "--encoder",
+        metavar="ID",
+        help="speech encoder, Hugging Face id or folder (default: the one that adapter.json names, or where it is now)",
     )
-    model.add_argument("--llm", metavar="ID", help="LLM, Hugging Face id or folder (default: what adapter.json names)")
+    model.add_argument("--llm", metavar="ID", help="LLM, Hugging Face id or folder (default: the same)")
     model.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if there is one)")
     model.add_argument(
         "--dtype",
@@ -25,7 +27,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="of both: float32, bfloat16 or float16 (default: auto, bfloat16 on a GPU that has it, else float32)",
     )
     model.add_argument(
-        "--trust-remote-code", action="store_true", help="run Python code that encoder or LLM bring (default: refuse)"
+        "--trust-remote-code",
+        action="store_true",
+        help="run Python code that comes with encoder or LLM (default: refuse)",
     )
     search = parser.add_argument_group("search")
     search.add_argument(
@@ -69,7 +73,7 @@ def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
     from model.weights import load_for_decoding
 
     if args.trust_remote_code:
-        print("Python code that encoder or LLM bring will be run (--trust-remote-code)", file=sys.stderr)
+        print("Python code that comes with encoder or LLM will be run (--trust-remote-code)", file=sys.stderr)
     model = load_for_decoding(
         args.adapter,
         encoder=args.encoder,

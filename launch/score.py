@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch import decoding
+from launch.score_files import make_folder, require_replaceable, write
 
 if TYPE_CHECKING:
+    from data_prep.index import ShardIndex
     from decode.dataset import Hypothesis
-    from decode.score import Score
+    from model.weights import AdapterCard
 
 NORMALISERS = ("plain", "verbatim")  # decode.score.NORMALISERS, which is too heavy to import for a help text
 
@@ -39,8 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="write hypotheses.jsonl and score.json there (default: only print the table)",
+        help="write hypotheses.jsonl and score.json there (default: only print the table); the same scoring may be "
+        "repeated there",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace another scoring in --out (default: refuse)")
     decoding.add_flags(parser)
 
 
@@ -48,17 +52,17 @@ def run(args: argparse.Namespace) -> int:
     from decode.score import by_group, score_each, table
 
     if args.out is not None:
-        _make_folder(args.out)
-    heard, meta, about = _decoded(args) if _asks_to_decode(args) else _given(args)
+        make_folder(args.out)
+    rows, meta, about = _decoded(args) if _asks_to_decode(args) else _given(args)
     groups = _groups(args.by, meta) if args.by else []
-    scores = score_each([one.reference for one in heard], [one.hypothesis for one in heard], args.normaliser)
+    scores = score_each([row.reference for row in rows], [row.hypothesis for row in rows], args.normaliser)
     by = by_group(groups, scores) if args.by else {}
     total = by_group([""] * len(scores), scores)[""]
     print(table([*by.items(), ("all", total)], args.by or ""))
-    _tell_notes(heard)
+    _tell_notes(rows)
     if args.out is not None:
         about |= {"all": total.as_json(), "by": {name: one.as_json() for name, one in by.items()}}
-        _write(args, heard, meta, scores, about)
+        write(args, rows, meta, scores, about)
     return 0
 
 
@@ -73,81 +77,78 @@ def _asks_to_decode(args: argparse.Namespace) -> bool:
 
 
 def _decoded(args: argparse.Namespace) -> tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]:
-    """Hypotheses, metadata, and what score.json says about their origin."""
+    """Hypotheses, metadata, and what score.json says about their origin. What can be refused is, before decoding."""
     from data_prep.index import read_index
-    from decode.dataset import decode_dataset
-    from model.weights import find_adapter, read_card, require_encoder
+    from decode.dataset import decode_dataset, read_metadata
+    from model.errors import UserError
+    from model.weights import describe, find_adapter, read_card, require_encoder
 
-    index = read_index(args.shards)
+    if describe(Path(args.shards)) == "an adapter":
+        swapped = describe(Path(args.adapter)) == "shards"
+        todo = "write ADAPTER first, then SHARDS" if swapped else "give a directory that `slam-asr prep build` made"
+        raise UserError(f"{args.shards!r} holds an adapter, not shards; {todo}")
     card = read_card(find_adapter(args.adapter))
+    index = read_index(args.shards)
     if index.kind == "features":
         cached = {name: value for name, value in index.fingerprint.items() if name in card.encoder}
         require_encoder(card, cached, args.shards)
-    model = decoding.load(args, with_encoder=index.kind == "audio")
-    heard, meta = decode_dataset(model, index, decoding.options(args), label="score")
+        if args.encoder:
+            _require_own_encoder(args, index, card)
     about = {"adapter": str(args.adapter), "step": card.step, "weights_sha256": card.weights_sha256}
     about |= {"shards": str(args.shards), "shards_digest": index.digest()}
     about |= {"beams": args.beams, "max_new_tokens": args.max_new_tokens}
-    return heard, meta, about
+    require_replaceable(args, about)
+    if args.by:
+        _groups(args.by, read_metadata(index))
+    model = decoding.load(args, with_encoder=index.kind == "audio")
+    rows, meta = decode_dataset(model, index, decoding.options(args), label="score")
+    return rows, meta, about
+
+
+def _require_own_encoder(args: argparse.Namespace, index: ShardIndex, card: AdapterCard) -> None:
+    """Features need no encoder; one that is given all the same must be that of the adapter. UserError if it is not."""
+    from model.encoders import load_encoder
+    from model.pretrained import files_digest
+    from model.weights import require_encoder
+
+    files = index.totals.get("encoder_files")
+    if not files or files != files_digest(args.encoder):
+        encoder = load_encoder(args.encoder, card.encoder["layer"], args.dtype, "cpu", args.trust_remote_code)
+        require_encoder(card, encoder.fingerprint(), args.encoder)
 
 
 def _given(args: argparse.Namespace) -> tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]:
     from decode.dataset import Hypothesis
     from decode.given import read_pairs
 
-    rows = read_pairs(args.ref, args.hyp)
-    heard = [Hypothesis(row.key, row.reference, row.hypothesis) for row in rows]
-    return heard, [row.fields for row in rows], {"references": str(args.ref), "hypotheses": str(args.hyp)}
+    pairs = read_pairs(args.ref, args.hyp)
+    rows = [Hypothesis(pair.key, pair.reference, pair.hypothesis) for pair in pairs]
+    about = {"references": str(args.ref), "hypotheses": str(args.hyp)}
+    require_replaceable(args, about)
+    return rows, [pair.fields for pair in pairs], about
 
 
 def _groups(field: str, meta: list[dict[str, Any]]) -> list[str]:
     """The field's value for each utterance, looked for beside the text first, then in the corpus's own fields."""
-    from model.errors import UserError
+    from model.errors import UserError, hint
 
     rows = [{**row.get("meta", {}), **{name: value for name, value in row.items() if name != "meta"}} for row in meta]
     if not any(row.get(field) for row in rows):
-        said = {name for row in rows for name, value in row.items() if value}
-        known = sorted(said - {"text", "reference", "hypothesis", "seconds", "words", "errors"})
-        raise UserError(f"no utterance has a field {field!r}; there is {', '.join(known) or 'none'}")
+        fields = {name for row in rows for name, value in row.items() if value}
+        known = sorted(fields - {"text", "reference", "hypothesis", "seconds", "words", "errors"})
+        raise UserError(
+            f"no utterance has a field {field!r}{hint(field, known)}; there is {', '.join(known) or 'none'}"
+        )
     return [str(row.get(field) or "(none)") for row in rows]
 
 
-def _tell_notes(heard: list[Hypothesis]) -> None:
-    for note, count in sorted(Counter(one.note for one in heard if one.note).items()):
+def _tell_notes(rows: list[Hypothesis]) -> None:
+    for note, count in sorted(Counter(row.note for row in rows if row.note).items()):
+        plural = "s" * (count > 1)
         what = (
-            "answers cut at their most tokens" if note == "cut" else f"utterances {note} to be heard, taken as silent"
+            f"answer{plural} cut at the bound on tokens (--max-new-tokens)"
+            if note == "cut"
+            else f"utterance{plural} {note.replace('-', ' ')} to transcribe, scored as empty"
         )
-        first = next(one.key for one in heard if one.note == note)
+        first = next(row.key for row in rows if row.note == note)
         print(f"slam-asr: {count:,} {what} (the first is {first})", file=sys.stderr)
-
-
-def _write(
-    args: argparse.Namespace,
-    heard: list[Hypothesis],
-    meta: list[dict[str, Any]],
-    scores: list[Score],
-    about: dict[str, Any],
-) -> None:
-    from data_prep.durable import canonical_json, write_durably
-    from decode.dataset import write_hypotheses
-    from decode.score import ALIGNER
-
-    extra = [
-        {"speaker": row.get("speaker", ""), "words": one.words, "errors": one.errors}
-        for row, one in zip(meta, scores, strict=True)
-    ]
-    write_hypotheses(args.out / "hypotheses.jsonl", heard, extra)
-    notes = dict(sorted(Counter(one.note for one in heard if one.note).items()))
-    document = {**about, "normaliser": args.normaliser, "aligner": ALIGNER, "group": args.by, "notes": notes}
-    write_durably(args.out / "score.json", canonical_json(document, indent=1) + b"\n")
-    print(f"slam-asr: wrote {args.out / 'hypotheses.jsonl'} and {args.out / 'score.json'}", file=sys.stderr)
-
-
-def _make_folder(out: Path) -> None:
-    """Before the work, so that a path that cannot be is known before it."""
-    from model.errors import UserError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make --out {str(out)!r}: {error.strerror}; name another folder") from None

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import UserError
+from model.hub import place_to_open
 from model.packed import PACKED, Packing, packing_of, switch_to_packed
-from model.pretrained import choose_dtype, fingerprint, loading, open_pretrained
+from model.pretrained import choose_dtype, fingerprint, kind_of, loading, open_pretrained
 
 PROBE = 1000.0
 """The largest logit of those that `_check_logits` compares; soft caps lie at 30 to 50."""
@@ -36,11 +37,14 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
 
     UserError if it cannot be loaded whole or its logits are not plainly those of its head.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    with loading("LLM", source):
+        place = place_to_open("LLM", source)
+        require_llm_type(source, AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code))
     with loading("LLM's tokenizer", source):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    model = open_pretrained(AutoModelForCausalLM, "LLM", source, trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
+    model = open_pretrained(AutoModelForCausalLM, "LLM", source, place, trust_remote_code)
     weights = fingerprint(model)
     model = model.to(device=device, dtype=choose_dtype(dtype, device))
     _check_logits(model, source)
@@ -51,6 +55,16 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
         "vocabulary": len(tokenizer),
     }
     return Llm(model, tokenizer, identity, try_packing(model))
+
+
+def require_llm_type(source: str, config: Any) -> None:
+    """UserError unless this transformers configuration is of a causal LLM, or of one that brings its own code."""
+    kind = kind_of(config.model_type)
+    if kind != "an LLM" and not getattr(config, "auto_map", None):
+        raise UserError(
+            f"{source!r} is {kind} (model_type {config.model_type!r}), not an LLM; correct model.llm in the recipe, "
+            "or --llm"
+        )
 
 
 def embedding_dim(model: Any) -> int:

@@ -30,18 +30,17 @@ def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
 
 
 def open_pretrained(
-    auto_class: Any, what: str, source: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()
+    auto_class: Any, what: str, source: str, place: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()
 ) -> Any:
-    """`auto_class.from_pretrained(source)` in the stored dtype; a weight the checkpoint lacks is an error, never
-    random.
+    """`auto_class.from_pretrained(place)` in the stored dtype; a weight the checkpoint lacks is an error, never random.
 
-    `may_miss` names weights (by suffix) that inference never reads; a missing one is zero, so that the fingerprint of
-    the same checkpoint is always the same.
+    `place` is what hub.place_to_open gives for `source`, which messages name. `may_miss` names weights (by suffix) that
+    inference never reads; a missing one is zero, so that the fingerprint of the same checkpoint is always the same.
     """
     _show_downloads_only()
     with loading(what, source):
         model, info = auto_class.from_pretrained(
-            source, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
+            place, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
         )
     missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)]
     if missing or info["mismatched_keys"]:
@@ -69,8 +68,6 @@ def _show_downloads_only() -> None:
 @contextmanager
 def loading(what: str, source: str):
     """Turns whatever the libraries answer to a wrong folder or id into one line that says what to do."""
-    if (source.startswith((".", "/", "~")) or source.count("/") > 1) and not os.path.isdir(source):
-        raise UserError(f"cannot load the {what} {source!r}: there is no such folder; give a folder or a hub id")
     try:
         yield
     except Exception as error:  # the libraries answer a wrong folder with anything from OSError to TypeError
@@ -79,11 +76,25 @@ def loading(what: str, source: str):
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
             hint = "it runs code of its own; set model.trust_remote_code: true only if you trust it"
-        elif os.path.isdir(source):
+        elif Path(source).expanduser().is_dir():
             hint = "the folder needs config.json, safetensors weights and, of an LLM, a tokenizer"
         else:
             hint = f"give a local folder, or fetch it first with `hf download {source}`"
         raise UserError(f"cannot load the {what} {source!r}: {reason}; {hint}") from error
+
+
+def kind_of(model_type: str) -> str:
+    """What config.json's `model_type` is, in words: "a speech model", "an LLM", or "a model of another kind"."""
+    from transformers.models.auto import modeling_auto as known
+
+    speech = (
+        known.MODEL_FOR_CTC_MAPPING_NAMES,
+        known.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+        known.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+    )
+    if any(model_type in names for names in speech):
+        return "a speech model"
+    return "an LLM" if model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "a model of another kind"
 
 
 def freeze(module: Any) -> Any:

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
-from model.encoders import ENCODERS, Encoder
+from model.encoders import ENCODERS, Encoder, require_encoder_family
 from model.errors import UserError
-from model.llm import Llm
+from model.hub import why_not_on_hub
+from model.llm import Llm, require_llm_type
 from model.pretrained import loading
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
@@ -45,11 +46,15 @@ def read_config(what: str, source: str, trust_remote_code: bool) -> Any:
             try:
                 config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, local_files_only=True)
             except OSError:
+                if reason := why_not_on_hub(source):
+                    raise OSError(reason) from None
                 config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
     finally:
         logging.set_verbosity(verbosity)
-    if what == "encoder" and config.model_type not in ENCODERS:
-        raise UserError(f"encoder {source!r} is of family {config.model_type!r}; known: {', '.join(ENCODERS)}")
+    if what == "encoder":
+        require_encoder_family(source, config.model_type)
+    else:
+        require_llm_type(source, config)
     return config
 
 

@@ -6,7 +6,7 @@ An export and a training checkpoint both hold the two, so whatever reads one rea
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
 from model.encoders import Encoder, load_encoder
 from model.errors import UserError
+from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
 from model.llm import Llm, load_llm
+from model.pretrained import choose_dtype
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 
@@ -44,14 +46,41 @@ class AdapterCard:
     """Optimizer steps it was trained for."""
     weights_sha256: str = ""
     """Of adapter.safetensors; filled when written."""
+    encoder_path: str = ""
+    """Of an encoder that came from a folder: that folder, relative to adapter.json's; filled when written."""
+    llm_path: str = ""
 
 
 def save_adapter(folder: Path, weights: dict[str, Tensor], card: AdapterCard) -> None:
-    """Writes both files into an existing folder and fsyncs them; publishing the folder by rename is the caller's."""
+    """Writes both files into an existing folder and fsyncs them; publishing the folder by rename, beside where it is,
+    is the caller's."""
     data = save({name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()})
     write_synced(folder / WEIGHTS, data)
-    stated = asdict(card) | {"format": FORMAT, "version": VERSION, "weights_sha256": hashlib.sha256(data).hexdigest()}
+    paths = {name: relative_path(source, folder) for name, source in _sources(card).items()}
+    write_card(folder, replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), **paths))
+
+
+def write_card(folder: Path, card: AdapterCard) -> None:
+    """Writes and fsyncs adapter.json; a path that is empty is left out, as in files of older versions."""
+    stated = asdict(card) | {"format": FORMAT, "version": VERSION}
+    stated = {name: value for name, value in stated.items() if value or name not in _sources(card)}
     write_synced(folder / CARD, (json.dumps(stated, indent=1, sort_keys=True) + "\n").encode())
+
+
+def moved_card(card: AdapterCard, folder: Path, out: Path) -> AdapterCard:
+    """The card of an adapter in `folder`, for a copy in `out`: paths to encoder and LLM lead to where they led."""
+
+    def moved(path: str, source: str) -> str:
+        place = os.path.normpath(os.path.join(os.path.realpath(folder), path))
+        return between(out, place) if path else relative_path(source, out)
+
+    sources = _sources(card)
+    return replace(card, **{name: moved(getattr(card, name), sources[name]) for name in sources})
+
+
+def _sources(card: AdapterCard) -> dict[str, str]:
+    """{name of the field with the relative path: what the recipe gave}."""
+    return {"encoder_path": card.encoder_source, "llm_path": card.llm_source}
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -84,6 +113,8 @@ def _typed(made: Any) -> Any:
         value, wanted = getattr(made, field.name), {float: (int, float), dict[str, Any]: dict}
         if not isinstance(value, wanted.get(field.type, field.type)):  # pyright: ignore
             raise TypeError(f"{field.name} is {value!r}")
+        if field.name.endswith("_path") and os.path.isabs(value):
+            raise TypeError(f"{field.name} is {value!r}, not relative")
     return made
 
 
@@ -104,8 +135,20 @@ def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file ({error})") from None
 
 
+def describe(path: Path) -> str | None:
+    """What a folder of ours holds, in words: an adapter, shards or a model; None for any other, or none."""
+    if (path / CARD).is_file() or (path / "checkpoints").is_dir():
+        return "an adapter"
+    if (path / "index.json").is_file() or any(path.glob("shard-*.tar")):
+        return "shards"
+    return "a pretrained model" if (path / "config.json").is_file() else None
+
+
 def find_adapter(path: str | Path) -> Path:
-    """The folder that holds the adapter: `path` itself, or of a run its best checkpoint, else its newest."""
+    """The folder that holds the adapter: `path` itself, or of a run its best checkpoint, else its newest.
+
+    UserError for any other path; it says what that holds.
+    """
     path = Path(path)
     if (path / CARD).is_file():
         return path
@@ -115,7 +158,16 @@ def find_adapter(path: str | Path) -> Path:
         return checkpoints / os.readlink(best)
     steps = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
     if not steps:
-        raise UserError(f"no adapter in {str(path)!r}; give a run, checkpoint or export folder")
+        kind = describe(path)
+        if not path.exists():
+            reason = "there is no such folder"
+        elif not path.is_dir():
+            reason = "it is a file"
+        elif kind == "an adapter":
+            reason = "the run has no checkpoint yet"
+        else:
+            reason = f"it holds {kind}" if kind else "it holds no adapter.json and no checkpoints"
+        raise UserError(f"no adapter in {str(path)!r}: {reason}; give a run, checkpoint or export folder")
     return steps[-1]
 
 
@@ -130,16 +182,29 @@ def load_for_decoding(
 ) -> SlamAsr:
     """The recogniser that an adapter belongs to, ready to decode.
 
-    `encoder` and `llm` say where the frozen parts lie on this machine, if not where they lay in training. UserError if
-    they are not the parts that the adapter was trained with.
+    `encoder` and `llm` say where the frozen parts lie on this machine; else they are looked for as frozen_parts.py has
+    it. UserError if they are not the parts that the adapter was trained with, or not there.
     """
-    card, weights = read_adapter(find_adapter(path))
-    source = encoder or card.encoder_source
-    speech = load_encoder(source, card.encoder["layer"], dtype, device, trust_remote_code) if with_encoder else None
-    if speech is not None:
-        require_encoder(card, speech.fingerprint(), source)
-    words = load_llm(llm or card.llm_source, dtype, device, trust_remote_code)
-    require_llm(card, words, llm or card.llm_source)
+    folder = find_adapter(path)
+    card, weights = read_adapter(folder)
+    choose_dtype(dtype, device)  # a wrong name is no reason to look for models
+
+    def open_encoder(place: str, own_code: bool) -> Encoder:
+        loaded = load_encoder(place, card.encoder["layer"], dtype, device, trust_remote_code and own_code)
+        require_encoder(card, loaded.fingerprint(), place)
+        return loaded
+
+    def open_llm(place: str, own_code: bool) -> Llm:
+        loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
+        require_llm(card, loaded, place)
+        return loaded
+
+    speech = None
+    if with_encoder:
+        part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
+        speech = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
+    part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
+    words = open_llm(llm, True) if llm else open_part(part, open_llm)
     return assemble(speech, load_weights(build_adapter(card.spec), weights), words, card.prompt).to(device).eval()
 
 
@@ -173,7 +238,7 @@ def require_llm(card: AdapterCard, found: Llm, source: str) -> None:
 def _require(what: str, trained: dict[str, Any], found: dict[str, Any], source: str) -> None:
     for name in sorted(trained.keys() | found.keys()):
         if trained.get(name) != found.get(name):
-            raise UserError(
+            raise OtherModel(
                 f"the adapter was trained with another {what}: its {name} is {trained.get(name)}, "
-                f"that of {source!r} is {found.get(name)}; give the {what} it was trained with"
+                f"that of {source!r} is {found.get(name)}; give the {what} it was trained with, --{what.lower()}"
             )

@@ -8,7 +8,8 @@ from model.encoder_dtype import encoder_dtype
 from model.encoder_layers import read_layers
 from model.encoders.hubert import HubertEncoder
 from model.errors import UserError
-from model.pretrained import fingerprint, freeze, loading, open_pretrained
+from model.hub import place_to_open
+from model.pretrained import fingerprint, freeze, kind_of, loading, open_pretrained
 from model.sample_rate import SAMPLE_RATE
 
 ENCODERS = {"hubert": HubertEncoder, "wav2vec2": HubertEncoder, "wavlm": HubertEncoder}
@@ -33,24 +34,33 @@ def load_encoder(
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
     with loading("encoder", source):
-        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
-        if config.model_type not in ENCODERS:
-            raise UserError(f"encoder {source!r} is of family {config.model_type!r}; known: {', '.join(ENCODERS)}")
-        extractor = AutoFeatureExtractor.from_pretrained(source, trust_remote_code=trust_remote_code)
+        place = place_to_open("encoder", source)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
+        require_encoder_family(source, config.model_type)
+        extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=trust_remote_code)
         sample_rate, do_normalize = extractor.sampling_rate, extractor.do_normalize
     if sample_rate != SAMPLE_RATE:
-        raise UserError(f"encoder {source!r} hears {sample_rate} Hz, audio is at {SAMPLE_RATE} Hz; use another encoder")
+        raise UserError(f"encoder {source!r} takes audio at {sample_rate} Hz, ours is at {SAMPLE_RATE} Hz; use another")
     if getattr(config, "add_adapter", False):
         raise UserError(
             f"encoder {source!r} shortens its frames by a network of its own (add_adapter); use another encoder"
         )
-    model = open_pretrained(AutoModel, "encoder", source, trust_remote_code, may_miss=("masked_spec_embed",))
+    model = open_pretrained(AutoModel, "encoder", source, place, trust_remote_code, may_miss=("masked_spec_embed",))
     weights = fingerprint(model)
     computed, note = encoder_dtype(model, dtype, device)
     model = model.to(device=device, dtype=computed)
     encoder = ENCODERS[config.model_type](model, sample_rate, do_normalize, layer, weights)
     encoder.source, encoder.dtype_note = source, note
     return freeze(encoder)
+
+
+def require_encoder_family(source: str, model_type: str) -> None:
+    """UserError unless config.json's `model_type` is that of an encoder we have."""
+    if model_type not in ENCODERS:
+        raise UserError(
+            f"{source!r} is {kind_of(model_type)} (model_type {model_type!r}), not one of the supported speech "
+            f"encoders ({', '.join(ENCODERS)}); correct model.encoder in the recipe, or --encoder"
+        )
 
 
 def known_fingerprint(
@@ -63,7 +73,7 @@ def known_fingerprint(
     from transformers import AutoConfig, AutoModel
 
     with loading("encoder", source), torch.device("meta"):
-        config, computed = AutoConfig.from_pretrained(source), made["dtype"]
+        config, computed = AutoConfig.from_pretrained(place_to_open("encoder", source)), made["dtype"]
         if dtype != "auto":
             computed = str(encoder_dtype(AutoModel.from_config(config), dtype, device)[0]).removeprefix("torch.")
     return {**made, "layer": read_layers(layer, config.num_hidden_layers).name, "dtype": computed}

@@ -1,8 +1,11 @@
 """An export is a whole, checked copy, or it is not there."""
 
-import pytest
+import os
+from dataclasses import replace
 
-from decode import export as module
+import pytest
+import torch
+
 from decode.export import export
 from model.errors import UserError
 from model.weights import read_adapter
@@ -17,10 +20,11 @@ def test_the_copy_is_the_same_two_files(tiny, tmp_path):
     assert card.step == 7
     assert names(tmp_path / "new") == ["out"]
     assert names(tmp_path / "new" / "out") == ["adapter.json", "adapter.safetensors"]
-    for name in names(tiny.adapter):
-        assert (tmp_path / "new" / "out" / name).read_bytes() == (tiny.adapter / name).read_bytes()
+    (copied, weights), (_, own) = read_adapter(tmp_path / "new" / "out"), read_adapter(tiny.adapter)
+    assert all(torch.equal(weights[name], own[name]) for name in own)
+    assert replace(copied, encoder_path=card.encoder_path, llm_path=card.llm_path) == card
+    assert (tmp_path / "new" / "out" / copied.encoder_path).samefile(card.encoder_source)
     assert (tmp_path / "new" / "out").stat().st_mode & 0o777 == 0o755
-    read_adapter(tmp_path / "new" / "out")
 
 
 def test_a_runs_newest_checkpoint_is_taken(tiny, tmp_path):
@@ -53,11 +57,11 @@ def test_a_damaged_source_leaves_nothing(tiny, tmp_path):
     assert names(tmp_path) == ["damaged"]
 
 
-def test_an_interrupted_copy_leaves_nothing(tiny, tmp_path, monkeypatch):
-    def full(path, data):
+def test_a_full_disk_is_one_line_and_leaves_nothing(tiny, tmp_path, monkeypatch):
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module, "write_synced", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=f"{tmp_path}/out.*No space left on device.*make room"):
         export(tiny.adapter, tmp_path / "out")
     assert names(tmp_path) == []

@@ -31,7 +31,7 @@ def test_texts_come_in_the_order_given_and_errors_in_their_place(model, recordin
     assert [bool(one.error) for one in heard] == [False, True, False, True, True, True, True, False]
     assert heard[0].text and heard[0].text == heard[-1].text != heard[2].text
     assert heard[3].error == "No such file or directory"
-    assert heard[4].error == "0.031 s is too short for one speech embedding"
+    assert heard[4].error == "0.031 s is too short to transcribe; 0.105 s is enough"
     assert all("\n" not in one.error for one in heard)
 
 

@@ -1,6 +1,7 @@
 """transcribe, score and export from the command line: what is printed, written and answered."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from data_prep.audio import encode_flac, write_flac
-from data_prep.index import shard_name, write_index
+from data_prep.index import read_index, shard_name, write_index
 from data_prep.shards import ShardWriter
 from launch.command import main
+from model.weights import read_card
 from tests.decode.conftest import SPEAKERS, TEXTS, noise
 from tests.tiny import tiny_recogniser
 
@@ -73,6 +75,25 @@ def test_transcribe_json_lines_and_beams(world, capsys):
     assert {tuple(row) for row in rows} == {("path", "text", "seconds", "note")}
 
 
+def test_a_folder_is_transcribed_file_by_file(world, tmp_path, capsys):
+    folder = tmp_path / "calls"
+    names = ["b.FLAC", "a/2.flac", "a/1.flac", ".hidden/1.flac", "._b.flac", "notes.txt", "a/clip.m4a"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(world.recordings[2], folder / name)
+    assert main(["transcribe", world.adapter, world.recordings[0], str(folder)]) == 0
+    out, err = said(capsys)
+    wanted = [world.recordings[0], *(str(folder / name) for name in ("a/1.flac", "a/2.flac", "b.FLAC"))]
+    assert [line.split("\t")[0] for line in out] == wanted
+    [line] = [line for line in err if line.startswith(f"slam-asr: {folder}: ")]
+    assert "3 recordings" in line and "2 other files" in line and ".m4a 1" in line
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
+    assert main(["transcribe", world.adapter, str(tmp_path / "empty")]) == 2
+    out, err = said(capsys)
+    assert out == [] and len(err) == 1 and str(tmp_path / "empty") in err[0] and "1 other file (.txt 1)" in err[0]
+
+
 def test_score_prints_a_table_and_writes_hypotheses_and_numbers(world, tmp_path, capsys):
     command = ["score", world.adapter, world.shards, "--out", str(tmp_path / "out"), "--by", "speaker"]
     assert main([*command, "--max-new-tokens", "9"]) == 0
@@ -97,6 +118,61 @@ def test_the_same_scoring_twice_writes_the_same_bytes(world, tmp_path):
         main(["score", world.adapter, world.shards, "--out", str(tmp_path / name), "--max-new-tokens", "3"])
     for name in ("hypotheses.jsonl", "score.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_another_scoring_is_not_overwritten_unasked(world, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["score", world.adapter, world.shards, "--max-new-tokens", "3", "--out", str(out)]
+    assert main(command) == 0
+    assert main(command) == 0, "the same command again"
+    copy = shutil.copytree(world.shards, tmp_path / "copy")
+    assert main([*command[:2], str(copy), *command[3:]]) == 0, "the same shards elsewhere"
+    before = (out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes()
+    capsys.readouterr()
+    texts = ["score", "--ref", str(out / "hypotheses.jsonl"), "--hyp", str(out / "hypotheses.jsonl"), "--out", str(out)]
+    for other, what in (([*command, "--beams", "2"], "beams 1, not 2"), (texts, "references None, not")):
+        assert main(other) == 2
+        [line] = said(capsys)[1]
+        assert str(out) in line and what in line and "--overwrite" in line
+    assert before == ((out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes())
+    assert main([*command, "--beams", "2", "--overwrite"]) == 0
+    assert json.loads((out / "score.json").read_text())["beams"] == 2
+    (out / "score.json").unlink()
+    capsys.readouterr()
+    assert main(command) == 2 and "hypotheses.jsonl of another scoring" in said(capsys)[1][0]
+
+
+def test_a_full_disk_leaves_the_score_that_was_there(world, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    command = ["score", world.adapter, world.shards, "--max-new-tokens", "3", "--out", str(out)]
+    assert main(command) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    capsys.readouterr()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([*command, "--beams", "2", "--overwrite"]) == 2
+    line = said(capsys)[1][-1]
+    assert str(out) in line and "No space left on device" in line and "make room" in line
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_an_encoder_given_for_features_must_be_the_one_that_made_them(world, tmp_path, capsys):
+    features = shutil.copytree(world.shards, tmp_path / "features")
+    index, card = read_index(features), read_card(Path(world.adapter))
+    write_index(features, "features", list(index.shards), card.encoder | {"feature_dtype": "float16"}, {}, {})
+    other = shutil.copytree(world.folder / "encoder", tmp_path / "other")
+    data = bytearray((other / "model.safetensors").read_bytes())
+    data[-2] ^= 1
+    (other / "model.safetensors").write_bytes(data)
+    command = ["score", world.adapter, str(features), "--by", "mood", "--encoder"]
+    assert main([*command, str(other)]) == 2
+    line = said(capsys)[1][-1]
+    assert str(other) in line and "another encoder" in line
+    assert main([*command, str(world.folder / "encoder")]) == 2
+    assert "'mood'" in said(capsys)[1][-1], "the encoder is right, what is wrong comes later"
 
 
 def test_export_then_transcribe_from_the_export(world, tmp_path, capsys):
@@ -147,14 +223,32 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
             ["score", "{adapter}", "{shards}", "--by", "mood"],
             "no utterance has a field 'mood'; there is language, room,",
         ),
+        (["score", "{adapter}", "{shards}", "--by", "speeker", "--device", "warp"], "did you mean speaker?"),
         (["score", "{adapter}", "{folder}"], "is no shard directory"),
+        (["score", "{shards}", "{adapter}"], "{adapter}' holds an adapter, not shards; write ADAPTER first"),
+        (["score", "{adapter}", "{adapter}"], "{adapter}' holds an adapter, not shards; give"),
+        (["score", "{folder}/nowhere", "{shards}"], "{folder}/nowhere': there is no such folder"),
+        (["score", "{adapter}", "{folder}/nowhere"], "{folder}/nowhere is no directory"),
+        (["transcribe", "{shards}", "{folder}/0.flac"], "{shards}': it holds shards"),
+        (["transcribe", "{folder}/llm", "{folder}/0.flac"], "{folder}/llm': it holds a pretrained model"),
+        (["transcribe", "{adapter}", "{shards}"], "{shards}' holds shards, not recordings"),
+        (["transcribe", "{adapter}", "{adapter}"], "{adapter}' holds an adapter, not recordings"),
+        (["transcribe", "{adapter}", "{folder}/x.wav", "y.wav"], "no file '{folder}/x.wav' and 1 other; give"),
+        (["export", "{shards}", "{folder}/new"], "{shards}': it holds shards"),
+        (["export", "{folder}/nowhere", "{folder}/new"], "{folder}/nowhere': there is no such folder"),
         (["score", "{adapter}", "{folder}/cached"], "the adapter was trained with another encoder: its weights is"),
         (["score", "{adapter}", "{shards}", "--out", "{adapter}/adapter.json"], "cannot make --out"),
-        (["transcribe", "{folder}", "x.wav"], "no adapter in"),
-        (["transcribe", "{adapter}", "x.wav", "--device", "warp"], "--device 'warp' is not on this machine"),
-        (["transcribe", "{adapter}", "x.wav", "--device", "cuda:99"], "--device 'cuda:99' is not on this machine"),
-        (["transcribe", "{adapter}", "x.wav", "--dtype", "int3"], "unknown dtype 'int3'"),
-        (["transcribe", "{adapter}", "x.wav", "--llm", "{folder}/encoder"], "cannot load the LLM"),
+        (["transcribe", "{folder}", "{folder}/0.flac"], "no adapter in"),
+        (["transcribe", "{adapter}", "{folder}/0.flac", "--device", "warp"], "--device 'warp' is not on this machine"),
+        (
+            ["transcribe", "{adapter}", "{folder}/0.flac", "--device", "cuda:99"],
+            "--device 'cuda:99' is not on this machine",
+        ),
+        (["transcribe", "{adapter}", "{folder}/0.flac", "--dtype", "int3"], "unknown dtype 'int3'"),
+        (
+            ["transcribe", "{adapter}", "{folder}/0.flac", "--llm", "{folder}/encoder"],
+            "is a speech model (model_type 'hubert')",
+        ),
         (["export", "{folder}", "{folder}/new"], "no adapter in"),
         (["export", "{adapter}", "{shards}"], "is there already and holds something else"),
     ],
@@ -164,7 +258,8 @@ def test_a_mistake_is_one_line_and_exit_2(world, capsys, arguments, message):
     assert main(filled) == 2
     out, err = said(capsys)
     assert out == []
-    assert err[-1].startswith("slam-asr: ") and message in err[-1]
+    values = {"adapter": world.adapter, "shards": world.shards, "folder": world.folder}
+    assert err[-1].startswith("slam-asr: ") and message.format(**values) in err[-1]
 
 
 @pytest.mark.parametrize("flag", ["--beams", "--max-new-tokens", "--batch-tokens"])
@@ -173,7 +268,7 @@ def test_numbers_below_one_are_refused(flag, capsys):
     assert "'0' is no whole number from 1 on" in capsys.readouterr().err
 
 
-def test_nothing_that_was_heard_or_named_can_break_the_lines_or_drive_the_terminal():
+def test_no_transcript_or_file_name_can_break_the_lines_or_drive_the_terminal():
     from launch.transcribe import _on_one_line, _words
 
     assert _words("one\ttwo\n\x1b[31mthree\x00 caf\u00e9 ") == "one two [31mthree caf\u00e9"

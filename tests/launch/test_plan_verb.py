@@ -185,7 +185,7 @@ def test_gathering_over_the_network_bounds_the_speed_of_stage_3(tmp_path, capsys
         ([], "--gpus is missing"),
         (["--probe"], "this machine shows none"),
         (["--gpus", "8x80GB", "model.llm=no/such"], "give model.llm=FOLDER"),
-        (["--gpus", "8x80GB", "model.encoder=model/stand_in/llm"], "of family 'llama'; known: hubert"),
+        (["--gpus", "8x80GB", "model.encoder=model/stand_in/llm"], "is an LLM (model_type 'llama')"),
     ],
 )
 def test_a_mistake_is_one_line(tmp_path, capsys, arguments, said):

@@ -82,11 +82,14 @@ def test_an_llm_is_known_by_its_weights_in_any_precision(tokenizer_folder, tmp_p
 
 
 def test_a_folder_that_is_no_llm_is_refused_in_one_line(tmp_path, tokenizer_folder):
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "speech" / "config.json").write_text('{"model_type": "hubert"}')
     (tmp_path / "empty").mkdir()
     (tmp_path / "words").mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         (tmp_path / "words" / name).write_bytes((tokenizer_folder / name).read_bytes())
     cases = {"nowhere": "there is no such folder", "empty": "the folder needs config.json", "words": "safetensors"}
+    cases["speech"] = "speech' is a speech model .*'hubert'.*model.llm.*--llm"
     for name, message in cases.items():
         with pytest.raises(UserError, match=message) as caught:
             load_llm(str(tmp_path / name))

@@ -13,7 +13,16 @@ import torch
 from model.adapter import build_adapter
 from model.batch import pack
 from model.errors import UserError
-from model.weights import CARD, WEIGHTS, find_adapter, load_for_decoding, load_weights, read_adapter, save_adapter
+from model.weights import (
+    CARD,
+    WEIGHTS,
+    find_adapter,
+    load_for_decoding,
+    load_weights,
+    read_adapter,
+    read_card,
+    save_adapter,
+)
 from tests.tiny import tiny_recogniser
 
 
@@ -51,7 +60,9 @@ def test_what_is_saved_is_what_decodes(made, export):
     other = load_for_decoding(export, dtype="bfloat16")
     assert other.llm.dtype == torch.bfloat16 and next(other.adapter.parameters()).dtype == torch.float32
     save_adapter(export, weights, card)
-    assert all((export / name).read_bytes() == (folder / name).read_bytes() for name in (WEIGHTS, CARD))
+    assert (export / WEIGHTS).read_bytes() == (folder / WEIGHTS).read_bytes()
+    places = {"encoder_path": card.encoder_path, "llm_path": card.llm_path}
+    assert replace(read_card(export), **places) == card
 
 
 def test_adapter_weights_are_stored_in_float32(made, tmp_path):
