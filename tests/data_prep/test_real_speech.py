@@ -40,8 +40,8 @@ def test_bad_files_are_quarantined_each_with_its_reason(tmp_path):
         "mono.invalid.wav": "unreadable",
         "mono.zero.wav": "empty",
         "p001.flac": "damaged",
-        "p001.aac": "unreadable",
-        "p001.mp4": "unreadable",
+        "p001.aac": "needs-ffmpeg",
+        "p001.mp4": "needs-ffmpeg",
         "example4.raw": "unreadable",  # headerless: nothing says its rate
     }
     for name, reason in expected.items():
@@ -54,7 +54,7 @@ def test_bad_files_are_quarantined_each_with_its_reason(tmp_path):
     totals = build(
         IMPORTERS["jsonl"].read(tmp_path / "m.jsonl", ImportOptions()), tmp_path / "out", BuildOptions(max_bad=0.2)
     )
-    assert totals.bad == {"empty": 2, "unreadable": 4, "damaged": 1} and totals.utterances == 40
+    assert totals.bad == {"empty": 2, "unreadable": 2, "needs-ffmpeg": 2, "damaged": 1} and totals.utterances == 40
     assert len(read_index(tmp_path / "out")) == 40
 
 
