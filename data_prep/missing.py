@@ -26,7 +26,8 @@ def no_such(path: str | os.PathLike[str], otherwise: str) -> str:
         return f"there is no {path}; did you mean {meant if meant.exists() else folder / near}?"
     where = "the working folder" if folder == Path() else folder
     why = f"{missing} is a link to nothing" if os.path.lexists(missing) else f"{where} has no {missing.name}"
-    return f"there is no {path} ({why}); {otherwise}"
+    told = f" ({why})" if missing != Path(path) or os.path.lexists(missing) else ""
+    return f"there is no {path}{told}; {otherwise}"
 
 
 def _others(folder: Path, name: str) -> list[str]:

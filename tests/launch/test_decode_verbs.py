@@ -228,7 +228,7 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
         (["score", "{shards}", "{adapter}"], "{adapter}' holds an adapter, not shards; write ADAPTER first"),
         (["score", "{adapter}", "{adapter}"], "{adapter}' holds an adapter, not shards; give"),
         (["score", "{folder}/nowhere", "{shards}"], "{folder}/nowhere': there is no such folder"),
-        (["score", "{adapter}", "{folder}/nowhere"], "{folder}/nowhere is no directory"),
+        (["score", "{adapter}", "{folder}/nowhere"], "there is no {folder}/nowhere"),
         (["transcribe", "{shards}", "{folder}/0.flac"], "{shards}': it holds shards"),
         (["transcribe", "{folder}/llm", "{folder}/0.flac"], "{folder}/llm': it holds a pretrained model"),
         (["transcribe", "{adapter}", "{shards}"], "{shards}' holds shards, not recordings"),
