@@ -21,7 +21,7 @@ from data_prep.assign import NEED_SECONDS, Packing, ShardTask, shard_tasks, uniq
 from data_prep.audio import one_thread
 from data_prep.build_options import BuildOptions, Totals
 from data_prep.figures import counted
-from data_prep.index import ShardInfo, columns_path, read_document, write_index
+from data_prep.index import ShardInfo, columns_path, finished_shard, read_document, write_index
 from data_prep.lengths import Size, measure
 from data_prep.prepare import make_ready
 from data_prep.progress import Progress
@@ -35,7 +35,6 @@ from data_prep.refusals import (
     require_few,
     write_notes,
 )
-from data_prep.remote import publish
 from data_prep.remote.recordings import read_ahead
 from data_prep.shards import ShardWriter
 from data_prep.sources import is_remote, without_secrets
@@ -75,8 +74,7 @@ def build(
     workplace.require_not_source(archives_of(corpus), out)
     sizes = _sizes(corpus, options)
     expected = expected_bytes(corpus, sizes, options.limits)
-    if publish.publication_of(out) is None:  # else shards leave the disk as they are finished
-        require_room(out, expected)
+    require_room(out, expected)
     packing = Packing(options.shard_size, options.shard_bytes)
     tasks = shard_tasks(corpus, sizes, out, options.shuffle, options.seed, packing, options.limits)
     fingerprint = {"input": hashlib.sha256("".join(task.recipe for task in tasks).encode()).hexdigest()}
@@ -96,7 +94,7 @@ def archives_of(corpus: Iterable[Utterance]) -> set[str]:
 
 def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
     """One shard, written or found finished. Stopped if the whole build stops meanwhile."""
-    info = publish.finished(task.path, task.recipe)
+    info = finished_shard(task.path, task.recipe)
     if info is not None:
         tally.add(len(task.utterances), info.seconds, kept=True)
         document = read_document(columns_path(task.path))
@@ -115,7 +113,6 @@ def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
                 (dropped if error.dropped else bad).append(note)
             tally.add(1, seconds)
         info = writer.close({"recipe": task.recipe, "bad": bad, "dropped": dropped})
-    publish.publish(task.path)
     return ShardResult(info, bad, dropped)
 
 

@@ -13,7 +13,6 @@ from data_prep.durable import FULL, canonical_json, sync_folder, write_durably
 from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document, read_index
 from data_prep.index_files import FORMAT, UNFINISHED_NAME
 from data_prep.refusals import DROPPED, QUARANTINE
-from data_prep.remote.publish import publication_of
 from model.errors import UserError
 
 __all__ = [
@@ -51,18 +50,11 @@ def claim(
     try:
         _lock(descriptor, out)
         wanted = {"fingerprint": fingerprint, "options": options}
-        publication = publication_of(out)
-        if publication is not None:
-            publication.look_around(overwrite)
         finished = look_around(out, wanted, overwrite)
         if finished is None:
             with disk_full_explained(out):
                 _start(out, wanted)
-            if publication is not None:
-                publication.begin(wanted)
         yield finished
-        if publication is not None and finished is None:
-            publication.finish()
         (out / UNFINISHED_NAME).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
@@ -170,9 +162,6 @@ def _document(path: Path, overwrite: bool) -> dict[str, Any] | None:
 
 def _is_whole(out: Path) -> bool:
     """Whether nothing of a finished directory was lost or cut since; what was, is built again."""
-    publication = publication_of(out)
-    if publication is not None:
-        return publication.is_whole()
     try:
         read_index(out)
     except UserError:

@@ -11,7 +11,7 @@ from data_prep.importers import IMPORTERS
 from data_prep.refusals import DROPPED, QUARANTINE
 from data_prep.remote.retries import say_retries
 from launch.prep import corpus
-from launch.prep.arguments import cores, parse_bytes, path_or_address, require_another
+from launch.prep.arguments import cores, local_folder, parse_bytes, path_or_address, require_another
 from model.errors import require_known
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, SOURCES
     add = parser.add_argument
     add("source", type=path_or_address, help="a corpus folder, a manifest, or the address of a manifest (s3://...)")
-    add("out", type=path_or_address, help="directory of the shards, or an address")
-    add("--work", type=Path, metavar="DIR", help="where shards lie on their way to an address (in the cache)")
+    add("out", type=local_folder, help="directory of the shards; `prep publish` copies it to an address")
     add("--importer", choices=tuple(IMPORTERS), help="default: by what SOURCE is")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (1000)")
@@ -62,7 +61,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.build import BuildOptions
     from data_prep.prepare import Limits
-    from data_prep.remote.publish import staged
 
     limits = Limits(
         normalise="lowercase" if args.lowercase else args.normalise,
@@ -84,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
         limits=limits,
     )
     require_another(args.source, args.out)
-    with staged(args.out, args.work) as out:
-        _build(args, out, options)
+    _build(args, args.out, options)
     say_retries()
     return 0
 

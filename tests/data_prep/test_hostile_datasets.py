@@ -1,6 +1,5 @@
 """Dataset directories of somebody who means harm: links in them, files in place of others, what they say of places."""
 
-import hashlib
 import tarfile
 from dataclasses import replace
 
@@ -13,26 +12,11 @@ from data_prep.index import read_index
 from data_prep.merge import merge
 from data_prep.remote import objects as remote
 from data_prep.remote.directory import publish_directory
-from data_prep.remote.publish import staged
 from data_prep.shards import read_sample
 from model.errors import UserError
 
 OPTIONS = BuildOptions(shard_size=3)
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
-
-
-@pytest.mark.parametrize("content", ['{{"address":"{0}"}}', "[]", "no JSON"])
-def test_a_folder_of_somebody_else_sends_nothing(corpus, s3, tmp_path, content):
-    """It is named, and holds a file, as staging folders once were."""
-    folder = tmp_path / hashlib.sha256(f"{s3}/thief".encode()).hexdigest()[:16]
-    folder.mkdir()
-    (folder / ".published-to.json").write_text(content.format(f"{s3}/thief"))
-    with staged(f"{s3}/out") as out:
-        build(corpus, folder / "ds", OPTIONS)
-        build(corpus, out, OPTIONS)
-    assert read_index(folder / "ds").digest() == read_index(f"{s3}/out").digest() and remote.listing(s3) == ["out"]
-    build(corpus, out, OPTIONS)  # what was a staging folder is one no more
-    assert (out / "shard-000000.tar").exists()
 
 
 def test_published_is_what_the_index_lists_and_no_link(corpus, s3, tmp_path):
