@@ -21,6 +21,7 @@ from bench.loaders import MICRO_BATCH_SECONDS, Nothing, Streamed, consume, requi
 from bench.timing import median, ratios, side_by_side, spread
 from data_prep.audio import decode
 from data_prep.index import ShardIndex
+from data_prep.opening import shard_path
 from data_prep.utterance import Utterance
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
@@ -35,7 +36,7 @@ def run(scale: float = 1.0) -> list[Goal]:
     torch.set_num_threads(1)
     minutes = max(5.0, round(MINUTES * scale))
     index, prompt = corpora.audio_shards(minutes), corpora.prompt()
-    tars = tuple(index.path(shard) for shard in range(len(index.shards)))
+    tars = tuple(shard_path(index, shard) for shard in range(len(index.shards)))
     streamed = Streamed(tars, prompt, "flac", decode, torch.from_numpy)
     shar = _lhotse_dataset(_shar(corpora.speech(minutes), minutes), index, prompt)
     costs = side_by_side(

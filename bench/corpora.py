@@ -16,7 +16,8 @@ from bench.lengths import librispeech_like
 from data_prep import audio
 from data_prep.build import BuildOptions, build
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import ShardIndex, read_index, shard_name, write_index
+from data_prep.index import ShardIndex, shard_name, write_index
+from data_prep.opening import read_index
 from data_prep.shards import ShardWriter
 from data_prep.synth import voices
 from data_prep.synth.corpus import perform, script

@@ -15,6 +15,7 @@ from bench import corpora
 from bench.goal import Goal
 from bench.loaders import Nothing, Streamed, consume, threads, workers
 from bench.timing import median, ratios, side_by_side, spread
+from data_prep.opening import shard_path
 
 MINUTES = 20.0
 REPEATS = 5
@@ -25,7 +26,7 @@ def run(scale: float = 1.0) -> list[Goal]:
     """CPU seconds an audio-hour, and CPU and wall against webdataset's."""
     torch.set_num_threads(1)
     index, prompt = corpora.feature_shards(max(5.0, round(MINUTES * scale))), corpora.prompt()
-    tars = tuple(index.path(shard) for shard in range(len(index.shards)))
+    tars = tuple(shard_path(index, shard) for shard in range(len(index.shards)))
     streamed = Streamed(tars * EPOCHS, prompt, "bf16", _raw_frames, _bfloat16)
 
     def ours() -> None:

@@ -12,7 +12,8 @@ import torch
 from bench.lengths import Lengths
 from bench.toys import Toy, configs, make_text, make_tokenizer
 from data_prep import audio
-from data_prep.index import ShardIndex, read_index, shard_name, write_index
+from data_prep.index import ShardIndex, shard_name, write_index
+from data_prep.opening import read_index
 from data_prep.shards import ShardWriter
 from launch.planning.flops import adapter_flops, encoder_flops, llm_flops
 from model.adapter import AdapterSpec, build_adapter

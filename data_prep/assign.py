@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.addresses import without_secrets
 from data_prep.durable import canonical_json
 from data_prep.index import FORMAT, VERSION, shard_name
 from data_prep.lengths import Size
 from data_prep.prepare import Limits
-from data_prep.sources import remote_sizes, size_of, without_secrets
+from data_prep.sources import remote_sizes, size_of
 from data_prep.utterance import Utterance, to_row
 from model.errors import UserError
 

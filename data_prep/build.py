@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import workplace
+from data_prep.addresses import is_remote, without_secrets
 from data_prep.assign import NEED_SECONDS, Packing, ShardTask, shard_tasks, unique
 from data_prep.audio import one_thread
 from data_prep.build_options import BuildOptions, Totals
@@ -36,9 +37,8 @@ from data_prep.refusals import (
     write_notes,
 )
 from data_prep.remote.recordings import read_ahead
+from data_prep.room import expected_bytes, require_room, when_full
 from data_prep.shards import ShardWriter
-from data_prep.sources import is_remote, without_secrets
-from data_prep.space import expected_bytes, require_room, when_full
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
 from data_prep.workers import InPlace, Stopped, Tally, run_all

@@ -11,23 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.addresses import is_remote
 from data_prep.audio import SAMPLE_RATE, AudioError, decode_media
 from data_prep.figures import counted
 from data_prep.frame_bytes import bytes_per_frame, count_not_finite
-from data_prep.index import (
-    INDEX_NAME,
-    ShardIndex,
-    ShardInfo,
-    columns_path,
-    meta_path,
-    read_document,
-    read_index,
-    read_listing,
-)
+from data_prep.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, meta_path, read_document, read_listing
 from data_prep.index_files import tar_path
+from data_prep.opening import read_index, shard_path
 from data_prep.progress import Progress
 from data_prep.shards import Sample, read_meta, read_sample, walk
-from data_prep.sources import is_remote
 from data_prep.workers import InPlace, Stopped, Tally, run_all
 from model.errors import UserError
 
@@ -102,7 +94,7 @@ def check_shard(task: ShardCheck, tally: Tally | InPlace, look: Look | None = No
     """One line for each thing wrong with a shard. Stopped if the whole check stops meanwhile."""
     index, name = task.index, task.info.label
     try:
-        path = tar_path(task.root, task.info) if index is None else index.path(0)  # which may have to be fetched
+        path = tar_path(task.root, task.info) if index is None else shard_path(index, 0)  # which may have to be fetched
     except UserError as error:
         tally.add(task.info.utterances)
         return [f"{name}: {error}"]
@@ -179,9 +171,9 @@ def _check_headers(index: ShardIndex) -> list[str]:
         if index.shards[0].source:
             from data_prep.archives import members
 
-            places = {(member.offset, member.size) for member in members(index.path(0))}
+            places = {(member.offset, member.size) for member in members(shard_path(index, 0))}
             return [f"{name}, utterance {key}: no member is there" for key, *at in media if tuple(at) not in places]
-        found = list(walk(index.path(0)))
+        found = list(walk(shard_path(index, 0)))
     except (ValueError, OSError) as error:
         return [f"{name}: {error}"]
     named = [(member.rpartition(".")[0], offset, size) for member, offset, size in found[::2]]

@@ -21,8 +21,8 @@ from data_prep.features.coverage import AUDIO_CRC
 from data_prep.index import FORMAT, VERSION, ShardIndex, ShardInfo, finished_shard, write_index
 from data_prep.progress import Progress
 from data_prep.refusals import DROPPED, Note, by_reason, write_notes
+from data_prep.room import require_room
 from data_prep.shards import ShardWriter, read_sample
-from data_prep.space import require_room
 from data_prep.workers import InPlace, Stopped, Tally, run_all
 
 NOT_KEPT = ("kept_shards", "already_done")  # of CopyTotals: they tell of one run, not of the data

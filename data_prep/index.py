@@ -7,7 +7,6 @@ shards with their sizes and hashes and is written last: a directory without it i
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import index_files
+from data_prep.addresses import is_remote, resolve_address
 from data_prep.columns import COLUMNS
 from data_prep.durable import canonical_json, write_durably
 from data_prep.index_files import (
@@ -31,7 +31,6 @@ from data_prep.index_files import (
     shard_name,
     tar_path,
 )
-from data_prep.sources import is_remote, resolve_address
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -47,7 +46,7 @@ __all__ = [
     "finished_shard",
     "meta_path",
     "read_document",
-    "read_index",
+    "read_files",
     "read_listing",
     "shard_name",
     "write_index",
@@ -106,21 +105,12 @@ class ShardIndex:
         """sha256 hex over the shards' own: the identity of the data, whatever its place."""
         return self._digest
 
-    def path(self, shard: int) -> Path:
-        """The tar on this machine; one that lies at an address is copied into the cache first."""
-        place, path = self._places[shard]
-        if path is None:
-            from data_prep.remote.cache import local_copy
-
-            return local_copy(place, self.shards[shard].bytes, self.shards[shard].sha256)
-        return path
-
     def location(self, shard: int) -> str:
         """The path of the tar, or its address."""
-        return self._places[shard][0]
+        return self.places[shard][0]
 
     @cached_property
-    def _places(self) -> list[tuple[str, Path | None]]:
+    def places(self) -> list[tuple[str, Path | None]]:
         """The location of each shard, and the same as a path if it is one: made once, asked for each utterance."""
         places = []
         for name in (shard.source or shard.name for shard in self.shards):
@@ -133,11 +123,6 @@ class ShardIndex:
             )
             places.append((place, None if is_remote(place) else Path(place)))
         return places
-
-    def meta_path(self, shard: int) -> Path:
-        """The file that `meta_offset` counts in."""
-        info = self.shards[shard]
-        return meta_path(self.root / info.name) if info.source else self.path(shard)
 
     def home(self, shard: int) -> str:
         """The path or the address of the shard's own dataset directory."""
@@ -169,21 +154,12 @@ def write_index(
     write_durably(root / INDEX_NAME, canonical_json(document, indent=1) + b"\n")
 
 
-def read_index(root: str | os.PathLike[str]) -> ShardIndex:
-    """The index of a finished directory, checked against the sizes of its shards and the hashes of its columns.
+def read_files(root: Path, address: str = "") -> ShardIndex:
+    """The index whose files lie in `root`, checked against the sizes of its shards and the hashes of its columns.
 
-    `root` may be an address: the index is then copied into the cache, and the sizes of the shards are seen when they
-    are. UserError for whatever does not agree; the bytes inside the tars are checked when they are read.
+    Of an `address` they are copies, and the sizes of the shards are seen when they are. UserError for whatever does not
+    agree; the bytes inside the tars are checked when they are read.
     """
-    if not is_remote(root):
-        return _read(Path(root), "")
-    from data_prep.remote.cache import index_folder
-
-    with index_folder(os.fspath(root).rstrip("/")) as (folder, address):
-        return _read(folder, address)
-
-
-def _read(root: Path, address: str) -> ShardIndex:
     document = index_files.document_of(root)
     if document["options"].get("media", "flac") not in MEDIA:  # it names files of exports
         raise index_files.stale(root, f"media {str(document['options']['media'])[:40]!r} is none of {', '.join(MEDIA)}")

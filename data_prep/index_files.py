@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.addresses import without_secrets
 from data_prep.columns import in_bounds, parse_columns
 from data_prep.durable import read_regular, strict_json
 from data_prep.figures import counted
 from data_prep.missing import no_such
-from data_prep.sources import without_secrets
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -26,6 +26,10 @@ KINDS = ("audio", "features")
 MAX_JSON_BYTES = 1 << 30
 SECONDS_SLACK = 0.001  # of a shard's own, which are rounded to four places
 ANEW = "run the command that built it again with --overwrite: finished shards are kept"
+
+
+class ShardError(UserError):
+    """A shard that does not hold what its index says."""
 
 
 @dataclass(frozen=True)

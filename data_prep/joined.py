@@ -12,7 +12,8 @@ import numpy as np
 
 from data_prep.columns import COLUMNS
 from data_prep.features.coverage import AUDIO_CRC
-from data_prep.index import ShardIndex, columns_path, read_document, read_index
+from data_prep.index import ShardIndex, columns_path, read_document
+from data_prep.opening import read_index, shard_path
 from data_prep.shards import walk
 from data_prep.text import printable
 from model.errors import UserError
@@ -86,7 +87,7 @@ def extension_of(indexes: Sequence[ShardIndex]) -> str:
     found: dict[str, str] = {}
     for index in indexes:
         if len(index):
-            name = _first_member(index.path(int(index.shard[0])), place_of(index))
+            name = _first_member(shard_path(index, int(index.shard[0])), place_of(index))
             found.setdefault(name.rpartition(".")[2], place_of(index))
     if len(found) > 1:
         (one, here), (other, there), *_ = found.items()

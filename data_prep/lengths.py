@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data_prep.addresses import is_remote
 from data_prep.columns import BLOCK, padded
 from data_prep.prepare import Limits, header_of
 from data_prep.progress import Progress
 from data_prep.refusals import Refused
-from data_prep.sources import is_remote
 from data_prep.utterance import Utterance
 from data_prep.workers import InPlace, Stopped, Tally, run_all
 

@@ -8,13 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.addresses import without_secrets
 from data_prep.assign import unique
 from data_prep.durable import strict_json
 from data_prep.figures import counted
 from data_prep.prepare import stated_seconds
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, reasons_of, require_few, write_notes
-from data_prep.sources import without_secrets
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, require_fraction
 

@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import workplace
+from data_prep.addresses import is_remote
 from data_prep.copying import CopyTotals, copy_all, copy_task, declare
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.figures import counted
 from data_prep.index import ShardIndex, ShardInfo, columns_path, read_document, shard_name
 from data_prep.index_files import require_plain
 from data_prep.joined import concatenate, extension_of, open_all, part_of, require_own_keys
+from data_prep.opening import shard_path
 from data_prep.progress import Progress
-from data_prep.sources import is_remote
 from data_prep.utterance import KEY, safe_key
 from model.errors import UserError
 
@@ -106,8 +107,8 @@ def _adopt(index: ShardIndex, number: int, columns: Path, path: Path, copy: bool
     columns_path(path).unlink(missing_ok=True)  # first: it vouches for the tar
     path.unlink(missing_ok=True)
     remote = is_remote(index.location(number))
-    if copy or remote or not _linked(index.path(number), path):
-        _copy(index.path(number), path, shard.sha256)
+    if copy or remote or not _linked(shard_path(index, number), path):
+        _copy(shard_path(index, number), path, shard.sha256)
     write_durably(columns_path(path), described)
     return info
 

@@ -14,8 +14,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from data_prep.addresses import is_remote
 from data_prep.audio import AudioError
-from data_prep.sources import is_remote
 from model.errors import UserError
 
 CACHED_BYTES = 256 << 20  # of decoded row groups; one is kept whatever its size

@@ -18,7 +18,9 @@ from data_prep.audio import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_media
 from data_prep.buffers import Buffers
 from data_prep.frames import as_frames, row_bytes
 from data_prep.index import ShardIndex
-from data_prep.shards import Sample, ShardError, read_into, read_sample
+from data_prep.index_files import ShardError
+from data_prep.opening import shard_path
+from data_prep.shards import Sample, read_into, read_sample
 from data_prep.utterance import Utterance
 from model.batch import Batch, cumulative
 from model.prompt import Prompt
@@ -50,7 +52,7 @@ def read_utterance(index: ShardIndex, i: int) -> Utterance:
     sample = read_sample(index, i)
     meta = sample.meta
     fields = {name: meta[name] for name in ("text", "language", "speaker", "task", "meta")}
-    audio, part = str(index.path(int(index.shard[i]))), f"bytes:{index.offset[i]}:{index.length[i]}"
+    audio, part = str(shard_path(index, int(index.shard[i]))), f"bytes:{index.offset[i]}:{index.length[i]}"
     return Utterance(key=sample.key, audio=audio, part=part, duration=meta["seconds"], **fields)
 
 

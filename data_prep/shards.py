@@ -19,12 +19,14 @@ from typing import Any
 
 from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the speed
 
+from data_prep.addresses import is_remote
 from data_prep.columns import BLOCK, COLUMNS, padded
 from data_prep.descriptors import OpenFiles
 from data_prep.durable import canonical_json, sync_folder, temporary_name, write_durably
 from data_prep.index import ShardIndex, ShardInfo, columns_path
+from data_prep.index_files import ShardError
 from data_prep.metadata import parse_metadata
-from data_prep.sources import is_remote
+from data_prep.opening import metadata_path, shard_path
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -32,10 +34,6 @@ RECORD = 20 * BLOCK  # bytes: tar pads its files to it
 MAX_MEDIA_BYTES = 1 << 30  # an hour of float16 frames of 2,560 numbers
 MAX_META_BYTES = 2 << 20
 OPEN_SHARDS = 64  # file descriptors kept
-
-
-class ShardError(UserError):
-    """A shard that does not hold what its index says."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def _files(index: ShardIndex, shard: int) -> OpenFiles:
 def _read_meta(index: ShardIndex, shard: int, i: int) -> bytes:
     data = bytearray(int(index.meta_length[i]))
     files = _OPEN if index.shards[shard].source else _files(index, shard)  # of others' tars they lie beside the index
-    with files.open(index.meta_path(shard), index.shards[shard].sha256) as descriptor:
+    with files.open(metadata_path(index, shard), index.shards[shard].sha256) as descriptor:
         _fill(descriptor, [memoryview(data)], int(index.meta_offset[i]))
     return bytes(data)
 
@@ -226,7 +224,7 @@ def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> 
     """Fills `media` and returns the metadata of an utterance of a tar of ours."""
     start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
     header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
-    with _files(index, shard).open(index.path(shard), index.shards[shard].sha256) as descriptor:
+    with _files(index, shard).open(shard_path(index, shard), index.shards[shard].sha256) as descriptor:
         _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
         name, size = _parse_header(header)
         if name.rpartition(".")[0] != index.key[i] or size != len(media):
@@ -238,7 +236,7 @@ def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> 
 def _read_apart(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
     """The same for a tar of others; the metadata are in a file beside the index."""
     data = _read_meta(index, shard, i)
-    with _files(index, shard).open(index.path(shard), index.shards[shard].sha256) as tar:
+    with _files(index, shard).open(shard_path(index, shard), index.shards[shard].sha256) as tar:
         _fill(tar, [media], int(index.offset[i]))
         _require_crc(index, i, crc32(data, crc32(media)))
     return data

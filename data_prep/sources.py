@@ -13,17 +13,14 @@ from __future__ import annotations
 
 import io
 import os
-import posixpath
-import re
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from data_prep.addresses import is_remote
 from data_prep.audio import AudioError, Source
-
-USER = re.compile(r"(?<=://)[^/?#\s]*@")
 
 
 @dataclass(frozen=True)
@@ -63,25 +60,6 @@ def open_source(audio: str, part: str = "", allow_pipes: bool = False) -> Source
         return recording(audio, first, length)
     _require_file(audio)
     return Stretch(audio, first, length) if length is not None else audio
-
-
-def is_remote(address: str | os.PathLike[str]) -> bool:
-    """Whether it is an address (`scheme://...`) rather than a path."""
-    return "://" in os.fspath(address)[:32]
-
-
-def without_secrets(address: str) -> str:
-    """The address, or a command with one in it, without user, password and query, which may hold secrets: what is
-    printed and written. A path stays as it is."""
-    if "://" not in address:
-        return address
-    return USER.sub("", address).partition("?")[0].partition("#")[0]
-
-
-def resolve_address(address: str, place: str) -> str:
-    """What `place` means to a document in the folder `address`: `../b.wav` at s3://bucket/a is s3://bucket/b.wav."""
-    scheme, _, rest = address.partition("://")
-    return place if is_remote(place) else f"{scheme}://{posixpath.normpath(f'{rest}/{place}')}"
 
 
 def size_of(audio: str, part: str = "") -> int:

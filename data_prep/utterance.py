@@ -12,12 +12,12 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from data_prep.addresses import REMOTE, without_secrets
 from data_prep.durable import canonical_json, encodable, open_regular, replacing, strict_json
 from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
-REMOTE = ("s3", "gs", "http", "https", "memory")  # addresses that are read, through fsspec
 MAX_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the file, that a gzipped manifest may hold
@@ -149,8 +149,6 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
     if rest and scheme in REMOTE:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
-        from data_prep.sources import without_secrets  # brings soundfile along
-
         shown = _short(without_secrets(audio))
         raise UserError(
             f"audio {shown} is a command or an address that is not read; give a path, or {', '.join(REMOTE)}"

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import FULL, canonical_json, sync_folder, write_durably
-from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document, read_index
+from data_prep.index import INDEX_NAME, SHARD_NAME, columns_path, read_document
 from data_prep.index_files import FORMAT, UNFINISHED_NAME
+from data_prep.opening import read_index
 from data_prep.refusals import DROPPED, QUARANTINE
 from model.errors import UserError
 

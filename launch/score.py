@@ -78,7 +78,7 @@ def _asks_to_decode(args: argparse.Namespace) -> bool:
 
 def _decoded(args: argparse.Namespace) -> tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]:
     """Hypotheses, metadata, and what score.json says about their origin. What can be refused is, before decoding."""
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
     from decode.dataset import decode_dataset, read_metadata
     from model.errors import UserError
     from model.weights import describe, find_adapter, read_card, require_encoder

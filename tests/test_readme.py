@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.audio import write_flac
 from data_prep.exporters import EXPORTERS
 from data_prep.importers import IMPORTERS
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.shards import read_sample
 from launch.command import main
 from tests.tiny import tiny_models

@@ -79,6 +79,7 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
     from train.world import join_world
 
     world = join_world()
+    stop.set_local_rank(world.local_rank)
     if config.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
         torch.use_deterministic_algorithms(True)

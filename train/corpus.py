@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.index import ShardIndex, read_index
+from data_prep.addresses import is_remote
+from data_prep.index import ShardIndex
 from data_prep.joined import concatenate
+from data_prep.opening import read_index
 from data_prep.reader import read_batch
 from data_prep.remote import cache
 from data_prep.remote.cache_folder import cache_folder
-from data_prep.sources import is_remote
 from decode.generate import max_positions
 from model.batch import Batch
 from model.errors import UserError, counted

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from data_prep.features.build import Share, build_features
 from data_prep.features.writer import FeatureWriter
-from data_prep.index import INDEX_NAME, read_index
+from data_prep.index import INDEX_NAME
+from data_prep.opening import read_index
 from data_prep.progress import Silent
 from model.batch import Batch
 from model.errors import UserError

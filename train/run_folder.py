@@ -11,9 +11,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.addresses import is_remote
 from data_prep.durable import write_durably
 from data_prep.index_files import FORMAT, INDEX_NAME, UNFINISHED_NAME, read_document
-from data_prep.sources import is_remote
 from model.errors import TransientError, UserError
 
 if TYPE_CHECKING:

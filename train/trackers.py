@@ -19,12 +19,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from data_prep.addresses import without_secrets
 from data_prep.durable import write_durably
-from data_prep.sources import without_secrets
 from train.config import Config
 from train.endings import FINISHED
 from train.identity import result_fields
-from train.metrics import Sink
+from train.sinks import Sink
 
 LEAVE_SECONDS = 20.0
 """How long the end of a run waits for what a server has not taken yet."""

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from model.errors import TransientError, UserError
-from train import stop
 from train.device import choose_device, require_own_gpu
 from train.place import find_place, require_master
 
@@ -115,7 +114,6 @@ def join_world() -> World:
         "MASTER_ADDR": place.master_addr or "127.0.0.1",
         "MASTER_PORT": place.master_port or str(_free_port()),
     }
-    stop.set_local_rank(place.local_rank)
     return World(place.rank, place.size, place.local_rank, device)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.addresses import is_remote
 from data_prep.audit.findings import Applied, Finding, Surveyed, apply, apply_overlap, write_flagged
 from data_prep.audit.measures import Measured, Measurer, joined
 from data_prep.audit.overlap import overlaps
@@ -22,9 +23,9 @@ from data_prep.audit.rules import AUDIO_JUDGEMENTS, SET_JUDGEMENTS, TEXT_JUDGEME
 from data_prep.audit.spread import Spread, spreads
 from data_prep.check import ShardCheck, check_shard, in_order, open_index, shard_checks
 from data_prep.durable import encodable
-from data_prep.index import INDEX_NAME, read_index
+from data_prep.index import INDEX_NAME
+from data_prep.opening import read_index
 from data_prep.progress import Progress
-from data_prep.sources import is_remote
 from data_prep.stats import Breakdown, breakdown
 from data_prep.workers import InPlace, Tally, run_all
 from model.errors import UserError, require_at_least

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from data_prep.addresses import is_remote, without_secrets
 from data_prep.audio import AudioError
 from data_prep.importers.options import ImportOptions
 from data_prep.pipes import stages
-from data_prep.sources import is_remote, without_secrets
 from data_prep.truncation import MAX_CHUNKS, STREAMED
 from data_prep.utterance import resolve_audio
 from model.errors import UserError

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.addresses import is_remote
 from data_prep.archives import Member, members
 from data_prep.durable import strict_json
 from data_prep.importers.lines import fields_taken, read_lines
@@ -21,7 +22,6 @@ from data_prep.importers.options import ImportOptions
 from data_prep.importers.rows import utterance_of
 from data_prep.importers.rxfilename import require_found
 from data_prep.importers.tree import files_below
-from data_prep.sources import is_remote
 from data_prep.utterance import Utterance, not_utf8, read_rows, resolve_audio, safe_key
 from model.errors import UserError
 

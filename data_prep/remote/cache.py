@@ -20,9 +20,11 @@ from queue import Full, Queue
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from data_prep.addresses import is_remote, resolve_address, without_secrets
 from data_prep.durable import FULL, write_durably
 from data_prep.index_files import (
     INDEX_NAME,
+    ShardError,
     ShardInfo,
     columns_path,
     document_of,
@@ -33,8 +35,6 @@ from data_prep.index_files import (
 from data_prep.remote.cache_folder import CacheFolder, cache_folder, configure, is_there
 from data_prep.remote.objects import pieces, read_bytes, require_bare
 from data_prep.remote.retries import Missing, RemoteError
-from data_prep.shards import ShardError
-from data_prep.sources import is_remote, resolve_address, without_secrets
 from model.errors import UserError
 
 if TYPE_CHECKING:

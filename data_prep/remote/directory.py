@@ -11,8 +11,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data_prep.index import INDEX_NAME, ShardInfo, columns_path, read_index
+from data_prep.index import INDEX_NAME, ShardInfo, columns_path
 from data_prep.index_files import UNFINISHED_NAME, require_plain
+from data_prep.opening import read_index
 from data_prep.progress import Progress
 from data_prep.refusals import DROPPED, QUARANTINE
 from data_prep.remote.objects import listing, read_bytes, remove, require_writable, size, upload, write_bytes

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from data_prep.addresses import resolve_address, without_secrets
 from data_prep.remote.objects import download
 from data_prep.remote.retries import Missing
-from data_prep.sources import resolve_address, without_secrets
 from data_prep.utterance import Utterance
 from model.errors import UserError
 

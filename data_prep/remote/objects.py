@@ -16,11 +16,10 @@ from shutil import disk_usage
 from typing import Any
 from urllib.parse import urlsplit
 
+from data_prep.addresses import REMOTE, without_secrets
 from data_prep.durable import replacing
 from data_prep.progress import Progress, Silent
 from data_prep.remote.retries import Forbidden, Missing, RemoteError, persistently, status_of
-from data_prep.sources import without_secrets
-from data_prep.utterance import REMOTE
 from model.errors import UserError
 
 PIECE_BYTES = 16 << 20  # of a download: one request

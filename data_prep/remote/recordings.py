@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from data_prep.addresses import is_remote
 from data_prep.audio import Source
 from data_prep.remote.objects import read_bytes, size
-from data_prep.sources import is_remote
 from data_prep.utterance import Utterance
 
 WHOLE_BYTES = 8 << 20  # up to this size a recording is read at once

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from data_prep.addresses import without_secrets
 from data_prep.figures import counted
-from data_prep.sources import without_secrets
 from model.errors import UserError
 
 Result = TypeVar("Result")

@@ -9,7 +9,8 @@ import torch
 
 from data_prep.figures import counted
 from data_prep.index import ShardIndex
-from data_prep.shards import ShardError, read_sample
+from data_prep.index_files import ShardError
+from data_prep.shards import read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from model.errors import TransientError, UserError
 from model.pretrained import local_folder

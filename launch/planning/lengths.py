@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.addresses import is_remote
 from data_prep.figures import counted
-from data_prep.sources import is_remote
 from launch.planning.flops import adapter_flops, encoder_flops, llm_flops
 from launch.planning.memory import Micro
 from launch.planning.shapes import Shapes

@@ -6,8 +6,8 @@ import argparse
 import re
 from pathlib import Path
 
+from data_prep.addresses import is_remote
 from data_prep.cores import usable_cores
-from data_prep.sources import is_remote
 from model.errors import UserError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}

@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from data_prep.addresses import is_remote
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.remarks import say
 from data_prep.importers.rows import ALIASES, nearest
 from data_prep.missing import no_such
 from data_prep.remote.manifests import of_remote_manifest
-from data_prep.sources import is_remote
 from data_prep.utterance import DEFAULTS, Utterance
 from model.errors import UserError
 

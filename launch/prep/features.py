@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
 
     rank = find_place()
     try:
@@ -162,7 +162,7 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
     import numpy as np
 
     from data_prep.features.check import compare, draw
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
 
     ids = draw(np.arange(len(index)), args.verify)
     problems = compare(index, read_index(args.out), encoder, ids)
@@ -174,7 +174,7 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     from data_prep.features.build import require_fit
     from data_prep.features.check import check_features
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
 
     cache = read_index(args.out)
     if cache.kind != "features":

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from data_prep.addresses import without_secrets
 from data_prep.figures import counted, in_hours
 from data_prep.importers import IMPORTERS
-from data_prep.sources import without_secrets
 from launch.prep import corpus
 from launch.prep.arguments import local_path, path_or_address, require_another
 

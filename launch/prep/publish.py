@@ -14,7 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.figures import counted
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
     from data_prep.remote.directory import publish_directory
     from data_prep.remote.retries import say_retries
 

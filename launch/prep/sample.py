@@ -23,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
     from data_prep.remote.retries import say_retries
     from data_prep.sample import SampleChoice, write_sample
     from data_prep.subset import read_keys

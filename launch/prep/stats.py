@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.index import read_index
+    from data_prep.opening import read_index
     from data_prep.stats import table, table_by
 
     index = read_index(args.directory)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_prep.addresses import is_remote
 from data_prep.durable import canonical_json, write_durably
-from data_prep.sources import is_remote
 from launch.run.request import Request
 from model.errors import TransientError, UserError
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.sources import is_remote
+from data_prep.addresses import is_remote
 from model.errors import UserError
 
 if TYPE_CHECKING:

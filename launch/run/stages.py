@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.index import INDEX_NAME, read_index
+from data_prep.index import INDEX_NAME
+from data_prep.opening import read_index
 from data_prep.space import free_bytes, in_units
 from data_prep.utterance import read_rows
 from launch import stages as commands

@@ -7,7 +7,7 @@ from bench.goal import Goal
 from bench.loaders import Streamed, consume, threads
 from data_prep.audio import decode, write_flac
 from data_prep.build import BuildOptions, build
-from data_prep.index import read_index
+from data_prep.opening import read_index, shard_path
 from data_prep.utterance import Utterance
 from model.prompt import Prompt
 from tests.data_prep.conftest import tone
@@ -23,7 +23,7 @@ def test_what_is_measured_against_each_other_delivers_the_same(tmp_path, monkeyp
         spoken.append(Utterance(f"utt-{number:02}", str(tmp_path / f"{number}.flac"), f"text {number}"))
     build(spoken, tmp_path / "shards", BuildOptions(shard_size=5))
     index, prompt = read_index(tmp_path / "shards"), Prompt(Letters())
-    tars = tuple(index.path(shard) for shard in range(len(index.shards)))
+    tars = tuple(shard_path(index, shard) for shard in range(len(index.shards)))
     ours = by_key(threads(index, prompt))
     theirs = by_key(Streamed(tars, prompt, "flac", decode, torch.from_numpy))
     assert set(ours) == set(theirs) == set(index.key)

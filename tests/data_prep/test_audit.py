@@ -12,7 +12,8 @@ from data_prep.audit.summary import summary
 from data_prep.audit.text import measure_text, names_of
 from data_prep.build import BuildOptions, build
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.index import read_index, shard_name, write_index
+from data_prep.index import shard_name, write_index
+from data_prep.opening import read_index
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written
 

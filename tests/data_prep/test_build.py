@@ -17,7 +17,7 @@ import pytest
 from data_prep.audio import encode_flac, write_flac
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.prepare import Limits
 from data_prep.progress import Progress
 from data_prep.reader import read_utterance, read_wave

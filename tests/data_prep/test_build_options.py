@@ -9,8 +9,9 @@ from data_prep.assign import Packing, Placed, chance, evenly_mixed
 from data_prep.audio import decode, encode_flac, encode_opus, write_flac
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
-from data_prep.index import ShardIndex, read_index
+from data_prep.index import ShardIndex
 from data_prep.lengths import Size
+from data_prep.opening import read_index
 from data_prep.prepare import Limits
 from data_prep.reader import read_wave
 from data_prep.shards import read_sample

@@ -16,11 +16,12 @@ import pytest
 import torch
 
 from data_prep.build import BuildOptions, build
-from data_prep.index import read_index
+from data_prep.index_files import ShardError
+from data_prep.opening import read_index, shard_path
 from data_prep.reader import read_batch, read_wave
 from data_prep.remote import cache, cache_folder
 from data_prep.remote import objects as remote
-from data_prep.shards import ShardError, read_sample
+from data_prep.shards import read_sample
 from model.errors import UserError
 from model.prompt import Prompt
 from tests.data_prep.test_reader import Letters
@@ -125,7 +126,7 @@ def test_processes_share_one_copy(dataset, storage):
 def test_a_copy_damaged_on_the_disk_is_made_anew(dataset, storage):
     index = read_index(dataset[1])
     before = read_sample(index, 0)
-    path = index.path(int(index.shard[0]))
+    path = shard_path(index, int(index.shard[0]))
     data = bytearray(path.read_bytes())
     data[int(index.offset[0]) + 100] ^= 1
     path.write_bytes(data)
@@ -222,14 +223,14 @@ def test_no_link_is_followed_where_copies_lie(dataset, tmp_path):
     path.rename(other)
     path.symlink_to(other)
     other.write_bytes(bytes(index.shards[0].bytes))
-    assert index.path(0) == path and not path.is_symlink() and read_sample(index, 0) == before
+    assert shard_path(index, 0) == path and not path.is_symlink() and read_sample(index, 0) == before
     shutil.rmtree(path.parents[1] / "locks")
     path.unlink()
     lock = path.parents[1] / "locks" / f"{int(index.shards[0].sha256[:8], 16) % cache_folder.LOCKS:03}"
     lock.parent.mkdir(mode=0o700)
     lock.symlink_to(tmp_path / "new")
     with pytest.raises(UserError, match="cannot use the cache .*symbolic links"):
-        index.path(0)
+        shard_path(index, 0)
     assert not (tmp_path / "new").exists()
 
 
@@ -241,7 +242,7 @@ def test_shards_are_fetched_ahead(dataset, storage):
             break
         threading.Event().wait(0.01)
     gets = sum(storage.seen.values())
-    assert index.path(2).stat().st_size == index.shards[2].bytes and index.path(3)
+    assert shard_path(index, 2).stat().st_size == index.shards[2].bytes and shard_path(index, 3)
     assert sum(storage.seen.values()) == gets
 
 

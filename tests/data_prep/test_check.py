@@ -9,7 +9,8 @@ from data_prep.audio import encode_flac
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import ShardInfo, read_index, shard_name, write_index
+from data_prep.index import ShardInfo, shard_name, write_index
+from data_prep.opening import read_index
 from data_prep.shards import ShardWriter
 from model.errors import UserError
 from tests.data_prep.conftest import tone

@@ -16,7 +16,8 @@ from data_prep.features import estimate as feature_estimate
 from data_prep.features.build import build_features
 from data_prep.features.estimate import bytes_of
 from data_prep.features.speed import SPEED_NAME, read_speed
-from data_prep.index import read_index, write_index
+from data_prep.index import write_index
+from data_prep.opening import read_index
 from data_prep.reader import frames
 from data_prep.shards import ShardWriter, read_sample
 from launch.command import main

@@ -14,8 +14,8 @@ from data_prep.features.place import LOCK_NAME
 from data_prep.features.speed import SPEED_NAME
 from data_prep.features.writer import FeatureWriter, finish
 from data_prep.frames import EXTENSIONS, FEATURE_DTYPES
-from data_prep.index import read_index
 from data_prep.joined import concatenate
+from data_prep.opening import read_index, shard_path
 from data_prep.reader import frames, read_batch, read_utterance, read_wave
 from data_prep.shards import ShardWriter, read_sample, walk
 from data_prep.stats import table
@@ -73,7 +73,7 @@ def test_cached_frames_are_the_encoders_own(tmp_path, audio, encoder, dtype):
     kept = quantise(frames) if dtype == "int8" else frames.to(FEATURE_DTYPES[dtype])
     assert torch.equal(batch.features, kept) and index.length[3] == kept.nbytes
     assert read_utterance(index, 3).text == read_utterance(audio, 3).text
-    assert f"{audio.key[3]}.{EXTENSIONS[dtype]}" in [name for name, _, _ in walk(index.path(0))]
+    assert f"{audio.key[3]}.{EXTENSIONS[dtype]}" in [name for name, _, _ in walk(shard_path(index, 0))]
 
 
 def test_the_bytes_follow_neither_from_threads_nor_from_groups(tmp_path, audio, encoder, monkeypatch):

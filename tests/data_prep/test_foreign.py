@@ -20,9 +20,10 @@ from data_prep.check import check
 from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.importers import ImportOptions, guess_importer
 from data_prep.importers.webdataset import SampleOptions, import_webdataset
-from data_prep.index import read_index
+from data_prep.index_files import ShardError
+from data_prep.opening import read_index
 from data_prep.reader import read_batch, read_utterance, read_wave
-from data_prep.shards import ShardError, read_sample
+from data_prep.shards import read_sample
 from data_prep.sources import open_source
 from model.errors import UserError
 from tests.data_prep.conftest import tone

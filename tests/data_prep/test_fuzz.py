@@ -28,7 +28,8 @@ from data_prep.durable import canonical_json
 from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.importers.jsonl import import_jsonl
 from data_prep.importers.webdataset import import_webdataset
-from data_prep.index import read_index, write_index
+from data_prep.index import write_index
+from data_prep.opening import read_index
 from data_prep.reader import read_wave
 from data_prep.shards import ShardWriter, read_sample
 from data_prep.utterance import Utterance, write_jsonl

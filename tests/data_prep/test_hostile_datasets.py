@@ -8,8 +8,8 @@ import pytest
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import read_index
 from data_prep.merge import merge
+from data_prep.opening import read_index
 from data_prep.remote import objects as remote
 from data_prep.remote.directory import publish_directory
 from data_prep.shards import read_sample

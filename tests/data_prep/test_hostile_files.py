@@ -18,7 +18,7 @@ from data_prep.check import check
 from data_prep.durable import strict_json
 from data_prep.importers import IMPORTERS, ImportOptions
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.parquet import RowGroups
 from data_prep.utterance import write_jsonl
 from model.errors import UserError

@@ -14,7 +14,7 @@ import pytest
 
 from data_prep.archives import MAX_EXTENSION_BYTES, Member, members
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from model.errors import UserError
 from tests.data_prep.test_foreign import encoded, write_tar
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from data_prep.build import BuildOptions, build
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from model.errors import UserError
 
 

@@ -11,7 +11,7 @@ from data_prep.build import BuildOptions, build
 from data_prep.exporters import export
 from data_prep.importers.jsonl import import_jsonl
 from data_prep.importers.options import ImportOptions
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.shards import read_sample
 from data_prep.utterance import write_jsonl
 from launch.command import main

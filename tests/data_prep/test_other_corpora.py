@@ -14,8 +14,8 @@ from data_prep import parquet as parquet_module
 from data_prep.audio import AudioError, decode, encode_flac, write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import read_index
 from data_prep.manifest import import_corpus
+from data_prep.opening import read_index
 from data_prep.parquet import RowGroups, recording_at
 from data_prep.sources import open_source
 from data_prep.utterance import Utterance

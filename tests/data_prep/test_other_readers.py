@@ -10,7 +10,8 @@ import pytest
 import webdataset
 
 from data_prep.build import BuildOptions, build
-from data_prep.index import ShardIndex, read_index
+from data_prep.index import ShardIndex
+from data_prep.opening import read_index, shard_path
 from data_prep.shards import read_sample
 
 UNCLOSED = pytest.mark.filterwarnings(  # webdataset leaves its files to the garbage collector
@@ -38,7 +39,7 @@ def index(tmp_path, corpus) -> ShardIndex:
 
 
 def tars(index: ShardIndex) -> list[Path]:
-    return [index.path(shard) for shard in range(len(index.shards))]
+    return [shard_path(index, shard) for shard in range(len(index.shards))]
 
 
 def expected(index: ShardIndex) -> list[tuple[str, str, str, bytes]]:

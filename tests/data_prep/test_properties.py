@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from data_prep.archives import members
 from data_prep.durable import canonical_json, strict_json
-from data_prep.index import read_index, write_index
+from data_prep.index import write_index
+from data_prep.opening import read_index
 from data_prep.shards import ShardWriter, read_meta, read_sample, walk
 from data_prep.utterance import KEY, safe_key
 from model.errors import UserError

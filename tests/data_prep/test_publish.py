@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.build import BuildOptions, build
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.remote import objects as remote
 from data_prep.remote import recordings as remote_recordings
 from data_prep.remote.directory import publish_directory

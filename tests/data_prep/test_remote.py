@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.remote import objects as remote
 from data_prep.remote import recordings as remote_recordings
 from data_prep.remote import retries

@@ -12,7 +12,8 @@ from data_prep.audit.rules import JUDGEMENTS
 from data_prep.audit.spread import spreads
 from data_prep.audit.summary import summary
 from data_prep.durable import canonical_json
-from data_prep.index import read_index, write_index
+from data_prep.index import write_index
+from data_prep.opening import read_index
 from data_prep.stats import breakdown, table_by
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written

@@ -15,9 +15,10 @@ from data_prep.check import check
 from data_prep.copying import record_bytes
 from data_prep.features.coverage import AUDIO_CRC
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import ShardIndex, columns_path, read_document, read_index, write_index
+from data_prep.index import ShardIndex, columns_path, read_document, write_index
 from data_prep.joined import concatenate
 from data_prep.merge import merge, merge_renamed
+from data_prep.opening import read_index, shard_path
 from data_prep.prepare import Limits
 from data_prep.reshard import ReshardOptions, plan, reshard
 from data_prep.shards import ShardWriter, read_meta, read_sample
@@ -211,14 +212,14 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, corpus, two, capsys):
 
 def test_a_damaged_member_stops_it_by_name_and_nothing_is_declared(tmp_path, two):
     index = read_index(two[0])
-    with open(index.path(1), "r+b") as file:
+    with open(shard_path(index, 1), "r+b") as file:
         file.seek(int(index.offset[4]) + 50)
         file.write(b"\xff\x00\xff")
     with pytest.raises(UserError, match=rf"shard-000001\.tar, utterance {index.key[4]}: its bytes have changed"):
         reshard(two, tmp_path / "out", ReshardOptions(workers=2))
     with pytest.raises(UserError, match="has changed since it was made"):
         merge(two, tmp_path / "copied", copy=True)
-    index.path(0).write_bytes(bytes(index.shards[0].bytes))
+    shard_path(index, 0).write_bytes(bytes(index.shards[0].bytes))
     with pytest.raises(UserError, match="shard-000000.tar cannot be read: it is empty; run"):
         merge(two, tmp_path / "out")
     assert not (tmp_path / "out/index.json").exists() and not (tmp_path / "copied/index.json").exists()

@@ -12,7 +12,8 @@ from data_prep.build import BuildOptions, build
 from data_prep.exporters import EXPORTERS, export
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import read_index, write_index
+from data_prep.index import write_index
+from data_prep.opening import read_index, shard_path
 from data_prep.shards import ShardWriter, read_sample
 from data_prep.sources import open_source, read_all
 from data_prep.utterance import write_jsonl
@@ -117,7 +118,7 @@ def test_media_that_are_no_audio_are_refused_by_key(tmp_path):
 
 def test_an_export_that_fails_leaves_no_manifest(tmp_path, shards):
     index = read_index(shards)
-    with open(index.path(2), "r+b") as tar:
+    with open(shard_path(index, 2), "r+b") as tar:
         tar.seek(int(index.offset[10]) + 100)
         tar.write(b"damage")
     for kind in EXPORTERS:

@@ -12,7 +12,7 @@ import soundfile
 from data_prep.audio import decode
 from data_prep.build import BuildOptions, build
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import read_index
+from data_prep.opening import read_index, shard_path
 from data_prep.prepare import Limits
 from data_prep.sample import SampleChoice, write_sample
 from data_prep.shards import read_sample
@@ -115,7 +115,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path, root):
     for what, (given, options) in faults.items():
         with pytest.raises(UserError, match=what):
             write_sample(given, tmp_path / "out", options)
-    with open(index.path(0), "r+b") as file:
+    with open(shard_path(index, 0), "r+b") as file:
         file.seek(int(index.offset[0]) + 60)
         file.write(b"\0\1\2\3")
     with pytest.raises(UserError, match="bytes have changed"):

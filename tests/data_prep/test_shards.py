@@ -12,8 +12,10 @@ from data_prep import shards
 from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.descriptors import OpenFiles
-from data_prep.index import columns_path, read_index
-from data_prep.shards import ShardError, ShardWriter, read_sample, stream, walk
+from data_prep.index import columns_path
+from data_prep.index_files import ShardError
+from data_prep.opening import read_index, shard_path
+from data_prep.shards import ShardWriter, read_sample, stream, walk
 from model.errors import UserError
 
 
@@ -76,7 +78,7 @@ def test_a_truncated_tar_is_refused_and_mended_by_building_again(out, corpus):
 
 def test_a_flipped_byte_is_found_wherever_it_is(out):
     index = read_index(out)
-    path = index.path(0)
+    path = shard_path(index, 0)
     whole = path.read_bytes()
     offset, meta_offset = int(index.offset[1]), int(index.meta_offset[1])
     for position in (offset - 512, offset - 400, offset, offset + 700, meta_offset - 500, meta_offset, meta_offset + 9):
@@ -160,7 +162,7 @@ def fail_in_the_device(path):
 def test_what_cannot_be_read_is_named_and_the_next_try_opens_it_anew(out, monkeypatch, damage, said):
     monkeypatch.setattr(shards, "_OPEN", OpenFiles(4))
     index = read_index(out)
-    path = index.path(0)
+    path = shard_path(index, 0)
     os.rename(path, out / "aside")
     path.write_bytes((out / "aside").read_bytes())
     damage(path)
@@ -177,9 +179,9 @@ def test_a_file_that_is_open_is_read_on_when_its_path_is_gone_or_anothers(out, m
     monkeypatch.setattr(shards, "_OPEN", OpenFiles(4))
     index = read_index(out)
     before = read_sample(index, 1)
-    index.path(0).unlink()
+    shard_path(index, 0).unlink()
     assert read_sample(index, 1) == before
-    index.path(0).write_bytes(b"of another corpus")
+    shard_path(index, 0).write_bytes(b"of another corpus")
     assert read_sample(index, 1) == before
 
 

@@ -7,8 +7,8 @@ from data_prep.build import BuildOptions, build
 from data_prep.check import check
 from data_prep.features.place import join
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import read_index
 from data_prep.merge import merge
+from data_prep.opening import read_index
 from model.errors import UserError
 from tests.data_prep.test_build import contents
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from data_prep.audio import decode, encode_flac
-from data_prep.index import ShardIndex, read_index, shard_name, write_index
+from data_prep.index import ShardIndex, shard_name, write_index
+from data_prep.opening import read_index
 from data_prep.shards import ShardWriter
 from model.batch import cumulative
 from model.slam_asr import SlamAsr

@@ -6,7 +6,7 @@ import pytest
 from data_prep.audio import write_flac
 from data_prep.build import BuildOptions, build
 from data_prep.features.build import build_features
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.utterance import Utterance
 from model.encoders import load_encoder
 from tests.tiny import tiny_models

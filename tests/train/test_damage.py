@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.index import read_index
+from data_prep.opening import read_index, shard_path
 from tests import ranks
 from tests.accidents import STEP, DiskFills, FileLimit, KilledSaving, ShardFault
 from train.checkpoint import find_newest
@@ -187,7 +187,7 @@ def test_what_is_lost_in_the_middle_is_named_and_counted_and_the_ranks_stay_in_s
     beyond = {
         index.key[i]
         for i in range(len(index))
-        if index.path(int(index.shard[i])) == cut and index.meta_offset[i] + index.meta_length[i] > half
+        if shard_path(index, int(index.shard[i])) == cut and index.meta_offset[i] + index.meta_length[i] > half
     }
     assert {line["key"] for line in lost} == beyond and all(str(cut.name) in line["reason"] for line in lost)
     first = lost[0]["step"]

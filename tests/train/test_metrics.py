@@ -5,7 +5,8 @@ import json
 import pytest
 
 from train import metrics
-from train.metrics import Console, JsonLines, Report, StepResult
+from train.metrics import Report, StepResult
+from train.sinks import Console, JsonLines
 from train.tally import Tally
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from data_prep.build import BuildOptions, build
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from tests import ranks
 from tests.train.conftest import speak
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from data_prep.features.build import build_features
 from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import read_index
+from data_prep.opening import read_index
 from data_prep.reader import read_utterance
 from launch.command import main
 from model.encoders import load_encoder
