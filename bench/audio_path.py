@@ -19,9 +19,9 @@ from bench import corpora
 from bench.goal import Goal
 from bench.loaders import MICRO_BATCH_SECONDS, Nothing, Streamed, consume, require, threads, touch, workers
 from bench.timing import median, ratios, side_by_side, spread
-from data_prep.audio import decode
-from data_prep.index import ShardIndex
-from data_prep.opening import shard_path
+from data_prep.audio.decode import decode
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.opening import shard_path
 from data_prep.utterance import Utterance
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE

@@ -21,9 +21,9 @@ import torch
 from bench import corpora
 from bench.goal import Goal
 from bench.timing import median, ratios, side_by_side, spread
-from data_prep import audio
-from data_prep.build import BuildOptions, build
-from data_prep.prepare import Limits
+from data_prep.audio import decode as audio
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.prepare import Limits
 from data_prep.utterance import Utterance
 
 MINUTES = 20.0

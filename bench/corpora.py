@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from bench.lengths import librispeech_like
-from data_prep import audio
-from data_prep.build import BuildOptions, build
+from data_prep.audio import decode as audio
+from data_prep.build.build import BuildOptions, build
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import ShardIndex, shard_name, write_index
-from data_prep.opening import read_index
-from data_prep.shards import ShardWriter
+from data_prep.shards.index import ShardIndex, shard_name, write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import ShardWriter
 from data_prep.synth import voices
 from data_prep.synth.corpus import perform, script
 from data_prep.utterance import Utterance, write_jsonl

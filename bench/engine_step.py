@@ -27,10 +27,10 @@ from model.llm import load_llm
 from model.prompt import DEFAULT_TEMPLATE
 from model.slam_asr import SlamAsr
 from model.weights import assemble
-from train.config import OptimConfig
-from train.deepspeed_json import read_deepspeed_json
-from train.engine import Engine, start_deepspeed
-from train.world import join_world
+from train.dist.collectives import join_world
+from train.engine.engine import Engine, start_deepspeed
+from train.recipe.config import OptimConfig
+from train.recipe.deepspeed_json import read_deepspeed_json
 
 CONFIGS = Path(__file__).parents[1] / "ds_configs"
 WIDTH, HIDDEN = 1280, 2048

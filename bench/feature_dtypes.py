@@ -16,8 +16,8 @@ from pathlib import Path
 
 from bench.corpora import PLACE, ROOT
 from bench.goal import Goal
-from data_prep.index import ShardIndex
-from data_prep.opening import read_index
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.opening import read_index
 
 DTYPES = ("bfloat16", "int8")
 STEPS = 500  # of recipes/demo.yaml

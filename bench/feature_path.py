@@ -15,7 +15,7 @@ from bench import corpora
 from bench.goal import Goal
 from bench.loaders import Nothing, Streamed, consume, threads, workers
 from bench.timing import median, ratios, side_by_side, spread
-from data_prep.opening import shard_path
+from data_prep.shards.opening import shard_path
 
 MINUTES = 20.0
 REPEATS = 5

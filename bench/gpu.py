@@ -6,7 +6,7 @@ In this order, each result written as soon as it is there:
        LLM (random bfloat16 weights), from audio and from cached frames, at rising token budgets;
     3. the same utterances in padded batches, by the SLAM-LLM style loop, against packed ones;
     4. the peak of memory that `slam-asr plan` predicts for each row of 2, beside the one measured.
-Utilisation counts the FLOPs of useful tokens alone (launch/planning/flops.py) against a matrix product timed on the
+Utilisation counts the FLOPs of useful tokens alone (launch/plan/flops.py) against a matrix product timed on the
 same device.
 `--toy` does all this at toy size, on whatever device there is, so that it can be tried without a GPU.
 """
@@ -44,10 +44,10 @@ from bench.loops import slam_llm
 from bench.table import format_table
 from bench.toys import TOYS, make_speech
 from bench.ways import Loss, ours, planned, tokens_of
-from data_prep.index import ShardIndex
+from data_prep.shards.index import ShardIndex
 from model.slam_asr import SlamAsr
-from train.engine import start_deepspeed
-from train.world import join_world
+from train.dist.collectives import join_world
+from train.engine.engine import start_deepspeed
 
 GOALS = {  # audio-hours an hour, on an H200
     ("TinyLlama", "audio"): 2300,

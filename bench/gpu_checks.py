@@ -15,11 +15,11 @@ from bench.gpu_parity import parity
 from bench.gpu_parts import padded_form, timed, useful_flops, wait
 from decode.generate import transcripts
 from model.batch import Batch
-from model.packed import packed_attention, packing_of
+from model.packing.packed import packed_attention, packing_of
 from model.slam_asr import SlamAsr
-from train.config import OptimConfig
-from train.engine import Engine, start_deepspeed
-from train.world import join_world
+from train.dist.collectives import join_world
+from train.engine.engine import Engine, start_deepspeed
+from train.recipe.config import OptimConfig
 
 SLOTS = 4
 """Micro-batches of a step of the engine."""

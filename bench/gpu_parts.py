@@ -11,16 +11,16 @@ import torch
 
 from bench.lengths import Lengths
 from bench.toys import Toy, configs, make_text, make_tokenizer
-from data_prep import audio
-from data_prep.index import ShardIndex, shard_name, write_index
-from data_prep.opening import read_index
-from data_prep.shards import ShardWriter
-from launch.planning.flops import adapter_flops, encoder_flops, llm_flops
+from data_prep.audio import decode as audio
+from data_prep.shards.index import ShardIndex, shard_name, write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import ShardWriter
+from launch.plan.flops import adapter_flops, encoder_flops, llm_flops
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch
 from model.encoders import Encoder, HubertEncoder
 from model.llm import Llm, try_packing
-from model.pretrained import freeze
+from model.loading.pretrained import freeze
 from model.prompt import DEFAULT_TEMPLATE, Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr

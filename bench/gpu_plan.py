@@ -6,8 +6,8 @@ import torch
 
 from bench.gpu_train import Row
 from bench.toys import Toy, configs
-from launch.planning.shapes import Shapes, shapes_of
-from train.config import AdapterConfig
+from launch.plan.shapes import Shapes, shapes_of
+from train.recipe.config import AdapterConfig
 
 HEADER = "plan        source    tokens  predicted GB  measured GB  predicted / measured"
 

@@ -10,18 +10,18 @@ from typing import cast
 import torch
 
 from bench.gpu_parts import Scale, useful_flops, wait
-from data_prep.index import ShardIndex
-from launch.planning.flops import llm_weights
-from launch.planning.probe import micro_of, predicted_bytes
-from launch.planning.shapes import Shapes
+from data_prep.shards.index import ShardIndex
+from launch.plan.flops import llm_weights
+from launch.plan.probe import micro_of, predicted_bytes
+from launch.plan.shapes import Shapes
 from model.errors import UserError
 from model.slam_asr import SlamAsr
-from train.config import DataConfig, OptimConfig
-from train.corpus import make_corpus
-from train.engine import Engine
-from train.loader import Loader, Share
-from train.plan import Epochs
-from train.world import World
+from train.data.corpus import make_corpus
+from train.data.loader import Loader, Share
+from train.data.plan import Epochs
+from train.dist.collectives import World
+from train.engine.engine import Engine
+from train.recipe.config import DataConfig, OptimConfig
 
 READERS = 4  # threads, as many cores as goal 9 allows the loader
 UNCOUNTED_STEPS = 3

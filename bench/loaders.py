@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from data_prep.audio import SAMPLE_RATE
+from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.durable import strict_json
-from data_prep.index import ShardIndex
-from data_prep.reader import read_batch
-from data_prep.shards import stream
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.reader import read_batch
+from data_prep.shards.tar import stream
 from model.batch import Batch, cumulative
 from model.prompt import Prompt
-from train.plan import plan_epoch
+from train.data.plan import plan_epoch
 
 THREADS = WORKERS = 2
 MICRO_BATCH_SECONDS = 200.0  # of audio

@@ -2,7 +2,7 @@
 
 Goal 4 replays an epoch of 40,000 utterances on R ranks without computing it: one micro-batch of 16 utterances on
 average a rank and step. Costs are the FLOPs of HuBERT-XL with TinyLlama, attention included, counted from seconds and
-real tokens (launch/planning/flops.py), while the plan knows only its own estimate. Where a micro-batch is padded, what
+real tokens (launch/plan/flops.py), while the plan knows only its own estimate. Where a micro-batch is padded, what
 is computed is its size times the cost of its longest. The useful share of the slowest rank, as all others wait for it:
 
     mean over steps of  (mean over ranks of the utterances' own costs) / (highest computed cost of a rank)
@@ -27,11 +27,11 @@ from bench.batching import bucket_batches, dynamic_batches, random_batches
 from bench.goal import Goal
 from bench.lengths import CHARACTERS_PER_TOKEN, Lengths, in_the_wild, librispeech_like, print_goals, read_lengths
 from bench.toys import TOYS, configs
-from launch.planning.flops import adapter_flops, encoder_flops, llm_flops
+from launch.plan.flops import adapter_flops, encoder_flops, llm_flops
 from model.adapter import AdapterSpec
 from model.sample_rate import SAMPLE_RATE
-from train.corpus import TEXT_BYTES_PER_TOKEN
-from train.plan import cost_of, plan_epoch
+from train.data.corpus import TEXT_BYTES_PER_TOKEN
+from train.data.plan import cost_of, plan_epoch
 
 UTTERANCES, PLANNED = 40_000, 1_000_000
 MEAN_BATCH = 16  # utterances a micro-batch

@@ -21,7 +21,7 @@ from bench.timing import ratios, side_by_side
 from bench.toys import TOYS, Spoken, make_speech, open_recogniser, write_models
 from model.batch import pack
 from model.slam_asr import SlamAsr
-from train.plan import cost_of, plan_epoch
+from train.data.plan import cost_of, plan_epoch
 
 EXACT, CLOSE = 1e-4, 3e-3  # of the mean negative log likelihood a token
 BATCH = 8  # utterances of the others' batches, and of ours on average

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from data_prep.figures import in_hours
 from data_prep.progress import Progress
-from data_prep.remote.retries import count_retries, retries
+from data_prep.retries import count_retries, retries
 from model.errors import UserError
 
 Task = TypeVar("Task")

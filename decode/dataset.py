@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from data_prep.durable import canonical_json, replacing
-from data_prep.index import ShardIndex
 from data_prep.progress import Progress
-from data_prep.reader import read_batch
-from data_prep.shards import read_meta
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.reader import read_batch
+from data_prep.shards.tar import read_meta
 from decode.generate import transcripts, unfit
 from model.errors import UserError
 from model.slam_asr import SlamAsr

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_prep import audio
-from data_prep.importers.tree import walked
+from data_prep.audio import decode as audio
+from data_prep.importers.parsing.tree import walked
 from decode.dataset import DecodeOptions, plan_batches
 from decode.generate import max_positions, transcripts, unfit
 from model.batch import pack

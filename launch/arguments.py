@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from model.errors import UserError, hint
-from train.arguments import no_option, without_recipe
+from train.recipe.arguments import no_option, without_recipe
 
 CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 

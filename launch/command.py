@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from launch.arguments import Parser
 from model.errors import UserError, closest
-from train.threads import set_threads
+from train.dist.threads import set_threads
 
 VERBS = {  # verb: (module, one line)
     "run": ("launch.run", "from a corpus to a word error rate on this host: every stage, resumable"),
@@ -28,9 +28,9 @@ VERBS = {  # verb: (module, one line)
     "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "take the adapter out of a run, as two files to share"),
-    "plan": ("launch.planning", "say what a recipe needs on given GPUs: memory, tokens, hours, disk"),
+    "plan": ("launch.plan", "say what a recipe needs on given GPUs: memory, tokens, hours, disk"),
     "doctor": ("launch.doctor", "look for what would stop a training, on every rank, before it starts"),
-    "launch": ("launch.hosts", "train on this host, or on the hosts of a hostfile, by the deepspeed launcher"),
+    "launch": ("launch.deepspeed", "train on this host, or on the hosts of a hostfile, by the deepspeed launcher"),
     "submit": ("launch.slurm.submit", "train under Slurm: requeued, resumed, given up only without progress"),
     "status": ("launch.slurm.status", "how far a run is, and what Slurm says of its job"),
     "cancel": ("launch.slurm.cancel", "ask a run to save and end"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.recipe.config import Config
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def read(args: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
     """The recipe with its overrides, and the DeepSpeed JSON, both checked."""
-    from train.config import load_config
-    from train.deepspeed_json import find_deepspeed_json, read_deepspeed_json
+    from train.recipe.config import load_config
+    from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
     from train.run_folder import require_run_folder
 
     config = load_config(Path(args.recipe), args.overrides)

@@ -12,7 +12,7 @@ from launch import decoding
 from launch.score_files import make_folder, require_replaceable, write
 
 if TYPE_CHECKING:
-    from data_prep.index import ShardIndex
+    from data_prep.shards.index import ShardIndex
     from decode.dataset import Hypothesis
     from model.weights import AdapterCard
 
@@ -78,7 +78,7 @@ def _asks_to_decode(args: argparse.Namespace) -> bool:
 
 def _decoded(args: argparse.Namespace) -> tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]:
     """Hypotheses, metadata, and what score.json says about their origin. What can be refused is, before decoding."""
-    from data_prep.opening import read_index
+    from data_prep.shards.opening import read_index
     from decode.dataset import decode_dataset, read_metadata
     from model.errors import UserError
     from model.weights import describe, find_adapter, read_card, require_encoder
@@ -108,7 +108,7 @@ def _decoded(args: argparse.Namespace) -> tuple[list[Hypothesis], list[dict[str,
 def _require_own_encoder(args: argparse.Namespace, index: ShardIndex, card: AdapterCard) -> None:
     """Features need no encoder; one that is given all the same must be that of the adapter. UserError if it is not."""
     from model.encoders import load_encoder
-    from model.pretrained import files_digest
+    from model.loading.pretrained import files_digest
     from model.weights import require_encoder
 
     files = index.totals.get("encoder_files")

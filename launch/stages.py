@@ -12,7 +12,7 @@ from launch.arguments import Parser
 from model.errors import UserError
 
 if TYPE_CHECKING:
-    from train.config import ModelConfig
+    from train.recipe.config import ModelConfig
 
 
 def build(source: str, out: str, options: Sequence[str]) -> list[str]:

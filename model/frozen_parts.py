@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.errors import UserError
-from model.hub import ModelNotFound
+from model.loading.hub import ModelNotFound
 
 LEVELS = 5  # from runs/NAME/checkpoints/step-00000400 up to the project, and one more
 DEPTH = 2  # models/encoder

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import UserError
-from model.hub import place_to_open
-from model.packed import PACKED, Packing, packing_of, switch_to_packed
-from model.pretrained import choose_dtype, fingerprint, kind_of, loading, open_pretrained
+from model.loading.hub import place_to_open
+from model.loading.pretrained import choose_dtype, fingerprint, kind_of, loading, open_pretrained
+from model.packing.packed import PACKED, Packing, packing_of, switch_to_packed
 
 PROBE = 1000.0
 """The largest logit of those that `_check_logits` compares; soft caps lie at 30 to 50."""
@@ -28,7 +28,7 @@ class Llm:
 
     @property
     def packs(self) -> bool:
-        """Whether it takes utterances that lie end to end (model/packed.py)."""
+        """Whether it takes utterances that lie end to end (model/packing/packed.py)."""
         return self.model.config._attn_implementation == PACKED
 
 

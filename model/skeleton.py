@@ -14,9 +14,9 @@ import torch
 from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
 from model.encoders import ENCODERS, Encoder, require_encoder_family
 from model.errors import UserError
-from model.hub import why_not_on_hub
 from model.llm import Llm, require_llm_type
-from model.pretrained import loading
+from model.loading.hub import why_not_on_hub
+from model.loading.pretrained import loading
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
@@ -99,7 +99,7 @@ def reading(what: str, source: str) -> Iterator[None]:
     """Whatever the libraries answer to a configuration that is not there becomes one line."""
     try:
         yield
-    except Exception as error:  # anything from OSError to TypeError, as in model/pretrained.py
+    except Exception as error:  # anything from OSError to TypeError, as in model/loading/pretrained.py
         if isinstance(error, (UserError, MemoryError)):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

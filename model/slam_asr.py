@@ -23,9 +23,9 @@ from model.encoders import Encoder
 from model.errors import UserError
 from model.gradient_scale import scale_gradient
 from model.int8_frames import dequantise
-from model.layout import Layout, lay_out
 from model.llm import Llm, logits_at, packed_logits_at
-from model.packed import packing_of
+from model.packing.layout import Layout, lay_out
+from model.packing.packed import packing_of
 from model.prompt import Prompt
 
 

@@ -19,7 +19,7 @@ from model.encoders import Encoder, load_encoder
 from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
 from model.llm import Llm, load_llm
-from model.pretrained import choose_dtype
+from model.loading.pretrained import choose_dtype
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 

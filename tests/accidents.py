@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 STEP, FIT, SAVE = "train.loop:train_step", "train.loop:fit", "train.run:Run._write"
-VALIDATION = "train.evaluate:Evaluator.__call__"
+VALIDATION = "train.report.evaluate:Evaluator.__call__"
 
 
 def before_call(place: str, nth: int, act: Callable[[], None]) -> None:
@@ -160,7 +160,7 @@ class OtherCode:
     folder: Path
 
     def __call__(self, rank: int) -> None:
-        from train import agreement
+        from train.dist import agreement
 
         if rank == 1:
             source = Path(agreement.__file__).parents[1]

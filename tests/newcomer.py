@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audio import resample
+from data_prep.audio.decode import resample
 from data_prep.synth import espeak
 from model.sample_rate import SAMPLE_RATE
 

@@ -1,6 +1,6 @@
 """`python -m tests.refusals [pytest arguments]`: how many refusals of the product the tests cause, in all processes.
 
-Counted are functions that raise a UserError (`train/corpus.py:make_corpus`), their messages without numbers, keys,
+Counted are functions that raise a UserError (`train/data/corpus.py:make_corpus`), their messages without numbers, keys,
 quoted values and paths, and all raises. A sitecustomize on PYTHONPATH notes them, also in processes that tests start.
 """
 

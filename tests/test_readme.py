@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audio import write_flac
+from data_prep.audio.decode import write_flac
 from data_prep.exporters import EXPORTERS
 from data_prep.importers import IMPORTERS
-from data_prep.opening import read_index
-from data_prep.shards import read_sample
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import read_sample
 from launch.command import main
 from tests.tiny import tiny_models
 
@@ -89,8 +89,8 @@ def test_every_importer_and_export_format_is_named():
 
 
 def test_the_switch_table_names_keys_that_exist():
-    from train.config import load_config
-    from train.identity import to_yaml
+    from train.recipe.config import load_config
+    from train.recipe.identity import to_yaml
 
     known = to_yaml(load_config(ROOT / "recipes" / "librispeech_tinyllama.yaml"))
     keys = set(

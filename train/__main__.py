@@ -1,6 +1,8 @@
 """The door: `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
 
-from train import lifeline, refusal, stop, threads
+from train.dist import threads
+from train.liveness import lifeline, stop
+from train.liveness import permanent_failure as refusal
 
 stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
 lifeline.follow_launcher()
@@ -14,11 +16,11 @@ from contextlib import ExitStack  # noqa: E402
 from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
-from train.arguments import TrainParser  # noqa: E402
-from train.endings import AGAIN  # noqa: E402
+from train.liveness.exit_status import AGAIN  # noqa: E402
+from train.recipe.arguments import TrainParser  # noqa: E402
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.recipe.config import Config
     from train.run import Run
 
 
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         recipe = _read(args)
     except UserError as error:  # every rank reads the same: one on each host says it
         return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
-    from train.world import AgreedError
+    from train.dist.collectives import AgreedError
 
     with ExitStack() as opened:  # closed after the message: this may take its time
         try:
@@ -61,8 +63,8 @@ def _refuse(error: UserError, says: bool) -> int:
 
 def _read(args: argparse.Namespace) -> tuple["Config", dict[str, Any]]:
     """The recipe and the DeepSpeed JSON, checked."""
-    from train.config import load_config
-    from train.deepspeed_json import find_deepspeed_json, read_deepspeed_json
+    from train.recipe.config import load_config
+    from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
 
     return load_config(args.recipe, args.overrides), read_deepspeed_json(find_deepspeed_json(args.deepspeed))
 
@@ -74,9 +76,9 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
 
     import torch
 
+    from train.dist.collectives import join_world
     from train.loop import fit
     from train.open_run import open_run
-    from train.world import join_world
 
     world = join_world()
     stop.set_local_rank(world.local_rank)

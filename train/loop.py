@@ -7,11 +7,11 @@ and updates the adapter once. The number of ranks changes who computes a micro-b
 import numpy as np
 import torch
 
-from train.loader import Share
-from train.metrics import StepResult
+from train.data.loader import Share
+from train.engine.schedule import learning_rate
+from train.report.metrics import StepResult
+from train.report.step_sums import add_up
 from train.run import Run
-from train.schedule import learning_rate
-from train.tally import add_up
 
 
 def fit(run: Run) -> bool:

@@ -6,33 +6,33 @@ from typing import Any
 
 import torch
 
-from train import auto
-from train.agreement import agree_on, versions
-from train.checkpoint import State
-from train.config import Config
-from train.emergence import Emergence
-from train.endings import FINISHED, STOPPED
-from train.engine import Engine, start_deepspeed
-from train.evaluate import Evaluator
-from train.exporter import open_exporter
-from train.gauges import open_gauges
-from train.identity import to_yaml
-from train.keeping import Keeping
-from train.loader import Loader
-from train.lock import claim
-from train.metrics import open_report
-from train.mishaps import Mishaps
-from train.pace import Pace
+from train.data.loader import Loader
+from train.data.plan import Epochs
+from train.dist.agreement import agree_on, versions
+from train.dist.collectives import World, decided_by_first, together
+from train.dist.lock import claim
+from train.engine.checkpoint import State
+from train.engine.engine import Engine, start_deepspeed
+from train.engine.schedule import warmup_steps
+from train.feature_cache import Keeping
+from train.liveness.exit_status import FINISHED, STOPPED
+from train.liveness.watchdog import Watchdog
 from train.parts import Indexes, Parts, build_parts, identify_encoder, open_data
-from train.plan import Epochs
-from train.reading import Reading
+from train.recipe import auto
+from train.recipe.config import Config
+from train.recipe.identity import to_yaml
 from train.remarks import first_lines, rank_remarks, schedule_remarks
+from train.report.cache_speed import Reading
+from train.report.emergence import Emergence
+from train.report.evaluate import Evaluator
+from train.report.gauges import open_gauges
+from train.report.metrics import open_report
+from train.report.mishaps import Mishaps
+from train.report.prometheus import open_exporter
+from train.report.step_timer import Pace
 from train.resume import find_checkpoint, resume
 from train.run import Run
 from train.run_folder import require_run_folder, write_file
-from train.schedule import warmup_steps
-from train.watchdog import Watchdog
-from train.world import World, decided_by_first, together
 
 OF_A_HOST = {
     "run.dir",

@@ -5,23 +5,23 @@ from typing import Any
 
 import torch
 
-from data_prep.augment import check_noise
-from data_prep.index import ShardIndex
-from data_prep.remote import cache
+from data_prep.audio.augment import check_noise
+from data_prep.shards import cache
+from data_prep.shards.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.errors import UserError, counted
 from model.llm import embedding_dim, load_llm
-from model.pretrained import choose_dtype, files_digest
+from model.loading.pretrained import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
-from train.augmentation import Augmentation
-from train.cached_features import require_features
-from train.config import Config
-from train.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_room
-from train.kinds import Auto
-from train.world import World
+from train.data.augmentation import Augmentation
+from train.data.cached_features import require_features
+from train.data.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_room
+from train.dist.collectives import World
+from train.recipe.config import Config
+from train.recipe.kinds import Auto
 
 
 @dataclass(frozen=True)

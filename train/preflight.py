@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 
-from model.encoder_dtype import encoder_dtype
 from model.encoders import load_encoder
+from model.encoders.dtype import encoder_dtype
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
-from model.pretrained import choose_dtype
+from model.loading.pretrained import choose_dtype
 from model.skeleton import meta_models, read_config, skeleton
 from model.slam_asr import SlamAsr
-from train import auto
-from train.checkpoint import Checkpoint, find_newest, load_checkpoint
-from train.config import Config
-from train.corpus import Corpus
+from train.data.corpus import Corpus
+from train.engine.checkpoint import Checkpoint, find_newest, load_checkpoint
 from train.parts import Indexes, identify_encoder, open_corpora
+from train.recipe import auto
+from train.recipe.config import Config
 from train.remarks import rank_remarks, schedule_remarks
 from train.resume import changes_since, require_same_run
 from train.run_folder import require_run_folder

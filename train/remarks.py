@@ -4,11 +4,11 @@ import os
 from math import ceil
 
 from data_prep.figures import counted
-from train.config import Config
-from train.kinds import decided
-from train.plan import Epochs
-from train.schedule import warmup_steps
-from train.world import World
+from train.data.plan import Epochs
+from train.dist.collectives import World
+from train.engine.schedule import warmup_steps
+from train.recipe.config import Config
+from train.recipe.kinds import decided
 
 MOST_WARMUP_SHARE = 1 / 3
 FEWEST_STEPS = 200
@@ -36,7 +36,7 @@ def first_lines(config: Config, epochs: Epochs, total_steps: int, world: World) 
 
 
 def schedule_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> list[str]:
-    """What of the schedule does not suit the data, with the value to set; `config` is decided (train/auto.py)."""
+    """What of the schedule does not suit the data, with the value to set; `config` is decided (auto.py)."""
     optim, warmup = config.optim, warmup_steps(config.optim, total_steps)
     fitting = f"set optim.warmup_steps={ceil(total_steps / 10)}, or leave it to auto"
     takes = f"the warm-up takes {warmup:,} of {total_steps:,} steps"

@@ -7,12 +7,12 @@ from typing import Any
 from model.adapter import AdapterSpec
 from model.errors import UserError
 from model.weights import load_weights
-from train.checkpoint import Checkpoint, find_newest, load_checkpoint, read_state
-from train.config import Config
-from train.identity import result_fields
+from train.data.plan import Epochs
+from train.dist.collectives import World, decided_by_first, together
+from train.engine.checkpoint import Checkpoint, find_newest, load_checkpoint, read_state
 from train.parts import Parts
-from train.plan import Epochs
-from train.world import World, decided_by_first, together
+from train.recipe.config import Config
+from train.recipe.identity import result_fields
 
 
 def find_checkpoint(world: World, folder: Path) -> tuple[Path | None, dict[str, Any], list[str]]:

@@ -6,38 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_prep.remote.retries import retries
+from data_prep.retries import retries
 from model.batch import Batch
 from model.errors import UserError
 from model.weights import AdapterCard
-from train import stop
-from train.checkpoint import (
-    Checkpoint,
-    State,
-    clear_leftovers,
-    keep_newest,
-    mark_best,
-    save_checkpoint,
-)
-from train.config import Config
-from train.emergence import Emergence
-from train.endings import FINISHED, STOPPED
-from train.engine import Engine
-from train.evaluate import Evaluator, audio_gap, better
-from train.exporter import Exporter
-from train.gauges import Gauges
-from train.identity import result_fields
-from train.keeping import Keeping
-from train.kinds import decided
-from train.loader import Loader, Share, Slot
-from train.metrics import Report, StepResult, memory_bytes
-from train.mishaps import Mishaps
-from train.pace import Pace
-from train.reading import Reading
+from train.data.loader import Loader, Share, Slot
+from train.dist.collectives import World, decided_by_first, together
+from train.engine.checkpoint import Checkpoint, State, clear_leftovers, keep_newest, mark_best, save_checkpoint
+from train.engine.engine import Engine
+from train.feature_cache import Keeping
+from train.liveness import stop
+from train.liveness.exit_status import FINISHED, STOPPED
+from train.liveness.watchdog import Watchdog
+from train.recipe.config import Config
+from train.recipe.identity import result_fields
+from train.recipe.kinds import decided
+from train.report.cache_speed import Reading
+from train.report.emergence import Emergence
+from train.report.evaluate import Evaluator, audio_gap, better
+from train.report.gauges import Gauges
+from train.report.metrics import Report, StepResult, memory_bytes
+from train.report.mishaps import Mishaps
+from train.report.prometheus import Exporter
+from train.report.step_sums import Tally
+from train.report.step_timer import Pace
 from train.run_folder import write_file
-from train.tally import Tally
-from train.watchdog import Watchdog
-from train.world import World, decided_by_first, together
 
 
 @dataclass

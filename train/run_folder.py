@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from data_prep.addresses import is_remote
 from data_prep.durable import write_durably
-from data_prep.index_files import FORMAT, INDEX_NAME, UNFINISHED_NAME, read_document
+from data_prep.shards.files import FORMAT, INDEX_NAME, UNFINISHED_NAME, read_document
 from model.errors import TransientError, UserError
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.recipe.config import Config
 
 OF_A_RUN = {"LOCK", "config.yaml", "metrics.jsonl", "checkpoints", "slurm", "launch"}
 """Any of these marks a run's folder; `submit` and `launch` make the last two before training begins."""

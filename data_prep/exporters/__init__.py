@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from model.errors import UserError
 
 if TYPE_CHECKING:  # the command asks for the names alone
-    from data_prep.index import ShardIndex
+    from data_prep.shards.index import ShardIndex
 
 EXPORTERS = {  # kind: what it writes; its module is data_prep.exporters.KIND
     "nemo": "manifest.json and audio files",

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.audio import SAMPLE_RATE, AudioError, decode, encode_wav, probe
+from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode, encode_wav, probe
 from data_prep.durable import canonical_json, write_whole
-from data_prep.index import ShardIndex
 from data_prep.progress import Progress
-from data_prep.shards import read_sample
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.tar import read_sample
 from data_prep.utterance import DEFAULTS
 from model.errors import UserError
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from data_prep.durable import canonical_json, write_durably
 from data_prep.exporters.clips import Clip, ExportOptions, clips, save, sync_audio
-from data_prep.index import ShardIndex
 from data_prep.progress import Progress
+from data_prep.shards.index import ShardIndex
 
 TABLES = {"utt2lang": ("language", ""), "utt2task": ("task", "transcribe")}  # field of Utterance, and its default
 

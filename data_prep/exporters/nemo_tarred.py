@@ -8,8 +8,8 @@ from data_prep.durable import replacing
 from data_prep.exporters.clips import ExportOptions, clips, line
 from data_prep.exporters.nemo import row
 from data_prep.exporters.tars import write_tars
-from data_prep.index import ShardIndex
 from data_prep.progress import Progress
+from data_prep.shards.index import ShardIndex
 
 
 def export(index: ShardIndex, out: Path, options: ExportOptions, progress: Progress) -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from data_prep.durable import replacing
 from data_prep.exporters.clips import ExportOptions, clips, line, save, sync_audio
-from data_prep.index import ShardIndex
 from data_prep.progress import Progress
+from data_prep.shards.index import ShardIndex
 
 
 def export(index: ShardIndex, out: Path, options: ExportOptions, progress: Progress) -> Path:

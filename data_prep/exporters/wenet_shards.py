@@ -11,8 +11,8 @@ from pathlib import Path
 from data_prep.durable import canonical_json, replacing
 from data_prep.exporters.clips import Clip, ExportOptions, clips
 from data_prep.exporters.tars import write_tars
-from data_prep.index import ShardIndex
 from data_prep.progress import Progress
+from data_prep.shards.index import ShardIndex
 
 TAR_NAME = "shards_{:09d}.tar"  # as its make_shard_list.py names them
 

@@ -21,18 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audio import SAMPLE_RATE
-from data_prep.features.coverage import Coverage, cache_fingerprint
+from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.features.encoding import Group, device_of, encode_in_order, grouped
 from data_prep.features.estimate import disk_full_explained
 from data_prep.features.place import Place, join
 from data_prep.features.speed import Speed, device_name, write_speed
 from data_prep.features.writer import FeatureTotals, OpenShard, finish_place, loose_path
 from data_prep.figures import counted
-from data_prep.frames import FEATURE_DTYPES, bytes_per_frame
-from data_prep.index import INDEX_NAME, ShardIndex, shard_name
 from data_prep.progress import Progress, Silent
-from data_prep.shards import MAX_MEDIA_BYTES
+from data_prep.shards.coverage import Coverage, cache_fingerprint
+from data_prep.shards.frames import FEATURE_DTYPES, bytes_per_frame
+from data_prep.shards.index import INDEX_NAME, ShardIndex, shard_name
+from data_prep.shards.tar import MAX_MEDIA_BYTES
 from model.encoders import Encoder
 from model.errors import UserError, require_known
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from data_prep.features.encoding import device_of, encode_in_order, grouped
 from data_prep.figures import counted
-from data_prep.frames import as_frames, as_numbers
-from data_prep.index import ShardIndex
-from data_prep.joined import audio_crcs
-from data_prep.reader import frames
-from data_prep.shards import read_sample
+from data_prep.rework.joined import audio_crcs
+from data_prep.shards.frames import as_frames, as_numbers
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.reader import frames
+from data_prep.shards.tar import read_sample
 from model.encoders import Encoder
 from model.errors import UserError
 

@@ -15,11 +15,11 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from data_prep.audio import SAMPLE_RATE
-from data_prep.frames import to_bytes
-from data_prep.index import ShardIndex
-from data_prep.reader import wave_of
-from data_prep.shards import read_sample
+from data_prep.audio.decode import SAMPLE_RATE
+from data_prep.shards.frames import to_bytes
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.reader import wave_of
+from data_prep.shards.tar import read_sample
 from model.batch import cumulative
 from model.encoders import Encoder
 from model.errors import UserError

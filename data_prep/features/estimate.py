@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audio import SAMPLE_RATE
-from data_prep.columns import BLOCK, padded
+from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.durable import FULL
-from data_prep.features.coverage import Coverage, cache_fingerprint
 from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
-from data_prep.frames import bytes_per_frame
-from data_prep.index import ShardIndex
-from data_prep.shards import RECORD
+from data_prep.shards.columns import BLOCK, padded
+from data_prep.shards.coverage import Coverage, cache_fingerprint
+from data_prep.shards.frames import bytes_per_frame
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.tar import RECORD
 from data_prep.space import free_bytes, in_units
 from model.encoders import Encoder
 from model.errors import UserError

@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data_prep import workplace
+from data_prep.build import workdir as workplace
 from data_prep.durable import canonical_json, sync_folder, write_durably
-from data_prep.index_files import INDEX_NAME, UNFINISHED_NAME
+from data_prep.shards.files import INDEX_NAME, UNFINISHED_NAME
 from model.errors import UserError
 
 LOCK_NAME = ".ranks.lock"

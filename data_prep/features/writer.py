@@ -16,14 +16,14 @@ from typing import Any
 
 from torch import Tensor
 
-from data_prep import workplace
-from data_prep.features.coverage import Coverage, cache_fingerprint, notes_of
+from data_prep.build import workdir as workplace
 from data_prep.features.place import Place, join, remove_leftovers
-from data_prep.frames import EXTENSIONS, to_bytes
-from data_prep.index import ShardIndex, write_index
-from data_prep.index_files import INDEX_NAME, UNFINISHED_NAME, columns_path, read_document, shard_name
-from data_prep.shards import ShardWriter, read_meta
-from model.pretrained import files_digest
+from data_prep.shards.coverage import Coverage, cache_fingerprint, notes_of
+from data_prep.shards.files import INDEX_NAME, UNFINISHED_NAME, columns_path, read_document, shard_name
+from data_prep.shards.frames import EXTENSIONS, to_bytes
+from data_prep.shards.index import ShardIndex, write_index
+from data_prep.shards.tar import ShardWriter, read_meta
+from model.loading.pretrained import files_digest
 
 FIRST_LOOSE = 500_000  # shards that are no image of an audio shard are numbered from here on
 MAX_UTTERANCES = 1000
@@ -109,7 +109,7 @@ class FeatureTotals:
     bytes: int
     shards: int
     encoder_files: str = ""
-    """model.pretrained.files_digest of the encoder: who has the same files need not load them to know it."""
+    """model.loading.pretrained.files_digest of the encoder: who has the same files need not load them to know it."""
 
 
 def finish(out: Path, audio: ShardIndex) -> bool:

@@ -9,12 +9,9 @@ from data_prep.importers.common_voice import import_common_voice, is_common_voic
 from data_prep.importers.folder import import_folder, is_folder
 from data_prep.importers.huggingface import holds_parquet, import_parquet, is_parquet
 from data_prep.importers.jsonl import import_jsonl, is_jsonl
-from data_prep.importers.kaldi import import_kaldi, is_kaldi
-from data_prep.importers.lhotse import import_lhotse, is_lhotse
 from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
-from data_prep.importers.nemo import import_nemo, is_nemo
-from data_prep.importers.options import Importer, ImportOptions
+from data_prep.importers.parsing.options import Importer, ImportOptions
 from data_prep.importers.recognition import (
     hint,
     manifests_in,
@@ -22,11 +19,14 @@ from data_prep.importers.recognition import (
     require_no_shards,
     the_one_of,
 )
-from data_prep.importers.shar import import_shar, is_shar
-from data_prep.importers.slam_llm import import_slam_llm, is_slam_llm
 from data_prep.importers.table import import_table, is_table
+from data_prep.importers.toolkits.kaldi import import_kaldi, is_kaldi
+from data_prep.importers.toolkits.lhotse import import_lhotse, is_lhotse
+from data_prep.importers.toolkits.nemo import import_nemo, is_nemo
+from data_prep.importers.toolkits.shar import import_shar, is_shar
+from data_prep.importers.toolkits.slam_llm import import_slam_llm, is_slam_llm
+from data_prep.importers.toolkits.wenet import import_wenet, is_wenet
 from data_prep.importers.webdataset import holds_webdataset, import_webdataset, is_webdataset
-from data_prep.importers.wenet import import_wenet, is_wenet
 from data_prep.missing import no_such
 from model.errors import UserError
 

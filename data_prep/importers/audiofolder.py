@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.audio import EXTENSIONS
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import Without, without_transcript
-from data_prep.importers.rows import columns_taken, first_row, utterance_of, with_numbers
-from data_prep.importers.splits import chosen_splits
+from data_prep.audio.decode import EXTENSIONS
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.remarks import Without, without_transcript
+from data_prep.importers.parsing.rows import columns_taken, first_row, utterance_of, with_numbers
+from data_prep.importers.parsing.splits import chosen_splits
+from data_prep.importers.parsing.tree import files_below
 from data_prep.importers.table import first_line, read_table
-from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
 

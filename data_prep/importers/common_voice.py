@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import columns_taken, nearest, utterance_of, with_numbers
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.rows import columns_taken, nearest, utterance_of, with_numbers
+from data_prep.importers.parsing.tree import files_below
 from data_prep.importers.table import read_table
-from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance
 from model.errors import UserError
 

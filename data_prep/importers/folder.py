@@ -13,11 +13,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from data_prep.audio import EXTENSIONS
-from data_prep.importers.keys import Keys
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import Without, without_transcript
-from data_prep.importers.tree import walked
+from data_prep.audio.decode import EXTENSIONS
+from data_prep.importers.parsing.keys import Keys
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.remarks import Without, without_transcript
+from data_prep.importers.parsing.tree import walked
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError
 

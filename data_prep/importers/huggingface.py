@@ -17,12 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.audio import AudioError
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import ALIASES, columns_taken, nearest, shown, utterance_of
-from data_prep.importers.splits import chosen_splits
-from data_prep.importers.tree import files_below
-from data_prep.parquet import DAMAGE, open_parquet, require_modest
+from data_prep.audio.decode import AudioError
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.rows import ALIASES, columns_taken, nearest, shown, utterance_of
+from data_prep.importers.parsing.splits import chosen_splits
+from data_prep.importers.parsing.tree import files_below
+from data_prep.recordings.parquet import DAMAGE, open_parquet, require_modest
 from data_prep.utterance import Utterance
 from model.errors import UserError
 

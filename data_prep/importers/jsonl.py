@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.keys import Keys
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.rows import columns_taken, names_without_key, says_key, utterance_of
+from data_prep.importers.parsing.keys import Keys
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.rows import columns_taken, names_without_key, says_key, utterance_of
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.lines import read_keyed
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import Without
-from data_prep.importers.tree import walked
+from data_prep.importers.parsing.lines import read_keyed
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.remarks import Without
+from data_prep.importers.parsing.tree import walked
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 

@@ -10,12 +10,12 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.lines import text_lines
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import Without
-from data_prep.importers.rows import audio_of
+from data_prep.importers.parsing.lines import text_lines
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.remarks import Without
+from data_prep.importers.parsing.rows import audio_of
+from data_prep.importers.parsing.tree import files_below
 from data_prep.importers.table import first_line
-from data_prep.importers.tree import files_below
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 

@@ -7,15 +7,15 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep import convertible
-from data_prep.audio import EXTENSIONS
+from data_prep.audio.decode import EXTENSIONS
 from data_prep.durable import strict_json
 from data_prep.importers.common_voice import is_common_voice
-from data_prep.importers.kaldi import is_kaldi
-from data_prep.importers.rows import ALIASES, column_of, first_row
+from data_prep.importers.parsing.rows import ALIASES, column_of, first_row
+from data_prep.importers.parsing.tree import files_below, walked
 from data_prep.importers.table import first_line
-from data_prep.importers.tree import files_below, walked
-from data_prep.importers.wenet import is_wenet
-from data_prep.index_files import FORMAT, INDEX_NAME
+from data_prep.importers.toolkits.kaldi import is_kaldi
+from data_prep.importers.toolkits.wenet import is_wenet
+from data_prep.shards.files import FORMAT, INDEX_NAME
 from model.errors import UserError
 
 KNOWN = ("manifest.json", "manifest.jsonl", "utterances.jsonl", "metadata.jsonl", "data.list", "shards.list")

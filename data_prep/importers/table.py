@@ -15,11 +15,11 @@ from pathlib import Path
 
 from data_prep.durable import repeated
 from data_prep.figures import counted
-from data_prep.importers.keys import Keys
-from data_prep.importers.lines import text_lines
-from data_prep.importers.options import ImportOptions
-from data_prep.importers.remarks import say
-from data_prep.importers.rows import (
+from data_prep.importers.parsing.keys import Keys
+from data_prep.importers.parsing.lines import text_lines
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.remarks import say
+from data_prep.importers.parsing.rows import (
     RECORDINGS,
     UNSURE,
     columns_taken,

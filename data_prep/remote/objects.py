@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from data_prep.addresses import REMOTE, without_secrets
 from data_prep.durable import replacing
 from data_prep.progress import Progress, Silent
-from data_prep.remote.retries import Forbidden, Missing, RemoteError, persistently, status_of
+from data_prep.retries import Forbidden, Missing, RemoteError, persistently, status_of
 from model.errors import UserError
 
 PIECE_BYTES = 16 << 20  # of a download: one request

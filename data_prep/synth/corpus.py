@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import audio
+from data_prep.audio import decode as audio
 from data_prep.durable import write_durably
 from data_prep.synth import espeak, sentences, voices
 from model.errors import require_at_least, require_known

@@ -18,8 +18,8 @@ from data_prep.figures import counted
 
 if TYPE_CHECKING:
     from launch.doctor.finding import Finding
-    from train.config import Config
-    from train.place import Place
+    from train.dist.launch_env import Place
+    from train.recipe.config import Config
 
 RANKS = """\
 on all ranks of a job, by whatever will start the training:
@@ -41,9 +41,9 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.text import printable
     from launch.doctor.finding import failures, table
     from model.errors import UserError
-    from train import refusal
-    from train.config import load_config
-    from train.place import find_place, require_master
+    from train.dist.launch_env import find_place, require_master
+    from train.liveness import permanent_failure as refusal
+    from train.recipe.config import load_config
 
     try:
         config, place = load_config(args.recipe, args.overrides), find_place()
@@ -74,9 +74,9 @@ def _all(config: Config, place: Place, allow_changes: bool) -> list[Finding]:
     from launch.doctor.finding import FAIL, Finding, failures
     from launch.doctor.meeting import agent_has_the_port, meet
     from model.errors import UserError
-    from train.agreement import versions
-    from train.device import choose_device
-    from train.identity import config_digest
+    from train.dist.agreement import versions
+    from train.dist.device import choose_device
+    from train.recipe.identity import config_digest
 
     here = socket.gethostname()
     read, digests = data.shards(config, place.rank, reads=place.local_rank == 0)
@@ -105,9 +105,9 @@ def _all(config: Config, place: Place, allow_changes: bool) -> list[Finding]:
 
 def _hosts(hostfile: Path, config: Config) -> list[Finding]:
     """Each host of a hostfile: by ssh without a password, and how soon a dead connection to it ends."""
+    from launch.deepspeed.slots import read_hostfile
+    from launch.deepspeed.ssh import keepalive_seconds, reach
     from launch.doctor.finding import FAIL, OK, WARN, Finding
-    from launch.hosts.slots import read_hostfile
-    from launch.hosts.ssh import keepalive_seconds, reach
 
     found = []
     for name in read_hostfile(hostfile, known=lambda _: True):

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 
 from data_prep.figures import counted
-from data_prep.index import ShardIndex
-from data_prep.index_files import ShardError
-from data_prep.shards import read_sample
+from data_prep.shards.files import ShardError
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.tar import read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from model.errors import TransientError, UserError
-from model.pretrained import local_folder
-from train.config import Config
+from model.loading.pretrained import local_folder
 from train.parts import open_data
 from train.preflight import preflight
+from train.recipe.config import Config
 
 UTTERANCES = 64
 SLOW_MB_PER_S = 5.0

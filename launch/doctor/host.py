@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from data_prep.figures import counted
 from data_prep.space import free_bytes, in_units, nearest_folder
 from launch.doctor.finding import FAIL, OK, WARN, Finding
-from train.config import Config
+from train.recipe.config import Config
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def gpus(local_size: int) -> Iterator[Finding]:
     import torch
 
     from model.errors import UserError
-    from train.device import require_no_gpu_promised
+    from train.dist.device import require_no_gpu_promised
 
     if os.environ.get("DS_ACCELERATOR") == "cpu" or not torch.cuda.is_available():
         try:

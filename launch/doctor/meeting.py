@@ -20,8 +20,8 @@ from data_prep.figures import counted
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from launch.doctor.host import slow_gpus
 from model.errors import UserError
-from train.device import require_own_gpu
-from train.place import Place
+from train.dist.device import require_own_gpu
+from train.dist.launch_env import Place
 
 SECONDS_FOR_COLLECTIVES = 60.0
 CLOCK_SECONDS = 1.0

@@ -12,7 +12,7 @@ from typing import Any
 from data_prep.durable import open_regular
 from data_prep.text import printable
 from model.errors import UserError
-from train.endings import FINISHED, STOPPED
+from train.liveness.exit_status import FINISHED, STOPPED
 
 MOST_BYTES = 1 << 26
 """Read at one look; a longer line is none of ours."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from data_prep.figures import counted, in_hours
 from data_prep.importers import IMPORTERS
 from data_prep.refusals import DROPPED, QUARANTINE
-from data_prep.remote.retries import say_retries
+from data_prep.retries import say_retries
 from launch.prep import corpus
 from launch.prep.arguments import cores, local_folder, parse_bytes, path_or_address, require_another
 from model.errors import require_known
 
 if TYPE_CHECKING:
-    from data_prep.build import BuildOptions, Totals
+    from data_prep.build.build import BuildOptions, Totals
 
 SOURCES = """\
 SOURCE may be, among others (slam-asr prep import --help lists all):
@@ -59,8 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.build import BuildOptions
-    from data_prep.prepare import Limits
+    from data_prep.build.build import BuildOptions
+    from data_prep.build.prepare import Limits
 
     limits = Limits(
         normalise="lowercase" if args.lowercase else args.normalise,
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, out: Path, options: BuildOptions) -> None:
-    from data_prep.build import build
-    from data_prep.split import SPLIT_BY, build_parts, parse_fractions
+    from data_prep.build.build import build
+    from data_prep.build.split import SPLIT_BY, build_parts, parse_fractions
 
     fractions = parse_fractions(args.split) if args.split else {}
     require_known("split by", args.split_by, SPLIT_BY)

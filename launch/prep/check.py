@@ -34,10 +34,10 @@ def run(args: argparse.Namespace) -> int:
         _require_writable(path)  # before the long work
     from dataclasses import asdict
 
-    from data_prep.audit.audit import AuditOptions, audit
-    from data_prep.audit.report import write_report
-    from data_prep.audit.summary import summary
     from data_prep.durable import canonical_json, write_durably
+    from data_prep.inspect.audit.audit import AuditOptions, audit
+    from data_prep.inspect.audit.report import write_report
+    from data_prep.inspect.audit.summary import summary
 
     found = audit(args.directory, AuditOptions(args.workers, args.quick, tuple(args.against), args.flagged))
     print(summary(found, args.max_problems))

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from data_prep.addresses import is_remote
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
-from data_prep.importers.remarks import say
-from data_prep.importers.rows import ALIASES, nearest
+from data_prep.importers.parsing.remarks import say
+from data_prep.importers.parsing.rows import ALIASES, nearest
+from data_prep.importers.remote_manifest import of_remote_manifest
 from data_prep.missing import no_such
-from data_prep.remote.manifests import of_remote_manifest
 from data_prep.utterance import DEFAULTS, Utterance
 from model.errors import UserError
 

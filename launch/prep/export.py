@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.exporters import export
     from data_prep.figures import counted, in_hours
-    from data_prep.opening import read_index
+    from data_prep.shards.opening import read_index
 
     index = read_index(args.dataset)
     written = export(index, args.out, args.format, args.wav)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.figures import counted
-from data_prep.frame_bytes import EXTENSIONS
+from data_prep.shards.frame_bytes import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
 from model.errors import UserError, require_at_least
-from train.place import Place, find_place
+from train.dist.launch_env import Place, find_place
 
 if TYPE_CHECKING:
     from data_prep.features.build import FeatureRun, Share
     from data_prep.features.estimate import Estimate
-    from data_prep.index import ShardIndex
+    from data_prep.shards.index import ShardIndex
     from model.encoders import Encoder
 
 RANKS = """\
@@ -52,7 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.opening import read_index
+    from data_prep.shards.opening import read_index
 
     rank = find_place()
     try:
@@ -77,7 +77,7 @@ def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
     import torch
 
     from model.encoders import load_encoder
-    from train.device import gpu_number
+    from train.dist.device import gpu_number
 
     device = args.device
     kind = device.partition(":")[0]
@@ -162,7 +162,7 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
     import numpy as np
 
     from data_prep.features.check import compare, draw
-    from data_prep.opening import read_index
+    from data_prep.shards.opening import read_index
 
     ids = draw(np.arange(len(index)), args.verify)
     problems = compare(index, read_index(args.out), encoder, ids)
@@ -174,7 +174,7 @@ def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> in
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     from data_prep.features.build import require_fit
     from data_prep.features.check import check_features
-    from data_prep.opening import read_index
+    from data_prep.shards.opening import read_index
 
     cache = read_index(args.out)
     if cache.kind != "features":

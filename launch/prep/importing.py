@@ -12,7 +12,7 @@ from launch.prep import corpus
 from launch.prep.arguments import local_path, path_or_address, require_another
 
 if TYPE_CHECKING:
-    from data_prep.manifest import ImportReport
+    from data_prep.build.manifest import ImportReport
 
 AUTO = "auto"
 TEXT_SHOWN = 100  # characters
@@ -29,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.manifest import import_corpus
+    from data_prep.build.manifest import import_corpus
 
     require_another(args.source, args.out, "--out")
     importer = None if args.importer == AUTO else args.importer

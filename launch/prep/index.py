@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.foreign import ForeignOptions, index_in_place
+    from data_prep.build.in_place import ForeignOptions, index_in_place
     from data_prep.importers.webdataset import SampleOptions
     from data_prep.refusals import QUARANTINE
 

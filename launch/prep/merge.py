@@ -19,8 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.merge import merge, merge_renamed
-    from data_prep.remote.retries import say_retries
+    from data_prep.retries import say_retries
+    from data_prep.rework.merge import merge, merge_renamed
 
     require_at_least("workers", args.workers, 1)
     if args.prefix_keys is None:

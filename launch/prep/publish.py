@@ -14,9 +14,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.figures import counted
-    from data_prep.opening import read_index
-    from data_prep.remote.directory import publish_directory
-    from data_prep.remote.retries import say_retries
+    from data_prep.retries import say_retries
+    from data_prep.rework.upload import publish_directory
+    from data_prep.shards.opening import read_index
 
     address = args.address.rstrip("/")
     copied, total = publish_directory(args.directory, address), len(read_index(args.directory).shards)

@@ -11,7 +11,7 @@ from data_prep.refusals import DROPPED
 from launch.prep.arguments import cores, local_folder, parse_bytes
 
 if TYPE_CHECKING:
-    from data_prep.copying import CopyTotals
+    from data_prep.rework.copying import CopyTotals
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +32,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.remote.retries import say_retries
-    from data_prep.reshard import ReshardOptions, reshard
-    from data_prep.subset import Subset, parse_where, read_keys
+    from data_prep.retries import say_retries
+    from data_prep.rework.reshard import ReshardOptions, reshard
+    from data_prep.rework.subset import Subset, parse_where, read_keys
 
     subset = Subset(
         keys=read_keys(args.keys) if args.keys else None,

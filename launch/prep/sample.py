@@ -23,10 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.opening import read_index
-    from data_prep.remote.retries import say_retries
-    from data_prep.sample import SampleChoice, write_sample
-    from data_prep.subset import read_keys
+    from data_prep.inspect.sample import SampleChoice, write_sample
+    from data_prep.retries import say_retries
+    from data_prep.rework.subset import read_keys
+    from data_prep.shards.opening import read_index
 
     order = "longest" if args.longest else "shortest" if args.shortest else "random"
     keys = read_keys(args.keys) if args.keys else None

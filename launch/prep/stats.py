@@ -13,8 +13,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.opening import read_index
-    from data_prep.stats import table, table_by
+    from data_prep.inspect.stats import table, table_by
+    from data_prep.shards.opening import read_index
 
     index = read_index(args.directory)
     print(table(index))

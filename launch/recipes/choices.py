@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from train.auto import LEAST_STEP
+from train.recipe.auto import LEAST_STEP
 
 TOY_WIDTH = 512  # below it an LLM is a stand-in such as model/stand_in/llm
 HOURS_SHOWN = (1, 10, 100, 1000)

@@ -83,7 +83,7 @@ def _wanted(args: argparse.Namespace) -> Wanted:
 def _size(args: argparse.Namespace) -> tuple[float, float]:
     """Hours of training data and LLM tokens of an epoch, by its indexes; or the hours given where one is not there."""
     from data_prep.addresses import is_remote
-    from data_prep.opening import read_index
+    from data_prep.shards.opening import read_index
 
     missing = [path for path in args.train if not is_remote(path) and not Path(path).exists()]
     if missing:

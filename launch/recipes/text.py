@@ -45,8 +45,8 @@ def recipe_text(of: Wanted) -> str:
 def _head(of: Wanted) -> list[str]:
     return [
         f"# For {_hours(of)} hours to train on and an LLM of width {of.llm_width:,}; by `slam-asr recipe new`.",
-        "# What is not written here has the default of train/config.py. Those that are `auto` there (batch, warm-up,",
-        "# steps between saves) are decided when the run begins, which says them and writes them to config.yaml.",
+        "# What is not written here has the default of train/recipe/config.py. Those that are `auto` there (batch,",
+        "# warm-up, steps between saves) are decided when the run begins, said, and written to its config.yaml.",
     ]
 
 

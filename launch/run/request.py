@@ -13,7 +13,7 @@ from data_prep.addresses import is_remote
 from model.errors import UserError
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.recipe.config import Config
 
 DECIDED = {
     "model.encoder": "--encoder",
@@ -84,7 +84,7 @@ class Request:
 
 def read_request(args: argparse.Namespace) -> Request:
     """UserError for what cannot be: a corpus that is not there, the same one twice, a key that is decided here ..."""
-    from launch.hosts.local import ranks_here
+    from launch.deepspeed.local import ranks_here
 
     _require_corpora(args)
     _require_outside(args)
@@ -115,10 +115,10 @@ def read_request(args: argparse.Namespace) -> Request:
 def config_of(request: Request) -> Config:
     """The recipe that is trained by; one that is not written yet as it would be for little data."""
     from launch.recipes.text import Wanted, recipe_text
-    from train.config import Config
-    from train.overrides import lay_over
-    from train.strict_yaml import read_yaml, read_yaml_file
-    from train.typed import section
+    from train.recipe.config import Config
+    from train.recipe.fields import section
+    from train.recipe.overrides import lay_over
+    from train.recipe.yaml import read_yaml, read_yaml_file
 
     if request.recipe or request.recipe_file.exists():
         tree = read_yaml_file(request.recipe_file)

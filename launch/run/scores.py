@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import write_durably
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from model.errors import UserError
 
 SCORE, HYPOTHESES = "score.json", "hypotheses.jsonl"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.index import INDEX_NAME
-from data_prep.opening import read_index
+from data_prep.shards.index import INDEX_NAME
+from data_prep.shards.opening import read_index
 from data_prep.space import free_bytes, in_units
 from data_prep.utterance import read_rows
 from launch import stages as commands
-from launch.hosts.local import visible_gpus
+from launch.deepspeed.local import visible_gpus
 from launch.run import folder
 from launch.run.request import Corpus, Request, config_of
 from launch.run.scores import HYPOTHESES, SCORE, is_scored
@@ -192,7 +192,7 @@ def _where(request: Request) -> list[str]:
 
 def _models(request: Request) -> list[str]:
     """Encoder and LLM, where they are not the recipe's own."""
-    from train.config import load_config
+    from train.recipe.config import load_config
 
     own = load_config(request.recipe_file, request.overrides).model
     pairs = (("encoder", request.encoder, own.encoder), ("llm", request.llm, own.llm))

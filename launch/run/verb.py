@@ -13,8 +13,8 @@ from launch.run import folder, scores
 from launch.run.request import Request, config_of, read_request
 from launch.run.running import Running
 from launch.run.stages import Command, Stage, caches, said_of_caching, scored, stages
-from train.endings import AGAIN, FINISHED, MISTAKE, STOPPED
-from train.lock import holder
+from train.dist.lock import holder
+from train.liveness.exit_status import AGAIN, FINISHED, MISTAKE, STOPPED
 
 FAILED = 1
 SECONDS_TO_SAVE = 60.0

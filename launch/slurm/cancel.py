@@ -12,7 +12,7 @@ from pathlib import Path
 from launch.slurm import client
 from launch.slurm.folder import folder_of, read_jobs
 from model.errors import UserError
-from train.lock import holder
+from train.dist.lock import holder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

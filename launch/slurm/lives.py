@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from data_prep.figures import counted
-from train.endings import AGAIN, FINISHED, STOPPED
-from train.lock import holder
+from train.dist.lock import holder
+from train.liveness.exit_status import AGAIN, FINISHED, STOPPED
 
 GO_ON, FAILED, CANCELLED = 0, 3, 130
 MARKERS = (FINISHED, STOPPED, "slurm/refusal")

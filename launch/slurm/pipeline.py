@@ -18,7 +18,7 @@ from launch.slurm.script import Resources, array
 from model.errors import UserError
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.recipe.config import Config
 
 
 @dataclass(frozen=True)

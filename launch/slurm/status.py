@@ -15,7 +15,7 @@ from launch.slurm import client
 from launch.slurm.folder import folder_of, read_jobs
 from launch.slurm.lives import newest_step, read_lives
 from model.errors import UserError
-from train.endings import FINISHED, STOPPED
+from train.liveness.exit_status import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000
 MARKERS = {

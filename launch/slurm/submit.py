@@ -17,10 +17,10 @@ from launch.slurm.folder import OF_A_SUBMISSION, read_jobs
 from launch.slurm.pipeline import Stage, add_pipeline_arguments, stages
 from launch.slurm.script import training
 from model.errors import UserError
-from train.lock import holder, in_use
+from train.dist.lock import holder, in_use
 
 if TYPE_CHECKING:
-    from train.config import Config
+    from train.recipe.config import Config
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +115,7 @@ def _test(chain: list[Stage]) -> None:
 
 def _keep(folder: Path, config: Config, deepspeed: dict[str, Any], chain: list[Stage]) -> None:
     """The snapshot that every life of the job reads."""
-    from train.identity import to_yaml
+    from train.recipe.identity import to_yaml
     from train.run_folder import write_file
 
     kept = folder / "slurm"

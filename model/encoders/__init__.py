@@ -4,12 +4,12 @@ from typing import Any
 
 import torch
 
-from model.encoder_dtype import encoder_dtype
 from model.encoder_layers import read_layers
+from model.encoders.dtype import encoder_dtype
 from model.encoders.hubert import HubertEncoder
 from model.errors import UserError
-from model.hub import place_to_open
-from model.pretrained import fingerprint, freeze, kind_of, loading, open_pretrained
+from model.loading.hub import place_to_open
+from model.loading.pretrained import fingerprint, freeze, kind_of, loading, open_pretrained
 from model.sample_rate import SAMPLE_RATE
 
 ENCODERS = {"hubert": HubertEncoder, "wav2vec2": HubertEncoder, "wavlm": HubertEncoder}
@@ -28,7 +28,7 @@ def load_encoder(
     """A frozen encoder from a Hugging Face id or a local folder, on `device`.
 
     `layer` counts transformer layers from 1 (None: the last); "mean" and "mean:6-12" read the mean of all, or of some.
-    On a CPU some encoders are computed in float32 although bfloat16 was asked for (model/encoder_dtype.py); their
+    On a CPU some encoders are computed in float32 although bfloat16 was asked for (model/encoders/dtype.py); their
     `dtype_note` says so. UserError if it cannot be loaded whole, or is not of a known family at 16 kHz.
     """
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel

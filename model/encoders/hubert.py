@@ -2,7 +2,7 @@
 
 No utterance is padded, and none sees its neighbours. With group norm in the convolution stack (HuBERT-base) a padded
 batch would change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and the
-transformer reads all frames at once, end to end (model/packed.py): the same frames to rounding.
+transformer reads all frames at once, end to end (model/packing/packed.py): the same frames to rounding.
 """
 
 from threading import local
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from model.batch import Length, cumulative
 from model.encoder_layers import read_layers
-from model.frontend import normalise
-from model.packed import packing_of, switch_to_packed
+from model.encoders.frontend import normalise
+from model.packing.packed import packing_of, switch_to_packed
 
 OWN_ATTENTION = ("wavlm",)
 """Families whose attention is not transformers' shared one: always encoded one by one."""

@@ -15,7 +15,7 @@ from bench.lengths import Lengths, librispeech_like
 from bench.plan import sizes_of, useful_share
 from bench.table import format_table, write_results
 from bench.toys import TOYS, configs
-from launch.planning.flops import encoder_flops, llm_flops
+from launch.plan.flops import encoder_flops, llm_flops
 
 ROOT = Path(__file__).parents[2]
 GOALS = [

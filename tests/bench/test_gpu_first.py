@@ -20,11 +20,11 @@ from bench.gpu_lab import Check, CheckFailedError, Lab
 from bench.gpu_parts import make_pair
 from bench.gpu_train import Record
 from bench.toys import TOYS
-from launch.planning.probe import random_recogniser
-from launch.planning.shapes import shapes_of
+from launch.plan.probe import random_recogniser
+from launch.plan.shapes import shapes_of
 from model.encoders import HubertEncoder
 from tests.test_house import OWNERS
-from train.config import AdapterConfig, load_config
+from train.recipe.config import AdapterConfig, load_config
 
 ROOT = Path(__file__).parents[2]
 GPU_SH = ROOT / "bench" / "gpu.sh"

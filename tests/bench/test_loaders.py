@@ -5,9 +5,9 @@ import torch
 from bench import loaders
 from bench.goal import Goal
 from bench.loaders import Streamed, consume, threads
-from data_prep.audio import decode, write_flac
-from data_prep.build import BuildOptions, build
-from data_prep.opening import read_index, shard_path
+from data_prep.audio.decode import decode, write_flac
+from data_prep.build.build import BuildOptions, build
+from data_prep.shards.opening import read_index, shard_path
 from data_prep.utterance import Utterance
 from model.prompt import Prompt
 from tests.data_prep.conftest import tone

@@ -136,7 +136,7 @@ def test_a_cable_pulled_for_good_ends_the_launch_and_it_goes_on_without_ssh(lab,
     ],
 )
 def test_ssh_tells_what_keeps_a_host_from_being_reached_and_when_it_gives_up(lab, settings, wrong, seconds):
-    ask = "from launch.hosts import ssh; print(ssh.keepalive_seconds('hostb'), ssh.reach('hostb', 2))"
+    ask = "from launch.deepspeed import ssh; print(ssh.keepalive_seconds('hostb'), ssh.reach('hostb', 2))"
     config = lab.folder / "ssh" / "config"
     before = config.read_text()
     config.write_text(before + "".join(f"{line}\n" for line in settings))

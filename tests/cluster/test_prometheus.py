@@ -23,7 +23,7 @@ import yaml
 from tests import ranks
 from tests.cluster.conftest import require
 from tests.train.conftest import make_ground
-from train.gauges import FIGURES
+from train.report.gauges import FIGURES
 
 MONITORING = ranks.ROOT / "launch" / "monitoring"
 RANKS = [str(rank) for rank in range(4)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from tests import ranks
 from tests.cluster.conftest import require
 from tests.cluster.slurm import PROGRAMS, output_of, slurm_cluster

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.audio import write_flac
+from data_prep.audio.decode import write_flac
 from data_prep.utterance import Utterance
 from tests.data_prep.object_storage import s3, storage
 

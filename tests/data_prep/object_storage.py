@@ -81,8 +81,8 @@ def storage():
 @pytest.fixture
 def s3(storage, tmp_path, monkeypatch, request):
     """The address of an empty bucket; the cache is empty, and pauses between attempts are short."""
+    from data_prep import retries
     from data_prep.remote import objects as remote
-    from data_prep.remote import retries
 
     monkeypatch.setenv("SLAM_ASR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.audio import encode_flac
-from data_prep.index import shard_name, write_index
-from data_prep.shards import ShardWriter
+from data_prep.audio.decode import encode_flac
+from data_prep.shards.index import shard_name, write_index
+from data_prep.shards.tar import ShardWriter
 
 WORDS = (
     "amber basket candle dagger ember falcon garden hollow island jungle kettle ladder meadow needle orchard".split()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.audio import AudioError, decode, encode_flac, encode_opus, probe, resample, write_flac
-from data_prep.ogg import SERIAL, with_serial
-from data_prep.sources import open_source
-from data_prep.truncation import what_is_cut_off
+from data_prep.audio.decode import AudioError, decode, encode_flac, encode_opus, probe, resample, write_flac
+from data_prep.audio.ogg import SERIAL, with_serial
+from data_prep.audio.truncation import what_is_cut_off
+from data_prep.recordings.open import open_source
 from tests.data_prep.conftest import tone
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import check
-from data_prep.audit.audit import AuditOptions, audit
-from data_prep.audit.summary import summary
-from data_prep.audit.text import measure_text, names_of
-from data_prep.build import BuildOptions, build
+from data_prep.build.build import BuildOptions, build
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.index import shard_name, write_index
-from data_prep.opening import read_index
+from data_prep.inspect import check
+from data_prep.inspect.audit.audit import AuditOptions, audit
+from data_prep.inspect.audit.summary import summary
+from data_prep.inspect.audit.text import measure_text, names_of
+from data_prep.shards.index import shard_name, write_index
+from data_prep.shards.opening import read_index
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written
 

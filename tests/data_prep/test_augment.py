@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.audio import write_flac
-from data_prep.augment import (
+from data_prep.audio.augment import (
     AugmentConfig,
     augment_wave,
     check_noise,
@@ -17,10 +16,11 @@ from data_prep.augment import (
     spec_masks,
     speed_factors,
 )
+from data_prep.audio.decode import write_flac
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from train.strict_yaml import read_yaml
-from train.typed import section
+from train.recipe.fields import section
+from train.recipe.yaml import read_yaml
 
 SPEEDS = AugmentConfig(speed=(0.9, 1.0, 1.1))
 MASKS = AugmentConfig(time_masks=2, feature_masks=2, feature_mask_share=0.1)

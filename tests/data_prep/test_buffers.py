@@ -3,7 +3,7 @@ import threading
 import numpy as np
 import torch
 
-from data_prep.buffers import MIN_BYTES, Buffers
+from data_prep.shards.buffers import MIN_BYTES, Buffers
 
 
 def address(array: np.ndarray) -> int:

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.audio import encode_flac, write_flac
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
-from data_prep.opening import read_index
-from data_prep.prepare import Limits
+from data_prep.audio.decode import encode_flac, write_flac
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.prepare import Limits
+from data_prep.inspect.check import check
+from data_prep.inspect.stats import table
 from data_prep.progress import Progress
-from data_prep.reader import read_utterance, read_wave
-from data_prep.shards import ShardWriter, read_sample
-from data_prep.stats import table
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import read_utterance, read_wave
+from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.utterance import write_jsonl
 from data_prep.workers import run_all
 from model.errors import UserError
@@ -92,7 +92,7 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
-        "from pathlib import Path; from data_prep.build import *; from data_prep.importers.jsonl import *\n"
+        "from pathlib import Path; from data_prep.build.build import *; from data_prep.importers.jsonl import *\n"
         f"if __name__ == '__main__': build(import_jsonl(Path({str(tmp_path / 'many.jsonl')!r})), "
         f"Path({str(tmp_path / 'out')!r}), BuildOptions(shard_size=10, workers=2))"
     )

@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.assign import Packing, Placed, chance, evenly_mixed
-from data_prep.audio import decode, encode_flac, encode_opus, write_flac
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
-from data_prep.index import ShardIndex
-from data_prep.lengths import Size
-from data_prep.opening import read_index
-from data_prep.prepare import Limits
-from data_prep.reader import read_wave
-from data_prep.shards import read_sample
-from data_prep.split import build_parts, parse_fractions, split
+from data_prep.audio.decode import decode, encode_flac, encode_opus, write_flac
+from data_prep.build.assign import Packing, Placed, chance, evenly_mixed
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.lengths import Size
+from data_prep.build.prepare import Limits
+from data_prep.build.split import build_parts, parse_fractions, split
+from data_prep.inspect.check import check
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import read_wave
+from data_prep.shards.tar import read_sample
 from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
 from launch.prep.arguments import parse_bytes

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.build import BuildOptions, build
-from data_prep.index_files import ShardError
-from data_prep.opening import read_index, shard_path
-from data_prep.reader import read_batch, read_wave
-from data_prep.remote import cache, cache_folder
+from data_prep.build.build import BuildOptions, build
 from data_prep.remote import objects as remote
-from data_prep.shards import read_sample
+from data_prep.shards import cache, cache_folder
+from data_prep.shards.files import ShardError
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.reader import read_batch, read_wave
+from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from model.prompt import Prompt
 from tests.data_prep.test_reader import Letters
-from train.corpus import open_indexes
+from train.data.corpus import open_indexes
 
 ROOT = Path(__file__).parents[2]
 PROMPT = Prompt(Letters())

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.audio import encode_flac
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
-from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import ShardInfo, shard_name, write_index
-from data_prep.opening import read_index
-from data_prep.shards import ShardWriter
+from data_prep.audio.decode import encode_flac
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.in_place import ForeignOptions, index_in_place
+from data_prep.inspect.check import check
+from data_prep.shards.index import ShardInfo, shard_name, write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import ShardWriter
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 
@@ -95,7 +95,7 @@ def test_tars_of_others_are_checked_where_they_lie(tmp_path):
 
 
 def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
-    from data_prep.audit.audit import AuditOptions, audit
+    from data_prep.inspect.audit.audit import AuditOptions, audit
 
     build(corpus[:4], tmp_path / "out", BuildOptions())
     path = tmp_path / "out" / shard_name(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.audio import AudioError, decode
+from data_prep.audio.decode import AudioError, decode
 from launch.command import main
 from tests.data_prep.conftest import tone
 

@@ -10,23 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
+from data_prep.build.build import BuildOptions, build
 from data_prep.features import estimate as feature_estimate
 from data_prep.features.build import build_features
 from data_prep.features.estimate import bytes_of
 from data_prep.features.speed import SPEED_NAME, read_speed
-from data_prep.index import write_index
-from data_prep.opening import read_index
-from data_prep.reader import frames
-from data_prep.shards import ShardWriter, read_sample
+from data_prep.inspect.check import check
+from data_prep.shards.index import write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import frames
+from data_prep.shards.tar import ShardWriter, read_sample
 from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled
 from tests.tiny import tiny_models
 
-PUBLISH = "data_prep.shards:ShardWriter.close"
+PUBLISH = "data_prep.shards.tar:ShardWriter.close"
 
 
 @pytest.fixture(scope="module")

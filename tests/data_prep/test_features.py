@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
+from data_prep.build.build import BuildOptions, build
 from data_prep.features import encoding as feature_encoding
 from data_prep.features.build import Share, build_features
 from data_prep.features.place import LOCK_NAME
 from data_prep.features.speed import SPEED_NAME
 from data_prep.features.writer import FeatureWriter, finish
-from data_prep.frames import EXTENSIONS, FEATURE_DTYPES
-from data_prep.joined import concatenate
-from data_prep.opening import read_index, shard_path
-from data_prep.reader import frames, read_batch, read_utterance, read_wave
-from data_prep.shards import ShardWriter, read_sample, walk
-from data_prep.stats import table
+from data_prep.inspect.check import check
+from data_prep.inspect.stats import table
+from data_prep.rework.joined import concatenate
+from data_prep.shards.frames import EXTENSIONS, FEATURE_DTYPES
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.reader import frames, read_batch, read_utterance, read_wave
+from data_prep.shards.tar import ShardWriter, read_sample, walk
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.int8_frames import quantise

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data_prep import flac
-from data_prep.audio import AudioError, decode, decode_into, encode_flac
+from data_prep.audio import flac
+from data_prep.audio.decode import AudioError, decode, decode_into, encode_flac
 from tests.data_prep.conftest import tone
 
 pytestmark = pytest.mark.skipif(not flac.IS_INSTALLED, reason="miniaudio has no wheel for this machine")

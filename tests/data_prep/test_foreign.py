@@ -14,21 +14,21 @@ import soundfile
 import torch
 import webdataset
 
-from data_prep.audio import decode, resample, resampled_count
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
-from data_prep.foreign import ForeignOptions, index_in_place
+from data_prep.audio.decode import decode, resample, resampled_count
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.importers import ImportOptions, guess_importer
 from data_prep.importers.webdataset import SampleOptions, import_webdataset
-from data_prep.index_files import ShardError
-from data_prep.opening import read_index
-from data_prep.reader import read_batch, read_utterance, read_wave
-from data_prep.shards import read_sample
-from data_prep.sources import open_source
+from data_prep.inspect.check import check
+from data_prep.recordings.open import open_source
+from data_prep.shards.files import ShardError
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import read_batch, read_utterance, read_wave
+from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 from tests.data_prep.test_reader import PROMPT
-from train.corpus import open_indexes
+from train.data.corpus import open_indexes
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 FORMATS = {"a": (16000, 1, "wav"), "b": (44100, 2, "wav"), "c": (48000, 1, "ogg"), "d": (22050, 1, "mp3")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import BuildOptions, build
+from data_prep.build.build import BuildOptions, build
 from data_prep.utterance import write_jsonl
 from launch.command import main
 

@@ -23,15 +23,15 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from data_prep.archives import members
+from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.durable import canonical_json
-from data_prep.foreign import ForeignOptions, index_in_place
 from data_prep.importers.jsonl import import_jsonl
 from data_prep.importers.webdataset import import_webdataset
-from data_prep.index import write_index
-from data_prep.opening import read_index
-from data_prep.reader import read_wave
-from data_prep.shards import ShardWriter, read_sample
+from data_prep.recordings.tar_members import members
+from data_prep.shards.index import write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import read_wave
+from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.utterance import Utterance, write_jsonl
 from model.errors import UserError
 from tests.data_prep.test_foreign import encoded, write_tar

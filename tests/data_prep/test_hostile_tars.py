@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.archives import MAX_EXTENSION_BYTES, Member, members
-from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.opening import read_index
+from data_prep.build.in_place import ForeignOptions, index_in_place
+from data_prep.recordings.tar_members import MAX_EXTENSION_BYTES, Member, members
+from data_prep.shards.opening import read_index
 from model.errors import UserError
 from tests.data_prep.test_foreign import encoded, write_tar
 

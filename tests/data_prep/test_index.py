@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.build import BuildOptions, build
-from data_prep.opening import read_index
+from data_prep.build.build import BuildOptions, build
+from data_prep.shards.opening import read_index
 from model.errors import UserError
 
 

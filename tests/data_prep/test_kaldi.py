@@ -6,13 +6,13 @@ import os
 import numpy as np
 import pytest
 
-from data_prep.audio import AudioError, decode, encode_flac, write_flac
-from data_prep.build import BuildOptions, build
+from data_prep.audio.decode import AudioError, decode, encode_flac, write_flac
+from data_prep.build.build import BuildOptions, build
 from data_prep.exporters import export
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.importers.options import ImportOptions
-from data_prep.opening import read_index
-from data_prep.shards import read_sample
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import read_sample
 from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError

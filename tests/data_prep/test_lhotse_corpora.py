@@ -10,10 +10,10 @@ from lhotse import CutSet, MonoCut, MultiCut, Recording, RecordingSet, Supervisi
 from lhotse.audio import AudioSource
 from lhotse.supervision import AlignmentItem
 
-from data_prep.audio import decode, write_flac
+from data_prep.audio.decode import decode, write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.sources import open_source
+from data_prep.recordings.open import open_source
 from data_prep.utterance import write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone

@@ -10,14 +10,14 @@ import pytest
 from datasets import Audio, ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
-from data_prep import parquet as parquet_module
-from data_prep.audio import AudioError, decode, encode_flac, write_flac
+from data_prep.audio.decode import AudioError, decode, encode_flac, write_flac
+from data_prep.build.manifest import import_corpus
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.manifest import import_corpus
-from data_prep.opening import read_index
-from data_prep.parquet import RowGroups, recording_at
-from data_prep.sources import open_source
+from data_prep.recordings import parquet as parquet_module
+from data_prep.recordings.open import open_source
+from data_prep.recordings.parquet import RowGroups, recording_at
+from data_prep.shards.opening import read_index
 from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
@@ -246,7 +246,7 @@ def test_import_and_build_from_the_command_line(tmp_path, hub, waves, capsys):
     index = read_index(out)
     by_key = {f"clip{number}": wave for number, wave in enumerate(waves)}
     assert sorted(index.key) == sorted(by_key)
-    from data_prep.reader import read_utterance
+    from data_prep.shards.reader import read_utterance
 
     for i in range(len(index)):
         utterance = read_utterance(index, i)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from data_prep.build import BuildOptions, build
-from data_prep.index import ShardIndex
-from data_prep.opening import read_index, shard_path
-from data_prep.shards import read_sample
+from data_prep.build.build import BuildOptions, build
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.tar import read_sample
 
 UNCLOSED = pytest.mark.filterwarnings(  # webdataset leaves its files to the garbage collector
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"

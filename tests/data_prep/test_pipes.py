@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from data_prep import pipes
-from data_prep.audio import AudioError
-from data_prep.pipes import output_of, stages
+from data_prep.audio.decode import AudioError
+from data_prep.recordings import pipes
+from data_prep.recordings.pipes import output_of, stages
 
 
 @pytest.mark.parametrize("end", ["; rm x", "&& rm x", "|| rm x", "& rm x", "> x", ">> x", "< x", "$(rm x)", "`rm x`"])

@@ -1,7 +1,7 @@
 import pytest
 
-from data_prep.build import BuildOptions, build
-from data_prep.index import write_index
+from data_prep.build.build import BuildOptions, build
+from data_prep.shards.index import write_index
 from data_prep.utterance import write_jsonl
 from launch.command import main
 

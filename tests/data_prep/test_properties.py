@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.archives import members
 from data_prep.durable import canonical_json, strict_json
-from data_prep.index import write_index
-from data_prep.opening import read_index
-from data_prep.shards import ShardWriter, read_meta, read_sample, walk
+from data_prep.recordings.tar_members import members
+from data_prep.shards.index import write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import ShardWriter, read_meta, read_sample, walk
 from data_prep.utterance import KEY, safe_key
 from model.errors import UserError
 

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.build import BuildOptions, build
+from data_prep.build.build import BuildOptions, build
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.opening import read_index
+from data_prep.importers.remote_manifest import of_remote_manifest
+from data_prep.recordings import remote as remote_recordings
+from data_prep.recordings.open import open_source
+from data_prep.recordings.remote import AHEAD, read_ahead
 from data_prep.remote import objects as remote
-from data_prep.remote import recordings as remote_recordings
-from data_prep.remote.directory import publish_directory
-from data_prep.remote.manifests import of_remote_manifest
-from data_prep.remote.recordings import AHEAD, read_ahead
-from data_prep.shards import read_sample
-from data_prep.sources import open_source
+from data_prep.rework.upload import publish_directory
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import read_sample
 from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError

@@ -6,13 +6,13 @@ import pytest
 import soundfile
 import torch
 
-from data_prep.audio import AudioError, decode_into, encode_flac
-from data_prep.build import BuildOptions, build
-from data_prep.index import ShardIndex, write_index
-from data_prep.index_files import ShardError
-from data_prep.opening import read_index
-from data_prep.reader import read_batch
-from data_prep.shards import ShardWriter
+from data_prep.audio.decode import AudioError, decode_into, encode_flac
+from data_prep.build.build import BuildOptions, build
+from data_prep.shards.files import ShardError
+from data_prep.shards.index import ShardIndex, write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import read_batch
+from data_prep.shards.tar import ShardWriter
 from model.prompt import Prompt
 from tests.data_prep.conftest import tone
 

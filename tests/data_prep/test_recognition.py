@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.audio import write_flac
-from data_prep.build import BuildOptions, build
+from data_prep.audio.decode import write_flac
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.manifest import import_corpus
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer, recognised
-from data_prep.manifest import import_corpus
 from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError

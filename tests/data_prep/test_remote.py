@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.opening import read_index
+from data_prep import retries
+from data_prep.recordings import remote as remote_recordings
 from data_prep.remote import objects as remote
-from data_prep.remote import recordings as remote_recordings
-from data_prep.remote import retries
-from data_prep.remote.retries import Forbidden, Missing, RemoteError
+from data_prep.retries import Forbidden, Missing, RemoteError
+from data_prep.shards.opening import read_index
 from model.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -4,17 +4,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from data_prep.audit.audit import AuditOptions, audit
-from data_prep.audit.findings import EXAMPLES, Surveyed, apply
-from data_prep.audit.measures import ROW, Measured
-from data_prep.audit.report import page
-from data_prep.audit.rules import JUDGEMENTS
-from data_prep.audit.spread import spreads
-from data_prep.audit.summary import summary
 from data_prep.durable import canonical_json
-from data_prep.index import write_index
-from data_prep.opening import read_index
-from data_prep.stats import breakdown, table_by
+from data_prep.inspect.audit.audit import AuditOptions, audit
+from data_prep.inspect.audit.findings import EXAMPLES, Surveyed, apply
+from data_prep.inspect.audit.measures import ROW, Measured
+from data_prep.inspect.audit.report import page
+from data_prep.inspect.audit.rules import JUDGEMENTS
+from data_prep.inspect.audit.spread import spreads
+from data_prep.inspect.audit.summary import summary
+from data_prep.inspect.stats import breakdown, table_by
+from data_prep.shards.index import write_index
+from data_prep.shards.opening import read_index
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written
 

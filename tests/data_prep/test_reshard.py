@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
-from data_prep.copying import record_bytes
-from data_prep.features.coverage import AUDIO_CRC
-from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.index import ShardIndex, columns_path, read_document, write_index
-from data_prep.joined import concatenate
-from data_prep.merge import merge, merge_renamed
-from data_prep.opening import read_index, shard_path
-from data_prep.prepare import Limits
-from data_prep.reshard import ReshardOptions, plan, reshard
-from data_prep.shards import ShardWriter, read_meta, read_sample
-from data_prep.subset import Subset, read_keys
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.in_place import ForeignOptions, index_in_place
+from data_prep.build.prepare import Limits
+from data_prep.inspect.check import check
+from data_prep.rework.copying import record_bytes
+from data_prep.rework.joined import concatenate
+from data_prep.rework.merge import merge, merge_renamed
+from data_prep.rework.reshard import ReshardOptions, plan, reshard
+from data_prep.rework.subset import Subset, read_keys
+from data_prep.shards.coverage import AUDIO_CRC
+from data_prep.shards.index import ShardIndex, columns_path, read_document, write_index
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.tar import ShardWriter, read_meta, read_sample
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.test_build import alive

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.audio import decode
-from data_prep.build import BuildOptions, build
+from data_prep.audio.decode import decode
+from data_prep.build.build import BuildOptions, build
 from data_prep.exporters import EXPORTERS, export
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.index import write_index
-from data_prep.opening import read_index, shard_path
-from data_prep.shards import ShardWriter, read_sample
-from data_prep.sources import open_source, read_all
+from data_prep.recordings.open import open_source, read_all
+from data_prep.shards.index import write_index
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError

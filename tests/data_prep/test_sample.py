@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.audio import decode
-from data_prep.build import BuildOptions, build
-from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.opening import read_index, shard_path
-from data_prep.prepare import Limits
-from data_prep.sample import SampleChoice, write_sample
-from data_prep.shards import read_sample
+from data_prep.audio.decode import decode
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.in_place import ForeignOptions, index_in_place
+from data_prep.build.prepare import Limits
+from data_prep.inspect.sample import SampleChoice, write_sample
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.tar import read_sample
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone

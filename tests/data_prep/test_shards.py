@@ -8,14 +8,14 @@ import threading
 import numpy as np
 import pytest
 
-from data_prep import shards
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
-from data_prep.descriptors import OpenFiles
-from data_prep.index import columns_path
-from data_prep.index_files import ShardError
-from data_prep.opening import read_index, shard_path
-from data_prep.shards import ShardWriter, read_sample, stream, walk
+from data_prep.build.build import BuildOptions, build
+from data_prep.inspect.check import check
+from data_prep.shards import tar as shards
+from data_prep.shards.files import ShardError
+from data_prep.shards.index import columns_path
+from data_prep.shards.open_files import OpenFiles
+from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.tar import ShardWriter, read_sample, stream, walk
 from model.errors import UserError
 
 
@@ -209,7 +209,7 @@ def test_columns_never_describe_a_tar_that_took_another_ones_place(tmp_path, mon
     with ShardWriter(path) as writer:
         writer.add("a", "flac", b"one", meta, 1600)
         writer.close()
-    monkeypatch.setattr("data_prep.shards.write_durably", full)
+    monkeypatch.setattr("data_prep.shards.tar.write_durably", full)
     with ShardWriter(path) as writer, pytest.raises(OSError):
         writer.add("a", "flac", b"two", meta, 1600)
         writer.close()

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.opening import read_index
-from data_prep.split import parse_fractions, split
+from data_prep.build.split import parse_fractions, split
+from data_prep.shards.opening import read_index
 from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
 from model.errors import UserError

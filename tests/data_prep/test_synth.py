@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from data_prep import audio
+from data_prep.audio import decode as audio
 from data_prep.synth import VOICES, espeak, sentences, voices, write_corpus
 from data_prep.synth.augment import augment
 

@@ -1,6 +1,6 @@
 import pytest
 
-from data_prep.prepare import Limits
+from data_prep.build.prepare import Limits
 from data_prep.refusals import Refused
 from data_prep.text import NORMALISERS, normalised, tidy_text, warn_about
 from model.errors import UserError

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.audio import write_flac
-from data_prep.build import BuildOptions, build
+from data_prep.audio.decode import write_flac
+from data_prep.build.build import BuildOptions, build
 from data_prep.importers import IMPORTERS, ImportOptions
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 from tests.data_prep.toolkits import heard, read, wav_of, write_lines

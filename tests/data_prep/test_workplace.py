@@ -3,12 +3,12 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.build import BuildOptions, build
-from data_prep.check import check
+from data_prep.build.build import BuildOptions, build
+from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.features.place import join
-from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.merge import merge
-from data_prep.opening import read_index
+from data_prep.inspect.check import check
+from data_prep.rework.merge import merge
+from data_prep.shards.opening import read_index
 from model.errors import UserError
 from tests.data_prep.test_build import contents
 
@@ -62,7 +62,7 @@ def test_a_file_that_may_not_be_read_is_no_case_for_the_check(tmp_path, corpus, 
         raise PermissionError(errno.EACCES, "Permission denied")
 
     build(corpus, tmp_path / "out", OPTIONS)
-    monkeypatch.setattr("data_prep.index_files.read_regular", refuse)
+    monkeypatch.setattr("data_prep.shards.files.read_regular", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         read_index(tmp_path / "out")
     assert "prep check" not in str(error.value)

@@ -5,9 +5,9 @@ import json
 import struct
 import wave
 
-from data_prep.audio import decode
+from data_prep.audio.decode import decode
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.sources import open_source
+from data_prep.recordings.open import open_source
 
 
 def read(path, **options):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.audio import decode, encode_flac
-from data_prep.index import ShardIndex, shard_name, write_index
-from data_prep.opening import read_index
-from data_prep.shards import ShardWriter
+from data_prep.audio.decode import decode, encode_flac
+from data_prep.shards.index import ShardIndex, shard_name, write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import ShardWriter
 from model.batch import cumulative
 from model.slam_asr import SlamAsr
 from tests.tiny import tiny_recogniser

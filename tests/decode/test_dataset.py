@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from decode import dataset
 from decode.dataset import DecodeOptions, decode_dataset, decode_ids, plan_batches, write_hypotheses
 from decode.generate import transcribe_batch

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.audio import SAMPLE_RATE, write_flac
+from data_prep.audio.decode import SAMPLE_RATE, write_flac
 from decode import files
 from decode.dataset import DecodeOptions
 from decode.files import transcribe_files

@@ -9,10 +9,10 @@ from dataclasses import asdict
 
 import torch
 
-from launch.planning.lengths import prompt_tokens, read_lengths, work_of
-from launch.planning.probe import measure
-from launch.planning.shapes import read_shapes
-from train.config import load_config
+from launch.plan.lengths import prompt_tokens, read_lengths, work_of
+from launch.plan.probe import measure
+from launch.plan.shapes import read_shapes
+from train.recipe.config import load_config
 
 
 def main(recipe: str, *budgets: str) -> None:

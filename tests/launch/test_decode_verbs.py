@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import pytest
 
-from data_prep.audio import encode_flac, write_flac
-from data_prep.index import shard_name, write_index
-from data_prep.opening import read_index
-from data_prep.shards import ShardWriter
+from data_prep.audio.decode import encode_flac, write_flac
+from data_prep.shards.index import shard_name, write_index
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import ShardWriter
 from launch.command import main
 from model.weights import read_card
 from tests.decode.conftest import SPEAKERS, TEXTS, noise

@@ -19,7 +19,7 @@ from tests import ranks
 from tests.ranks import ROOT, free_port
 from tests.tiny import tiny_models
 from tests.train.conftest import make_ground
-from train.place import Place
+from train.dist.launch_env import Place
 
 
 @pytest.fixture(scope="module")

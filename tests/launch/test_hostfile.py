@@ -8,10 +8,10 @@ import subprocess
 import pytest
 
 from launch.command import main
-from launch.hosts import environment, slots, ssh
-from launch.hosts.written import write_secrets
+from launch.deepspeed import environment, slots, ssh
+from launch.deepspeed.written import write_secrets
 from model.errors import UserError
-from train.config import load_config
+from train.recipe.config import load_config
 
 RECIPE = """
 model: {encoder: e, llm: l}

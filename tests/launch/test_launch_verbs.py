@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from launch.command import main
-from launch.hosts import local, marked, orphans, outcome, recipe
-from launch.hosts.outcome import Markers
+from launch.deepspeed import local, marked, orphans, outcome, recipe
+from launch.deepspeed.outcome import Markers
 from model.errors import UserError
 from tests import ranks
 from tests.train.conftest import make_ground
-from train.config import load_config
-from train.endings import LAUNCHER_GONE
+from train.liveness.exit_status import LAUNCHER_GONE
+from train.recipe.config import load_config
 
 RECIPE = """
 model: {encoder: e, llm: l}

@@ -15,14 +15,14 @@ import torch
 from bench.gpu_parts import audio_shards, feature_shards
 from bench.lengths import librispeech_like
 from launch.command import main
-from launch.planning.memory import kept
-from launch.planning.probe import micro_of, random_batch, random_recogniser
-from launch.planning.shapes import Shapes, shapes_of
+from launch.plan.memory import kept
+from launch.plan.probe import micro_of, random_batch, random_recogniser
+from launch.plan.shapes import Shapes, shapes_of
 from model.encoders import load_encoder
 from model.llm import load_llm
 from tests.tiny import tiny_models, tiny_recogniser
-from train.config import AdapterConfig, load_config
-from train.corpus import make_corpus
+from train.data.corpus import make_corpus
+from train.recipe.config import AdapterConfig, load_config
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "model" / "stand_in"

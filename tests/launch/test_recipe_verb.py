@@ -8,7 +8,7 @@ from launch.command import main
 from launch.recipes.choices import choose
 from launch.recipes.text import Wanted, recipe_text
 from tests.data_prep.spoken import clean, written
-from train.config import load_config
+from train.recipe.config import load_config
 
 STAND_IN = Path(__file__).resolve().parents[2] / "model" / "stand_in"
 MODELS = ["--encoder", str(STAND_IN / "encoder"), "--llm", str(STAND_IN / "llm")]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from launch.command import main
-from launch.hosts import local
+from launch.deepspeed import local
 from launch.run import folder, stages
 from launch.run.request import read_request
 

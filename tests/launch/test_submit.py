@@ -187,9 +187,8 @@ def test_status_tells_of_a_run_that_slurm_knows_nothing_of(run, capsys):
 
 
 def test_a_run_without_a_job_is_asked_by_its_process(run, capsys):
-    program = (
-        f"import time; from pathlib import Path; from train.lock import claim; claim(Path({str(run)!r})); print(1); "
-    )
+    program = "import time; from pathlib import Path; from train.dist.lock import claim; "
+    program += f"claim(Path({str(run)!r})); print(1); "
     with subprocess.Popen([sys.executable, "-uc", f"{program}time.sleep(60)"], stdout=subprocess.PIPE) as running:
         assert running.stdout and running.stdout.readline()
         assert main(["cancel", str(run)]) == 0

@@ -9,8 +9,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from bench.toys import TOYS, configs
-from model.encoder_dtype import encoder_dtype, narrow_groups
 from model.encoders import known_fingerprint, load_encoder
+from model.encoders.dtype import encoder_dtype, narrow_groups
 from tests.model.test_encoders import checkpoint
 from tests.tiny import tiny_models
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from model import packed
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch, pack
 from model.llm import Llm, try_packing
-from model.packed import PACKED, Packing, packed_attention, packing_of
-from model.pretrained import freeze
+from model.loading.pretrained import freeze
+from model.packing import packed
+from model.packing.packed import PACKED, Packing, packed_attention, packing_of
 from model.slam_asr import SlamAsr
 
 SIZES: Any = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

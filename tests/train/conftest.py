@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.audio import write_flac
-from data_prep.build import BuildOptions, build
+from data_prep.audio.decode import write_flac
+from data_prep.build.build import BuildOptions, build
 from data_prep.features.build import build_features
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from data_prep.utterance import Utterance
 from model.encoders import load_encoder
 from tests.tiny import tiny_models

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from train.arguments import TrainParser
+from train.recipe.arguments import TrainParser
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,16 @@ import torch
 from model.adapter import AdapterSpec, build_adapter
 from model.errors import UserError
 from model.weights import AdapterCard, find_adapter, read_adapter
-from train import checkpoint as saving
-from train.checkpoint import Checkpoint, State, find_newest, keep_newest, load_checkpoint, mark_best, save_checkpoint
+from train.engine import checkpoint as saving
+from train.engine.checkpoint import (
+    Checkpoint,
+    State,
+    find_newest,
+    keep_newest,
+    load_checkpoint,
+    mark_best,
+    save_checkpoint,
+)
 
 FILES = ["adapter.safetensors", "adapter.json", "optimizer.safetensors", "state.json", "MANIFEST.json"]
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from train.config import Config, load_config
-from train.identity import config_digest, result_fields, to_yaml
+from train.recipe.config import Config, load_config
+from train.recipe.identity import config_digest, result_fields, to_yaml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 RECIPE = """\

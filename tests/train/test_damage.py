@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.opening import read_index, shard_path
+from data_prep.shards.opening import read_index, shard_path
 from tests import ranks
 from tests.accidents import STEP, DiskFills, FileLimit, KilledSaving, ShardFault
-from train.checkpoint import find_newest
+from train.engine.checkpoint import find_newest
 
 TMP = "checkpoints/.tmp-step-"
 PHASES: list[tuple[str, int | None]] = [  # of a save, in order, each in a later start; the newest checkpoint after it

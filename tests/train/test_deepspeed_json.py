@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from train import deepspeed_json
-from train.deepspeed_json import read_deepspeed_json
+from train.recipe import deepspeed_json
+from train.recipe.deepspeed_json import read_deepspeed_json
 
 SHIPPED = sorted((Path(__file__).parents[2] / "ds_configs").glob("*.json"))
 

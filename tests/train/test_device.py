@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from launch.prep import features
-from model.pretrained import choose_dtype
+from model.loading.pretrained import choose_dtype
 from tests import ranks
-from train import stop
-from train.place import Place
-from train.world import join_world
+from train.dist.collectives import join_world
+from train.dist.launch_env import Place
+from train.liveness import stop
 
 ALONE = {  # rank 3 of 8 on one host under srun --gpus-per-task=1
     "SLURM_JOB_ID": "7",
@@ -137,7 +137,7 @@ class PretendedGpus:
     def __call__(self, rank: int) -> None:
         import deepspeed
 
-        from train import world
+        from train.dist import collectives as world
 
         world.choose_device = lambda place: torch.device("cuda", 0)
         torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid=self.uuids[rank])

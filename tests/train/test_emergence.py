@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from train.emergence import Emergence
+from train.report.emergence import Emergence
 
 DEMO = {  # a run on the stand-ins: reports of token accuracy by step, all it went through
     **{25: 0.584, 50: 0.775, 75: 0.894, 100: 0.936, 125: 0.945, 150: 0.950, 175: 0.963, 200: 0.973, 225: 0.983},

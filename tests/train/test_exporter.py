@@ -19,10 +19,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests import accidents, ranks
-from train import exporter
-from train.config import LogConfig
-from train.exporter import Exporter, host_and_port, named_host
-from train.gauges import FIGURES, OF_EVERY_RANK, PREFIX, Gauges
+from train.recipe.config import LogConfig
+from train.report import prometheus as exporter
+from train.report.gauges import FIGURES, OF_EVERY_RANK, PREFIX, Gauges
+from train.report.prometheus import Exporter, host_and_port, named_host
 
 OPTIONAL = {"audio_gap", "dev_loss", "dev_token_accuracy_ratio", "dev_wer_ratio", "dev_best_wer_ratio"}
 """Figures of runs with a dev set, or of long ones."""

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.build import BuildOptions, build
+from data_prep.build.build import BuildOptions, build
 from tests import ranks
 from tests.accidents import SAVE, VALIDATION, OtherCode, Recorded, Signalled
 from tests.train.conftest import speak
-from train.checkpoint import find_newest
-from train.endings import AGAIN
+from train.engine.checkpoint import find_newest
+from train.liveness.exit_status import AGAIN
 
 KILL, TERM, USR1 = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
 Straight = Callable[..., Path]

@@ -6,7 +6,7 @@ from signal import SIGKILL
 
 import pytest
 
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled

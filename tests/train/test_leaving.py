@@ -71,7 +71,7 @@ def test_an_error_in_closing_is_printed_too_and_the_exit_code_is_that_of_the_fir
 
 
 def closing_fails(rank: int) -> None:
-    from train.metrics import Report
+    from train.report.metrics import Report
 
     def close(self: Report) -> None:
         raise OSError("no room")

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from data_prep.features import encoding as feature_encoding
 from data_prep.features.build import build_features
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from model.encoders import load_encoder
 from tests import ranks
 

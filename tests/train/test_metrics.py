@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from train import metrics
-from train.metrics import Report, StepResult
-from train.sinks import Console, JsonLines
-from train.tally import Tally
+from train.report import metrics
+from train.report.metrics import Report, StepResult
+from train.report.sinks import Console, JsonLines
+from train.report.step_sums import Tally
 
 
 def result(loss: float, norm: float = 1.0, waited: tuple[float, ...] = (0.0,)) -> StepResult:

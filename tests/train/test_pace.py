@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import ranks
-from train.pace import Pace
+from train.report.step_timer import Pace
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import pytest
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
 from model.errors import UserError
-from train.device import gpu_number, require_no_gpu_promised, require_own_gpu
-from train.place import Place, find_place, first_host, require_master
+from train.dist.device import gpu_number, require_no_gpu_promised, require_own_gpu
+from train.dist.launch_env import Place, find_place, first_host, require_master
 
 # Slurm 22.05, two nodes of two tasks, as seen in a task and in the batch script.
 BATCH = {

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from train.plan import Epochs, ShardWindow, cost_of, plan_epoch, plan_in_order
+from train.data.plan import Epochs, ShardWindow, cost_of, plan_epoch, plan_in_order
 
 TOKENS = np.random.default_rng(0).integers(10, 120, 1000)
 IDS = np.arange(1000)

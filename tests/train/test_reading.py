@@ -1,6 +1,6 @@
 from data_prep.features.speed import Speed, write_speed
-from train.reading import WINDOW_STEPS, Reading
-from train.tally import Tally
+from train.report.cache_speed import WINDOW_STEPS, Reading
+from train.report.step_sums import Tally
 
 
 def tally(waited: float, seconds: float = 80.0) -> Tally:

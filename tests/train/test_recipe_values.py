@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from model.errors import UserError
-from train.config import Config, load_config
-from train.identity import to_yaml
-from train.typed import describe
+from train.recipe.config import Config, load_config
+from train.recipe.fields import describe
+from train.recipe.identity import to_yaml
 
 RECIPE = """\
 model: {encoder: models/hubert, llm: models/llama}

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.build import BuildOptions, build
-from data_prep.opening import read_index
+from data_prep.build.build import BuildOptions, build
+from data_prep.shards.opening import read_index
 from tests import ranks
 from tests.train.conftest import speak
 

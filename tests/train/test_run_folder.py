@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.opening import read_index
+from data_prep.shards.opening import read_index
 from launch.command import main
 from tests import ranks
 from tests.accidents import DiskFills

@@ -2,8 +2,8 @@ import math
 
 import pytest
 
-from train.config import OptimConfig
-from train.schedule import SCHEDULES, learning_rate
+from train.engine.schedule import SCHEDULES, learning_rate
+from train.recipe.config import OptimConfig
 
 LR = 0.5
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests import ranks
-from train import trackers
-from train.config import load_config
-from train.trackers import Aside, kept_id, told
+from train.recipe.config import load_config
+from train.report import trackers
+from train.report.trackers import Aside, kept_id, told
 
 SECRET = "hunter2"
 

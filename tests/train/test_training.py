@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.features.build import build_features
-from data_prep.foreign import ForeignOptions, index_in_place
-from data_prep.opening import read_index
-from data_prep.reader import read_utterance
+from data_prep.shards.opening import read_index
+from data_prep.shards.reader import read_utterance
 from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks

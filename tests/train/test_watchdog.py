@@ -15,10 +15,10 @@ import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from tests import ranks
-from train.beats import Beat
-from train.endings import AGAIN
-from train.watchdog import Sight, Watchdog, judge
-from train.world import World, _free_port
+from train.dist.collectives import World, _free_port
+from train.liveness.exit_status import AGAIN
+from train.liveness.heartbeats import Beat
+from train.liveness.watchdog import Sight, Watchdog, judge
 
 STALL_SECONDS = 2.0
 ENDS_WITHIN = 1.7 * STALL_SECONDS + 5

@@ -3,7 +3,7 @@
 import pytest
 
 from model.errors import UserError
-from train.config import load_config
+from train.recipe.config import load_config
 
 GOOD = """\
 model:

@@ -1,0 +1,264 @@
+"""Augmentation of training samples: speed perturbation, noise, SpecAugment. All of it is off unless asked for.
+
+The same sample in the same epoch with the same seed is changed in the same way, bit for bit, whatever rank or thread
+reads it and whatever is read beside it: the randomness of each purpose is drawn anew from (seed, epoch, sample number,
+purpose). The speeds of a whole epoch are known before anything is read, as the plan needs the lengths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, one_thread, probe, resample
+from data_prep.paths import LocalPath
+from model.errors import UserError
+
+SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
+SHORTEST_NOISE_SECONDS = 0.1
+LOWEST_NOISE_HERTZ = 20.0  # below it noise would take its share of the SNR and be heard by nobody
+TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How training samples are varied from epoch to epoch. Nothing is, unless it is asked for here."""
+
+    speed: tuple[float, ...] = ()
+    """Speeds that utterances are played at, each as often as the others, e.g. [0.9, 1.0, 1.1]; pitch changes with it.
+    From 0.5 to 2 in hundredths; empty = as recorded. Needs audio (Ko et al. 2015)."""
+    noise_share: float = 0.0
+    """Share of utterances that noise is added to, from 0 to 1. Needs audio."""
+    noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    """Lowest and highest signal-to-noise ratio, in dB of mean power over the utterance; drawn evenly between."""
+    noise_dir: LocalPath | None = None
+    """Folder with recordings of noise (e.g. MUSAN's noise and music), each as likely as the others; null = made noise
+    with a spectrum of power 1/f^a, a drawn from 0 (white) to 2 (brown)."""
+    time_masks: int = 0
+    """Spans of encoder frames masked in each utterance (SpecAugment, arXiv 1904.08779); 0 = none."""
+    time_mask_seconds: float = 0.4
+    """Longest span; the length is drawn evenly from 0 to this."""
+    time_mask_share: float = 0.2
+    """Most that all spans together mask of an utterance, from 0 to 1."""
+    feature_masks: int = 0
+    """Spans of encoder dimensions masked in each utterance; 0 = none."""
+    feature_mask_share: float = 0.05
+    """Widest span as a share of the dimensions, from 0 to 1; the width is drawn evenly from 0 to this."""
+
+    def __post_init__(self) -> None:
+        low, high = self.noise_snr_db
+        in_hundredths = all(0.5 <= s <= 2 and abs(100 * s - round(100 * s)) < 1e-9 for s in self.speed)
+        self._require("speed", in_hundredths, "numbers from 0.5 to 2 with at most two decimals")
+        self._require("noise_share", 0 <= self.noise_share <= 1, "a number from 0 to 1")
+        self._require("noise_snr_db", -100 <= low <= high <= 100, "two numbers from -100 to 100, the lower first")
+        self._require("noise_dir", self.noise_dir != "", "a folder, or null for made noise")
+        self._require("time_masks", 0 <= self.time_masks <= 1000, "a whole number from 0 to 1000")
+        self._require("time_mask_seconds", 0 < self.time_mask_seconds < math.inf, "a number above 0")
+        self._require("time_mask_share", 0 <= self.time_mask_share <= 1, "a number from 0 to 1")
+        self._require("feature_masks", 0 <= self.feature_masks <= 1000, "a whole number from 0 to 1000")
+        self._require("feature_mask_share", 0 <= self.feature_mask_share <= 1, "a number from 0 to 1")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            shown = list(value) if isinstance(value, tuple) else repr(value)
+            raise UserError(f"augment.{name} is {shown}, expected {expected}")
+
+    @property
+    def needs_audio(self) -> bool:
+        """Whether recordings are changed, which cached features do not allow."""
+        return any(speed != 1 for speed in self.speed) or self.noise_share > 0
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return self.needs_audio or self.time_masks > 0 or self.feature_masks > 0
+
+
+def check_noise(config: AugmentConfig) -> int:
+    """Opens augment.noise_dir; the number of recordings in it, 0 where no noise or made noise is asked for.
+
+    UserError if there is none, or one that cannot be used. To be called once, before training.
+    """
+    return len(noise_files(config.noise_dir)) if config.noise_dir is not None and config.noise_share > 0 else 0
+
+
+def speed_factors(config: AugmentConfig, seed: int, epoch: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """float64 [N], the speed of each sample in an epoch; 1 where no speeds are given."""
+    if not config.speed:
+        return np.ones(len(ids))
+    (key,) = np.random.SeedSequence([seed, epoch, SPEED]).generate_state(1, np.uint64)
+    words = _splitmix64(np.asarray(ids).astype(np.uint64), key)
+    return np.array(config.speed, np.float64)[(words % np.uint64(len(config.speed))).astype(np.int64)]
+
+
+def samples_after(samples: int | np.ndarray, factors: float | np.ndarray) -> np.ndarray:
+    """int64, the samples that are left of so many samples at these speeds: rounded up, exact."""
+    hundredths = np.rint(np.asarray(factors) * 100).astype(np.int64)
+    return -(-np.asarray(samples, np.int64) * 100 // hundredths)
+
+
+def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sample: int) -> Tensor:
+    """Float32 [N] at 16 kHz to float32 [M], M = samples_after(N, its speed): played at its speed, then noise added.
+
+    Where that goes beyond full scale, the whole is made quieter; nothing is clipped. Silence gets no noise. UserError
+    for a noise recording that cannot be read.
+    """
+    if not config.needs_audio:
+        return wave
+    samples = wave.numpy()
+    changed = _at_speed(samples, float(speed_factors(config, seed, epoch, [sample])[0]))
+    changed = _with_noise(changed, config, _generator(seed, epoch, sample, NOISE))
+    if changed is samples:
+        return wave
+    changed /= max(1.0, float(np.abs(changed).max(initial=0)))
+    return torch.from_numpy(changed)
+
+
+def spec_masks(
+    config: AugmentConfig,
+    seed: int,
+    epoch: int,
+    ids: Sequence[int] | np.ndarray,
+    frames: Sequence[int] | np.ndarray | Tensor,
+    dim: int,
+    frames_per_second: float = 50.0,
+) -> tuple[Tensor | None, Tensor | None]:
+    """What SpecAugment masks (True) of B utterances with `frames` [B] encoder frames, as they are after augment_wave.
+
+    Bool [sum T] of the frames, end to end, and bool [B, D] of the dimensions; None for what is not asked for.
+    """
+    times = dims = None
+    if config.time_masks:
+        widest, share = _floor(config.time_mask_seconds * frames_per_second), config.time_mask_share
+        parts = [np.zeros(0, bool)]
+        for i, count in zip(ids, map(int, frames), strict=True):
+            rng = _generator(seed, epoch, int(i), TIME_MASK)
+            parts.append(_spans(count, config.time_masks, widest, _floor(share * count), rng))
+        times = torch.from_numpy(np.concatenate(parts))
+    if config.feature_masks:
+        dims, widest = torch.zeros(len(ids), dim, dtype=torch.bool), _floor(config.feature_mask_share * dim)
+        for row, i in zip(dims, ids, strict=True):
+            rng = _generator(seed, epoch, int(i), FEATURE_MASK)
+            row[:] = torch.from_numpy(_spans(dim, config.feature_masks, widest, dim, rng))
+    return times, dims
+
+
+@lru_cache(maxsize=4)
+def noise_files(folder: str) -> tuple[tuple[Path, float], ...]:
+    """(recording, seconds) of every audio file below a folder, in order of name; read once a process.
+
+    UserError where there is none, or one that cannot be used.
+    """
+    root = Path(folder)
+    paths = [p for p in root.rglob("*") if p.suffix[1:].lower() in EXTENSIONS and p.name[0] != "." and p.is_file()]
+    if not paths:
+        what = "holds no audio file" if root.is_dir() else "is not a folder"
+        raise UserError(f"augment.noise_dir {folder} {what}; give a folder with recordings of noise, or null")
+    return tuple((path, _noise_seconds(path)) for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()))
+
+
+def _noise_seconds(path: Path) -> float:
+    try:
+        seconds = probe(path).seconds
+    except (AudioError, OSError) as error:
+        raise _unusable(path, error) from None
+    if seconds < SHORTEST_NOISE_SECONDS:
+        raise _unusable(path, f"{seconds:.3f} s, at least {SHORTEST_NOISE_SECONDS} s are needed")
+    return seconds
+
+
+def _unusable(path: Path, why: object) -> UserError:
+    return UserError(f"noise recording {path}: {why}; mend it or take it out of augment.noise_dir")
+
+
+def _splitmix64(counters: np.ndarray, key: np.uint64) -> np.ndarray:
+    """uint64 [N]: the numbers that SplitMix64 (Steele et al. 2014), started at `key`, gives at these places."""
+    words = key + (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _generator(seed: int, epoch: int, sample: int, purpose: int) -> np.random.Generator:
+    return np.random.default_rng([seed, epoch, sample, purpose])
+
+
+def _floor(number: float) -> int:
+    return math.floor(number + 1e-9)  # 0.29 x 100 is 29
+
+
+def _at_speed(wave: np.ndarray, factor: float) -> np.ndarray:
+    """The wave played `factor` times as fast: resampled, as if it had been recorded at that many times the rate.
+
+    By one thread, as the bits would otherwise depend on the number of threads.
+    """
+    if factor == 1:
+        return wave
+    with one_thread():
+        longer = resample(np.pad(wave, (0, TAIL_SAMPLES)), round(100 * factor), 100)
+    return longer[: int(samples_after(len(wave), factor))]
+
+
+def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """The wave itself, or a new one with noise in it."""
+    if rng.random() >= config.noise_share:
+        return wave
+    snr_db = rng.uniform(*config.noise_snr_db)
+    noise = _recorded(len(wave), config.noise_dir, rng) if config.noise_dir else _coloured(len(wave), rng)
+    power, noise_power = _power(wave), _power(noise)
+    if power == 0 or noise_power == 0:
+        return wave
+    gain = math.sqrt(power / noise_power / 10 ** (snr_db / 10))
+    return wave + np.float32(gain) * noise
+
+
+def _power(wave: np.ndarray) -> float:
+    return float(np.square(wave, dtype=np.float64).mean())
+
+
+def _coloured(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Float32 [count] of noise with power 1/f^a."""
+    length = max(1024, 1 << (count - 1).bit_length())  # a fast Fourier transform, and one that reaches down to 20 Hz
+    frequency = np.arange(length // 2 + 1) * (SAMPLE_RATE / length)
+    heard = frequency >= LOWEST_NOISE_HERTZ
+    shape = np.zeros(len(frequency), np.float32)
+    shape[heard] = frequency[heard] ** (-rng.uniform(0, 2) / 2)
+    spectrum = np.fft.rfft(rng.standard_normal(length, dtype=np.float32)) * shape
+    return np.fft.irfft(spectrum, length)[:count].astype(np.float32)
+
+
+def _recorded(count: int, folder: str, rng: np.random.Generator) -> np.ndarray:
+    """Float32 [count] from a random place of a random recording, which is repeated if it is too short."""
+    files = noise_files(folder)
+    path, seconds = files[rng.integers(len(files))]
+    place = rng.random()
+    needed = max(count, 2 * MIN_SAMPLES) / SAMPLE_RATE
+    try:
+        with one_thread():
+            if seconds > needed:
+                noise = decode(path, place * (seconds - needed), needed)
+            else:
+                noise = decode(path)
+                noise = np.roll(noise, int(place * len(noise)))
+    except (AudioError, OSError) as error:
+        raise _unusable(path, error) from None
+    return np.resize(noise, count)
+
+
+def _spans(length: int, count: int, widest: int, budget: int, rng: np.random.Generator) -> np.ndarray:
+    """Bool [length] with `count` spans of 0 to `widest` set, of all together no more than `budget`."""
+    mask = np.zeros(length, bool)
+    for _ in range(count):
+        width = min(int(rng.integers(widest + 1)), budget)
+        start = int(rng.integers(length - width + 1))
+        mask[start : start + width] = True
+        budget -= width
+    return mask

@@ -1,0 +1,296 @@
+"""The only audio code: bytes of any format that soundfile reads in, float32 [N] mono at 16 kHz in [-1, 1] out.
+
+Rules, so that no recording is changed or lost without a reason:
+- several channels are averaged; other rates are resampled (torchaudio, windowed sinc, ratio exact to 1e-6);
+- samples beyond full scale are clipped, beyond MAX_PEAK refused (they are not in [-1, 1] at all);
+- NaN, Inf, nothing, less than MIN_SAMPLES, more than MAX_SECONDS and a stream shorter than it declares are refused;
+- the declared length is looked at before anything is decoded, and decoding goes by blocks, so a bomb costs nothing;
+- a cut is what decoding everything gives there, and costs no more than the cut and a run-in (`_start_at`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import soundfile
+
+from data_prep.audio import flac
+from data_prep.audio.cuts import MAX_SECONDS as MAX_SECONDS
+from data_prep.audio.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
+from data_prep.audio.mp3 import what_mp3_lacks
+from data_prep.audio.ogg import with_serial
+from data_prep.audio.truncation import what_is_cut_off
+from data_prep.convertible import why_unreadable
+from data_prep.durable import write_whole
+from model.sample_rate import SAMPLE_RATE
+
+MIN_SAMPLES = 400  # 25 ms: the receptive field of the encoder's first frame
+MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, not sound
+EXTENSIONS = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
+"""Of the files that `decode` reads."""
+BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
+RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
+SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
+_ONE_THREAD: ContextVar[bool] = ContextVar("one_thread", default=False)
+
+
+class Openable(Protocol):
+    """A recording inside something else (sources.py)."""
+
+    def open(self) -> BinaryIO: ...
+
+
+Source = bytes | bytearray | str | Path | Openable  # a recording's bytes, its path, or what opens it
+
+
+def probe(source: Source) -> AudioInfo:
+    """Reads the header only. Raises AudioError for what is no recording, or one of an impossible kind."""
+    with _stream(source) as stream, _open(stream) as file:
+        return _info(file)
+
+
+def decode(source: Source, start: float | None = None, duration: float | None = None) -> np.ndarray:
+    """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
+    with _stream(source) as stream, _open(stream) as file:
+        info = _info(file)
+        first, count = cut_frames(info, start, duration)
+        wave = _read_mono(file, info, first, count)
+        if not len(wave):
+            raise AudioError("empty", "no samples")
+        if not info.is_integer:
+            _refuse_impossible(wave)
+        _refuse_incomplete(stream, info)
+    exact = info.is_integer and info.rate == SAMPLE_RATE  # neither a source nor a filter that goes beyond full scale
+    wave = resample(wave, info.rate)
+    if len(wave) < MIN_SAMPLES:
+        raise AudioError("too-short", f"{len(wave)} samples at 16 kHz, an utterance needs {MIN_SAMPLES}")
+    return wave if exact else np.clip(wave, -1.0, 1.0)
+
+
+def decode_into(data: bytes | bytearray, wave: np.ndarray) -> None:
+    """Fills float32 [N] with what `decode` gives for the bytes that `encode_flac` makes, without a copy.
+
+    AudioError for bytes of another kind, and unless they hold just N samples.
+    """
+    wanted = flac.StreamInfo(SAMPLE_RATE, 1, 16, len(wave))
+    if flac.IS_INSTALLED and flac.stream_info(data) == wanted and flac.decode(data, wave):
+        return  # whatever else there is to say of them, the slower decoder says
+    with _stream(data) as stream, _open(stream) as file:
+        info = _info(file)
+        if not is_ready(data, info):
+            found = f"{info.rate:,} Hz {info.format} {info.subtype} of {info.channels} channels"
+            raise AudioError("not-ready", f"{found}, a shard holds 16 kHz mono 16-bit FLAC")
+        if info.frames != len(wave):
+            raise AudioError("bad-length", f"{info.frames:,} samples, the index says {len(wave):,}")
+        _read_blocks(file, info, wave)
+
+
+def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
+    """`decode_into` for the recordings of shards, whose `media` is "flac" for our own FLAC, or any other kind."""
+    if media == "flac":
+        return decode_into(data, wave)
+    with one_thread():
+        found = decode(data)
+    if len(found) != len(wave):
+        raise AudioError("bad-length", f"{len(found):,} samples, the index says {len(wave):,}")
+    wave[:] = found
+
+
+def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
+    """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal."""
+    if rate == target:
+        return wave
+    import torch
+
+    ratio = _ratio(rate, target)
+    tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
+    before = torch.get_num_threads()
+    if _ONE_THREAD.get():
+        torch.set_num_threads(1)
+    try:
+        return _resampler(ratio.denominator, ratio.numerator)(tensor).numpy()
+    finally:
+        if _ONE_THREAD.get():
+            torch.set_num_threads(before)
+
+
+def resampled_count(count: int, rate: int, target: int = SAMPLE_RATE) -> int:
+    """How many samples `resample` gives for `count`, by torchaudio's own arithmetic, which rounds to float32."""
+    if rate == target:
+        return count
+    ratio = _ratio(rate, target)
+    there = (count // ratio.denominator + 1) * ratio.numerator
+    return min(there, int(np.ceil(np.float32(ratio.numerator * count / ratio.denominator))))
+
+
+def _ratio(rate: int, target: int) -> Fraction:
+    return Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
+
+
+@lru_cache(maxsize=8)
+def _resampler(rate: int, target: int) -> Any:
+    """The filter of a pair of rates; making it costs as much as using it on ten seconds."""
+    from torchaudio.transforms import Resample
+
+    return Resample(rate, target)
+
+
+def encode_flac(wave: np.ndarray) -> bytes:
+    """16 kHz mono 16-bit FLAC of float [N], clipped to [-1, 1]. The same wave gives the same bytes."""
+    return _encoded(_as_integers(wave), "FLAC", "PCM_16")
+
+
+def encode_wav(wave: np.ndarray) -> bytes:
+    """The same samples as 16 kHz mono 16-bit WAV."""
+    return _encoded(_as_integers(wave), "WAV", "PCM_16")
+
+
+def encode_opus(wave: np.ndarray) -> bytes:
+    """16 kHz mono Ogg-Opus (RFC 7845) of float [N], clipped to [-1, 1]; N samples when decoded, at about 28 kbit/s.
+
+    The same wave gives the same bytes: libsndfile's random serial number is replaced.
+    """
+    return with_serial(_encoded(np.clip(wave, -1.0, 1.0).astype(np.float32), "OGG", "OPUS"), 1)
+
+
+def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
+    """`encode_flac` into a file that appears whole or not at all."""
+    write_whole(Path(path), encode_flac(wave))
+
+
+def is_ready(data: bytes | bytearray, info: AudioInfo, media: str = "flac") -> bool:
+    """Whether these bytes are of the kind that the encoder of `media` makes, nothing in front of it."""
+    return may_be_ready(info, media) and data[:4] == (b"fLaC" if media == "flac" else b"OggS")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Resampling inside is done by one thread, so that its bits do not depend on the machine's cores."""
+    token = _ONE_THREAD.set(True)
+    try:
+        yield
+    finally:
+        _ONE_THREAD.reset(token)
+
+
+def _as_integers(wave: np.ndarray) -> np.ndarray:
+    """Float [N] -> int16 [N], rounded and clipped."""
+    samples = np.empty(len(wave), np.int16)
+    for first in range(0, len(wave), BLOCK_SAMPLES):
+        block = np.asarray(wave[first : first + BLOCK_SAMPLES], dtype=np.float64)
+        samples[first : first + BLOCK_SAMPLES] = np.clip(np.rint(block * 32768.0), -32768, 32767)
+    return samples
+
+
+def _encoded(samples: np.ndarray, kind: str, subtype: str) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, SAMPLE_RATE, format=kind, subtype=subtype)
+    return out.getvalue()
+
+
+def _stream(source: Source) -> BinaryIO:
+    if isinstance(source, bytes | bytearray):
+        return io.BytesIO(source)
+    # without a buffer, so that libsndfile can read the descriptor itself: a seek in MP3 is 90,000 small reads an hour
+    return io.FileIO(source, "rb") if isinstance(source, str | Path) else source.open()
+
+
+def _open(stream: BinaryIO) -> soundfile.SoundFile:
+    size = stream.seek(0, io.SEEK_END)
+    if not size:
+        raise AudioError("empty", "the file has 0 bytes")
+    stream.seek(0)
+    try:
+        return soundfile.SoundFile(stream.fileno() if isinstance(stream, io.FileIO) else stream, closefd=False)
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
+
+
+def _info(file: soundfile.SoundFile) -> AudioInfo:
+    return require_possible(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype))
+
+
+def _read_mono(file: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
+    """Decodes `count` frames and averages the channels; fewer than that is an error."""
+    wave = np.empty(count, np.float32)  # the system gives memory only for what is written
+    if first:
+        with _damage_refused(first):
+            _start_at(file, info, first)
+    return wave[: _read_blocks(file, info, wave)]
+
+
+def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
+    """Moves on to frame `first`.
+
+    A decoder of MP3, Vorbis or Opus that begins in the middle is wrong for a while: it begins a run-in earlier, and
+    then differs from one that began at the start by nothing, or by the rounding of MP3 (1.2e-7). One whose memory has
+    no end (ADPCM, GSM ...) begins at the start.
+    """
+    compressed = info.format in ("OGG", "MP3")
+    run_in = round(RUN_IN_SECONDS * info.rate) if compressed else 0 if info.subtype.startswith(SEEKABLE) else first
+    at = max(0, first - run_in)
+    if at:
+        file.seek(at)
+    while at < first:
+        count = len(file.read(min(first - at, BLOCK_SAMPLES // info.channels), dtype="float32"))
+        if not count:
+            raise AudioError("truncated", f"{at:,} samples where the header declares {info.frames:,}")
+        at += count
+
+
+def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -> int:
+    """Fills float32 [N] block by block, channels averaged; returns N, or less where a format only estimates it."""
+    got = 0
+    while got < len(wave):
+        with _damage_refused(got):
+            part = wave[got : got + BLOCK_SAMPLES // info.channels]
+            count = len(file.read(out=part)) if info.channels == 1 else _read_averaged(file, part)
+        if not count:
+            break
+        got += count
+    if got < len(wave) and info.format != "MP3":
+        raise AudioError("truncated", f"{got:,} samples where the header declares {len(wave):,}")
+    return got
+
+
+def _read_averaged(file: soundfile.SoundFile, part: np.ndarray) -> int:
+    block = file.read(len(part), dtype="float32", always_2d=True)
+    part[: len(block)] = block.mean(axis=1)
+    return len(block)
+
+
+@contextmanager
+def _damage_refused(position: int) -> Iterator[None]:
+    try:
+        yield
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError("damaged", f"decoding stops somewhere after sample {position:,}: {_one_line(error)}") from None
+
+
+def _refuse_incomplete(stream: BinaryIO, info: AudioInfo) -> None:
+    mp3 = info.format == "MP3"
+    reason, missing = what_mp3_lacks(stream, info.frames) if mp3 else ("truncated", what_is_cut_off(stream))
+    if missing:
+        raise AudioError(reason, missing)
+
+
+def _refuse_impossible(wave: np.ndarray) -> None:
+    if not np.isfinite(wave).all():
+        bad = np.flatnonzero(~np.isfinite(wave))
+        raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
+    peak = float(np.abs(wave).max())
+    if peak > MAX_PEAK:
+        raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(getattr(error, "error_string", str(error)).split())

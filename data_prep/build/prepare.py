@@ -1,0 +1,172 @@
+"""One utterance made ready for a shard: its audio as 16 kHz mono, its transcript tidied, or the reason why not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any
+
+from data_prep.audio import decode as audio
+from data_prep.audio.cuts import MAX_SECONDS, cut_frames, may_be_ready
+from data_prep.audio.decode import SAMPLE_RATE, AudioError, AudioInfo
+from data_prep.audio.silence import refuse_silence, sounding_part
+from data_prep.recordings.open import length_of, open_source, read_all
+from data_prep.refusals import Refused
+from data_prep.shards.tar import MAX_MEDIA_BYTES
+from data_prep.text import normalised, require_normaliser, tidy_text
+from data_prep.utterance import Utterance
+from model.errors import UserError, require_known
+
+MAX_CHARACTERS_PER_SECOND = 60  # three times the fastest speech: past it the transcript is of something else
+FREE_CHARACTERS = 100  # on top, so that short cuts are not judged by their rounding
+ENCODERS = {"flac": audio.encode_flac, "opus": audio.encode_opus}  # by media, which is the members' extension too
+
+ALWAYS_RECORDED = ("min_seconds", "max_seconds", "verify")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an utterance must be, and what is made of it."""
+
+    normalise: str = "none"
+    """One of text.NORMALISERS."""
+    min_seconds: float = 0.0
+    """Shorter utterances are dropped, with a count."""
+    max_seconds: float = float(MAX_SECONDS)
+    """Longer ones too."""
+    verify: bool = True
+    """Decode even what is copied as it is, once, to find what is damaged."""
+    allow_pipes: bool = False
+    """Run the commands that a Kaldi wav.scp gives in place of files."""
+    media: str = "flac"
+    """One of ENCODERS."""
+    trim_silence: float | None = None
+    """Decibels below its loudest moment at which the ends of an utterance are silence, and cut off; None for never."""
+
+    def __post_init__(self) -> None:
+        require_normaliser(self.normalise)
+        require_known("format", self.media, ENCODERS)
+        require_seconds(self.min_seconds, self.max_seconds)
+        if self.trim_silence is not None and not 0 < self.trim_silence <= 120:
+            raise UserError(
+                f"trim_silence is {self.trim_silence:g}, it is decibels below the loudest, 40 say, up to 120"
+            )
+
+    def shaping(self) -> dict[str, Any]:
+        """All that change what is written; one that is at its default is left out, but for the oldest, so that a new
+        option leaves what was built before as it is."""
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        return {n: value for n, (value, default) in values.items() if n in ALWAYS_RECORDED or value != default}
+
+
+def require_seconds(least: float, most: float) -> None:
+    """UserError for --min-seconds and --max-seconds between which no utterance can be."""
+    if not 0 <= least < math.inf:
+        raise UserError(f"--min-seconds is {least:g}, it must be seconds from 0 on")
+    if not most > 0:
+        raise UserError(f"--max-seconds is {most:g}, it must be more than 0")
+    if least > most:
+        raise UserError(f"--min-seconds {least:g} is more than --max-seconds {most:g}; no utterance is both")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Encoded audio, its length at 16 kHz, and the metadata beside it."""
+
+    media: bytes
+    samples: int
+    meta: dict[str, Any]
+
+
+def make_ready(utterance: Utterance, limits: Limits) -> Ready:
+    """Raises Refused with the reason, and nothing else, for an utterance that cannot be used."""
+    written = tidy_text(utterance.text)
+    text = normalised(written, limits.normalise)
+    with _faults_refused():
+        source = open_source(utterance.audio, utterance.part, limits.allow_pipes)
+        info = audio.probe(source)
+        _refuse_length(_cut_seconds(utterance, info), limits)
+        media, samples, trimmed = _media(utterance, source, info, limits)
+    seconds = samples / SAMPLE_RATE
+    if any(trimmed):
+        _refuse_length(seconds, limits)
+    if len(written) > FREE_CHARACTERS + MAX_CHARACTERS_PER_SECOND * seconds:
+        raise Refused("text-too-long", f"{len(written):,} characters in {seconds:.2f} s of speech")
+    meta: dict[str, Any] = {"text": text, "seconds": round(seconds, 4), "meta": dict(utterance.meta)}
+    meta |= {"language": utterance.language, "speaker": utterance.speaker, "task": utterance.task}
+    if text != written:
+        meta["raw_text"] = written
+    if any(trimmed):
+        meta["trimmed_seconds"] = [round(count / SAMPLE_RATE, 4) for count in trimmed]  # before and after
+    return Ready(media, samples, meta)
+
+
+def stated_seconds(utterance: Utterance, allow_pipes: bool = False) -> float:
+    """Length by header and cut alone. Refused if the transcript or the header shows that it cannot be used."""
+    tidy_text(utterance.text)
+    return header_of(utterance, allow_pipes)[0]
+
+
+def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "flac") -> tuple[float, int]:
+    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not. Refused likewise."""
+    with _faults_refused():
+        source = open_source(utterance.audio, utterance.part, allow_pipes)
+        info = audio.probe(source)
+        copied = info.covered_by(utterance.start, utterance.duration) and may_be_ready(info, media)
+        _, count = cut_frames(info, utterance.start, utterance.duration)
+        return count / info.rate, length_of(source) if copied else 0
+
+
+@contextmanager
+def _faults_refused() -> Iterator[None]:
+    try:
+        yield
+    except AudioError as error:
+        raise Refused(error.reason, str(error)) from None
+    except OSError as error:
+        reason = "missing-audio" if isinstance(error, FileNotFoundError) else "unreadable"
+        raise Refused(reason, error.strerror or "cannot be read") from None
+
+
+def _refuse_length(seconds: float, limits: Limits) -> None:
+    """Before decoding, by what the header and the cut say; a cut that cannot be is left to the decoder."""
+    if 0 < seconds < limits.min_seconds:
+        raise Refused("below-min-seconds", f"{seconds:.2f} s, --min-seconds is {limits.min_seconds:g}", dropped=True)
+    if seconds > limits.max_seconds and limits.max_seconds != MAX_SECONDS:
+        raise Refused("above-max-seconds", f"{seconds:,.2f} s, --max-seconds is {limits.max_seconds:g}", dropped=True)
+    if seconds > MAX_SECONDS:
+        raise Refused("too-long", f"{seconds:,.0f} s, an utterance has at most {MAX_SECONDS:,} s: cut it")
+
+
+def _cut_seconds(utterance: Utterance, info: AudioInfo) -> float:
+    whole = info.covered_by(utterance.start, utterance.duration)
+    if whole or utterance.duration is None:
+        return info.seconds - (utterance.start or 0.0)
+    return utterance.duration
+
+
+def _media(
+    utterance: Utterance, source: audio.Source, info: AudioInfo, limits: Limits
+) -> tuple[bytes, int, tuple[int, int]]:
+    """The file's own bytes where they are right already, else decoded and encoded; the number of samples, and how many
+    were cut off before and after."""
+    data = _copyable(utterance, source, info, limits.media)
+    if data is not None and not limits.verify and limits.trim_silence is None:
+        return data, info.frames, (0, 0)
+    wave = audio.decode(source, utterance.start, utterance.duration) if data is None else audio.decode(data)
+    refuse_silence(wave)
+    first, end = (0, len(wave)) if limits.trim_silence is None else sounding_part(wave, limits.trim_silence)
+    if data is not None and end - first == len(wave):
+        return data, len(wave), (0, 0)
+    return ENCODERS[limits.media](wave[first:end]), end - first, (first, len(wave) - end)
+
+
+def _copyable(utterance: Utterance, source: audio.Source, info: AudioInfo, media: str) -> bytes | None:
+    """The recording's own bytes, if just these belong into the shard."""
+    whole = info.covered_by(utterance.start, utterance.duration)
+    if not whole or not may_be_ready(info, media) or length_of(source) > MAX_MEDIA_BYTES:
+        return None
+    data = read_all(source)
+    return data if audio.is_ready(data, info, media) else None

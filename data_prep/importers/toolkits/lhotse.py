@@ -1,0 +1,209 @@
+"""lhotse manifests: cuts, or recordings with supervisions, as JSONL(.gz); a file of them, or a folder.
+
+One utterance for each supervision, named by its id; a cut or a recording without one has no transcript, which the
+import counts. Places and lengths are whole samples, rounded as lhotse does. Only what our audio can give the same
+samples of is taken: not mixed or padded cuts, not what lhotse would resample, speed up or otherwise change on loading,
+not one channel out of several in a file. Features beside the audio are not read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.rows import audio_of, first_row
+from data_prep.importers.parsing.splits import chosen_splits
+from data_prep.importers.parsing.tree import files_below
+from data_prep.utterance import Utterance, read_rows, safe_key
+from model.errors import UserError
+
+DEFAULTS = ImportOptions()
+MAX_LINE_BYTES = 64 << 20  # a cut of an hour with the times of all its words
+SUFFIXES = (".jsonl", ".jsonl.gz")
+TAKEN = ("id", "recording_id", "start", "duration", "text", "language", "speaker")  # of a supervision, into fields
+Row = Mapping[str, Any]
+
+
+def is_lhotse(path: Path) -> bool:
+    if path.is_dir():
+        return any(
+            _kind(first_row(file, MAX_LINE_BYTES)) for name in ("recordings", "cuts") for file in _files(path, name)
+        )
+    return path.name.endswith(SUFFIXES) and path.is_file() and bool(_kind(first_row(path, MAX_LINE_BYTES)))
+
+
+def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """In the order of the cuts, or of the supervisions. `options.split` chooses files of a folder by their names.
+
+    UserError, with file and line: a row that is not as lhotse writes it, or of audio that we would read otherwise.
+    """
+    for main, supervisions in _manifests(path, options.split):
+        home = options.audio_root or main.parent
+        if supervisions is None:
+            for place, row in read_rows(main, MAX_LINE_BYTES):
+                yield from utterances_of_cut(row, place, home, options)
+        else:
+            yield from _joined(main, supervisions, home, options)
+
+
+def utterances_of_cut(
+    cut: Row, place: str, home: Path, options: ImportOptions, source: tuple[str, str] | None = None
+) -> Iterator[Utterance]:
+    """One for each supervision. `source`: (audio, part) that the recording's own source stands for (Shar)."""
+    with _faults_at(place):
+        if cut.get("type") not in ("MonoCut", "MultiCut"):
+            raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
+        if not cut.get("recording"):
+            raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
+        about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
+        about = {"cut": {name: value for name, value in about.items() if value is not None}}
+        segments = list(cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}])
+    for segment in segments:
+        with _faults_at(place):
+            segment = {"channel": cut["channel"], **segment}
+            yield _utterance(segment, cut["recording"], cut["start"], about, home, options, source)
+
+
+def _joined(recordings: Path, supervisions: Path, home: Path, options: ImportOptions) -> Iterator[Utterance]:
+    """Supervisions in their order, then the recordings that none is of."""
+    known = {str(row.get("id")): row for _, row in read_rows(recordings, MAX_LINE_BYTES)}
+    silent = set(known)
+    for place, row in read_rows(supervisions, MAX_LINE_BYTES):
+        with _faults_at(place):
+            name = str(row["recording_id"])
+            if name not in known:
+                raise UserError(f"supervision {row['id']} is of recording {name}, which {recordings} does not hold")
+            silent.discard(name)
+            yield _utterance(row, known[name], 0, {}, home, options)
+    for name, row in known.items():
+        if name in silent:
+            with _faults_at(f"{recordings}: recording {name}"):
+                yield _utterance({"id": name, "start": 0, "duration": row["duration"]}, row, 0, {}, home, options)
+
+
+def _utterance(
+    segment: Row,
+    recording: Row,
+    cut_start: float,
+    about: Row,
+    home: Path,
+    options: ImportOptions,
+    source: tuple[str, str] | None = None,
+) -> Utterance:
+    """A supervision, which begins `start` seconds after its cut does, and that `cut_start` seconds into `recording`."""
+    found = _source(recording, segment.get("channel"))
+    audio, part = source or _place(found, recording["id"], home, options)
+    rate = recording["sampling_rate"]
+    first, count = _samples(cut_start, rate) + _samples(segment["start"], rate), _samples(segment["duration"], rate)
+    if first < 0:
+        raise UserError(
+            f"utterance {segment['id']} begins before the audio that is left of it; "
+            "write the cuts with trim_to_supervisions(keep_overlapping=False)"
+        )
+    whole = first == 0 and count == recording["num_samples"]
+    key = safe_key(str(segment["id"]))
+    meta = {name: value for name, value in segment.items() if name not in TAKEN and value is not None} | dict(about)
+    meta |= {"recording": recording["id"]} | ({"id": segment["id"]} if key != segment["id"] else {})
+    return Utterance(
+        key,
+        audio,
+        segment.get("text") or "",
+        None if whole else first / rate,
+        count / rate,
+        segment.get("language") or "",
+        str(segment.get("speaker") or ""),
+        part=part,
+        meta=meta,
+    )
+
+
+def _source(recording: Row, channel: Any) -> Row:
+    """The one source that holds just the channels wanted, all where none is said."""
+    name = recording["id"]
+    if recording.get("transforms"):
+        made = ", ".join(str(item.get("name")) for item in recording["transforms"])
+        raise UserError(f"recording {name} is transformed on loading ({made}); save its audio, or import it without")
+    wanted = None if channel is None else sorted(channel if isinstance(channel, list) else [channel])
+    sources = recording["sources"]
+    holding = [source for source in sources if wanted is None or sorted(source["channels"]) == wanted]
+    if len(holding) != 1:
+        there = " and ".join(str(source["channels"]) for source in sources)
+        raise UserError(
+            f"recording {name} has files of channels {there}, wanted is {wanted or 'all'}; all channels of one file "
+            "are averaged, and none is taken apart: write the channels to files of their own first"
+        )
+    return holding[0]
+
+
+def _place(source: Row, name: Any, home: Path, options: ImportOptions) -> tuple[str, str]:
+    kind = source["type"]
+    if kind == "command":
+        return audio_of(source["source"], "pipe", home, options), "pipe"
+    if kind in ("file", "url"):
+        return audio_of(source["source"], "", home, options), ""
+    where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
+    raise UserError(f"recording {name} has a source of type {kind}{where}")
+
+
+def _samples(seconds: float, rate: int) -> int:
+    """As lhotse.utils.compute_num_samples: to the nearest, halves up."""
+    return math.floor(round(seconds * rate, 8) + 0.5)
+
+
+def _manifests(path: Path, split: str) -> list[tuple[Path, Path | None]]:
+    """(cuts, None) or (recordings, supervisions), a pair for each split."""
+    if path.is_file():
+        kind = _kind(first_row(path, MAX_LINE_BYTES))
+        if kind == "cuts":
+            return [(path, None)]
+        main = path if kind == "recordings" else path.with_name(path.name.replace("supervisions", "recordings"))
+        return [_pair(main)]
+    cuts, recordings = _files(path, "cuts"), _files(path, "recordings")
+    if bool(cuts) == bool(recordings):
+        if cuts:
+            raise UserError(f"{path} holds both cuts and recordings; give the file that is meant")
+        raise UserError(f"{path} holds neither cuts*.jsonl.gz nor recordings*.jsonl.gz; give a folder that does")
+    by_split = {_split(file, "cuts" if cuts else "recordings"): file for file in cuts or recordings}
+    chosen = [by_split[name] for name in chosen_splits(list(by_split), split, path)]
+    return [(file, None) if cuts else _pair(file) for file in chosen]
+
+
+def _pair(recordings: Path) -> tuple[Path, Path]:
+    supervisions = recordings.with_name(recordings.name.replace("recordings", "supervisions"))
+    if "recordings" not in recordings.name or not supervisions.is_file() or not recordings.is_file():
+        raise UserError(
+            f"{recordings} has to lie beside {supervisions.name}: recordings_X.jsonl.gz, supervisions_X ..."
+        )
+    return recordings, supervisions
+
+
+def _files(folder: Path, name: str) -> list[Path]:
+    return [file for file in files_below(folder, SUFFIXES, depth=0) if name in file.name]
+
+
+def _split(file: Path, name: str) -> str:
+    """`dev-clean` of librispeech_recordings_dev-clean.jsonl.gz."""
+    return file.name.partition(".jsonl")[0].partition(name)[2].strip("_.-")
+
+
+def _kind(row: Row) -> str:
+    if isinstance(row.get("recording"), dict) or str(row.get("type", "")).endswith("Cut"):
+        return "cuts"
+    if "sources" in row and "sampling_rate" in row:
+        return "recordings"
+    return "supervisions" if "recording_id" in row and "duration" in row else ""
+
+
+@contextmanager
+def _faults_at(place: str) -> Iterator[None]:
+    """Says the place of what is refused inside, and of what is not as lhotse writes it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(f"{place}: not as lhotse writes it: {type(error).__name__} {error}") from None

@@ -1,0 +1,149 @@
+"""Which utterances of a dataset directory are kept: by key, by length, by what their metadata says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.build.prepare import require_seconds
+from data_prep.durable import strict_json
+from data_prep.figures import counted
+from data_prep.progress import Progress
+from data_prep.refusals import Note
+from data_prep.shards.index import ShardIndex
+from data_prep.shards.tar import read_meta
+from model.errors import UserError, closest
+from model.sample_rate import SAMPLE_RATE
+
+FIELDS = ("language", "speaker", "task")  # of the metadata, beside what the corpus says in its `meta`
+NAMED, LISTED = 3, 8  # keys and values that a message shows
+
+
+@dataclass(frozen=True)
+class Subset:
+    """What an utterance must be to stay. The default keeps all."""
+
+    keys: frozenset[str] | None = None
+    """Only these."""
+    drop_keys: frozenset[str] = frozenset()
+    """Not these."""
+    min_seconds: float = 0.0
+    max_seconds: float = float("inf")
+    where: tuple[tuple[str, str], ...] = ()
+    """(field, value) of the metadata, all of them."""
+
+    def __post_init__(self) -> None:
+        require_seconds(self.min_seconds, self.max_seconds)
+
+
+def read_keys(path: Path) -> frozenset[str]:
+    """The keys in a file: one a line, or the field `key` of one JSON object a line, as quarantine.jsonl has it."""
+    try:
+        keys = frozenset(_key(line.strip()) for line in path.read_bytes().splitlines() if line.strip())
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; give a file of one key a line") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is no list of keys; a line is a key, or a JSON object with the field key") from None
+    if not keys:
+        raise UserError(f"{path} names no key; give a file of one key a line")
+    return keys
+
+
+def parse_where(conditions: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """["speaker=19", ...] to ((speaker, 19), ...)."""
+    pairs = []
+    for condition in conditions:
+        name, equals, value = condition.partition("=")
+        if not name or not equals:
+            raise UserError(f"{condition!r} is no condition; write it as field=value, say speaker=19")
+        pairs.append((name, value))
+    return tuple(pairs)
+
+
+def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
+    """The numbers of the utterances that stay, int64, in order, and why each of the others does not.
+
+    UserError if none stays. Keys asked for that are not there are counted on stderr.
+    """
+    wanted = subset.drop_keys | (subset.keys or frozenset())
+    unknown = sorted(wanted.difference(index.key))
+    if unknown:
+        first = ", ".join(unknown[:NAMED]) + (" ..." if len(unknown) > NAMED else "")
+        are = f"asked for {'is' if len(unknown) == 1 else 'are'} not there"
+        print(f"warning: {len(unknown):,} of {counted(len(wanted), 'key')} {are}: {first}", file=sys.stderr)
+    said = fields_of(index, [name for name, _ in subset.where]) if subset.where else {}
+    for name, value in subset.where:
+        if value not in said[name]:
+            raise UserError(f"no utterance has {name} {value!r}; {_known(value, set(said[name]))}")
+    kept, notes = [], []
+    for i, key in enumerate(index.key):
+        fault = _fault(key, int(index.samples[i]) / SAMPLE_RATE, {name: said[name][i] for name in said}, subset)
+        if fault is None:
+            kept.append(i)
+        else:
+            notes.append({"key": key, "reason": fault[0], "message": fault[1]})
+    if not kept:
+        raise UserError(f"none of {counted(len(index), 'utterance')} is what was asked for; ask for something else")
+    return np.array(kept, np.int64), notes
+
+
+def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:
+    """What the metadata of each utterance says in these fields, as text, "" where nothing; read from the tars.
+
+    UserError for a field that no utterance has.
+    """
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    known: set[str] = set(FIELDS)
+    same: dict[str, str] = {}  # values are few: each is kept once
+    with Progress(len(index), label="metadata") as progress:
+        for i in range(len(index)):
+            meta = read_meta(index, i)
+            known.update(meta["meta"])
+            for name, column in columns.items():
+                value = _text_of(meta, name)
+                column.append(same.setdefault(value, value))
+            progress.advance()
+    for name in names:
+        if name not in known:
+            raise UserError(f"no utterance has a field {name!r}; {_known(name, known)}")
+    return columns
+
+
+def _text_of(meta: dict[str, Any], name: str) -> str:
+    value = meta.get(name) if name in FIELDS else meta["meta"].get(name)
+    return "" if value is None else str(value)
+
+
+def _known(given: str, known: set[str]) -> str:
+    """The one that was meant, or the first of all."""
+    near = closest(given, known)
+    listed = ", ".join(sorted(known)[:LISTED]) + (" ..." if len(known) > LISTED else "")
+    return f"did you mean {near!r}?" if near else f"known: {listed}"
+
+
+def _fault(key: str, seconds: float, said: dict[str, str], subset: Subset) -> tuple[str, str] | None:
+    """(reason, message) of an utterance that does not stay."""
+    if subset.keys is not None and key not in subset.keys:
+        return "not-in-keys", "--keys does not name it"
+    if key in subset.drop_keys:
+        return "in-drop-keys", "--drop-keys names it"
+    if seconds < subset.min_seconds:
+        return "below-min-seconds", f"{seconds:.2f} s, --min-seconds is {subset.min_seconds:g}"
+    if seconds > subset.max_seconds:
+        return "above-max-seconds", f"{seconds:,.2f} s, --max-seconds is {subset.max_seconds:g}"
+    for name, value in subset.where:
+        if said[name] != value:
+            return f"other-{name}", f"{name} is {said[name]!r}, --where asks for {value!r}"
+    return None
+
+
+def _key(line: bytes) -> str:
+    key = strict_json(line)["key"] if line.startswith(b"{") else line.decode("utf-8-sig")
+    if not isinstance(key, str) or not key.isprintable():
+        raise ValueError
+    return key

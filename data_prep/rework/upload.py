@@ -1,0 +1,86 @@
+"""A finished dataset directory copied to an address: what its index lists and the lists of what stayed out, no more.
+
+A directory may come from anybody, and what is sent may be read by others: so no link is followed, and each tar is held
+against its hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from data_prep.progress import Progress
+from data_prep.refusals import DROPPED, QUARANTINE
+from data_prep.remote.objects import listing, read_bytes, remove, require_writable, size, upload, write_bytes
+from data_prep.shards.files import UNFINISHED_NAME, require_plain
+from data_prep.shards.index import INDEX_NAME, ShardInfo, columns_path
+from data_prep.shards.opening import read_index
+from model.errors import UserError
+
+PARALLEL_UPLOADS = 4  # files; large ones go up in parallel parts as well
+NOTES = (QUARANTINE, DROPPED)
+
+
+def publish_directory(root: Path, address: str, progress: Progress | None = None) -> int:
+    """Copies a finished dataset directory to the address, and returns the number of shards that were not there yet.
+
+    UserError: not finished, or the address holds something else; a file that is a link, or is not what the index says.
+    Nothing else that lies in the directory is sent.
+    """
+    index, address = read_index(root), require_writable(address)
+    names = set(listing(address))
+    if UNFINISHED_NAME in names:
+        raise UserError(f"{address} holds a build that is not finished; finish or remove it, or give another address")
+    if INDEX_NAME in names and read_bytes(f"{address}/{INDEX_NAME}") != (root / INDEX_NAME).read_bytes():
+        raise UserError(f"{address} holds another dataset; give another address")
+    if any(info.source for info in index.shards):
+        raise UserError(f"{root} indexes tars that lie elsewhere; publish those, and index them at their address")
+
+    def copy(info: ShardInfo) -> bool:
+        columns = columns_path(root / info.name)
+        there = columns.name in names and read_bytes(f"{address}/{columns.name}") == columns.read_bytes()
+        if there and size(f"{address}/{info.name}") == info.bytes:
+            return False
+        require_plain(columns)
+        with open(require_plain(root / info.name), "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != info.sha256:
+                raise UserError(f'{root / info.name} has changed since it was made; run "slam-asr prep check {root}"')
+        upload_shard(root / info.name, address)
+        return True
+
+    count = 0
+    progress = progress or Progress(len(index.shards), unit="shards", label="publish")
+    with progress, ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
+        for copied in pool.map(copy, index.shards):
+            count += copied
+            progress.advance()
+    upload_notes(root, address)
+    upload(require_plain(root / INDEX_NAME), f"{address}/{INDEX_NAME}")
+    return count
+
+
+def upload_shard(path: Path, address: str) -> None:
+    """The tar, then its columns. Former columns go first: they would call a tar finished that is being replaced."""
+    columns = columns_path(path)
+    remove(f"{address}/{columns.name}")
+    upload(path, f"{address}/{path.name}")
+    upload(columns, f"{address}/{columns.name}")
+
+
+def upload_notes(folder: Path, address: str) -> None:
+    """The lists of what stayed out, as far as there are any."""
+    for name in NOTES:
+        try:
+            with open(folder / name, "rb", opener=_no_link) as file:
+                data = file.read()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot read {folder / name}: {error.strerror}; it must be a file, no link") from None
+        write_bytes(f"{address}/{name}", data)
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

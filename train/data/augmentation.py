@@ -1,0 +1,48 @@
+"""What training does to its samples on the way in: the `augment` section of a recipe.
+
+The same sample in the same epoch is changed in the same way, on whatever rank and in whatever micro-batch it is read.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_prep.audio.augment import AugmentConfig, augment_wave, samples_after, spec_masks, speed_factors
+from model.batch import Batch, cumulative
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The options, the seed, and what is known of the encoder."""
+
+    config: AugmentConfig
+    seed: int
+    frames: Callable[[Any], Any]
+    """Encoder frames of so many samples."""
+    dim: int
+    """D, the encoder's width."""
+
+    def samples(self, samples: np.ndarray, epoch: int) -> np.ndarray:
+        """int64 [N], the samples that the N recordings of the corpus have in an epoch."""
+        return samples_after(samples, speed_factors(self.config, self.seed, epoch, np.arange(len(samples))))
+
+    def extremes(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """int64 [N] each, the fewest and the most that they have in any epoch."""
+        speeds = self.config.speed or (1.0,)
+        fewest, most = (samples_after(samples, np.full(len(samples), s)) for s in (max(speeds), min(speeds)))
+        return fewest, most
+
+    def apply(self, batch: Batch, epoch: int, ids: Sequence[int] | np.ndarray) -> Batch:
+        """The batch of the samples `ids` with changed speed, noise and masked frames."""
+        ids = np.asarray(ids, np.int64)
+        if batch.audio is not None and self.config.needs_audio:
+            waves = batch.audio.split(batch.audio_cu.diff().tolist())
+            changed = [augment_wave(w, self.config, self.seed, epoch, int(i)) for w, i in zip(waves, ids, strict=True)]
+            batch = replace(batch, audio=torch.cat(changed), audio_cu=cumulative([len(wave) for wave in changed]))
+        cached = batch.audio is None
+        frames = batch.feature_cu.diff() if cached else self.frames(batch.audio_cu.diff())
+        masked_frames, masked_dims = spec_masks(self.config, self.seed, epoch, ids, frames.numpy(), self.dim)
+        return replace(batch, masked_frames=masked_frames, masked_dims=masked_dims)

@@ -1,0 +1,117 @@
+"""What a recipe leaves to `auto`: batch size, warm-up and intervals, decided once from the data and the device.
+
+    batch.tokens, batch.micro_batches    an epoch has about 200 steps, within bounds; a micro-batch fits the device
+    optim.warmup_steps                   a tenth of the run, at most 1,000 steps (the paper's)
+    save.every_steps, eval.every_steps   about ten checkpoints a run; validation takes at most a tenth of the time
+
+The number of ranks is not looked at, so a run is the same on any number of them. A run that is resumed keeps the values
+that it began with.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from train.recipe.config import BatchConfig, Config
+from train.recipe.kinds import decided
+
+STEPS_AN_EPOCH = 200
+LEAST_STEP, MOST_STEP = 1_000, 64_000
+"""LLM tokens a step: fewer make a noisy gradient, more are of no use to an adapter of 20 M parameters."""
+USUAL_MICRO_BATCHES = 8
+"""As many ranks can share a step without one being idle."""
+LEAST_TOKENS, MOST_TOKENS, CPU_TOKENS = 300, 8_000, 2_000
+"""LLM tokens a micro-batch: below the first the work is all overhead; a GPU gains nothing beyond the second, a CPU
+beyond the third."""
+MOST_WARMUP = 1_000
+WARMUP_SHARE = 0.1
+SAVES_A_RUN, LEAST_BETWEEN, MOST_BETWEEN = 10, 10, 1_000
+VALIDATION_SHARE = 0.1
+"""Of the time of training; an utterance that is decoded costs about three times one that is trained on."""
+DECODING_COST = 3.0
+LEAST_VALIDATIONS = 3
+KEPT = ("batch.tokens", "batch.micro_batches", "optim.warmup_steps")
+"""The values that the weights follow from."""
+ROOM = 0.6
+"""Share of a GPU's memory beyond the weights that activations may take; the rest is for the allocator and NCCL."""
+
+
+def keep(config: Config, recipe: Mapping[str, Any]) -> Config:
+    """`config` with what is left to `auto` as it stands in `recipe`, {dotted key: value} of an earlier checkpoint."""
+    for key in KEPT:
+        name, field = key.split(".")
+        section = getattr(config, name)
+        if getattr(section, field) == "auto" and isinstance(recipe.get(key), int):
+            config = replace(config, **{name: replace(section, **{field: recipe[key]})})
+    return config
+
+
+def decide_batch(config: Config, total_cost: int, longest_cost: int, most_tokens: int) -> Config:
+    """`config` with its batch decided.
+
+    `total_cost` is the cost of an epoch and `longest_cost` that of its longest utterance, in tokens as plan.cost_of
+    counts them; `most_tokens` is what the device holds in a micro-batch.
+    """
+    batch = config.batch
+    wanted = min(max(total_cost // STEPS_AN_EPOCH, LEAST_STEP), MOST_STEP)
+    slots = batch.micro_batches
+    if slots == "auto":
+        slots = _micro_batches(batch, wanted, max(longest_cost, LEAST_TOKENS), most_tokens)
+    tokens = batch.tokens
+    if tokens == "auto":
+        fitting = min(math.ceil(wanted / slots), most_tokens)
+        tokens = max(longest_cost, fitting)
+        tokens = -(-tokens // 10) * 10
+    return replace(config, batch=replace(batch, tokens=tokens, micro_batches=slots))
+
+
+def _micro_batches(batch: BatchConfig, wanted: int, least: int, most: int) -> int:
+    """A power of two, so that accumulation divides without rounding."""
+    if batch.tokens != "auto":
+        return 2 ** max(0, round(math.log2(wanted / batch.tokens)))
+    slots = USUAL_MICRO_BATCHES
+    while slots > 2 and wanted / slots < least:
+        slots //= 2
+    while wanted / slots > most:
+        slots *= 2
+    return slots
+
+
+def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
+    """`config` with warm-up and intervals decided, for a run of `total_steps`; `dev_cost` is that of the dev set."""
+    optim, save, evaluation = config.optim, config.save, config.eval
+    if optim.warmup_steps == "auto":
+        optim = replace(optim, warmup_steps=min(MOST_WARMUP, math.ceil(WARMUP_SHARE * total_steps)))
+    if save.every_steps == "auto":
+        every = min(max(math.ceil(total_steps / SAVES_A_RUN), LEAST_BETWEEN), MOST_BETWEEN)
+        save = replace(save, every_steps=every)
+    if evaluation.every_steps == "auto":
+        evaluation = replace(
+            evaluation, every_steps=_between_validations(config, save.every_steps, total_steps, dev_cost)
+        )
+    return replace(config, optim=optim, save=save, eval=evaluation)
+
+
+def _between_validations(config: Config, save_every: Any, total_steps: int, dev_cost: int) -> int | None:
+    if config.save.strategy == "epoch":
+        return None  # at every save
+    step = decided(config.batch.tokens) * decided(config.batch.micro_batches)
+    steps_taken = dev_cost * (DECODING_COST if config.eval.wer else 1.0) / step
+    saves = max(1, math.ceil(steps_taken / VALIDATION_SHARE / save_every))
+    return min(save_every * saves, max(save_every, math.ceil(total_steps / LEAST_VALIDATIONS)))
+
+
+def tokens_that_fit(llm: Any, frozen_bytes: int, device_bytes: int | None, value_bytes: int) -> int:
+    """LLM tokens of a micro-batch that a device holds beside `frozen_bytes` of weights.
+
+    `llm` is the LLM's configuration; a device of None bytes is a CPU. What backward keeps of a layer are about five
+    values of its width and three of its MLP's a token; of the logits, two in float32 for one token in four.
+    """
+    if device_bytes is None:
+        return CPU_TOKENS
+    text = llm.get_text_config()
+    inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
+    layers = text.num_hidden_layers * (5 * text.hidden_size + 3 * inner) * value_bytes
+    free = ROOM * max(0, device_bytes - frozen_bytes)
+    return max(LEAST_TOKENS, min(MOST_TOKENS, int(free / (layers + 2 * text.vocab_size))))

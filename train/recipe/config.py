@@ -1,0 +1,294 @@
+"""The recipe: what is trained, as frozen typed sections. Where it runs (ranks, ZeRO stage) is flags, not here.
+
+`load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML (strict_yaml.py: no guessing), lays the overrides over it
+(overrides.py), types every value by its field (typed.py) and checks ranges, all before any weight loads. Relative paths
+in a recipe are relative to the current directory, as paths on a command line are; `~` and `$NAME` in them are expanded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from data_prep.audio.augment import AugmentConfig
+from data_prep.paths import LocalPath
+from model.errors import UserError
+from train.recipe.fields import section
+from train.recipe.kinds import (
+    ADDRESS,
+    AT_LEAST_0,
+    DIRECTORIES,
+    LAYER,
+    NO_PASSWORD,
+    ONE_SPEECH,
+    RATIO,
+    SHARE,
+    WEB,
+    Auto,
+    Count,
+    Positive,
+    Text,
+)
+from train.recipe.overrides import lay_over
+from train.recipe.yaml import read_yaml_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """The one part that is trained."""
+
+    type: Text = "concat"
+    """Its kind, a key of the adapters in model/adapter.py. `concat` is the paper's."""
+    stack: Count = 5
+    """Encoder frames that are concatenated into one speech embedding (5 x 20 ms = 100 ms)."""
+    hidden: Count = 2048
+    """Width of the hidden layer."""
+    dropout: Annotated[float, SHARE] = 0.0
+    """Share of hidden units dropped in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The frozen encoder and LLM, and the adapter between them."""
+
+    encoder: LocalPath
+    """Speech encoder: a Hugging Face id or a local folder."""
+    encoder_layer: Annotated[str, LAYER] | None = None
+    """The layer whose output the adapter reads, or the layers whose mean it reads (mean = of all); null = the last."""
+    llm: LocalPath
+    """Causal LLM: a Hugging Face id or a local folder."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    prompt: Annotated[str, ONE_SPEECH] = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+    """What the LLM reads; <speech> is replaced by the speech embeddings. It is saved with the adapter."""
+    trust_remote_code: bool = False
+    """Whether code that comes with a checkpoint may run here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is read: directories made by `slam-asr prep build` (audio) or `slam-asr prep features` (cached frames)."""
+
+    train: Annotated[tuple[LocalPath, ...], DIRECTORIES]
+    """Shard or feature directories to train on."""
+    dev: tuple[LocalPath, ...] = ()
+    """The same, to evaluate on during training; may be empty."""
+    max_seconds: Positive = 30.0
+    """Longest utterance taken, in seconds of audio."""
+    min_seconds: Annotated[float, AT_LEAST_0] = 0.1
+    """Shortest utterance taken, in seconds of audio."""
+    max_characters: Count = 1000
+    """Longest transcript taken, in characters."""
+    over_length: Literal["refuse", "drop"] = "refuse"
+    """Utterances outside these limits: an error that names them, or left out with a count. They are never cut."""
+    max_train_samples: Count | None = None
+    """Take only the first so many utterances of `train`; null = all."""
+    max_dev_samples: Count | None = None
+    """Take only the first so many utterances of `dev`; null = all."""
+    seed: Annotated[int, AT_LEAST_0] | None = None
+    """Of the order of the data; null = run.seed."""
+    reader_threads: Count = 2
+    """Threads a rank that read and decode ahead. No influence on results."""
+    retry_seconds: Annotated[float, AT_LEAST_0] = 15.0
+    """How long an utterance that cannot be read is tried again."""
+    max_lost: Annotated[float, RATIO] = 0.01
+    """Share of the utterances that may be left out because they cannot be read; past it the run ends. Each is named."""
+    shuffle_shards: Count | None = None
+    """Shards whose samples are shuffled together, other ones in each epoch; null = all. For shards at addresses that
+    are more than the cache holds, or on disks that hate to seek."""
+    cache_dir: LocalPath | None = None
+    """Folder for copies of shards that lie at addresses (s3://...); null = SLAM_ASR_CACHE, or the user's cache."""
+    cache_gb: Positive | None = None
+    """Size of that folder on each host, in GB; null = SLAM_ASR_CACHE_GB, or 100 or half of what is free."""
+    write_features: LocalPath | None = None
+    """Directory that keeps the encoder's frames in the first epoch; from the second on they are read from there."""
+    feature_dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
+    """What write_features keeps them as; int8 has a scale a frame and half the bytes."""
+
+    def __post_init__(self) -> None:
+        if self.min_seconds >= self.max_seconds:
+            raise UserError(f"data.min_seconds {self.min_seconds} is not below data.max_seconds {self.max_seconds}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How samples become steps. Nothing here depends on the number of GPUs."""
+
+    tokens: Count | Auto = "auto"
+    """LLM tokens (prompt, speech embeddings and transcript) a micro-batch. auto: what a step of a 200th of the data
+    needs, from 1,000 to 64,000 tokens a step, and at most what the device holds (at most 8,000)."""
+    micro_batches: Count | Auto = "auto"
+    """Micro-batches an optimizer step, over all ranks together: 8 = 1 rank accumulating 8 = 4 ranks accumulating 2.
+    auto: 8, less where the data are so few that the longest utterance would not fit, more where the device is small."""
+    layout: Literal["packed", "padded"] = "packed"
+    """Utterances end to end, or padded to the longest: the plain reference, slower, same results."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """AdamW and its learning rate. Of max_steps and epochs one is given, or both; the first reached ends the run."""
+
+    lr: Positive = 1e-4
+    """Highest learning rate."""
+    betas: tuple[Annotated[float, SHARE], Annotated[float, SHARE]] = (0.9, 0.999)
+    """AdamW's decay of the first and second moment, a step."""
+    eps: Positive = 1e-8
+    """Added to AdamW's denominator."""
+    weight_decay: Annotated[float, AT_LEAST_0] = 0.0
+    """AdamW's decoupled weight decay."""
+    clip: Annotated[float, AT_LEAST_0] = 1.0
+    """Highest norm of the gradient of a step; 0 = no clipping."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """What follows the warm-up: the same learning rate, or a decay to 0 at the last step."""
+    warmup_steps: Annotated[int, AT_LEAST_0] | Auto | None = "auto"
+    """Steps in which the learning rate rises from 0 to lr. auto: a tenth of the run, at most 1,000 (the paper's)."""
+    warmup_ratio: Annotated[float, RATIO] | None = None
+    """The same as a share of all steps; instead of warmup_steps."""
+    max_steps: Count | None = None
+    """Optimizer steps after which the run ends; null = no such limit."""
+    epochs: Positive | None = None
+    """Passes over the data after which the run ends, fractions allowed; null = no such limit."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps is None and self.epochs is None:
+            raise UserError("neither optim.max_steps nor optim.epochs is given; give at least one")
+        if self.warmup_ratio is not None and self.warmup_steps == "auto":
+            object.__setattr__(self, "warmup_steps", None)
+        if self.warmup_ratio is None and self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", "auto")
+        if self.warmup_ratio is not None and self.warmup_steps is not None:
+            raise UserError(
+                f"optim.warmup_steps {self.warmup_steps} and optim.warmup_ratio {self.warmup_ratio} are both given; "
+                "write null for one of them"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Evaluation on data.dev during training. No influence on the weights."""
+
+    every_steps: Count | Auto | None = "auto"
+    """Optimizer steps between evaluations; null = at every save. auto: the same, or a multiple of save.every_steps
+    where the dev set is so large that it would take more than a tenth of the time."""
+    at_start: bool = False
+    """Whether to evaluate before the first step too."""
+    wer: bool = True
+    """Whether to decode and score (WER), beside loss and token accuracy."""
+    beams: Count = 1
+    """Beam width of that decoding; 1 = greedy."""
+    max_new_tokens: Count | None = None
+    """Longest answer in LLM tokens; null = bounded by the length of the audio alone."""
+    tokens: Count = 4000
+    """LLM tokens a batch in evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """Checkpoints, in run.dir/checkpoints. No influence on the weights."""
+
+    strategy: Literal["steps", "epoch"] = "steps"
+    """When to save: every `every_steps`, or at the end of every epoch. The last step is always saved."""
+    every_steps: Count | Auto = "auto"
+    """Optimizer steps between saves, with strategy steps. auto: a tenth of the run, from 10 to 1,000."""
+    total_limit: Count | None = 3
+    """Newest checkpoints kept, besides the best; null = all."""
+    best: Literal["loss", "accuracy", "wer", "none"] = "none"
+    """The figure on data.dev that picks the checkpoint kept as the best; none = no best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchConfig:
+    """Whether the LLM comes to listen to the audio. No influence on the weights."""
+
+    every_steps: Count | None = 200
+    """Optimizer steps between checks of the loss with the speech of a micro-batch exchanged; null = none."""
+    patience_steps: Count = 2000
+    """Optimizer steps without a rise of the token accuracy after which the run says so."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """Progress; metrics.jsonl is always written."""
+
+    every_steps: Count = 10
+    """Optimizer steps between reports."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard files too (pip install 'slam-asr[tensorboard]')."""
+    wandb: Text | None = None
+    """W&B project to report to (pip install 'slam-asr[wandb]'; its key is W&B's own business); null = none."""
+    mlflow: Annotated[str, NO_PASSWORD] | None = None
+    """MLflow tracking server to report to (pip install 'slam-asr[mlflow]'; MLFLOW_TRACKING_PASSWORD); null = none."""
+    prometheus: Annotated[str, ADDRESS] | None = None
+    """Where each rank serves its figures to Prometheus: an address, any free port, or address:port, plus the local
+    rank. 0.0.0.0 serves other hosts, under this one's name. Anybody who reaches it reads them. null = nowhere."""
+    prometheus_targets: LocalPath | None = None
+    """Folder that gets NAME.json, where the ranks of run NAME are, beside prometheus/targets.json in the run."""
+    prometheus_textfiles: LocalPath | None = None
+    """The node exporter's folder for *.prom, one a rank, on each host; null = none."""
+    pushgateway: Annotated[str, WEB] | None = None
+    """Pushgateway that each rank pushes its figures to at each report; null = none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """This run."""
+
+    dir: LocalPath
+    """Its folder: checkpoints, metrics, resolved config. The same command in the same folder resumes."""
+    seed: Annotated[int, AT_LEAST_0] = 0
+    """Of the adapter's first weights, of dropout, and of the order of the data unless data.seed is given."""
+    deterministic: bool = False
+    """Whether to refuse algorithms that may give other bits each time (a GPU is slower so; a CPU needs no help)."""
+    collective_timeout_seconds: Count = 600
+    """How long a rank waits for the others before it gives up."""
+    stall_seconds: Annotated[int, AT_LEAST_0] = 300
+    """How long nothing may move before the watchdog names the rank that stands still and ends the run; 0 = for ever."""
+
+    def __post_init__(self) -> None:
+        if self.stall_seconds >= self.collective_timeout_seconds:
+            raise UserError(
+                f"run.stall_seconds {self.stall_seconds} is not below run.collective_timeout_seconds "
+                f"{self.collective_timeout_seconds}: a rank that stands still would not be named"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole recipe."""
+
+    model: ModelConfig
+    data: DataConfig
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    run: RunConfig
+
+    def __post_init__(self) -> None:
+        if self.save.best != "none" and not self.data.dev:
+            raise UserError(f"save.best is {self.save.best}, but data.dev is empty; give data.dev or save.best: none")
+        if self.data.write_features and self.augment.needs_audio:
+            raise UserError(
+                "data.write_features keeps the frames of recordings as they are, augment changes their speed or adds "
+                "noise; leave one of the two out"
+            )
+        if self.save.best == "wer" and not self.eval.wer:
+            raise UserError("save.best is wer, but eval.wer is false; write eval.wer: true or another save.best")
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the order of the data."""
+        return self.run.seed if self.data.seed is None else self.data.seed
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The recipe in `path` with overrides `section.key=value` laid over it; of a repeated override the last counts.
+
+    An override's value is the text as it is, read by the rules of its field; a list may be written [a, b].
+    UserError, one line with file and line number, for anything that is not a recipe.
+    """
+    return section(lay_over(read_yaml_file(path), overrides), Config)
