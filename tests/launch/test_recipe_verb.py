@@ -21,12 +21,16 @@ def shards(tmp_path_factory):
 
 def test_the_recipe_for_shards_passes_plan_and_doctor(shards, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = ["recipe", "new", "--train", str(shards), "--dev", str(shards), *MODELS]
+    dev = written(tmp_path / "dev", clean(6, seed=100))
+    asked = ["recipe", "new", "--train", str(shards), "--dev", str(dev), *MODELS]
     assert main(asked) == 0
     text = capsys.readouterr().out
     assert main([*asked, "--out", "recipes/mine.yaml", "--run-dir", "runs/a run: mine"]) == 0
     config = load_config("recipes/mine.yaml")
-    assert config.data.train == config.data.dev == (str(shards),) and config.run.dir == "runs/a run: mine"
+    assert (config.data.train, config.data.dev) == (
+        (str(shards),),
+        (str(dev),),
+    ) and config.run.dir == "runs/a run: mine"
     assert (config.model.adapter.hidden, config.optim.lr) == (512, 2e-3) and config.optim.epochs > 100
     assert config.batch.tokens == config.optim.warmup_steps == config.save.every_steps == "auto"
     assert text.replace("runs/llm", '"runs/a run: mine"') == Path("recipes/mine.yaml").read_text()
