@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests import accidents, ranks
 from train import exporter
 from train.config import LogConfig
+from train.endings import AGAIN
 from train.exporter import Exporter, host_and_port, named_host
 from train.gauges import FIGURES, OF_EVERY_RANK, PREFIX, Gauges
 
@@ -82,7 +83,7 @@ def test_every_rank_serves_its_figures_and_an_orderly_end_takes_its_announcement
     assert 0 < second["slam_asr_compute_seconds_total"] < 100 and second["slam_asr_audio_seconds_total"] > 0
     assert first["slam_asr_loss"] > 0 and abs(first["slam_asr_last_step_timestamp_seconds"] - time.time()) < 60
     os.kill(running.processes[1].pid, signal.SIGTERM)
-    assert running.wait() == [0, 0]
+    assert running.wait() == [AGAIN, AGAIN]
     assert not (folder / "prometheus" / "targets.json").exists() and not (shared / "run.json").exists()
 
 

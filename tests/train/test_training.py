@@ -118,7 +118,7 @@ def test_a_cached_mean_of_layers_in_eight_bits_trains_as_the_live_one_does(groun
     assert ranks.losses(tmp_path / "cached") == pytest.approx(live, rel=2e-2)
     wrong = ["model.encoder_layer=2", *given[1:], f"data.train={tmp_path / 'features'}", "--deepspeed", "zero0"]
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'wrong'}", *wrong]
-    assert "their layer is mean:1-2" in ranks.train(arguments, 1, tmp_path / "log", expected=2)
+    assert "are of layer mean:1-2" in ranks.train(arguments, 1, tmp_path / "log", expected=2)
 
 
 def without_encoder(rank):
@@ -159,6 +159,9 @@ def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
     watched += ["eval.tokens=100", "eval.every_steps=4", "save.best=loss"]
     for name, world, stage in (("one", 1, 0), ("three", 3, 3)):
         run(ground, tmp_path / name, *watched, world=world, stage=stage)
+        first, last = ranks.losses(tmp_path / name, "dev")
+        best = (tmp_path / name / "checkpoints" / "best").readlink()
+        assert best == Path("step-00000004" if first <= last else "step-00000008")
         assert len((tmp_path / name / "dev" / "step-00000008.jsonl").read_text().splitlines()) == 5
     for figure in ("loss", "accuracy", "wer"):
         one, three = (ranks.losses(tmp_path / name, "dev", figure) for name in ("one", "three"))
