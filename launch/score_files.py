@@ -25,8 +25,10 @@ def require_replaceable(args: argparse.Namespace, about: dict[str, Any]) -> None
     from data_prep.durable import strict_json
     from model.errors import UserError
 
-    there = [name for name in (HYPOTHESES, SCORE) if args.out is not None and os.path.lexists(args.out / name)]
-    if not there or args.overwrite:
+    if args.out is None or args.overwrite:
+        return
+    there = [name for name in (HYPOTHESES, SCORE) if os.path.lexists(args.out / name)]
+    if not there:
         return
     try:
         stated = strict_json((args.out / SCORE).read_bytes())
@@ -40,7 +42,7 @@ def require_replaceable(args: argparse.Namespace, about: dict[str, Any]) -> None
     names = sorted(differs - {"weights_sha256", "shards_digest"})
     if names:
         other = ", ".join(f"{name} {stated.get(name)!r}, not {wanted[name]!r}" for name in names)
-        other = other if stated else "nobody knows of what"
+        other = other if stated else f"{SCORE} does not say of what"
         raise UserError(
             f"{args.out} holds {' and '.join(there)} of another scoring ({other}); give another --out, or --overwrite"
         )
