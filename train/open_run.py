@@ -20,7 +20,7 @@ from train.lock import claim
 from train.metrics import open_report
 from train.mishaps import Mishaps
 from train.pace import Pace
-from train.parts import build_parts, identify_encoder, open_data
+from train.parts import Indexes, build_parts, identify_encoder, open_data
 from train.reading import Reading
 from train.resume import resume
 from train.run import Run
@@ -56,9 +56,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     indexes = together(world, lambda: open_data(config))
     agree_on(world, indexes.digests())
-    identity = (
-        None if indexes.audio else decided_by_first(world, lambda: identify_encoder(config, indexes.train, world))
-    )
+    identity = _known_encoder(config, world, indexes)
     parts = together(world, lambda: build_parts(config, world, indexes, identity, sharded))
     epochs = parts.corpus.epochs(config)
     agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
@@ -105,6 +103,13 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     if run.keeping:
         run.keeping.begin(epochs.locate(step)[0], lambda: run.at("completing the features"))
     return run
+
+
+def _known_encoder(config: Config, world: World, indexes: Indexes) -> dict[str, Any] | None:
+    """The encoder's fingerprint where all data is cached features; None where the encoder itself is needed."""
+    if indexes.audio:
+        return None
+    return decided_by_first(world, lambda: identify_encoder(config, indexes.train, world.device))
 
 
 def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:

@@ -59,8 +59,8 @@ def open_data(config: Config) -> Indexes:
     return Indexes(train, open_indexes(data.dev) if data.dev else None)
 
 
-def identify_encoder(config: Config, features: ShardIndex, world: World) -> dict[str, Any]:
-    """The fingerprint of the recipe's encoder on the ranks' devices, which cached features only need known.
+def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
+    """The fingerprint of the recipe's encoder on `device`, which cached features only need known.
 
     It is not loaded where its files are those that made the features; else it is, on the CPU, and let go of again.
     """
@@ -70,7 +70,7 @@ def identify_encoder(config: Config, features: ShardIndex, world: World) -> dict
         made = {name: value for name, value in features.fingerprint.items() if name != "feature_dtype"}
     else:
         made = load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
-    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype, made, world.device)
+    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype, made, device)
 
 
 def build_parts(
