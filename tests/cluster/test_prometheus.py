@@ -51,11 +51,11 @@ class Yard:
 
 
 def fetch(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=300) as answer:
         return answer.read().decode()
 
 
-def wait_until(holds, seconds: float = 30) -> None:
+def wait_until(holds, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to be"
@@ -78,7 +78,7 @@ def server(log: Path, *command: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(300)
 
 
 def answers(address: str) -> bool:

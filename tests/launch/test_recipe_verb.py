@@ -31,7 +31,7 @@ def test_the_recipe_for_shards_passes_plan_and_doctor(shards, tmp_path, capsys, 
         (str(shards),),
         (str(dev),),
     ) and config.run.dir == "runs/a run: mine"
-    assert (config.model.adapter.hidden, config.optim.lr) == (512, 2e-3) and config.optim.epochs > 100
+    assert (config.model.adapter.hidden, config.optim.lr) == (512, 2e-3) and (config.optim.epochs or 0) > 100
     assert config.batch.tokens == config.optim.warmup_steps == config.save.every_steps == "auto"
     assert text.replace("runs/llm", '"runs/a run: mine"') == Path("recipes/mine.yaml").read_text()
     assert "LLM of width 192" in text and all(f"#   {hours:>5}" in text for hours in ("1", "10", "100", "1,000"))

@@ -52,5 +52,5 @@ optim: {{lr: 2e-4, warmup_steps: 3, max_steps: 8}}
 eval: {{wer: false}}
 save: {{every_steps: 2, total_limit: null}}
 log: {{every_steps: 1}}
-run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 60, stall_seconds: 40}}
+run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 600, stall_seconds: 300}}
 """

@@ -159,9 +159,6 @@ def test_validation_is_the_same_on_any_number_of_ranks(ground, tmp_path):
     watched += ["eval.tokens=100", "eval.every_steps=4", "save.best=loss"]
     for name, world, stage in (("one", 1, 0), ("three", 3, 3)):
         run(ground, tmp_path / name, *watched, world=world, stage=stage)
-        first, last = ranks.losses(tmp_path / name, "dev")
-        best = (tmp_path / name / "checkpoints" / "best").readlink()
-        assert best == Path("step-00000004" if first <= last else "step-00000008")
         assert len((tmp_path / name / "dev" / "step-00000008.jsonl").read_text().splitlines()) == 5
     for figure in ("loss", "accuracy", "wer"):
         one, three = (ranks.losses(tmp_path / name, "dev", figure) for name in ("one", "three"))
