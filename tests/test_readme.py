@@ -67,6 +67,8 @@ def test_the_commands_of_readme_and_docs_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     librispeech(tmp_path / "LibriSpeech")
     write_flac(tmp_path / "recording.wav", noise(3, 5))
+    (tmp_path / "recordings").mkdir()
+    write_flac(tmp_path / "recordings" / "one.flac", noise(4, 2))
     (tmp_path / "hosts").write_text("192.0.2.1 slots=2\n192.0.2.2 slots=2\n")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     tiny_models(tmp_path)
