@@ -2,7 +2,7 @@
 
 Each file runs in a process of its own, one after the other; figures are CPU seconds or ratios, but two quiet cores give
 steadier ones. A whole run is written to bench/results.json. Exits with 0 if all could be measured, met or not; goal 9
-needs a GPU: bench/gpu.sh.
+needs a GPU: bench/gpu.sh table.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Goal 9: training throughput on one GPU, against what its arithmetic allows. Called by bench/gpu.sh.
+"""Goal 9: training throughput on one GPU, against what its arithmetic allows. Called by `bench/gpu.sh table`.
 
 In this order, each result written as soon as it is there:
     1. parity: tiny models give the same loss and gradient on the GPU as in float32 on the CPU, packed and padded;

@@ -42,7 +42,7 @@ def require_replaceable(args: argparse.Namespace, about: dict[str, Any]) -> None
     names = sorted(differs - {"weights_sha256", "shards_digest"})
     if names:
         other = ", ".join(f"{name} {stated.get(name)!r}, not {wanted[name]!r}" for name in names)
-        other = other if stated else "nobody knows of what"
+        other = other if stated else f"{SCORE} does not say of what"
         raise UserError(
             f"{args.out} holds {' and '.join(there)} of another scoring ({other}); give another --out, or --overwrite"
         )

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+HANGS_AFTER = 900.0
+"""Seconds after which a process that should have ended, or come to something, is taken for one that hangs: so long that
+no busy machine is slow enough."""
 HEAVY = ["torch", "deepspeed", "transformers", "train.loop", "train.run", "torch.optim", "jiwer"]
 _context: Any = None
 
@@ -28,7 +31,7 @@ class Ranks:
     processes: list[Any]
     log: Path
 
-    def wait(self, seconds: float = 120) -> list[int]:
+    def wait(self, seconds: float = HANGS_AFTER) -> list[int]:
         """Exit codes, negative for a signal; what is left after `seconds` is killed and fails the test."""
         deadline = time.monotonic() + seconds
         for process in self.processes:
@@ -116,7 +119,7 @@ def _target(link: Path) -> str:
         return ""
 
 
-def wait_until_none_is_left(log: Path, seconds: float = 120) -> None:
+def wait_until_none_is_left(log: Path, seconds: float = HANGS_AFTER) -> None:
     """Fails, and kills them, if processes of a run are left after `seconds`."""
     deadline = time.monotonic() + seconds
     while left := writers(log):
@@ -127,7 +130,7 @@ def wait_until_none_is_left(log: Path, seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
-def wait_for_step(run: Path, step: int, seconds: float = 120) -> None:
+def wait_for_step(run: Path, step: int, seconds: float = HANGS_AFTER) -> None:
     """Until metrics.jsonl tells of that step."""
     deadline = time.monotonic() + seconds
     while last_step(run) < step:

@@ -35,7 +35,7 @@ VICTIMS = {"a rank": 4, "all": 2, "the launcher": 2, "SIGTERM": 1, "SIGUSR1": 1}
 SAVE_EVERY, VALIDATE_EVERY = 3, 7
 STEPS_A_KILL = 6  # how far the run may get between two, on average
 ONE_IN = 8  # starts through the real launcher
-SECONDS_TO_END = 120.0
+SECONDS_TO_END = 900.0
 OVERRIDES = [
     *("augment.time_masks=2", "augment.feature_masks=1", "log.every_steps=1", "watch.every_steps=10"),
     *("data.max_dev_samples=4", f"eval.every_steps={VALIDATE_EVERY}", "save.best=loss"),
@@ -98,7 +98,7 @@ class Soak:
 
     def command(self, run: Path, *overrides: str) -> list[str]:
         ground = self.folder / "ground"
-        limits = [f"optim.max_steps={self.steps}", "run.stall_seconds=15", "run.collective_timeout_seconds=20"]
+        limits = [f"optim.max_steps={self.steps}", "run.stall_seconds=120", "run.collective_timeout_seconds=150"]
         where = [f"data.dev={ground / 'dev'}", f"run.dir={run}"]
         return [str(ground / "recipe.yaml"), *OVERRIDES, *limits, *where, *overrides]
 

@@ -20,7 +20,7 @@ def demo(tmp_path_factory):
     for name in ("model", "recipes"):
         (folder / name).symlink_to(ROOT / name)
     done = subprocess.run(
-        [sys.executable, "-m", "recipes.demo"], cwd=folder, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, "-m", "recipes.demo"], cwd=folder, capture_output=True, text=True, timeout=7200, check=False
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout, json.loads((folder / "runs/demo/summary.json").read_text()), folder

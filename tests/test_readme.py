@@ -1,13 +1,23 @@
-"""README's commands for your own speech, run as they stand on a corpus made here; models and counts are smaller."""
+"""README and docs/: commands run as they stand on a corpus made here, models and counts smaller; what they name exists.
 
+A block of commands is run, unless a comment before it says otherwise:
+
+    <!-- not run: needs REASON -->           Slurm, a GPU, the network ...
+    <!-- dry run: REASON -->                 with --dry-run: the options are checked, nothing is started
+    <!-- tested by tests/FILE.py -->         that test runs it
+"""
+
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from data_prep.audio.decode import write_flac
 from data_prep.exporters import EXPORTERS
@@ -16,58 +26,93 @@ from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample
 from launch.command import main
 from tests.tiny import tiny_models
+from train.recipe.config import load_config
+from train.recipe.identity import to_yaml
+from train.report.gauges import FIGURES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent
-SMALLER = "batch.tokens=400 batch.micro_batches=2 optim.max_steps=2 eval.max_new_tokens=5 save.every_steps=2"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FIRST = ("README", "quick-start", "your-data", "cluster", "run-folder")  # later pages read what these make
+MARKS = re.compile(r"not run: needs .{4,}|dry run: .{4,}|tested by tests/\S+\.py")
+BLOCK = re.compile(r"^(?:<!-- ([^\n]+) -->\n)?```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+MODELS = {"facebook/hubert-xlarge-ls960-ft": "encoder", "TinyLlama/TinyLlama-1.1B-Chat-v1.0": "llm"}
+SMALLER = "batch.tokens=400 batch.micro_batches=2 optim.max_steps=2 eval.max_new_tokens=5 save.every_steps=2".split()
 
 
-def test_the_commands_for_your_own_speech_run(tmp_path, monkeypatch):
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    mark: str
+    """The comment before it, empty where there is none."""
+    language: str
+    text: str
+
+    @property
+    def commands(self) -> list[str]:
+        """Continued lines as one, comments and `. .venv/bin/activate` left out."""
+        lines = self.text.replace("\\\n", "").splitlines()
+        return [line for line in lines if line.strip() and not line.startswith(("#", ". "))]
+
+
+def blocks() -> list[Block]:
+    """Of all pages; those of FIRST come first."""
+    pages = sorted(PAGES, key=lambda page: FIRST.index(page.stem) if page.stem in FIRST else len(FIRST))
+    return [Block(page.stem, *found) for page in pages for found in BLOCK.findall(page.read_text())]
+
+
+def test_the_commands_of_readme_and_docs_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     librispeech(tmp_path / "LibriSpeech")
     write_flac(tmp_path / "recording.wav", noise(3, 5))
-    encoder, llm = tiny_models(tmp_path)
+    (tmp_path / "recordings").mkdir()
+    write_flac(tmp_path / "recordings" / "one.flac", noise(4, 2))
+    (tmp_path / "hosts").write_text("192.0.2.1 slots=2\n192.0.2.2 slots=2\n")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
-    commands = section("Your own speech") + section("Data")
-    assert len(commands) >= 22 and sum(" train recipes/" in command for command in commands) == 3
-    environment = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
-    for command in commands:
-        command = command.replace("facebook/hubert-xlarge-ls960-ft", str(encoder)).replace(" 8 ", " 2 ")
-        if re.search(r"\btrain recipes/", command):
-            command += f" model.encoder={encoder} model.llm={llm} {SMALLER}"
-        words = shlex.split(command, comments=True)
-        if words[0] == "slam-asr":
-            assert main(words[1:]) == 0, command
+    tiny_models(tmp_path)
+    to_run = [block for block in blocks() if block.language in ("sh", "python")]
+    for block in to_run:
+        if block.mark.startswith(("not run", "tested by")):
             continue
-        done = subprocess.run(
-            words,
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    assert (tmp_path / "runs" / "librispeech_tinyllama" / "FINISHED").exists()
-    assert heard(tmp_path / "data" / "again") == heard(tmp_path / "data" / "dev")
-    assert (tmp_path / "audit.html").exists() and (tmp_path / "clips" / "index.html").exists()
-    assert (tmp_path / "scores" / "dev" / "score.json").exists() and (tmp_path / "my_adapter" / "adapter.json").exists()
-    the_commands_for_a_cluster(tmp_path, f"model.encoder={encoder} model.llm={llm}")
+        if block.language == "python":
+            (tmp_path / "example.py").write_text(block.text)
+            run_program([sys.executable, "example.py"])
+        for command in block.commands if block.language == "sh" else ():
+            run_command(command, block.mark.startswith("dry run"))
+    assert heard(Path("data/again")) == heard(Path("data/dev"))
+    for name in ("from_slam_llm", "from_nemo", "from_tarred"):
+        assert heard(Path("data") / name) == heard(Path("data/dev")), name
+    for name in ("runs/mine/FINISHED", "runs/librispeech_tinyllama/FINISHED", "scores/dev/score.json"):
+        assert Path(name).exists()
+    for name in ("audit.html", "clips/index.html", "my_adapter/adapter.json"):
+        assert Path(name).exists()
+    every_metric_is_explained(Path("runs/mine/metrics.jsonl"))
 
 
-def the_commands_for_a_cluster(folder: Path, models: str) -> None:
-    """On the run that is there now. What would submit or launch is only asked what it would do."""
-    (folder / "hosts").write_text("192.0.2.1 slots=2\n192.0.2.2 slots=2\n")
-    commands = section("On a cluster")
-    assert len(commands) == 10
-    for command in commands:
-        words = shlex.split(command, comments=True)[1:]
-        if words[0] in ("plan", "doctor"):
-            words += [*shlex.split(models), "data.train=data/train", "data.dev=data/dev"]
-        if words[0] in ("submit", "launch"):
-            words += ["--dry-run"]
-        not_under_slurm = words[0] in ("logs", "cancel")
-        assert main(words) == (2 if not_under_slurm else 0), command
+def run_command(command: str, dry: bool) -> None:
+    """One line of a page, in the current folder. Fails unless its exit code is 0."""
+    for name, folder in MODELS.items():
+        command = command.replace(name, os.path.abspath(folder))
+    words = shlex.split(re.sub(r"(--nproc_per_node|--num_accelerators) 8\b", r"\1 2", command), comments=True)
+    models = [f"model.{name}={os.path.abspath(name)}" for name in MODELS.values()]
+    if re.search(r"(-m|--module) train ", command):
+        words += [*models, *SMALLER]
+    if words[:2] in (["slam-asr", "plan"], ["slam-asr", "doctor"]):
+        words += [*models, *SMALLER, "data.train=data/train", "data.dev=data/dev"]
+    if dry:
+        words.append("--dry-run")
+    if words[0] == "slam-asr":  # in this process: each start of Python with torch takes seconds
+        assert main(words[1:]) == 0, command
+    else:
+        run_program(words)
+
+
+def run_program(words: list[str]) -> None:
+    environment = os.environ | {"PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
 
 
 def heard(folder: Path) -> list[tuple[str, bytearray, str, str]]:
@@ -76,41 +121,87 @@ def heard(folder: Path) -> list[tuple[str, bytearray, str, str]]:
     return [(sample.key, sample.media, sample.meta["text"], sample.meta["speaker"]) for sample in samples]
 
 
-def test_every_file_that_the_readme_links_to_is_there():
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
-    assert links and not missing
+def every_metric_is_explained(path: Path) -> None:
+    page = (ROOT / "docs" / "run-folder.md").read_text()
+    names = {name for line in path.read_text().splitlines() for name in json.loads(line)} | set(FIGURES)
+    assert not [name for name in names - {"kind"} if f"`{name}`" not in page]
+
+
+def test_every_block_of_commands_is_run_or_says_why_not():
+    languages = {block.language for block in blocks()}
+    assert languages <= {"", "sh", "python", "yaml"}, "a language that this file does not know"
+    for block in blocks():
+        if block.language in ("sh", "python") and block.mark:
+            assert MARKS.fullmatch(block.mark), f"{block.page}: {block.mark}"
+        for test in re.findall(r"tests/\S+\.py", block.mark):
+            assert (ROOT / test).exists(), f"{block.page}: {test}"
+        plain = block.text if block.language == "" else ""
+        assert not re.search(r"^\$? ?(slam-asr|python|make|torchrun|deepspeed) ", plain, re.MULTILINE), block.page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_to_a_file_or_a_heading(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in headings(target), link
+
+
+def headings(page: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_the_readme_has_at_most_120_lines():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_every_page_of_docs_is_linked_from_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert not [page.name for page in PAGES if page.parent.name == "docs" and f"(docs/{page.name})" not in text]
+
+
+def test_the_files_that_the_architecture_names_exist():
+    names = set(re.findall(r"`([a-z_]+/[\w./]*)`", (ROOT / "docs" / "architecture.md").read_text()))
+    assert len(names) > 40
+    assert not [name for name in names if not (ROOT / name).exists()]
 
 
 def test_every_importer_and_export_format_is_named():
-    text = (ROOT / "README.md").read_text().split("## Data")[1].split("\n## ")[0]
+    text = (ROOT / "docs" / "your-data.md").read_text()
     assert not [name for name in IMPORTERS if f"`{name}`" not in text]
     assert not [name for name in EXPORTERS if name not in text]
 
 
-def test_the_switch_table_names_keys_that_exist():
-    from train.recipe.config import load_config
-    from train.recipe.identity import to_yaml
-
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_keys_of_the_recipe_that_are_named_exist(page):
     known = to_yaml(load_config(ROOT / "recipes" / "librispeech_tinyllama.yaml"))
-    keys = set(
-        re.findall(r"`((?:data|batch|optim|eval|save|log|run|model)\.[a-z_]+)", (ROOT / "README.md").read_text())
-    )
-    assert len(keys) > 25
-    for key in keys:
+    sections = "data|batch|augment|optim|eval|save|watch|log|run"  # model. is also the start of others' keys
+    keys = set(re.findall(rf"`((?:{sections})\.[a-z_]+)(?:[`:= ]|$)", page.read_text(), re.MULTILINE))
+    assert page.stem != "recipe" or len(keys) > 25
+    for key in keys - {"data.train_ds"}:  # NeMo's
         assert re.search(rf"^  {key.split('.')[1]}:", known, re.MULTILINE), key
 
 
-def section(title: str) -> list[str]:
-    """Commands in the first sh block under a heading, comments left out, continued lines as one."""
-    text = (ROOT / "README.md").read_text().split(f"## {title}")[1]
-    lines = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1].replace("\\\n", "").splitlines()  # pyright: ignore
-    return [line for line in lines if line and not line.startswith(("#", ". "))]
+def test_options_that_are_named_exist():
+    """Those in running text; those in blocks of commands are parsed when these are run."""
+    source = "".join(path.read_text() for folder in ("launch", "train") for path in (ROOT / folder).rglob("*.py"))
+    others = {"--gpus-per-task", "--test-only"}  # Slurm's
+    for page in PAGES:
+        if page.stem == "from-other-toolkits":
+            continue
+        for option in set(re.findall(r"`(?:[^`\n]* )?(--[a-z][a-z-]+)", BLOCK.sub("", page.read_text()))) - others:
+            assert f'"{option}"' in source, f"{page.name}: {option}"
 
 
 def librispeech(root: Path) -> None:
-    """A tree of LibriSpeech's form: 2 splits, 2 speakers each, 3 utterances of noise a chapter."""
-    for split, speakers in (("train-clean-100", (19, 26)), ("dev-clean", (84, 174))):
+    """A tree of LibriSpeech's form: 3 splits, 2 speakers each, 3 utterances of noise a chapter."""
+    for split, speakers in (("train-clean-100", (19, 26)), ("dev-clean", (84, 174)), ("test-clean", (61, 121))):
         for speaker in speakers:
             chapter = root / split / str(speaker) / "198"
             chapter.mkdir(parents=True)

@@ -18,7 +18,7 @@ from tests import ranks
 
 NAMES = ("hosta", "hostb")
 ADDRESSES = {name: f"10.77.0.{number}" for number, name in enumerate(NAMES, 1)}
-SECONDS_TO_COME_UP = 20.0
+SECONDS_TO_COME_UP = 300.0
 IN_NAMESPACES = ["unshare", "--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
 IN_NAMESPACES += ["--propagation", "private"]
 
@@ -84,7 +84,7 @@ class Netlab:
         return [*enter, "env", f"--chdir={os.getcwd()}", *given, *arguments]
 
     def run(self, host: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(self.command(host, arguments), capture_output=True, text=True, timeout=60)
+        return subprocess.run(self.command(host, arguments), capture_output=True, text=True, timeout=600)
 
     def start(
         self, host: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str] | None = None

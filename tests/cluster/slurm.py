@@ -73,7 +73,7 @@ class Slurm:
     def run(self, *command: str, check: bool = True, **more: str) -> "subprocess.CompletedProcess[str]":
         """A command under this cluster's SLURM_CONF; what it printed is in the failure."""
         done = subprocess.run(
-            command, cwd=ROOT, env=self.environment | more, capture_output=True, text=True, check=False, timeout=120
+            command, cwd=ROOT, env=self.environment | more, capture_output=True, text=True, check=False, timeout=600
         )
         assert done.returncode == 0 or not check, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
@@ -89,7 +89,7 @@ class Slurm:
         said = self.run("scontrol", "show", "job", "-o", number).stdout.splitlines()[0]
         return dict(word.split("=", 1) for word in said.split(" ") if "=" in word)
 
-    def wait(self, number: str, what: Callable[[dict[str, str]], bool], seconds: float = 150) -> dict[str, str]:
+    def wait(self, number: str, what: Callable[[dict[str, str]], bool], seconds: float = 900) -> dict[str, str]:
         """Until the job is as wanted; its output is in the failure."""
         deadline = time.monotonic() + seconds
         while not what(job := self.job(number)):
@@ -97,7 +97,7 @@ class Slurm:
             time.sleep(0.2)
         return job
 
-    def ended(self, number: str, state: str = "COMPLETED", seconds: float = 150) -> dict[str, str]:
+    def ended(self, number: str, state: str = "COMPLETED", seconds: float = 900) -> dict[str, str]:
         """Until the job has ended for good, which must be in that state."""
         running = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING", "SUSPENDED")
         job = self.wait(number, lambda job: job["JobState"] not in running, seconds)
@@ -136,7 +136,7 @@ def slurm_cluster() -> Iterator[Slurm]:
     finally:
         assert process.stdin
         process.stdin.close()
-        process.wait(60)
+        process.wait(600)
         for left in FREEZER.glob("slurm_n[12]"):
             _remove_cgroup(left)
         shutil.rmtree(folder, ignore_errors=True)
@@ -159,7 +159,7 @@ def _write_configuration(folder: Path, proctrack: str) -> None:
 
 
 def _wait_for_nodes(slurm: Slurm) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     command = ("sinfo", "-h", "-p", "main", "-N", "-o", "%t")
     while (said := slurm.run(*command, check=False)).stdout.split() != ["idle", "idle"]:
         log = (slurm.folder / "cluster.log").read_text()

@@ -23,6 +23,7 @@ import yaml
 from tests import ranks
 from tests.cluster.conftest import require
 from tests.train.conftest import make_ground
+from train.liveness.exit_status import AGAIN
 from train.report.gauges import FIGURES
 
 MONITORING = ranks.ROOT / "launch" / "monitoring"
@@ -50,11 +51,11 @@ class Yard:
 
 
 def fetch(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=300) as answer:
         return answer.read().decode()
 
 
-def wait_until(holds, seconds: float = 30) -> None:
+def wait_until(holds, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to be"
@@ -77,7 +78,7 @@ def server(log: Path, *command: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(300)
 
 
 def answers(address: str) -> bool:
@@ -230,7 +231,7 @@ def test_a_pushgateway_gets_every_rank_and_an_orderly_end_takes_all_announcement
     own = re.compile(r'^slam_asr_step\{.*job="slam_asr".*rank="(\d)",run="run"\} ([1-9].*)$', re.MULTILINE)
     wait_until(lambda: sorted(rank for rank, _ in own.findall(fetch(f"{yard.gateway}/metrics"))) == RANKS)
     os.kill(yard.training.processes[2].pid, signal.SIGTERM)
-    assert yard.training.wait() == [0] * 4
+    assert yard.training.wait() == [AGAIN] * 4
     assert not own.search(fetch(f"{yard.gateway}/metrics")) and "cannot" not in yard.training.text()
     assert not yard.targets.exists() and not (yard.run / "prometheus" / "targets.json").exists()
     wait_until(lambda: not yard.ask("targets", state="active")["activeTargets"])

@@ -24,6 +24,8 @@ class Server:
         """Of the next answer for a path that ends so, one byte is changed on the way."""
         self.seconds = 0.0
         """Before each answer."""
+        self.held = ""
+        """A request for a path that ends so gets no answer until this is empty; then an error."""
         self.seen: Counter[tuple[str, str]] = Counter()
         self.now = self.most = 0
         """Requests under way; the most there ever were."""
@@ -34,7 +36,13 @@ class Server:
         self.now += 1
         self.most = max(self.most, self.now)
         time.sleep(self.seconds)
+        held = bool(self.held) and environ["PATH_INFO"].endswith(self.held)
+        while self.held and held:
+            time.sleep(0.01)
         self.now -= 1
+        if held:
+            start_response("503 held", [("Content-Length", "0")])
+            return [b""]
         if self.statuses:
             start_response(f"{self.statuses.pop(0)} told so", [("Content-Length", "0")])
             return [b""]

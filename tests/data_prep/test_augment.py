@@ -206,7 +206,7 @@ def test_masks_keep_their_bounds_and_reach_everywhere():
         ("speed: [0.905]", "augment.speed is [0.905], expected numbers from 0.5 to 2 with at most two decimals"),
         ("noise_share: 1.5", "augment.noise_share is 1.5, expected a number from 0 to 1"),
         ("noise_snr_db: [30, 5]", "augment.noise_snr_db is [30.0, 5.0], expected two numbers from -100 to 100"),
-        ("noise_dir: ''", "augment.noise_dir is '', expected a folder"),
+        ("noise_dir: ''", "augment.noise_dir is '', expected text (not empty)"),
         ("time_masks: -1", "augment.time_masks is -1, expected a whole number from 0 to 1000"),
         ("time_mask_seconds: 0", "augment.time_mask_seconds is 0.0, expected a number above 0"),
         ("feature_mask_share: 1.1", "augment.feature_mask_share is 1.1, expected a number from 0 to 1"),

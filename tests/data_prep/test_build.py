@@ -92,29 +92,52 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
-        "from pathlib import Path; from data_prep.build.build import *; from data_prep.importers.jsonl import *\n"
+        f"{HELD}from data_prep.build.build import *; from data_prep.importers.jsonl import *\n"
         f"if __name__ == '__main__': build(import_jsonl(Path({str(tmp_path / 'many.jsonl')!r})), "
-        f"Path({str(tmp_path / 'out')!r}), BuildOptions(shard_size=10, workers=2))"
+        f"out, BuildOptions(shard_size=10, workers=2))"
     )
     (tmp_path / "program.py").write_text(program)
-    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
-    command = [sys.executable, str(tmp_path / "program.py")]
-    deadline = time.monotonic() + 60
     for _ in range(3):
-        before = len(list(tmp_path.glob("out/shard-*.idx.json")))
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-        while len(list(tmp_path.glob("out/shard-*.idx.json"))) < before + 2 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        while alive(process.pid) and time.monotonic() < deadline:  # its workers end by themselves
-            time.sleep(0.02)
-        assert not alive(process.pid)
+        kill_midway(tmp_path / "program.py", tmp_path / "out")
         with pytest.raises(UserError, match="not finished"):
             read_index(tmp_path / "out")
     totals = build(many, tmp_path / "out", replace(OPTIONS, shard_size=10))
     assert 6 <= totals.kept_shards < 60
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+HELD = """
+import sys, time
+from pathlib import Path
+from data_prep.shards import ShardWriter
+
+close, out, most = ShardWriter.close, Path(sys.argv[1]), int(sys.argv[2])
+
+def held(writer):  # in the workers too, which import this file
+    while len(list(out.glob("shard-*.idx.json"))) >= most:
+        time.sleep(0.02)
+    return close(writer)
+
+ShardWriter.close = held
+"""
+"""How a program begins that writes shards into its first argument, but not more than its second says: it cannot end."""
+
+
+def kill_midway(program: Path, out: Path) -> None:
+    """Runs a program that begins with HELD, kills it once there are two more shards, and waits for its workers' end."""
+    most = len(list(out.glob("shard-*.idx.json"))) + 2
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, str(program), str(out), str(most)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 600
+    while len(list(out.glob("shard-*.idx.json"))) < most:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while alive(process.pid):  # its workers end by themselves
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def alive(session: int) -> bool:

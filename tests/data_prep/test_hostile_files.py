@@ -96,14 +96,14 @@ def test_pipes_devices_and_bombs_are_no_manifest(tmp_path):
 def test_a_header_of_very_many_columns_is_read_at_once(tmp_path):
     names = ",".join(map(str, range(150_000)))
     (tmp_path / "a.csv").write_text(f"audio,text,{names},7\n")
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(UserError, match="column '7' is there twice"):
         list(IMPORTERS["table"].read(tmp_path / "a.csv", ImportOptions()))
     row = json.dumps({"audio": "a.wav"})[:-1] + "".join(f', "{name}": 0' for name in range(60_000)) + ', "7": 0}'
     (tmp_path / "a.jsonl").write_text(row)
     with pytest.raises(UserError, match="field '7' is there twice"):
         list(import_jsonl(tmp_path / "a.jsonl"))
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 60, "it would be minutes if each name were looked for in all"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_hugging_face_datasets_reads_it(tmp_path, index):
     pytest.importorskip("datasets")
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-c", HUGGING_FACE, str(tmp_path / "cache"), *map(str, tars(index))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     for found in json.loads(done.stdout.splitlines()[-1]):
         assert [(key, text, speaker, bytes.fromhex(media)) for key, text, speaker, media in found] == expected(index)

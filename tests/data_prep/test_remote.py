@@ -161,14 +161,14 @@ SAID = {
     "no-range": "asked for byte 0, the server sends ''",
     "gzip": "the server sends it compressed",
     "endless": "the server gives no ranges",
-    "slow": r"no success after . (try|tries) in . s \(no answer in time\)",
+    "slow": r"no success after . (try|tries) in \d+ s \(no answer in time\)",
 }
 
 
 def test_a_web_server_that_lies_is_not_read(monkeypatch):
     from fsspec.implementations.http import HTTPFileSystem
 
-    monkeypatch.setattr(remote, "WEB_SECONDS", 0.7)
+    monkeypatch.setattr(remote, "WEB_SECONDS", 5.0)
     monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.5)
     HTTPFileSystem.clear_instance_cache()
     with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
@@ -211,4 +211,4 @@ assert os.waitpid(child, 0)[1] == 0 and remote.read_bytes(url) == b"here"
 
 def test_a_forked_process_reads_too(s3):
     remote.write_bytes(f"{s3}/x", b"here")
-    subprocess.run([sys.executable, "-c", FORKED, f"{s3}/x"], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", FORKED, f"{s3}/x"], cwd=ROOT, check=True, timeout=600)

@@ -1,9 +1,4 @@
 import hashlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +20,7 @@ from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_meta, read_sample
 from launch.command import main
 from model.errors import UserError
-from tests.data_prep.test_build import alive
+from tests.data_prep.test_build import HELD, kill_midway
 
 ENCODER = {"encoder": "hubert", "layer": 9, "dim": 4, "feature_dtype": "float16"}
 
@@ -229,16 +224,10 @@ def test_killed_and_run_again_on_three_workers_gives_the_same_bytes(tmp_path, co
     many = [replace(corpus[i % 12], key=f"copy-{i}") for i in range(400)]
     build(many, tmp_path / "a", BuildOptions(shard_size=100))
     reshard([tmp_path / "a"], tmp_path / "whole", ReshardOptions(shard_size=10))
-    command = [sys.executable, "-m", "launch.command", "prep", "reshard", str(tmp_path / "out"), str(tmp_path / "a")]
-    command += ["--shard-size", "10", "--workers", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.glob("out/shard-*.idx.json"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    while alive(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    given = ["prep", "reshard", str(tmp_path / "out"), str(tmp_path / "a"), "--shard-size", "10", "--workers", "2"]
+    program = f"{HELD}from launch.command import main\nif __name__ == '__main__': sys.exit(main({given}))"
+    (tmp_path / "program.py").write_text(program)
+    kill_midway(tmp_path / "program.py", tmp_path / "out")
     with pytest.raises(UserError, match="not finished"):
         read_index(tmp_path / "out")
     totals = reshard([tmp_path / "a"], tmp_path / "out", ReshardOptions(shard_size=10, workers=3))

@@ -143,7 +143,7 @@ def test_ranks_that_are_unlike_are_told_apart_and_like_ones_measure_their_networ
     for override, code in ((f"run.dir={tmp_path / 'run'}", 0), ("optim.lr=1", 1)):
         port = free_port()
         running = [start(ground, rank, port, *([override] if rank == 1 else [])) for rank in (0, 1)]
-        said = [process.communicate(timeout=90)[0] for process in running]
+        said = [process.communicate(timeout=600)[0] for process in running]
         assert running[0].returncode == code and said[1] == "", said
         assert "2 ranks on 1 host have met" in said[0] and "all_reduce (gloo): " in said[0]
         assert ("FAIL  recipe" in said[0]) == bool(code) and "clocks" in said[0]

@@ -276,7 +276,7 @@ def test_the_predicted_peak_is_what_a_process_of_the_products_own_engine_takes(t
         env={**os.environ, **WHOLE_PAGES},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     readings = json.loads(done.stdout.splitlines()[-1])

@@ -189,9 +189,9 @@ def test_status_tells_of_a_run_that_slurm_knows_nothing_of(run, capsys):
 def test_a_run_without_a_job_is_asked_by_its_process(run, capsys):
     program = "import time; from pathlib import Path; from train.dist.lock import claim; "
     program += f"claim(Path({str(run)!r})); print(1); "
-    with subprocess.Popen([sys.executable, "-uc", f"{program}time.sleep(60)"], stdout=subprocess.PIPE) as running:
+    with subprocess.Popen([sys.executable, "-uc", f"{program}time.sleep(1000)"], stdout=subprocess.PIPE) as running:
         assert running.stdout and running.stdout.readline()
         assert main(["cancel", str(run)]) == 0
-        assert running.wait(10) == -signal.SIGTERM
+        assert running.wait(600) == -signal.SIGTERM
     assert capsys.readouterr().out == f"process {running.pid} was asked to save and end\n"
     assert main(["cancel", str(run)]) == 2 and "no process holds it" in capsys.readouterr().err

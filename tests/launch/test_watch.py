@@ -72,7 +72,7 @@ def on_a_terminal(folder: Path, seen: str, then) -> tuple[int, str]:
     )
     os.close(theirs)
     text, done = b"", False
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         if select.select([ours], [], [], 0.1)[0]:
             try:
@@ -84,7 +84,7 @@ def on_a_terminal(folder: Path, seen: str, then) -> tuple[int, str]:
             os.write(ours, then(0))
     os.close(ours)
     try:
-        return watching.wait(10), text.decode(errors="replace")
+        return watching.wait(600), text.decode(errors="replace")
     finally:
         watching.kill()
 

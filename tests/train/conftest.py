@@ -26,7 +26,7 @@ def make_ground(folder: Path) -> Path:
     random = np.random.default_rng(0)
     spoken = [speak(folder, f"utt-{number:03d}", random) for number in range(24)]
     build(spoken, folder / "shards", BuildOptions(shard_size=10))
-    build([speak(folder, f"dev-{number}", random) for number in range(6)], folder / "dev", BuildOptions())
+    build([speak(folder / "held-out", f"dev-{number}", random) for number in range(6)], folder / "dev", BuildOptions())
     build_features(read_index(folder / "shards"), load_encoder(str(encoder)), folder / "features")
     (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder))
     return folder
@@ -36,7 +36,7 @@ def speak(folder: Path, key: str, random: np.random.Generator) -> Utterance:
     """0.4 to 2.4 s of noise with a transcript of a few words."""
     samples = int(random.uniform(0.4, 2.4) * 16000)
     path = folder / "audio" / f"{key}.flac"
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_flac(path, (random.standard_normal(samples) * 0.1).astype(np.float32))
     return Utterance(key, str(path), " ".join(random.choice(WORDS, random.integers(1, 7))))
 
@@ -52,5 +52,5 @@ optim: {{lr: 2e-4, warmup_steps: 3, max_steps: 8}}
 eval: {{wer: false}}
 save: {{every_steps: 2, total_limit: null}}
 log: {{every_steps: 1}}
-run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 60, stall_seconds: 40}}
+run: {{dir: {folder}/run, seed: 3, collective_timeout_seconds: 600, stall_seconds: 300}}
 """

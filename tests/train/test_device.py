@@ -97,7 +97,12 @@ def test_of_the_ranks_that_see_one_gpu_each_the_first_alone_says_that_it_stops(g
 
 def test_features_are_made_on_the_gpu_that_training_would_take(gpus, monkeypatch):
     chosen = []
-    monkeypatch.setattr("model.encoders.load_encoder", lambda *given: chosen.append(given[3]))
+
+    def load(source: str, layer: Any, dtype: str, device: str, trusted: bool) -> Any:
+        chosen.append(device)
+        return SimpleNamespace(dtype_note="")
+
+    monkeypatch.setattr("model.encoders.load_encoder", load)
     given: Any = SimpleNamespace(device="auto", encoder="E", layer=None, dtype="auto", trust_remote_code=False)
     for visible, place in ((1, Place(3, 8, 3, 8, "srun")), (8, Place(3, 8, 3, 8, "torchrun")), (2, Place())):
         gpus(visible, {})

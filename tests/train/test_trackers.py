@@ -6,7 +6,7 @@ MLflow is in no environment of ours: deepspeed imports it wherever it is, 0.8 s 
 
 import os
 import re
-import time
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +74,8 @@ def test_servers_that_cannot_be_reached_and_packages_that_are_missing_do_not_end
     nobody = f"http://127.0.0.1:{ranks.free_port()}"
     more = ("log.wandb=speech", f"log.mlflow={nobody}")
     hasty = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}
-    began = time.monotonic()
     text = train(ground, tmp_path / "run", *more, **hasty, WANDB_BASE_URL=nobody, LEAVE_SECONDS="3")
-    assert time.monotonic() - began < 60 and text.count("no MLflow: ") == 1 and text.count("no W&B: ") <= 1
+    assert text.count("no MLflow: ") == 1 and text.count("no W&B: ") <= 1
     assert SECRET not in text
     text = ranks.train(
         [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'bare'}", "optim.max_steps=2", *more],
@@ -110,11 +109,11 @@ def test_an_id_is_kept_and_one_that_is_none_is_replaced(tmp_path):
 
 
 def test_a_server_that_comes_back_is_told_what_follows_and_one_that_is_slow_holds_nobody_up():
-    said, rows, fails = [], [], [True, True, False]
+    said, rows, fails, answers = [], [], [True, True, False], threading.Event()
 
     class Flaky:
         def write(self, step, kind, figures):
-            time.sleep(0.05)
+            answers.wait()
             if fails and fails.pop(0):
                 raise RuntimeError("503 at http://me:secret@host/?key=x\nmore")
             rows.append(step)
@@ -123,10 +122,9 @@ def test_a_server_that_comes_back_is_told_what_follows_and_one_that_is_slow_hold
             rows.append("closed")
 
     sink = Aside("Flaky", Flaky, said.append)
-    began = time.monotonic()
     for step in range(1, 5):
-        sink.write(step, "train", {"loss": 1.0})
-    assert time.monotonic() - began < 0.05
+        sink.write(step, "train", {"loss": 1.0})  # returns though the server has not answered
+    answers.set()
     sink.close()
     assert rows == [3, 4, "closed"]
     assert len(said) == 1 and said[0].startswith("no Flaky: 503 at") and "secret" not in said[0]

@@ -20,8 +20,8 @@ from train.liveness.exit_status import AGAIN
 from train.liveness.heartbeats import Beat
 from train.liveness.watchdog import Sight, Watchdog, judge
 
-STALL_SECONDS = 2.0
-ENDS_WITHIN = 1.7 * STALL_SECONDS + 5
+STALL_SECONDS = 5.0
+"""Four beats, after which a rank counts as silent where all stand, are 2 s: no busy machine holds one up so long."""
 
 
 def step_on_and_on(watchdog: Watchdog, rank: int) -> None:
@@ -32,6 +32,8 @@ def step_on_and_on(watchdog: Watchdog, rank: int) -> None:
         time.sleep(0.02)
         watchdog.at("reducing", step)
         dist.all_reduce(torch.zeros(1))
+        if all(sight.beat and sight.beat.where in ("reading", "reducing") for sight in watchdog._sights):
+            (watchdog.folder / f"seen-{rank}").touch()
 
 
 def rank_1_never_reads_step_3(watchdog: Watchdog, rank: int) -> None:
@@ -48,7 +50,7 @@ def rank_1_never_reads_step_3(watchdog: Watchdog, rank: int) -> None:
 def rank_1_evaluates_for_long(watchdog: Watchdog, rank: int) -> None:
     import torch.distributed as dist
 
-    for _ in range(int(3 * STALL_SECONDS / 0.2) if rank == 1 else 0):
+    for _ in range(int(1.5 * STALL_SECONDS / 0.2) if rank == 1 else 0):
         watchdog.at("evaluating", 5)
         time.sleep(0.2)
     watchdog.at("waiting", 5)
@@ -95,10 +97,7 @@ def running(work, size: int, folder: Path, agent_port: int = 0) -> Iterator[list
     try:
         for process in started:
             process.start()
-        deadline = time.monotonic() + 60
-        while not all((folder / f"pid-{rank}").exists() for rank in range(size)):
-            assert time.monotonic() < deadline and all(process.is_alive() for process in started), logs(folder)
-            time.sleep(0.02)
+        wait_for_all(folder, "pid", started)
         yield started
     finally:
         for process in started:
@@ -106,7 +105,15 @@ def running(work, size: int, folder: Path, agent_port: int = 0) -> Iterator[list
             process.join()
 
 
-def exit_codes(processes: list, seconds: float) -> list[int | None]:
+def wait_for_all(folder: Path, what: str, started: list) -> None:
+    """Until every rank has written its file `what`-RANK."""
+    deadline = time.monotonic() + ranks.HANGS_AFTER
+    while not all((folder / f"{what}-{rank}").exists() for rank in range(len(started))):
+        assert time.monotonic() < deadline and all(process.is_alive() for process in started), logs(folder)
+        time.sleep(0.02)
+
+
+def exit_codes(processes: list, seconds: float = ranks.HANGS_AFTER) -> list[int | None]:
     deadline = time.monotonic() + seconds
     for process in processes:
         process.join(max(0.0, deadline - time.monotonic()))
@@ -124,10 +131,10 @@ def verdicts(folder: Path) -> list[str]:
 @pytest.mark.parametrize("stopped", [1, 0])
 def test_a_stopped_rank_is_named_and_all_others_end_with_their_stacks(tmp_path, stopped):
     with running(step_on_and_on, 3, tmp_path) as processes:
-        time.sleep(0.5)
+        wait_for_all(tmp_path, "seen", processes)
         os.kill(processes[stopped].pid, signal.SIGSTOP)
         others = [process for process in processes if process is not processes[stopped]]
-        assert exit_codes(others, ENDS_WITHIN) == [AGAIN] * 2, logs(tmp_path)
+        assert exit_codes(others) == [AGAIN] * 2, logs(tmp_path)
     (line,) = verdicts(tmp_path)
     assert f"rank {stopped} (" in line and f"pid {processes[stopped].pid})" in line and str(tmp_path / "stacks") in line
     dumped = sorted((tmp_path / "stacks").iterdir())
@@ -138,24 +145,24 @@ def test_a_stopped_rank_is_named_and_all_others_end_with_their_stacks(tmp_path, 
 def test_with_the_store_of_torchruns_agent_a_stopped_rank_0_is_named_too(tmp_path):
     agent = TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=60), wait_for_workers=False)
     with running(step_on_and_on, 3, tmp_path, agent_port=agent.port) as processes:
-        time.sleep(0.5)
+        wait_for_all(tmp_path, "seen", processes)
         os.kill(processes[0].pid, signal.SIGSTOP)
-        assert exit_codes(processes[1:], ENDS_WITHIN) == [AGAIN] * 2, logs(tmp_path)
+        assert exit_codes(processes[1:]) == [AGAIN] * 2, logs(tmp_path)
     (line,) = verdicts(tmp_path)
-    assert f"pid {processes[0].pid}) has given no beat for 2 s, last seen in 're" in line
+    assert f"pid {processes[0].pid}) has given no beat for" in line and ", last seen in 're" in line
 
 
 def test_a_read_that_hangs_is_named_with_its_step_and_its_stack(tmp_path):
     with running(rank_1_never_reads_step_3, 3, tmp_path) as processes:
-        assert exit_codes(processes, ENDS_WITHIN) == [AGAIN] * 3, logs(tmp_path)
+        assert exit_codes(processes) == [AGAIN] * 3, logs(tmp_path)
     (line,) = verdicts(tmp_path)
-    assert f"rank 1 ({os.uname().nodename}, pid {processes[1].pid}) has stood in 'reading' at step 3 for 2 s" in line
+    assert f"rank 1 ({os.uname().nodename}, pid {processes[1].pid}) has stood in 'reading' at step 3 for " in line
     assert "rank_1_never_reads_step_3" in (tmp_path / "stacks" / "rank-00001.txt").read_text()
 
 
 def test_ranks_that_wait_for_one_that_works_for_long_are_left_alone(tmp_path):
     with running(rank_1_evaluates_for_long, 2, tmp_path) as processes:
-        assert exit_codes(processes, 30) == [0, 0], logs(tmp_path)
+        assert exit_codes(processes) == [0, 0], logs(tmp_path)
     assert logs(tmp_path) == "" and not (tmp_path / "stacks").exists()
 
 
@@ -163,11 +170,12 @@ def test_a_world_of_one_is_watched_too_but_not_while_it_is_stopped(tmp_path):
     with running(all_wait_for_ever, 1, tmp_path) as processes:
         os.kill(processes[0].pid, signal.SIGSTOP)
         time.sleep(1.5 * STALL_SECONDS)
+        goes_on = time.monotonic()
         os.kill(processes[0].pid, signal.SIGCONT)
-        assert exit_codes(processes, 0.7 * STALL_SECONDS) == [None], logs(tmp_path)
-        assert exit_codes(processes, ENDS_WITHIN) == [AGAIN]
+        assert exit_codes(processes) == [AGAIN], logs(tmp_path)
+        assert time.monotonic() - goes_on > STALL_SECONDS, "the seconds in which it was stopped were counted"
     (line,) = verdicts(tmp_path)
-    assert "has stood in 'reducing' at step 7 for 2 s" in line
+    assert "has stood in 'reducing' at step 7 for " in line
 
 
 def sights(*places: tuple[str, int, int], new_at: dict[int, float] | None = None) -> list[Sight]:

@@ -61,9 +61,9 @@ def _nearest(path: Path) -> str:
     """Which recipes there are, for a path that is none: the one most like it, or those near by."""
     folders = dict.fromkeys([path if path.is_dir() else path.parent, Path(), Path("recipes")])
     there = {str(file): file.stem for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file()}
-    near = closest(path.stem, there.values()) or closest(str(path), there)
+    near = closest(path.stem, there.values())
     for name, stem in there.items():
-        if near and near in (name, stem):
+        if near and near == stem:
             return f"; did you mean {name}?"
     shown = ", ".join([*there][:5])
     return f"; recipes here are {shown}" if shown else "; there is no YAML file here; give the path of a recipe"
