@@ -1,6 +1,7 @@
 """The house rules of the design, over the syntax tree of every file: who may import what, and what is never done."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,14 @@ NEVER_CALLED = {  # each runs, or may run, what is in data
     *("torch.load", "torch.save", "os.system", "os.popen", "eval", "exec"),
     *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
 }
-MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 60
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MODULES = 300, 60, 14
+SUB_PACKAGES = {  # each may import those to its right; "" are the modules of the folder itself
+    "data_prep": (
+        *("inspect", "features", "rework", "build", "exporters", "importers", "synth", "recordings", "shards"),
+        *("remote", "audio", ""),
+    ),
+    "train": ("", "report", "engine", "data", "liveness", "recipe", "dist"),
+}
 EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "base", "misc"}
 
 
@@ -81,5 +89,59 @@ def test_setup_lists_every_package_and_no_other():
     assert sorted(listed) == sorted(".".join(folder.parts) for folder in found)
 
 
-def test_importing_a_room_imports_nothing_else():
-    assert not [room for room in ROOMS if (ROOT / room / "__init__.py").read_text().strip()]
+def test_a_package_says_what_it_is_for_and_a_room_imports_nothing_by_itself():
+    packages = [file for file in python_files(*ROOMS) if file.name == "__init__.py"]
+    assert not [name_of(file) for file in packages if not ast.get_docstring(ast.parse(file.read_text()))]
+    assert not [room for room in ROOMS if list(imported(ast.parse((ROOT / room / "__init__.py").read_text())))]
+
+
+def test_no_folder_has_more_than_fourteen_modules():
+    modules = Counter(name_of(file.parent) for file in python_files(*ROOMS) if file.name != "__init__.py")
+    assert {folder: number for folder, number in modules.items() if number > MAX_MODULES} == {}
+
+
+def test_sub_packages_import_downwards():
+    upwards = [
+        f"{module} -> {target}"
+        for module, targets in import_graph().items()
+        for target in targets
+        for room, order in SUB_PACKAGES.items()
+        if module.startswith(f"{room}.") and target.startswith(f"{room}.")
+        if order.index(sub_package(module)) > order.index(sub_package(target))
+    ]
+    assert not upwards
+
+
+def sub_package(module: str) -> str:
+    """The sub-package of its room that a module is in; "" of one in the room's own folder."""
+    room, inner, *_ = module.split(".")
+    return inner if (ROOT / room / inner).is_dir() else ""
+
+
+def test_no_circle_of_imports_anywhere():
+    """Functions' own imports count too. Whatever imports nothing that is left goes, until only circles are."""
+    left = import_graph()
+    while gone := {module for module, targets in left.items() if not targets & left.keys()}:
+        left = {module: targets for module, targets in left.items() if module not in gone}
+    assert not left
+
+
+def import_graph() -> dict[str, set[str]]:
+    """{module: modules of the project that it imports}; a package is its __init__."""
+    files = {name_of(file)[:-3].removesuffix("/__init__").replace("/", "."): file for file in python_files(*ROOMS)}
+    graph = {}
+    for module, file in files.items():
+        names = [
+            name
+            for node in ast.walk(ast.parse(file.read_text()))
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [f"{node.module}.{alias.name}" for alias in node.names]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
+        ]
+        targets = {name if name in files else name.rpartition(".")[0] for name in names}
+        graph[module] = {target for target in targets if target in files} - {module}
+    return graph

@@ -1,0 +1,3 @@
+"""Tars and their index: tar.py writes and reads members, index.py is the contract ShardIndex, opening.py opens a
+directory here or at an address, reader.py fills batches. May import remote and audio.
+"""

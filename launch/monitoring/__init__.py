@@ -1,0 +1,1 @@
+"""Prometheus rules, a Grafana dashboard, and `slam-asr watch`."""

@@ -1,0 +1,1 @@
+"""What a step trains on: the corpus measured in LLM tokens, the plan of an epoch, the loader that reads ahead."""

@@ -1,0 +1,1 @@
+"""Ranks: which process this is, its device and threads, and the collectives that a step needs."""

@@ -1,0 +1,4 @@
+"""The update: DeepSpeed behind engine.py, the learning rate, loss scaling, and checkpoints.
+
+The only place that imports deepspeed.
+"""

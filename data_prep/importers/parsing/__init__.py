@@ -1,0 +1,1 @@
+"""What several importers share: rows, lines, options, keys, places of recordings."""

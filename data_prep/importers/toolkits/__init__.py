@@ -1,0 +1,1 @@
+"""Corpora as other toolkits write them: Kaldi, NeMo, WeNet, SLAM-LLM, lhotse."""
