@@ -113,10 +113,10 @@ from data_prep.shards import ShardWriter
 
 close, out, most = ShardWriter.close, Path(sys.argv[1]), int(sys.argv[2])
 
-def held(writer):  # in the workers too, which import this file
+def held(writer, *more):  # in the workers too, which import this file
     while len(list(out.glob("shard-*.idx.json"))) >= most:
         time.sleep(0.02)
-    return close(writer)
+    return close(writer, *more)
 
 ShardWriter.close = held
 """
@@ -128,7 +128,7 @@ def kill_midway(program: Path, out: Path) -> None:
     most = len(list(out.glob("shard-*.idx.json"))) + 2
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     command = [sys.executable, str(program), str(out), str(most)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     deadline = time.monotonic() + 600
     while len(list(out.glob("shard-*.idx.json"))) < most:
         assert process.poll() is None and time.monotonic() < deadline

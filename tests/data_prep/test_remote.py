@@ -141,7 +141,7 @@ class Liar(QuietHandler):
 
 def drip() -> Iterator[bytes]:
     while True:
-        time.sleep(0.2)
+        time.sleep(1.0)
         yield b"x"
 
 

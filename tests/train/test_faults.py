@@ -105,7 +105,7 @@ def test_whatever_of_the_real_launcher_is_killed_nothing_keeps_training_and_the_
     for victim, number, said in (
         ("deepspeed", KILL, "stopped as asked (the launcher is gone)"),
         ("launch.py", KILL, "stopped as asked (the launcher is gone)"),
-        ("rank", KILL, "exits with return code = -9"),
+        ("rank", KILL, "exits with return code = "),  # -9, or the other rank's, which launch.py may see first
         ("rank", USR1, "stopped as asked (SIGUSR1)"),
     ):
         before, log = ranks.last_step(run), tmp_path / f"{victim}-{number}"
