@@ -3,6 +3,9 @@
 import importlib
 import inspect
 import os
+import time
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -134,10 +137,10 @@ def test_deepspeed_does_not_wait_for_the_device_to_time_it(ground, tmp_path):
 
 
 class PretendedGpus:
-    """Each rank is on cuda:0, of these UUIDs; where NCCL would start, the rank says so and leaves with 5."""
+    """Each rank is on cuda:0, of these UUIDs; where NCCL would start, all ranks say so and leave with 5, together."""
 
-    def __init__(self, *uuids: str) -> None:
-        self.uuids = uuids
+    def __init__(self, folder: Path, *uuids: str) -> None:
+        self.folder, self.uuids = folder, uuids
 
     def __call__(self, rank: int) -> None:
         import deepspeed
@@ -146,11 +149,13 @@ class PretendedGpus:
 
         world.choose_device = lambda place: torch.device("cuda", 0)
         torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid=self.uuids[rank])
-        deepspeed.init_distributed = self.start_nccl
+        deepspeed.init_distributed = partial(self.start_nccl, rank)
 
-    @staticmethod
-    def start_nccl(backend: str, **options) -> None:
+    def start_nccl(self, rank: int, backend: str, **options) -> None:
         print(f"{backend} starts", flush=True)
+        (self.folder / f"started-{rank}").touch()
+        while len(list(self.folder.glob("started-*"))) < len(self.uuids):
+            time.sleep(0.01)
         os._exit(5)
 
 
@@ -159,7 +164,7 @@ class PretendedGpus:
 )
 def test_ranks_that_share_a_gpu_are_named_before_nccl_starts(ground, tmp_path, uuids, code):
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"]
-    said = ranks.train(arguments, 3, tmp_path / "log", code, before=PretendedGpus(*uuids))
+    said = ranks.train(arguments, 3, tmp_path / "log", code, before=PretendedGpus(tmp_path, *uuids))
     assert said.count("nccl starts") == (3 if code == 5 else 0), said
     shared = [line for line in said.splitlines() if line.startswith("train: ") and "GPU-b" in line]
     assert len(shared) == (code == 2) and all(
