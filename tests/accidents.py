@@ -163,13 +163,13 @@ class OtherCode:
         from train.dist import agreement
 
         if rank == 1:
-            source = Path(agreement.__file__).parents[1]
+            source = Path(agreement.__file__).parents[2]
             for room in agreement.ROOMS:
                 for file in (source / room).rglob("*.py"):
                     copy = self.folder / file.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(file, copy)
-            agreement.__file__ = str(self.folder / "train" / "agreement.py")
+            agreement.__file__ = str(self.folder / "train" / "dist" / "agreement.py")
             (self.folder / "train" / "loop.py").write_text("# changed\n")
 
 
