@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 
-from data_prep.importers import IMPORTERS
 from launch.prep.arguments import local_folder
 
 FEATURES = ("auto", "yes", "no")
@@ -43,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--ranks", type=int, metavar="N", help="processes that train (default: one a GPU; one without)")
     add("--recipe", metavar="FILE", help="train by it (default: one written as `slam-asr recipe new` does)")
     add("--features", choices=FEATURES, default="auto", help="cache the encoder's frames; auto: where it pays (auto)")
-    add("--importer", choices=tuple(IMPORTERS), metavar="NAME", help="of all corpora (default: by what each is)")
+    add("--importer", metavar="NAME", help="of all corpora, one of `prep import` (default: by what each is)")
     add(
         "--build-options",
         default="",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.addresses import is_remote
-from model.errors import UserError
+from model.errors import UserError, require_known
 
 if TYPE_CHECKING:
     from train.recipe.config import Config
@@ -84,8 +84,11 @@ class Request:
 
 def read_request(args: argparse.Namespace) -> Request:
     """UserError for what cannot be: a corpus that is not there, the same one twice, a key that is decided here ..."""
+    from data_prep.importers import IMPORTERS
     from launch.deepspeed.local import ranks_here
 
+    if args.importer is not None:
+        require_known("importer", args.importer, IMPORTERS)
     _require_corpora(args)
     _require_outside(args)
     for override in args.overrides:

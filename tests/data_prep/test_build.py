@@ -109,7 +109,7 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
 HELD = """
 import sys, time
 from pathlib import Path
-from data_prep.shards import ShardWriter
+from data_prep.shards.tar import ShardWriter
 
 close, out, most = ShardWriter.close, Path(sys.argv[1]), int(sys.argv[2])
 

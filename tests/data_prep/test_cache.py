@@ -102,8 +102,8 @@ def test_a_shard_larger_than_the_cache_is_refused(dataset, monkeypatch):
 
 READ_ALL = """
 import sys
-from data_prep.index import read_index
-from data_prep.shards import read_sample
+from data_prep.shards.opening import read_index
+from data_prep.shards.tar import read_sample
 index = read_index(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()

@@ -113,7 +113,7 @@ def test_a_folder_that_is_no_corpus_yet_is_told_what_to_add(tmp_path, capsys):
         ("import folder digitz --out out", "there is no digitz; did you mean digits?"),
         ("index digitz out", "there is no digitz; did you mean digits?"),
         ("check digitz", "there is no digitz; did you mean digits?"),
-        ("stats qqq", "there is no qqq (the working folder has no qqq); give a directory that `slam-asr prep build`"),
+        ("stats qqq", "there is no qqq; give a directory that `slam-asr prep build`"),
         ("features digitz out --encoder x", "there is no digitz; did you mean digits?"),
         ("sample digitz out", "there is no digitz; did you mean digits?"),
         ("reshard out digitz", "there is no digitz; did you mean digits?"),

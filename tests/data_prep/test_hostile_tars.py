@@ -169,7 +169,7 @@ def test_pickles_inside_are_never_opened(tmp_path):
 CHILD = """
 import resource, sys
 from pathlib import Path
-from data_prep.foreign import ForeignOptions, index_in_place
+from data_prep.build.in_place import ForeignOptions, index_in_place
 from model.errors import UserError
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), int(sys.argv[2])))
 try:

@@ -93,7 +93,7 @@ def test_of_the_ranks_that_see_one_gpu_each_the_first_alone_says_that_it_stops(g
     monkeypatch.setattr(stop, "_asked_at", 0.0)
     monkeypatch.setattr(stop, "_reason", "")
     gpus(1, ALONE)
-    join_world()
+    stop.set_local_rank(join_world().local_rank)
     stop.ask("SIGTERM")
     assert os.environ["LOCAL_RANK"] == "0" and stop.asked() and capfd.readouterr().err == ""
 
