@@ -42,7 +42,7 @@ def test_a_corpus_at_an_address_is_built_here_and_published(manifest, corpus, s3
     assert main([*arguments, "--workers", "1"]) == 0
     said = capsys.readouterr()
     assert "11 utterances" in said.out and "missing-audio 1" in said.out
-    assert "retries of requests to remote storage" in said.err
+    assert "1 retry of requests to remote storage" in said.err
     assert main(["prep", "publish", str(tmp_path / "out"), f"{s3}/out"]) == 0
     build(corpus[1:], tmp_path / "local", OPTIONS)
     index, local = read_index(f"{s3}/out"), read_index(tmp_path / "local")

@@ -16,7 +16,7 @@ LONG = 300.0
 RANK = """
 import os, sys, time
 from pathlib import Path
-from train import lifeline, stop
+from train.liveness import lifeline, stop
 while len(sys.argv) > 2 and os.getppid() == int(sys.argv[2]):  # until this process is an orphan
     time.sleep(0.01)
 stop.install_handlers()

@@ -9,7 +9,7 @@ import pytest
 
 SCRIPT = """
 import signal, time
-from train import stop
+from train.liveness import stop
 stop.install_handlers()
 assert not stop.asked() and stop.reason() == ""
 def have_passed(*_):
