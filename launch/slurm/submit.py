@@ -87,8 +87,6 @@ def _training(args: argparse.Namespace, folder: Path) -> str:
 
 def _require_free(folder: Path) -> None:
     """Two jobs in one folder would wait for each other."""
-    if by := holder(folder):
-        raise in_use(folder, by)
     for stage, number in read_jobs(folder).items():
         for job in client.jobs(number):
             if job.live:
@@ -96,6 +94,8 @@ def _require_free(folder: Path) -> None:
                     f"{folder} has its {stage} in job {job.number} ({job.state}); wait for it, `slam-asr cancel "
                     f"{folder}`, or give another run.dir"
                 )
+    if by := holder(folder):  # a run that no job of ours has begun
+        raise in_use(folder, by)
 
 
 def _test(chain: list[Stage]) -> None:
