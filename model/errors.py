@@ -51,6 +51,6 @@ def require_fraction(name: str, value: float) -> None:
         raise UserError(f"{name} is {value:g}, it is a fraction from 0 to 1")
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 utterance", "1,000 utterances"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, what: str, several: str = "") -> str:
+    """ "1 problem", "2 problems"; `several` is for other plurals: counted(2, "directory is", "directories are")."""
+    return f"{number:,} {what if number == 1 else several or f'{what}s'}"

@@ -9,10 +9,8 @@ from typing import Any
 
 from data_prep.durable import write_durably
 from data_prep.shards.opening import read_index
+from launch.score_files import SCORE
 from model.errors import UserError
-
-SCORE, HYPOTHESES = "score.json", "hypotheses.jsonl"
-"""What `score --out` writes."""
 
 
 def is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:

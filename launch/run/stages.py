@@ -16,7 +16,8 @@ from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
 from launch.run import folder
 from launch.run.request import Corpus, Request, config_of
-from launch.run.scores import HYPOTHESES, SCORE, is_scored
+from launch.run.scores import is_scored
+from launch.score_files import HYPOTHESES, SCORE
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
