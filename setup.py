@@ -85,7 +85,7 @@ setup(
         "fsspec>=2026.1",  # comes with torch: corpora and shards at addresses
         'miniaudio>=1.70; platform_machine == "x86_64"',  # dr_flac: reads our shards at 0.6 of libFLAC's cost
         "tqdm>=4.67",
-        "rich>=14.0",  # slam-asr watch
+        "rich>=14.0",  # tables
     ],
     extras_require={
         "synth": SYNTH,

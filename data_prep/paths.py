@@ -1,15 +1,19 @@
-"""Paths as people write them in a recipe: `~` and variables are expanded, where a shell had no chance to."""
+"""Paths as people write them: `~` and variables expanded, a missing one explained, the space on its disk."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Annotated
 
 from data_prep.addresses import is_remote
-from model.errors import UserError
+from model.errors import UserError, closest
 
+LOOKED_AT = 1000  # names of a folder
 VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
@@ -47,3 +51,39 @@ class PathRule:
 
 LocalPath = Annotated[str, PathRule()]
 """A path, an address, or a hub id."""
+
+
+def no_such(path: str | os.PathLike[str], otherwise: str) -> str:
+    """ "there is no digitz/train.csv; did you mean digits/train.csv?", of a path that does not exist.
+
+    Where no name is alike, the nearest folder that exists and `otherwise`, which says what to give.
+    """
+    missing = Path(path)
+    while not os.path.lexists(missing.parent):
+        missing = missing.parent
+    folder, rest = missing.parent, Path(path).relative_to(missing)
+    near = closest(missing.name, _others(folder, missing.name))
+    if near:
+        meant = folder / near / rest
+        return f"there is no {path}; did you mean {meant if meant.exists() else folder / near}?"
+    where = "the working folder" if folder == Path() else folder
+    why = f"{missing} is a link to nothing" if os.path.lexists(missing) else f"{where} has no {missing.name}"
+    told = f" ({why})" if missing != Path(path) or os.path.lexists(missing) else ""
+    return f"there is no {path}{told}; {otherwise}"
+
+
+def _others(folder: Path, name: str) -> list[str]:
+    try:
+        return [entry.name for entry in islice(os.scandir(folder), LOOKED_AT) if entry.name != name]
+    except OSError:
+        return []
+
+
+def free_bytes(out: Path) -> int:
+    """On the disk that `out`, which need not exist yet, is on."""
+    return shutil.disk_usage(nearest_folder(out)).free
+
+
+def nearest_folder(out: Path) -> Path:
+    """`out`, or the first above it that exists."""
+    return next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_prep.build.lengths import Size, is_costly, measure_one
 from data_prep.build.prepare import Limits
-from data_prep.figures import counted
-from data_prep.space import free_bytes, in_units
+from data_prep.figures import counted, in_units
+from data_prep.paths import free_bytes
 from data_prep.utterance import Utterance
 from model.errors import UserError
 

@@ -27,7 +27,7 @@ from data_prep.importers.toolkits.shar import import_shar, is_shar
 from data_prep.importers.toolkits.slam_llm import import_slam_llm, is_slam_llm
 from data_prep.importers.toolkits.wenet import import_wenet, is_wenet
 from data_prep.importers.webdataset import holds_webdataset, import_webdataset, is_webdataset
-from data_prep.missing import no_such
+from data_prep.paths import no_such
 from model.errors import UserError
 
 __all__ = ["IMPORTERS", "ImportOptions", "Importer", "guess_importer", "recognised"]

@@ -21,7 +21,7 @@ from data_prep.durable import canonical_json, strict_json
 from data_prep.importers.parsing.options import ImportOptions
 from data_prep.importers.parsing.rows import ALIASES, nearest
 from data_prep.importers.parsing.tree import files_below
-from data_prep.missing import no_such
+from data_prep.paths import no_such
 from data_prep.recordings.tar_members import Member, members
 from data_prep.refusals import Refused
 from data_prep.utterance import Utterance, not_utf8, safe_key

@@ -18,6 +18,7 @@ import numpy as np
 
 from data_prep.build.assign import ORDERS, Packing, Placed, chance
 from data_prep.build.lengths import Size
+from data_prep.figures import in_units
 from data_prep.progress import Progress
 from data_prep.rework.copying import CopyTotals, copy_all, copy_task, record_bytes
 from data_prep.rework.joined import audio_crcs, concatenate, extension_of, open_all, part_of, place_of, require_own_keys
@@ -25,7 +26,6 @@ from data_prep.rework.subset import Subset, choose, fields_of
 from data_prep.shards.columns import BLOCK
 from data_prep.shards.index import ShardIndex, shard_name
 from data_prep.shards.tar import RECORD
-from data_prep.space import in_units
 from data_prep.utterance import Utterance
 from model.errors import UserError, require_at_least, require_known
 from model.sample_rate import SAMPLE_RATE

@@ -13,7 +13,7 @@ from typing import Any
 from data_prep.addresses import without_secrets
 from data_prep.durable import read_regular, strict_json
 from data_prep.figures import counted
-from data_prep.missing import no_such
+from data_prep.paths import no_such
 from data_prep.shards.columns import in_bounds, parse_columns
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.figures import counted
-from data_prep.space import free_bytes, in_units, nearest_folder
+from data_prep.figures import counted, in_units
+from data_prep.paths import free_bytes, nearest_folder
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from train.recipe.config import Config
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.figures import counted
-from data_prep.space import in_units
+from data_prep.figures import counted, in_units
 from launch.plan.advice import Advice
 from launch.plan.estimate import Cache, Estimate, Row, Time
 from launch.plan.gpus import GIB, Cluster

@@ -14,7 +14,7 @@ from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.parsing.remarks import say
 from data_prep.importers.parsing.rows import ALIASES, nearest
 from data_prep.importers.remote_manifest import of_remote_manifest
-from data_prep.missing import no_such
+from data_prep.paths import no_such
 from data_prep.utterance import DEFAULTS, Utterance
 from model.errors import UserError
 

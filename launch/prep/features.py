@@ -129,9 +129,8 @@ def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: S
 
 
 def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
-    from data_prep.figures import in_hours
+    from data_prep.figures import in_hours, in_units
     from data_prep.progress import clock
-    from data_prep.space import in_units
 
     ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
     return (

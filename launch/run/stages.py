@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.figures import in_units
+from data_prep.paths import free_bytes
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import read_index
-from data_prep.space import free_bytes, in_units
 from data_prep.utterance import read_rows
 from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
