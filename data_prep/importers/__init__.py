@@ -1,7 +1,5 @@
 """One file a corpus; a new corpus is one file here and one line in IMPORTERS."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from data_prep.importers.audiofolder import import_audiofolder, is_audiofolder
@@ -11,7 +9,7 @@ from data_prep.importers.huggingface import holds_parquet, import_parquet, is_pa
 from data_prep.importers.jsonl import import_jsonl, is_jsonl
 from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
-from data_prep.importers.parsing.options import Importer, ImportOptions
+from data_prep.importers.parsing.importer import Importer, ImportOptions
 from data_prep.importers.recognition import (
     hint,
     manifests_in,

@@ -1,13 +1,11 @@
 """Hugging Face data sets as Parquet: a file, or a folder of `train-00000-of-00003.parquet` and the like.
 
-The audio column is the one that the file's own metadata calls Audio, else a `{bytes, path}`; a row says its place in
+The audio column is the one that the file's own metadata calls Audio, else a `{bytes, path}`; a row has its place in
 the file, and is read from there. Where a row has no bytes, its path is a local file. Numbers of a class label become
-its name. Where the file holds the recordings, its columns of start and end say whence they were cut: they are kept in
+its name. Where the file holds the recordings, its columns of start and end tell where they were cut: they are kept in
 meta, but for those that --column names. Columns of other bytes (a second audio, pictures) are not kept in meta. The
 data set is never run as code.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -18,15 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio.decode import AudioError
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import ALIASES, columns_taken, nearest, shown, utterance_of
-from data_prep.importers.parsing.splits import chosen_splits
-from data_prep.importers.parsing.tree import files_below
+from data_prep.importers.parsing.files import chosen_splits, files_below
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, nearest, shown
+from data_prep.importers.parsing.rows import ALIASES, audio_of, columns_taken, utterance_of
 from data_prep.recordings.parquet import DAMAGE, open_parquet, require_modest
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 SUFFIX = ".parquet"
 PIECE = re.compile(r"(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?|\d+")  # else the name itself is the split
 BATCH_ROWS = 1000
@@ -78,15 +74,13 @@ class _Table:
         self.schema = self.file.schema_arrow
         self.features = _features(self.schema)
         self.labels = {name: feature["names"] for name, feature in self.features.items() if _names_labels(feature)}
-        try:
+        with at(str(path)):
             self.audio = self._audio_column()
             self.columns = [name for name in self.schema.names if name != self.audio and not self._holds_bytes(name)]
             cut = dict.fromkeys(("start", "end"), "") if self._holds_bytes(self.audio) else {}
             require_modest(self.file, range(self.file.num_row_groups), {self.audio, *self.columns})
             named = replace(options, columns={**cut, **options.columns, "audio": self.audio})
             self.taken = columns_taken([self.audio, *self.columns], named)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
 
     def utterances(self) -> Iterator[Utterance]:
         names, present, number = self._names(), self._rows_with_bytes(), 0
@@ -96,17 +90,15 @@ class _Table:
         for batch in self.file.iter_batches(BATCH_ROWS, columns=self.columns, use_threads=False):
             for row in batch.to_pylist():
                 inside = present[number] or not names[number]  # a row of neither is left to the import, to count
-                place = (str(self.path.absolute()), f"row:{number}:{self.audio}") if inside else (names[number], "")
-                try:
-                    yield self._utterance(row, *place, keys[number])
-                except UserError as error:
-                    raise UserError(f"{self.path}, row {number}: {error}") from None
+                audio, part = (
+                    (str(self.path.absolute()), f"row:{number}:{self.audio}") if inside else (names[number], "")
+                )
+                row = self.about | {column: self._plain(column, value) for column, value in row.items()}
+                with at(f"{self.path}, row {number}"):
+                    recording = Recording(audio_of(audio, self.home, self.options), part)
+                    utterance = utterance_of(row, self.taken, recording, lambda *_, key=keys[number]: key)
+                yield utterance
                 number += 1
-
-    def _utterance(self, row: dict[str, Any], audio: str, part: str, key: str) -> Utterance:
-        row = {column: self._plain(column, value) for column, value in row.items()}
-        row = {**self.about, **row, self.audio: audio}
-        return utterance_of(row, self.taken, self.home, self.options, key, part)
 
     def _plain(self, column: str, value: Any) -> Any:
         """As JSON has it: a class label's number as its name, NaN as null, times and decimals as text."""
@@ -132,11 +124,11 @@ class _Table:
         known = known or [name for name in ALIASES["audio"] if name in there][:1]
         if "audio" in known or len(known) == 1:
             return "audio" if "audio" in known else known[0]
-        found = f"several columns of audio, {', '.join(known)}" if known else "no column of audio"
-        raise UserError(f"{found}, of {shown(there)}; say which: --column audio=NAME")
+        columns = f"several columns of audio, {', '.join(known)}" if known else "no column of audio"
+        raise UserError(f"{columns}, of {shown(there)}; say which: --column audio=NAME")
 
     def _names(self) -> list[str]:
-        """Path or name of each row's recording, empty where none is said."""
+        """Path or name of each row's recording, empty where there is none."""
         kind = self.schema.field(self.audio).type
         if not (_is_struct(kind) and kind.get_field_index("path") >= 0) and self._holds_bytes(self.audio):
             return [""] * self.file.metadata.num_rows
@@ -145,9 +137,9 @@ class _Table:
         return [str((value.get("path") if isinstance(value, dict) else value) or "") for value in values]
 
     def _rows_with_bytes(self) -> list[bool]:
-        """Whether each row holds a recording. Where the first ones all do, the rest is taken to: only to see that, the
-        whole file would be read, and the import names those that do not. (Its statistics would say: pyarrow 26 ends
-        the process where they are damaged.)"""
+        """Whether each row holds a recording. Where the first ones all do, the rest is taken to: to see that alone, the
+        whole file would be read, and the import names those that do not. (Its statistics would tell, but pyarrow 26
+        ends the process where they are damaged.)"""
         rows = self.file.metadata.num_rows
         if not self._holds_bytes(self.audio):
             return [False] * rows
@@ -179,8 +171,8 @@ def _names_labels(feature: Mapping[str, Any]) -> bool:
 
 
 def _split(file: Path) -> str:
-    found = PIECE.fullmatch(file.stem)
-    return (found["split"] or file.parent.name) if found else file.stem
+    piece = PIECE.fullmatch(file.stem)
+    return (piece["split"] or file.parent.name) if piece else file.stem
 
 
 def _is_struct(kind: Any) -> bool:

@@ -1,7 +1,5 @@
 """What a path that no importer recognises may be: the one manifest in a folder, or what to give in its place."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
@@ -10,9 +8,8 @@ from data_prep import convertible
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.durable import strict_json
 from data_prep.importers.common_voice import is_common_voice
+from data_prep.importers.parsing.files import files_below, first_line, walked
 from data_prep.importers.parsing.rows import ALIASES, column_of, first_row
-from data_prep.importers.parsing.tree import files_below, walked
-from data_prep.importers.table import first_line
 from data_prep.importers.toolkits.kaldi import is_kaldi
 from data_prep.importers.toolkits.wenet import is_wenet
 from data_prep.shards.files import FORMAT, INDEX_NAME

@@ -6,8 +6,6 @@ meta. Members of a sample need not lie together: `tar` takes files in the order 
 other kind are never opened.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter
@@ -18,9 +16,9 @@ from typing import Any
 
 from data_prep.audio import decode as audio
 from data_prep.durable import canonical_json, strict_json
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import ALIASES, nearest
-from data_prep.importers.parsing.tree import files_below
+from data_prep.importers.parsing.files import files_below
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, nearest
+from data_prep.importers.parsing.rows import ALIASES
 from data_prep.paths import no_such
 from data_prep.recordings.tar_members import Member, members
 from data_prep.refusals import Refused
@@ -64,7 +62,7 @@ class TarSample:
         return [member for extension, member in self.members.items() if _last(extension) in MEDIA]
 
 
-DEFAULTS, AS_IT_IS = ImportOptions(), SampleOptions()
+AS_IT_IS = SampleOptions()
 
 
 def is_webdataset(path: Path) -> bool:
