@@ -1,1 +1,1 @@
-"""Looking at what is there: check.py reads every byte, audit/ judges it, stats.py counts, sample.py writes clips."""
+"""Inspecting shard directories: check.py reads every byte, audit/ judges, stats.py counts, sample.py writes clips."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from data_prep.audio.decode import SAMPLE_RATE, AudioError
 from data_prep.build.assign import chance
 from data_prep.durable import temporary_name
 from data_prep.figures import counted, in_hours
+from data_prep.inspect.html_page import page, text
 from data_prep.rework.joined import place_of
 from data_prep.rework.subset import fields_of
 from data_prep.shards.index import ShardIndex
@@ -25,33 +25,6 @@ from model.errors import UserError, require_at_least, require_known
 
 PLAYED = {"FLAC": "flac", "WAV": "wav", "OGG": "ogg", "MP3": "mp3"}  # by browsers; all else becomes FLAC
 PICKS = ("random", "longest", "shortest")
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
-body {{ margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
-section {{ border-top: 1px solid #8886; padding: .8rem 0; }}
-audio {{ display: block; width: 100%; max-width: 30rem; }}
-p {{ margin: .4rem 0; }}
-.about {{ color: #888; font-size: .85rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="about">{about}</p>
-{sections}
-</body>
-</html>
-"""
-SECTION = """<section>
-<audio controls preload="none" src="{file}"></audio>
-<p dir="auto">{text}</p>
-<p class="about">{about}</p>
-</section>"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +37,7 @@ class SampleChoice:
     order: str = "random"
     """One of PICKS."""
     by: str = ""
-    """A field of the metadata: its values take turns, so that rare ones are heard too."""
+    """A field of the metadata: its values take turns, so that rare ones are in it too."""
     keys: frozenset[str] | None = None
     """Just these instead."""
     wav: bool = False
@@ -92,7 +65,7 @@ def write_sample(index: ShardIndex, out: Path, options: SampleChoice) -> list[Sa
     """
     if index.kind != "audio":
         raise UserError(
-            f"{place_of(index)} holds {index.kind}, there is nothing to hear; give the audio it was made from"
+            f"{place_of(index)} holds {index.kind}, there is nothing to listen to; give the audio it was made from"
         )
     ids, out = pick(index, options), Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -167,18 +140,12 @@ def _table(clips: list[SampleFile]) -> str:
 
 
 def _page(index: ShardIndex, clips: list[SampleFile]) -> str:
-    """Plain HTML, without a script and without anything from elsewhere."""
-    sections = "\n".join(
-        SECTION.format(
-            file=html.escape(clip.file), text=html.escape(clip.meta["text"]), about=html.escape(_about(clip))
+    body = [f"<p>{len(clips):,} of {counted(len(index), 'utterance')}, {in_hours(index.seconds)} in all</p>"]
+    for clip in clips:
+        named = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
+        about = ", ".join([clip.key, f"{clip.seconds:.2f} s", *named])
+        body.append(
+            f'<section><audio controls preload="none" src="{text(clip.file)}"></audio>\n'
+            f'<p dir="auto">{text(clip.meta["text"])}</p><p><small>{text(about)}</small></p></section>'
         )
-        for clip in clips
-    )
-    title = html.escape(place_of(index).rstrip("/").rpartition("/")[2])
-    about = html.escape(f"{len(clips):,} of {counted(len(index), 'utterance')}, {in_hours(index.seconds)} in all")
-    return PAGE.format(title=title, about=about, sections=sections)
-
-
-def _about(clip: SampleFile) -> str:
-    said = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
-    return ", ".join([clip.key, f"{clip.seconds:.2f} s", *said])
+    return page(place_of(index).rstrip("/").rpartition("/")[2], body)

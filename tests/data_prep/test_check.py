@@ -8,7 +8,8 @@ import pytest
 from data_prep.audio.decode import encode_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
-from data_prep.inspect.check import check
+from data_prep.inspect.audit.audit import audit
+from data_prep.inspect.check import CheckOptions, check
 from data_prep.shards.index import ShardInfo, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
@@ -21,7 +22,7 @@ META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "ta
 def test_a_sound_directory_has_no_problem_on_any_number_of_workers(tmp_path, corpus, capsys):
     build(corpus, tmp_path / "out", BuildOptions(shard_size=5))
     assert check(tmp_path / "out") == [] and check(tmp_path / "out", workers=2) == []
-    assert capsys.readouterr().err.count("check: 12 of 12 utterances") == 2
+    assert capsys.readouterr().err.count("check out: 12 of 12 utterances") == 2
 
 
 def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, corpus):
@@ -72,7 +73,7 @@ def test_frames_that_are_no_numbers_are_found(tmp_path):
     assert "12 bytes, the index says 3 frames of 3" in check(tmp_path)[0]
     for fingerprint in ({}, {"dim": 2, "feature_dtype": "float4"}, {"dim": [2], "feature_dtype": "float16"}):
         write_index(tmp_path, "features", [shard], fingerprint, {}, {})
-        assert "does not say of what type" in check(tmp_path)[0]
+        assert "does not state of what type" in check(tmp_path)[0]
 
 
 def test_tars_of_others_are_checked_where_they_lie(tmp_path):
@@ -95,8 +96,6 @@ def test_tars_of_others_are_checked_where_they_lie(tmp_path):
 
 
 def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
-    from data_prep.inspect.audit.audit import AuditOptions, audit
-
     build(corpus[:4], tmp_path / "out", BuildOptions())
     path = tmp_path / "out" / shard_name(0)
     whole, index = path.read_bytes(), read_index(tmp_path / "out")
@@ -104,7 +103,7 @@ def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
         changed = bytearray(whole)
         changed[position] ^= 1
         path.write_bytes(changed)
-        assert "sha256" in audit(tmp_path / "out", AuditOptions(quick=True)).problems[0]
+        assert "sha256" in audit(tmp_path / "out", CheckOptions(quick=True)).problems[0]
 
 
 def test_a_folder_that_is_no_dataset_is_a_mistake(tmp_path):

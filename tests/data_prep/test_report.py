@@ -5,12 +5,11 @@ from html.parser import HTMLParser
 import numpy as np
 
 from data_prep.durable import canonical_json
-from data_prep.inspect.audit.audit import AuditOptions, audit
+from data_prep.inspect.audit.audit import audit, spreads
 from data_prep.inspect.audit.findings import EXAMPLES, Surveyed, apply
 from data_prep.inspect.audit.measures import ROW, Measured
 from data_prep.inspect.audit.report import page
-from data_prep.inspect.audit.rules import JUDGEMENTS
-from data_prep.inspect.audit.spread import spreads
+from data_prep.inspect.audit.rules import RULES
 from data_prep.inspect.audit.summary import summary
 from data_prep.inspect.stats import breakdown, table_by
 from data_prep.shards.index import write_index
@@ -64,7 +63,7 @@ def test_the_page_runs_and_fetches_nothing_whatever_the_data_say(tmp_path):
 
 def test_an_empty_set_has_a_summary_and_a_page(tmp_path):
     write_index(tmp_path, "audio", [], {}, {}, {})
-    found = audit(tmp_path, AuditOptions(flagged=tmp_path / "flagged.jsonl"))
+    found = audit(tmp_path, flagged=tmp_path / "flagged.jsonl")
     assert found.utterances == 0 and not found.problems and not found.raised
     assert "0 utterances" in summary(found) and tags_of(page(found)).seen
 
@@ -85,7 +84,7 @@ def test_three_hundred_thousand_utterances_make_a_page_of_one_size(tmp_path):
     rows["speaker"], rows["markup"] = random.integers(0, 50_000, count), 1
     measured = Measured(rows, ["en"], [f"speaker {n}" for n in range(50_000)])
     surveyed = Surveyed("out", [], index, measured)
-    findings = tuple(apply(name, "text", rule, surveyed).finding for name, rule in JUDGEMENTS.items())
+    findings = tuple(apply("text", rule, surveyed).finding for rules in RULES.values() for rule in rules)
     speakers = breakdown(rows["speaker"], rows["seconds"], measured.speakers)
     found = replace(found, findings=findings, spreads=spreads(measured), speakers=speakers)
     assert all(len(finding.examples) <= EXAMPLES for finding in findings)

@@ -108,7 +108,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path, root):
     index = read_index(root)
     cached = read_index(features(tmp_path / "features", "f", 2))
     faults = {
-        "nothing to hear": (cached, SampleChoice()),
+        "nothing to listen to": (cached, SampleChoice()),
         "has no utterance nobody nor 1 more": (index, SampleChoice(keys=frozenset({"nobody", "none", "utt-01"}))),
         "no utterance has a field 'sex'": (index, SampleChoice(by="sex")),
     }
