@@ -11,7 +11,7 @@ from typing import Any
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing import rows
 from data_prep.importers.parsing.files import chosen_splits, files_below, first_line
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, Unmatched, without_transcript
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, Unmatched, faulty
 from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
@@ -65,7 +65,7 @@ def _of_split(manifest: Path, split: str, options: ImportOptions) -> Iterator[Ut
             continue
         if options.audio_root is None:
             key = safe_key(os.path.join(split, os.path.relpath(recording, home)))
-            yield without_transcript(Utterance(key, str(recording), ""), f"it has no row in {manifest}")
+            yield faulty(Utterance(key, str(recording), ""), "no-transcript", f"it has no row in {manifest}")
         else:  # that folder may hold those of other manifests
             unmatched.add(recording)
     unmatched.report()

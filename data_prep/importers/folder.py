@@ -6,13 +6,12 @@ first of TRANSCRIPTS is read.
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.files import walked
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched, without_transcript
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched, faulty
 from data_prep.importers.parsing.keys import Keys
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError
@@ -56,9 +55,9 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
     keys = Keys(inside, root)
     for name, (audio, transcript) in zip(inside, pairs, strict=True):
         raw = keys.key(name, None, None)
-        key = safe_key(raw)
-        utterance = Utterance(key, audio, "", meta={"id": raw} if key != raw else {})
-        yield replace(utterance, text=_text(transcript)) if transcript else without_transcript(utterance, NO_TRANSCRIPT)
+        key, text = safe_key(raw), _text(transcript) if transcript else ""
+        utterance = Utterance(key, audio, text, meta={"id": raw} if key != raw else {})
+        yield utterance if transcript else faulty(utterance, "no-transcript", NO_TRANSCRIPT)
     unmatched.report()
 
 

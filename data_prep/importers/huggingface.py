@@ -10,7 +10,7 @@ data set is never run as code.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ def import_parquet(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
         raise UserError(f"{path} holds no *{SUFFIX}")
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        by_split.setdefault(_split(file), []).append(file)
+        piece = PIECE.fullmatch(file.stem)
+        by_split.setdefault((piece["split"] or file.parent.name) if piece else file.stem, []).append(file)
     for split in chosen_splits(list(by_split), options.split, path):
         for file in by_split[split]:
             try:
@@ -68,34 +69,32 @@ class _Table:
 
     def __init__(self, path: Path, split: str, options: ImportOptions) -> None:
         self.path, self.options = path, options
-        self.home = options.audio_root or path.parent
         self.about = {"split": split} if PIECE.fullmatch(path.stem) else {}
         self.file = open_parquet(path)
-        self.schema = self.file.schema_arrow
-        self.features = _features(self.schema)
-        self.labels = {name: feature["names"] for name, feature in self.features.items() if _names_labels(feature)}
+        self.kinds = {field.name: field.type for field in self.file.schema_arrow}
+        features = _features(self.file.schema_arrow)
+        self.labels = {name: feature["names"] for name, feature in features.items() if _has_labels(feature)}
         with at(str(path)):
-            self.audio = self._audio_column()
-            self.columns = [name for name in self.schema.names if name != self.audio and not self._holds_bytes(name)]
-            cut = dict.fromkeys(("start", "end"), "") if self._holds_bytes(self.audio) else {}
+            self.audio = self._audio_column([name for name in features if features[name].get("_type") == "Audio"])
+            self.columns = [name for name in self.kinds if name != self.audio and not _holds_bytes(self.kinds[name])]
+            self.embedded, self.is_struct = _holds_bytes(self.kinds[self.audio]), _is_struct(self.kinds[self.audio])
+            cut = dict.fromkeys(("start", "end"), "") if self.embedded else {}
             require_modest(self.file, range(self.file.num_row_groups), {self.audio, *self.columns})
             named = replace(options, columns={**cut, **options.columns, "audio": self.audio})
             self.taken = columns_taken([self.audio, *self.columns], named)
 
     def utterances(self) -> Iterator[Utterance]:
         names, present, number = self._names(), self._rows_with_bytes(), 0
-        keys = [Path(name).stem for name in names if name]
+        home, keys = self.options.audio_root or self.path.parent, [Path(name).stem for name in names if name]
         if len(set(keys)) < len(names):  # some data sets have audio.wav in every row
             keys = [f"{self.path.stem}-{number}" for number in range(len(names))]
         for batch in self.file.iter_batches(BATCH_ROWS, columns=self.columns, use_threads=False):
             for row in batch.to_pylist():
-                inside = present[number] or not names[number]  # a row of neither is left to the import, to count
-                audio, part = (
-                    (str(self.path.absolute()), f"row:{number}:{self.audio}") if inside else (names[number], "")
-                )
+                recording = Recording(str(self.path.absolute()), f"row:{number}:{self.audio}")
                 row = self.about | {column: self._plain(column, value) for column, value in row.items()}
                 with at(f"{self.path}, row {number}"):
-                    recording = Recording(audio_of(audio, self.home, self.options), part)
+                    if names[number] and not present[number]:  # a row of neither is left to the import, to count
+                        recording = Recording(audio_of(names[number], home, self.options))
                     utterance = utterance_of(row, self.taken, recording, lambda *_, key=keys[number]: key)
                 yield utterance
                 number += 1
@@ -112,27 +111,28 @@ class _Table:
             return {name: self._plain("", item) for name, item in value.items()}
         return value if isinstance(value, str | int | bool | None) else str(value)
 
-    def _audio_column(self) -> str:
-        """The one named, else the one of recordings, else one of paths; of several the one called audio."""
-        there, named = self.schema.names, self.options.columns.get("audio")
+    def _audio_column(self, marked: list[str]) -> str:
+        """The one named, else of those `marked` as Audio, else the one of recordings, else one of paths; of several the
+        one called audio."""
+        named = self.options.columns.get("audio")
         if named:
-            if named not in there:
-                raise UserError(f"no column {named!r} for audio{nearest(named, there)}")
+            if named not in self.kinds:
+                raise UserError(f"no column {named!r} for audio{nearest(named, self.kinds)}")
             return named
-        marked = [name for name in there if self.features.get(name, {}).get("_type") == "Audio"]
-        known = marked or [name for name in there if _is_recording(self.schema.field(name).type)]
-        known = known or [name for name in ALIASES["audio"] if name in there][:1]
+        known = [name for name in marked if name in self.kinds]
+        known = known or [name for name, kind in self.kinds.items() if _is_recording(kind)]
+        known = known or [name for name in ALIASES["audio"] if name in self.kinds][:1]
         if "audio" in known or len(known) == 1:
             return "audio" if "audio" in known else known[0]
         columns = f"several columns of audio, {', '.join(known)}" if known else "no column of audio"
-        raise UserError(f"{columns}, of {shown(there)}; say which: --column audio=NAME")
+        raise UserError(f"{columns}, of {shown(self.kinds)}; say which: --column audio=NAME")
 
     def _names(self) -> list[str]:
         """Path or name of each row's recording, empty where there is none."""
-        kind = self.schema.field(self.audio).type
-        if not (_is_struct(kind) and kind.get_field_index("path") >= 0) and self._holds_bytes(self.audio):
+        has_path = self.is_struct and self.kinds[self.audio].get_field_index("path") >= 0
+        if self.embedded and not has_path:
             return [""] * self.file.metadata.num_rows
-        leaf = f"{self.audio}.path" if _is_struct(kind) else self.audio
+        leaf = f"{self.audio}.path" if self.is_struct else self.audio
         values = self.file.read(columns=[leaf], use_threads=False).column(self.audio).to_pylist()
         return [str((value.get("path") if isinstance(value, dict) else value) or "") for value in values]
 
@@ -141,19 +141,16 @@ class _Table:
         whole file would be read, and the import names those that do not. (Its statistics would tell, but pyarrow 26
         ends the process where they are damaged.)"""
         rows = self.file.metadata.num_rows
-        if not self._holds_bytes(self.audio):
+        if not self.embedded:
             return [False] * rows
-        leaf = f"{self.audio}.bytes" if _is_struct(self.schema.field(self.audio).type) else self.audio
+        leaf = f"{self.audio}.bytes" if self.is_struct else self.audio
         present: list[bool] = []
         for batch in self.file.iter_batches(FIRST_ROWS, columns=[leaf], use_threads=False):
             values = batch.column(0)
-            present += (values.field("bytes") if _is_struct(values.type) else values).is_valid().to_pylist()
+            present += (values.field("bytes") if self.is_struct else values).is_valid().to_pylist()
             if all(present) and len(present) <= FIRST_ROWS:
                 return [True] * rows
         return present
-
-    def _holds_bytes(self, column: str) -> bool:
-        return _holds_bytes(self.schema.field(column).type)
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
@@ -165,20 +162,13 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _names_labels(feature: Mapping[str, Any]) -> bool:
+def _has_labels(feature: dict[str, Any]) -> bool:
     names = feature.get("names")
     return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
-def _split(file: Path) -> str:
-    piece = PIECE.fullmatch(file.stem)
-    return (piece["split"] or file.parent.name) if piece else file.stem
-
-
 def _is_struct(kind: Any) -> bool:
-    from pyarrow import types
-
-    return types.is_struct(kind)
+    return hasattr(kind, "get_field_index")
 
 
 def _is_recording(kind: Any) -> bool:
@@ -187,8 +177,6 @@ def _is_recording(kind: Any) -> bool:
 
 def _holds_bytes(kind: Any) -> bool:
     """Whether bytes are anywhere in it."""
-    from pyarrow import types
-
-    if types.is_nested(kind):
+    if kind.num_fields:
         return any(_holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
-    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    return str(kind).startswith(("binary", "large_binary", "fixed_size_binary"))

@@ -1,10 +1,8 @@
 """Reads every byte of a dataset directory and names what is wrong with it; the audit measures what is read."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +13,11 @@ from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode_media
 from data_prep.figures import counted
 from data_prep.inspect.webdataset_count import count_samples
 from data_prep.progress import Progress
-from data_prep.shards.files import tar_path
+from data_prep.recordings.tar_members import members
+from data_prep.rework.joined import part_of
+from data_prep.shards.files import INDEX_NAME, ShardInfo, columns_path, meta_path, read_document, tar_path
 from data_prep.shards.frame_bytes import bytes_per_frame, count_not_finite
-from data_prep.shards.index import (
-    INDEX_NAME,
-    ShardIndex,
-    ShardInfo,
-    columns_path,
-    meta_path,
-    read_document,
-    read_listing,
-)
+from data_prep.shards.index import ShardIndex, read_listing
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import Sample, read_meta, read_sample, walk
 from data_prep.workers import InPlace, Stopped, Tally, run_all
@@ -124,21 +116,15 @@ def _tasks(root: str | os.PathLike[str], index: ShardIndex | None, options: Chec
     if not options.full:
         ours = [ours[i] for i in np.linspace(0, len(ours) - 1, min(WEBDATASET_SHARDS, len(ours)), dtype=int)]
     return [
-        ShardCheck(index.root, info, part(index, number), not options.quick, number in ours)
+        ShardCheck(index.root, info, _of_shard(index, number), not options.quick, number in ours)
         for number, info in enumerate(index.shards)
     ]
 
 
-def part(index: ShardIndex, number: int) -> ShardIndex:
-    """The index of one shard of it."""
-    first, end = np.searchsorted(index.shard, [number, number + 1]).tolist()
-    arrays: dict[str, Any] = {
-        item.name: getattr(index, item.name)[first:end]
-        for item in fields(index)
-        if isinstance(getattr(index, item.name), np.ndarray)
-    }
-    arrays["shard"] = np.zeros(end - first, np.int32)
-    return replace(index, shards=(index.shards[number],), key=index.key[first:end], **arrays)
+def _of_shard(index: ShardIndex, number: int) -> ShardIndex:
+    """The index of one shard alone, which may hold no utterance."""
+    ids = np.arange(*np.searchsorted(index.shard, [number, number + 1]))
+    return replace(part_of(index, ids), shards=(index.shards[number],))
 
 
 def _check_alone(task: ShardCheck, tally: Tally | InPlace) -> tuple[list[str], None]:
@@ -157,8 +143,7 @@ def check_shard(task: ShardCheck, tally: Tally | InPlace, look: Look | None = No
     if index is None:
         return problems
     quick = not (task.decode or problems or task.info.source)
-    if task.webdataset and not problems:
-        problems += count_samples(path, index)
+    problems += count_samples(path, index) if task.webdataset and not problems else []
     problems += _check_headers(index, path)
     for i, key in enumerate(index.key):
         if tally.stopped:
@@ -206,8 +191,6 @@ def _check_headers(index: ShardIndex, path: Path) -> list[str]:
     metas = list(zip(index.key, index.meta_offset.tolist(), index.meta_length.tolist(), strict=True))
     try:
         if index.shards[0].source:
-            from data_prep.recordings.tar_members import members
-
             places = {(member.offset, member.size) for member in members(path)}
             return [f"{name}, utterance {key}: no member is there" for key, *at in media if tuple(at) not in places]
         listed = list(walk(path))

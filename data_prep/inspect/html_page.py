@@ -1,7 +1,5 @@
 """HTML pages that need nothing else: no script, no style, font or picture from elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from html import escape
 

@@ -1,7 +1,5 @@
 """A few utterances of a shard directory as files to listen to, with a page that plays them beside their transcripts."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What is in a dataset directory, on one screen."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

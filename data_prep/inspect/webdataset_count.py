@@ -1,7 +1,5 @@
 """Whether webdataset itself reads our shards: the samples that `webdataset.WebDataset` yields, against the index."""
 
-from __future__ import annotations
-
 import tarfile
 import warnings
 from pathlib import Path

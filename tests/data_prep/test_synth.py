@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from data_prep.audio import decode as audio
-from data_prep.synth import VOICES, espeak, sentences, voices, write_corpus
-from data_prep.synth.augment import augment
+from data_prep.synth import espeak, sentences, voices
+from data_prep.synth.corpus import write_corpus
+from data_prep.synth.voices import VOICES
+from recipes.stand_in.augment import augment
 
 pytest.importorskip("espeakng_loader", reason="needs the extra: pip install 'slam-asr[synth]'")
 

@@ -33,11 +33,10 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
     try:
         with open_regular(path) as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                place = f"{path}:{number}"
                 if len(line) > MAX_LINE_BYTES:
-                    raise UserError(
-                        f"{path}:{number}: the line is longer than {MAX_LINE_BYTES:,} bytes; is this a text file?"
-                    )
-                yield f"{path}:{number}", line.decode("utf-8-sig" if number == 1 else "utf-8")
+                    raise UserError(f"{place}: the line is longer than {MAX_LINE_BYTES:,} bytes; is this a text file?")
+                yield place, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}:{number}: {not_utf8(error)}; convert the file to UTF-8") from None
     except OSError as error:
@@ -45,9 +44,9 @@ def text_lines(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def first_line(path: Path) -> str:
-    """The first line, to recognise a file by; empty where there is none. Never raises."""
+    """The first line that is not empty, to recognise a file by; "" where there is none. Never raises."""
     try:
-        return next(text_lines(path), ("", ""))[1].strip()
+        return next((line.strip() for _, line in text_lines(path) if line.strip()), "")
     except UserError:
         return ""
 
@@ -68,9 +67,8 @@ def read_keyed(path: Path) -> dict[str, Entry]:
     for place, line in read_lines(path):
         name, value = (BETWEEN.split(line, 1) + [""])[:2]
         if name in table:
-            raise UserError(
-                f"{place}: {name} is there twice, first at {table[name].place}; remove one of the two lines"
-            )
+            first = table[name].place
+            raise UserError(f"{place}: {name} is there twice, first at {first}; remove one of the two lines")
         table[name] = Entry(place, value)
     return table
 

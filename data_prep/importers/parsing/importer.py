@@ -74,9 +74,9 @@ def say(remark: str) -> None:
     print(remark, file=sys.stderr, flush=True)
 
 
-def without_transcript(utterance: Utterance, why: str) -> Utterance:
-    """The same as one that import and build count as bad, for the reason no-transcript."""
-    return replace(utterance, text=f"not used: {why}", part=f"fault:no-transcript:{why}")  # no text is another fault
+def faulty(utterance: Utterance, reason: str, why: str) -> Utterance:
+    """The same as one that import and build count as bad, by this reason."""
+    return replace(utterance, text=f"not used: {why}", part=f"fault:{reason}:{why}")  # no text is another fault
 
 
 @contextmanager

@@ -39,9 +39,7 @@ NAMES = {  # field of Utterance: where a row has it, the first that is there
 }
 TAR = re.compile(r"audio.*?_([0-9]+)\D*\.tar")
 SUB = re.compile(r"(.+)-sub[0-9]+(\.\w+)?")
-RANGE = re.compile(r"(?:_OP_|\{)([0-9]+)\.\.([0-9]+)(?:_CL_|\})")
 SHARDED = re.compile(r"manifest.*_([0-9]+)\.json")
-MAX_TARS = 100_000
 TARRED_NAME = "tarred_audio_manifest.json"
 
 
@@ -52,8 +50,7 @@ def is_nemo(path: Path) -> bool:
 
 
 def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the rows. `source`: a manifest (`manifest__OP_0..7_CL_.json`: those eight), or the folder of a
-    tarred set.
+    """In the order of the rows. `source`: a manifest, or the folder of a tarred set.
 
     UserError: no rows, one that is no utterance, a first path that does not exist, a tar or a member that is missing.
     """
@@ -64,7 +61,8 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         names = ", ".join(path.name for path in manifests[:5])
         raise UserError(f"{source} holds {len(manifests)} manifests ({names}); give the one that you mean")
     home = options.audio_root or manifests[0].parent
-    recordings = _Tars(home) if "shard_id" in first_row(manifests[0]) else _Files(home, options)
+    tars = _Tars(home) if "shard_id" in first_row(manifests[0]) else None
+    files = Recordings(home, options)
 
     def rows() -> Iterator[tuple[str, dict[str, Any]]]:
         for path in manifests:
@@ -74,13 +72,13 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         for place, row in rows():
             if not any(row.get(name) not in (None, "") for name in NAMES["key"]):
                 with at(place):
-                    name = recordings.name(row)
+                    name = tars.name(row) if tars else _written(row)
                 yield name
 
     keys = Keys(names(), home)
 
     def utterance(row: dict[str, Any]) -> Utterance:
-        recording, name = recordings.find(row), recordings.name(row)
+        recording, name = (tars.find(row), tars.name(row)) if tars else (files.find(_written(row)), _written(row))
         row.pop("shard_id", None)  # where it lies is no part of what it is
         columns = fields_taken(row, NAMES, options)
         if "text" not in columns:
@@ -88,20 +86,6 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         return utterance_of(row, columns, recording, partial(keys.key, name))
 
     yield from utterances(rows(), utterance, f"{manifests[0]} has no lines; a manifest has one JSON object a line")
-
-
-class _Files:
-    """Recordings that are files."""
-
-    def __init__(self, home: Path, options: ImportOptions) -> None:
-        self._recordings = Recordings(home, options)
-
-    def name(self, row: Row) -> str:
-        """Of the recording, as the manifest writes it."""
-        return _written(row)
-
-    def find(self, row: Row) -> Recording:
-        return self._recordings.find(_written(row))
 
 
 class _Tars:
@@ -152,13 +136,9 @@ def _written(row: Row) -> str:
 
 
 def _manifests(source: Path) -> list[Path]:
-    """The manifest itself, those that its name counts up, or those in a folder."""
+    """The manifest itself, or those in a folder."""
     if not source.is_dir():
-        numbers = RANGE.search(source.name)
-        if source.exists() or not numbers:
-            return [source]
-        names = (f"{source.name[: numbers.start()]}{n}{source.name[numbers.end() :]}" for n in _span(numbers))
-        return [source.with_name(name) for name in names]
+        return [source]
     if (source / TARRED_NAME).is_file():
         return [source / TARRED_NAME]
     for folder in (source / "sharded_manifests", source):
@@ -171,22 +151,8 @@ def _manifests(source: Path) -> list[Path]:
 
 def _tars(folder: Path) -> dict[int, Path]:
     """The tar of each shard_id."""
-    tars: dict[int, Path] = {}
-    for path in files_in(folder, (".tar",), "audio"):
-        number, span = TAR.fullmatch(path.name), RANGE.search(path.name)
-        for shard in _span(span) if span else [int(number[1])] if number else []:
-            tars[shard] = path
-        if len(tars) > MAX_TARS:
-            raise UserError(f"{folder}: the names of its tars count up more than {MAX_TARS:,} shards; is one misspelt?")
-    return tars
-
-
-def _span(numbers: re.Match[str]) -> range:
-    """UserError for more than MAX_TARS."""
-    span = range(int(numbers[1]), int(numbers[2]) + 1)
-    if int(numbers[2]) - int(numbers[1]) >= MAX_TARS:
-        raise UserError(f"{numbers[0][:80]!r} in a name counts up more than {MAX_TARS:,} files; is it misspelt?")
-    return span
+    matches = {path: TAR.fullmatch(path.name) for path in files_in(folder, (".tar",), "audio")}
+    return {int(match[1]): path for path, match in matches.items() if match}
 
 
 def _is_row(row: Row) -> bool:

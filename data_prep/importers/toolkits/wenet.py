@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.addresses import is_remote
 from data_prep.durable import strict_json
-from data_prep.importers.parsing.files import files_in, read_lines
+from data_prep.importers.parsing.files import files_in, first_line, read_lines
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at
 from data_prep.importers.parsing.rows import fields_taken, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings, require_found
@@ -32,7 +32,7 @@ EXPORTED = ("language", "speaker", "task", "meta")
 
 
 def is_wenet(path: Path) -> bool:
-    line = _first_line(path / "shards.list" if path.is_dir() else path)
+    line = first_line(path / "shards.list" if path.is_dir() else path)
     try:
         return _is_tar(line) or {"key", "wav", "txt"} <= set(json.loads(line))
     except (ValueError, TypeError, RecursionError):
@@ -47,7 +47,7 @@ def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     """
     if source.is_dir():
         source = next((source / name for name in LISTS if (source / name).is_file()), source)
-    if source.is_dir() or _is_tar(_first_line(source)):
+    if source.is_dir() or _is_tar(first_line(source)):
         for tar in _tars(source, options):
             yield from _in_tar(tar)
         return
@@ -129,14 +129,6 @@ def _read(tar: Path, member: Member) -> str:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise UserError(f"{member.name}: {not_utf8(error)}; write the set again in UTF-8") from None
-
-
-def _first_line(path: Path) -> str:
-    """Empty for what is no text. Never raises."""
-    try:
-        return next(read_lines(path), ("", ""))[1] if path.is_file() else ""
-    except UserError:
-        return ""
 
 
 def _is_tar(line: str) -> bool:

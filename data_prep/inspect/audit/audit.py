@@ -7,8 +7,6 @@
 The same bytes give the same audit, on any number of workers.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

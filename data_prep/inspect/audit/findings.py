@@ -1,7 +1,5 @@
 """Rules applied to what was measured: how many utterances each found, and the worst of them; what two sets share."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,17 @@ from data_prep.shards.tar import read_meta
 
 EXAMPLES = 20  # of each rule
 EXCERPT = 200  # characters of a transcript
+
+
+@dataclass(frozen=True)
+class Example:
+    """One of the worst."""
+
+    key: str
+    value: str
+    """What was found, as the reader sees it."""
+    text: str
+    """The transcript, cut at EXCERPT."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +53,6 @@ class Surveyed:
             return rows
         _, first = np.unique(self.measured.rows[column][rows], return_index=True)
         return rows[np.sort(first)]
-
-
-@dataclass(frozen=True)
-class Example:
-    """One of the worst."""
-
-    key: str
-    value: str
-    """What was found, as the reader sees it."""
-    text: str
-    """The transcript, cut at EXCERPT."""
 
 
 @dataclass(frozen=True)

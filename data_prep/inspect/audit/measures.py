@@ -1,7 +1,5 @@
 """One row of numbers an utterance: all that an audit keeps of it, so that a million of them need 150 MB."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import unicodedata

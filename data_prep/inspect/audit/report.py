@@ -1,7 +1,5 @@
 """An audit as a page of HTML."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from data_prep.durable import write_durably

@@ -4,8 +4,6 @@ They give warnings. A clean corpus of read speech should raise few; what is rais
 is float [N] of the N rows measured, NaN for "not judged".
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
