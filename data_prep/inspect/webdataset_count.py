@@ -1,9 +1,11 @@
 """Whether webdataset itself reads our shards: the samples that `webdataset.WebDataset` yields, against the index."""
 
+import gc
 import tarfile
 import warnings
 from pathlib import Path
 
+from data_prep.figures import counted
 from data_prep.shards.index import ShardIndex
 
 
@@ -17,7 +19,7 @@ def count_samples(tar: Path, index: ShardIndex) -> list[str]:
     from webdataset.compat import WebDataset
 
     webdataset.utils.enforce_security = True  # no pipes, no pickles  # pyright: ignore[reportAttributeAccessIssue]
-    yields, number, unlike = f"{index.shards[0].label}: webdataset yields", 0, ""
+    what, number, unlike, failure = f"{index.shards[0].label}: webdataset yields", 0, "", ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files to the garbage collector
         dataset = WebDataset([str(tar)], shardshuffle=False, nodesplitter=None, workersplitter=None, empty_check=False)
@@ -28,8 +30,10 @@ def count_samples(tar: Path, index: ShardIndex) -> list[str]:
                 if not unlike and (key != wanted or len(members) != 2 or "json" not in members):
                     unlike = f", number {number:,} of them is {key} of {' and '.join(members)}"
         except (ValueError, OSError, tarfile.TarError) as error:
-            reason = " ".join(str(error).split())[:200]
-            return [f"{yields} {number:,} of the {len(index):,} samples that the index lists, then fails: {reason}"]
-    if unlike or number != len(index):
-        return [f"{yields} {number:,} samples{unlike}; the index lists {len(index):,}"]
+            failure = f", then fails: {' '.join(str(error).split())[:200]}"
+        if failure:
+            del dataset
+            gc.collect()  # of the file, which the error's traceback holds
+    if failure or unlike or number != len(index):
+        return [f"{what} {counted(number, 'sample')}{unlike}{failure}; the index lists {len(index):,}"]
     return []

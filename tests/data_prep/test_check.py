@@ -1,5 +1,10 @@
+import hashlib
 import io
+import json
+import os
+import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +13,24 @@ import pytest
 from data_prep.audio.decode import encode_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
+from data_prep.inspect import check as module
 from data_prep.inspect.audit.audit import audit
 from data_prep.inspect.check import CheckOptions, check
+from data_prep.inspect.webdataset_count import count_samples
 from data_prep.shards.index import ShardInfo, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
+from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 
 META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}
 
 
-def test_a_sound_directory_has_no_problem_on_any_number_of_workers(tmp_path, corpus, capsys):
-    build(corpus, tmp_path / "out", BuildOptions(shard_size=5))
-    assert check(tmp_path / "out") == [] and check(tmp_path / "out", workers=2) == []
-    assert capsys.readouterr().err.count("check out: 12 of 12 utterances") == 2
-
-
-def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, corpus):
+def test_every_broken_shard_is_named_in_order_on_any_number_of_workers(tmp_path, corpus, capsys):
     out = tmp_path / "out"
     build(corpus, out, BuildOptions(shard_size=3))
+    assert check(out) == [] and "check out: 12 of 12 utterances" in capsys.readouterr().err
     (out / "shard-000003.tar").write_bytes(b"short")
     (out / "shard-000001.tar").unlink()
     (out / "shard-000002.idx.json").unlink()
@@ -104,6 +107,58 @@ def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
         changed[position] ^= 1
         path.write_bytes(changed)
         assert "sha256" in audit(tmp_path / "out", CheckOptions(quick=True)).problems[0]
+
+
+def test_webdataset_reads_some_shards_and_with_full_all(tmp_path, corpus, monkeypatch, capsys):
+    build(corpus, tmp_path / "out", BuildOptions(shard_size=2))
+    read = []
+    monkeypatch.setattr(module, "count_samples", lambda tar, index: read.append(tar.stem) or count_samples(tar, index))
+    assert main(["prep", "check", str(tmp_path / "out"), "--quick", "--workers", "1"]) == 0 and len(read) == 4
+    assert main(["prep", "check", str(tmp_path / "out"), "--quick", "--full", "--workers", "1"]) == 0
+    assert set(read) == {f"shard-{number:06d}" for number in range(6)} and len(read) == 10
+
+
+def test_what_webdataset_yields_beyond_the_index_is_a_problem_that_names_shard_and_counts(tmp_path, capsys):
+    with ShardWriter(tmp_path / shard_name(0)) as writer:
+        for key in "ab":
+            writer.add(key, "flac", encode_flac(tone(1.0)), META, 16000)
+        shard = writer.close()
+    columns = json.loads((tmp_path / "shard-000000.idx.json").read_bytes())
+    columns["columns"] = {name: values[:1] for name, values in columns["columns"].items()}
+    data = json.dumps(columns).encode()
+    (tmp_path / "shard-000000.idx.json").write_bytes(data)
+    shard = replace(shard, utterances=1, seconds=1.0, columns_sha256=hashlib.sha256(data).hexdigest())
+    write_index(tmp_path, "audio", [shard], {}, {}, {})
+    assert main(["prep", "check", str(tmp_path), "--workers", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"shard-000000.tar: webdataset yields 2 samples.* b .*lists 1\n", printed)
+
+
+@pytest.mark.parametrize(
+    ("members", "cut", "parts"),
+    [
+        (("a.flac", "a.json", "b.flac", "b.json"), 0, ()),
+        (("a.flac", "a.json", "b.flac"), 0, ("2 samples", "number 2", "b of flac", "lists 2")),
+        (("a.flac", "a.json", "c.flac", "c.json"), 0, ("2 samples", "c of flac and json", "lists 2")),
+        (("a.flac", "a.json"), 0, ("1 sample;", "lists 2")),
+        (("a.flac", "a.json", "a.flac", "a.json"), 0, ("then fails", "a.flac", "lists 2")),
+        (("a.flac", "a.json", "b.flac", "b.json"), 2500, ("then fails", "lists 2")),
+    ],
+)
+def test_samples_that_webdataset_reads_otherwise_are_found(tmp_path, members, cut, parts):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for name in members:
+            info = tarfile.TarInfo(name)
+            info.size = 600
+            tar.addfile(info, io.BytesIO(bytes(600)))
+    if cut:
+        os.truncate(tmp_path / "s.tar", cut)
+    with ShardWriter(tmp_path / shard_name(0)) as writer:
+        for key in "ab":
+            writer.add(key, "flac", encode_flac(tone(0.1)), META | {"seconds": 0.1}, 1600)
+        write_index(tmp_path, "audio", [writer.close()], {}, {}, {})
+    problems = count_samples(tmp_path / "s.tar", read_index(tmp_path))
+    assert len(problems) == bool(parts) and all(part in problems[0] for part in ("shard-000000.tar", *parts) if parts)
 
 
 def test_a_folder_that_is_no_dataset_is_a_mistake(tmp_path):
