@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,8 @@ def write_sample(index: ShardIndex, out: Path, options: SampleChoice) -> list[Sa
     UserError: features, a key that is not there, `out` taken, an utterance that cannot be read.
     """
     if index.kind != "audio":
-        raise UserError(
-            f"{place_of(index)} holds {index.kind}, there is nothing to listen to; give the audio it was made from"
-        )
+        what = f"{place_of(index)} holds {index.kind}, there is nothing to listen to"
+        raise UserError(f"{what}; give the audio it was made from")
     ids, out = pick(index, options), Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty; give another folder")
@@ -101,12 +101,12 @@ def pick(index: ShardIndex, options: SampleChoice) -> list[int]:
 
 def _in_turns(ordered: Sequence[int], values: Sequence[str]) -> list[int]:
     """The first of each value, then the second of each, ...; otherwise as they were."""
-    met: dict[str, int] = {}
-    turns = []
+    counts: Counter[str] = Counter()
+    turns = {}
     for i in ordered:
-        met[values[i]] = turn = met.get(values[i], 0) + 1
-        turns.append(turn)
-    return [i for _, i in sorted(zip(turns, ordered, strict=True), key=lambda pair: pair[0])]
+        turns[i] = counts[values[i]]
+        counts[values[i]] += 1
+    return sorted(ordered, key=turns.__getitem__)
 
 
 def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> SampleFile:
@@ -130,10 +130,9 @@ def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
 
 def _table(clips: list[SampleFile]) -> str:
     """One line each under a header; tabs and line ends in a field become spaces."""
-    rows = [["file", "seconds", "speaker", "language", "text"]]
-    for clip in clips:
-        meta = clip.meta
-        rows.append([clip.file, f"{clip.seconds:.2f}", meta["speaker"], meta["language"], meta["text"]])
+    names = ("speaker", "language", "text")
+    rows = [["file", "seconds", *names]]
+    rows += [[clip.file, f"{clip.seconds:.2f}", *(clip.meta[name] for name in names)] for clip in clips]
     return "".join("\t".join(" ".join(str(field).split()) for field in row) + "\n" for row in rows)
 
 

@@ -162,8 +162,12 @@ def test_an_utterance_that_cannot_be_read_is_a_problem_and_the_others_are_judged
 
 
 def test_workers_change_nothing(tmp_path):
-    out = written(tmp_path / "out", clean(12), shard_size=5)
-    assert audit(out) == audit(out, CheckOptions(workers=2))
+    out = written(tmp_path / "out", clean(12), shard_size=3)
+    changed = bytearray((out / shard_name(2)).read_bytes())
+    changed[2000] ^= 1
+    (out / shard_name(2)).write_bytes(changed)
+    found = audit(out)
+    assert found.problems and found.measured == 11 and found == audit(out, CheckOptions(workers=2))
 
 
 @pytest.mark.parametrize(

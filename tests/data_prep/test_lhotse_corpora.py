@@ -10,21 +10,13 @@ from lhotse import CutSet, MonoCut, MultiCut, Recording, RecordingSet, Supervisi
 from lhotse.audio import AudioSource
 from lhotse.supervision import AlignmentItem
 
-from data_prep.audio.decode import decode, write_flac
+from data_prep.audio.decode import write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.recordings.open import open_source
 from data_prep.utterance import write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-
-
-def read(path, **options):
-    return list(IMPORTERS[guess_importer(path)].read(path, ImportOptions(**options)))
-
-
-def samples(utterance):
-    return decode(open_source(utterance.audio, utterance.part), utterance.start, utterance.duration)
+from tests.data_prep.toolkits import heard, read
 
 
 @pytest.fixture
@@ -60,7 +52,7 @@ def test_lhotse_cuts_give_the_samples_that_lhotse_gives(tmp_path, cuts):
     assert (a.meta["gender"], a.meta["custom"], a.meta["recording"]) == ("F", {"x": [1]}, "rec1")
     assert b.meta["alignment"] == {"word": [["größe", 0.1, 0.3, 0.9]]} and b.meta["cut"]["id"] == cuts[1].id
     for utterance, cut in zip((whole, a, b), cuts.subset(first=2).trim_to_supervisions(), strict=True):
-        assert np.array_equal(samples(utterance), cut.load_audio()[0])
+        assert np.array_equal(heard(utterance), cut.load_audio()[0])
     write_jsonl(tmp_path / "utterances.jsonl", [whole, a, b, silent])
     assert list(import_jsonl(tmp_path / "utterances.jsonl")) == [whole, a, b, silent]
 
@@ -91,7 +83,7 @@ def test_lhotse_channels_are_averaged_or_a_file_each_never_taken_apart(tmp_path,
     both = MultiCut("both", 0, 1.0, [0, 1], [SupervisionSegment("s", "stereo", 0, 0.5, [0, 1], "x")], recording=stereo)
     CutSet.from_cuts([both]).to_file(tmp_path / "both.jsonl.gz")
     (utterance,) = read(tmp_path / "both.jsonl.gz")
-    assert np.allclose(samples(utterance), np.mean(waves, 0)[:8000], atol=1e-4)
+    assert np.allclose(heard(utterance), np.mean(waves, 0)[:8000], atol=1e-4)
     CutSet.from_cuts([MonoCut("one", 0, 1.0, 0, recording=stereo)]).to_file(tmp_path / "one.jsonl.gz")
     with pytest.raises(UserError, match=r"recording stereo has files of channels \[0, 1\], wanted is \[0\]"):
         read(tmp_path / "one.jsonl.gz")
@@ -138,7 +130,7 @@ def test_shar_gives_the_samples_that_lhotse_gives_from_where_they_lie(tmp_path, 
     assert whole.audio == str(folder / "recording.000000.tar") and whole.part.startswith("bytes:")
     assert (a.text, a.meta["custom"], whole.start, b.meta["cut"]["id"]) == ("a", {"x": [1]}, None, cuts[1].id)
     for utterance, cut in zip((whole, a, b), CutSet.from_shar(in_dir=folder).trim_to_supervisions(), strict=True):
-        assert np.array_equal(samples(utterance), cut.load_audio()[0])
+        assert np.array_equal(heard(utterance), cut.load_audio()[0])
 
 
 def test_a_shar_that_lacks_audio_is_refused_by_name(tmp_path, cuts):

@@ -161,7 +161,7 @@ def test_wenet_lists_and_tars(tmp_path):
         (["tars/shards_9.tar"], "there is no .*shards_9.tar"),
         (["tars/shards_0.tar", "curl x |"], "shards.list:2: .* is no tar"),
         (["../shards_0.tar"], "shards.list:1: .* leaves the manifest's folder"),
-        ([{"key": "a", "wav": "a.flac"}], "shards.list:1: a row of a data.list has key, wav and txt"),
+        ([{"key": "a", "wav": "a.flac"}], "shards.list:1: no field 'txt'.*--column text=NAME"),
         ([{"key": "a", "wav": "a.flac", "txt": "x", "start": 2, "end": 1}], "shards.list:1: a cut from 2 to 1"),
     ]:
         with pytest.raises(UserError, match=message):

@@ -142,14 +142,21 @@ def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool =
     return {field: name for field, name in taken.items() if name is not None}
 
 
-def fields_taken(row: Row, names: Mapping[str, Sequence[str]], options: ImportOptions) -> Columns:
+def fields_taken(
+    row: Row, names: Mapping[str, Sequence[str]], options: ImportOptions, required: Sequence[str] = ("text",)
+) -> Columns:
     """The same for a toolkit's own `names`: the first that is not null. UserError for one the person gave that the
-    row does not have."""
+    row does not have, and for a `required` field without one."""
     taken = {}
     for field, known in names.items():
         present = [name for name in known if name in row]
         taken[field] = next((name for name in present if row[name] is not None), next(iter(present), None))
-    return {field: name for field, name in _with_columns_named(taken, row, options).items() if name is not None}
+    taken = _with_columns_named(taken, row, options)
+    for field in required:
+        if taken[field] is None:
+            known = " or ".join(names[field])
+            raise UserError(f"no field {known!r}, there are: {shown(row)}; say which: --column {field}=NAME")
+    return {field: name for field, name in taken.items() if name is not None}
 
 
 def column_of(field: str, names: Iterable[str], unsure: bool = False) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.importers.parsing.files import files_in
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, shown
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
 from data_prep.importers.parsing.keys import Keys
 from data_prep.importers.parsing.rows import Row, fields_taken, first_row, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings
@@ -80,10 +80,7 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
     def utterance(row: dict[str, Any]) -> Utterance:
         recording, name = (tars.find(row), tars.name(row)) if tars else (files.find(_written(row)), _written(row))
         row.pop("shard_id", None)  # where it lies is no part of what it is
-        columns = fields_taken(row, NAMES, options)
-        if "text" not in columns:
-            raise UserError(f"no field 'text', there are: {shown(row)}; say which: --column text=NAME")
-        return utterance_of(row, columns, recording, partial(keys.key, name))
+        return utterance_of(row, fields_taken(row, NAMES, options), recording, partial(keys.key, name))
 
     yield from utterances(rows(), utterance, f"{manifests[0]} has no lines; a manifest has one JSON object a line")
 

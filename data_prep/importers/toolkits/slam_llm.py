@@ -41,12 +41,10 @@ def import_slam_llm(source: Path, options: ImportOptions = DEFAULTS) -> Iterator
     finder = Recordings(path.parent, options, ((str(row.get("key")), _written(row)) for _, row in read_rows(path)))
 
     def utterance(row: dict[str, Any]) -> Utterance:
-        for name in ("key", "target"):
-            if name not in row:
-                raise UserError(f"no field {name!r}, a row has key, target, and source or path")
+        columns = fields_taken(row, NAMES, options, required=("key", "text"))
         recording = finder.find(_written(row))
         row = {name: value for name, value in row.items() if name not in AUDIO or value != _written(row)}
-        utterance = utterance_of(row, fields_taken(row, NAMES, options), recording)
+        utterance = utterance_of(row, columns, recording)
         task, meta = utterance.task, dict(utterance.meta)
         if task.lower() in TRANSCRIBE:
             utterance = replace(utterance, task="transcribe")

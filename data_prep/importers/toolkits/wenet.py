@@ -54,15 +54,12 @@ def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     finder = Recordings(source.parent, options)
 
     def utterance(row: dict[str, Any]) -> Utterance:
-        if not {"key", "wav", "txt"} <= set(row):
-            raise UserError("a row of a data.list has key, wav and txt")
         row = row | {"end": None} if row.get("end") == -1 else row  # a cut to the recording's end
-        columns = fields_taken(row, NAMES, options)
-        return utterance_of(row, columns, finder.find(row.get(columns.get("audio", ""))))
+        columns = fields_taken(row, NAMES, options, required=("key", "audio", "text"))
+        return utterance_of(row, columns, finder.find(row[columns["audio"]]))
 
-    yield from utterances(
-        read_rows(source), utterance, f"{source} has no lines; a data.list has one JSON object a line"
-    )
+    no_lines = f"{source} has no lines; a data.list has one JSON object a line"
+    yield from utterances(read_rows(source), utterance, no_lines)
 
 
 def _tars(source: Path, options: ImportOptions) -> Iterator[Path]:
