@@ -42,7 +42,7 @@ class Utterance:
     speaker: str = ""
     task: str = "transcribe"
     part: str = ""
-    """Which part of `audio` is the recording, where that is an archive; the forms are sources.py's."""
+    """Which part of `audio` is the recording, where that is an archive; the forms are in recordings/open.py."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that the corpus says, kept as it is."""
 

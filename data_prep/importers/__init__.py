@@ -1,4 +1,7 @@
-"""One file a corpus; a new corpus is one file here and one line in IMPORTERS."""
+"""Readers of corpora: each yields Utterances. A new corpus is one file here (toolkits/ for formats of other toolkits) and
+one line in IMPORTERS. May import synth, recordings, shards, remote and audio. Begin with librispeech.py; for manifests
+of rows with jsonl.py and parsing/rows.py.
+"""
 
 from pathlib import Path
 

@@ -80,7 +80,7 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
     """In the order of the tars' names and of the samples in them.
 
     A sample that cannot be used keeps its place with the reason in its `part`, for the build to count and name.
-    UserError for a tar that archives.members refuses.
+    UserError for a tar that tar_members.members refuses.
     """
     if set(options.columns) - {"text"}:
         raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")

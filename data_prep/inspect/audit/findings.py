@@ -42,17 +42,22 @@ class Surveyed:
         assert self.index is not None
         return self.index.key[int(self.measured.rows["number"][row])]
 
-    def example(self, row: int, value: str) -> Example:
-        assert self.index is not None
-        text = encodable(read_meta(self.index, int(self.measured.rows["number"][row]))["text"])
-        return Example(self.key(row), value, text if len(text) <= EXCERPT else f"{text[: EXCERPT - 3]}...")
-
     def first_of_each(self, rows: np.ndarray, column: str) -> np.ndarray:
         """Rows, in their order, without those whose value in the column came before; all of them without a column."""
         if not column:
             return rows
         _, first = np.unique(self.measured.rows[column][rows], return_index=True)
         return rows[np.sort(first)]
+
+    def examples(self, rows: np.ndarray, once: str, show: Callable[[int], str]) -> tuple[Example, ...]:
+        """Of rows in the order of their badness, one for each value of the column `once`."""
+        examples = []
+        for row in self.first_of_each(rows, once)[:EXAMPLES].tolist():
+            assert self.index is not None
+            text = encodable(read_meta(self.index, int(self.measured.rows["number"][row]))["text"])
+            cut = text if len(text) <= EXCERPT else f"{text[: EXCERPT - 3]}..."
+            examples.append(Example(self.key(row), show(row), cut))
+        return tuple(examples)
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,7 @@ def apply(group: str, rule: Rule, surveyed: Surveyed) -> Applied:
         who = surveyed.measured.speakers[surveyed.measured.rows["speaker"][row]] if rule.once == "speaker" else ""
         return (f"{encodable(who)}, " if who else "") + rule.show(float(score[row]))
 
-    shown = surveyed.first_of_each(worst, rule.once)[:EXAMPLES].tolist()
-    examples = tuple(surveyed.example(row, show(row)) for row in shown)
+    examples = surveyed.examples(worst, rule.once, show)
     judged = int(np.count_nonzero(~np.isnan(score)))
     flagged = np.setdiff1d(found, surveyed.first_of_each(found, rule.once)) if rule.keeps_first else found
     return Applied(Finding(rule.name, group, rule.text.format(rule.limit), len(found), judged, examples), flagged, show)
@@ -113,16 +117,11 @@ def overlaps(surveyed: Surveyed, other: Surveyed) -> list[Applied]:
     numbers = {name: number for number, name in enumerate(other.measured.speakers)}
     speakers = np.array([numbers.get(name, -1) if name else -1 for name in names], np.int64)
     named = (names != "") & any(other.measured.speakers)
-    same = f"the same words as an utterance there, {SHARED_LETTERS} letters or more"
+    same_words = f"the same words as an utterance there, {SHARED_LETTERS} letters or more"
+    same_samples = "the same samples as an utterance there, all of them"
     table = (  # name, rule, column, the values here, which of them are judged
-        ("overlap-text", same, "text_hash", rows["text_hash"], long),
-        (
-            "overlap-audio",
-            "the same samples as an utterance there, all of them",
-            "audio_hash",
-            rows["audio_hash"],
-            decoded,
-        ),
+        ("overlap-text", same_words, "text_hash", rows["text_hash"], long),
+        ("overlap-audio", same_samples, "audio_hash", rows["audio_hash"], decoded),
         ("overlap-speaker", "a speaker of the same name speaks there", "speaker", speakers, named),
     )
     return [_overlap(*line, surveyed, other) for line in table]
@@ -139,9 +138,7 @@ def _overlap(
     def show(row: int) -> str:
         return f"{other.key(int(twins[row]))} there"
 
-    shown = surveyed.first_of_each(found, column)[:EXAMPLES].tolist()
-    examples = tuple(surveyed.example(row, show(row)) for row in shown)
-    label = f"{name} with {encodable(other.root)}"
+    label, examples = f"{name} with {encodable(other.root)}", surveyed.examples(found, column, show)
     return Applied(Finding(label, "overlap", rule, len(found), int(judged.sum()), examples), found, show)
 
 
