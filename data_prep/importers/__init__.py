@@ -1,6 +1,6 @@
-"""Readers of corpora: each yields Utterances. A new corpus is one file here (toolkits/ for formats of other toolkits) and
-one line in IMPORTERS. May import synth, recordings, shards, remote and audio. Begin with librispeech.py; for manifests
-of rows with jsonl.py and parsing/rows.py.
+"""Readers of corpora: each yields Utterances. A new corpus is one file here (in toolkits/ for another toolkit's format)
+and one line in IMPORTERS. May import synth, recordings, shards, remote and audio. Begin with librispeech.py; for
+manifests of rows with jsonl.py and parsing/rows.py.
 """
 
 from pathlib import Path
