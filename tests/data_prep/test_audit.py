@@ -188,7 +188,7 @@ def test_marks_in_a_transcript_are_counted(text, raised):
     assert {name: measured[name] for name in ("digits", "markup", "control", "broken") if measured[name]} == raised
 
 
-def test_scripts_are_told_apart_by_letters_alone():
+def test_scripts_are_recognised_by_letters_alone():
     for text, scripts in {
         "naïve 1º µ £ ʼ": "LATIN",
         "привет": "CYRILLIC",
@@ -216,7 +216,7 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, tmp_path, monkeypatch, caps
 @pytest.mark.parametrize(
     ("name", "raised"), [("librispeech", {"capitals": 51, "speaker-imbalance": 29}), ("an4/manifest.jsonl", {})]
 )
-def test_real_speech_raises_only_what_is_so(name, raised, tmp_path):
+def test_real_speech_raises_known_warnings_alone(name, raised, tmp_path):
     corpus = SPEECH / name
     build(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()), tmp_path / "out", BuildOptions())
     found = audit(tmp_path / "out")

@@ -1,9 +1,7 @@
 import hashlib
-import io
 import json
 import os
 import re
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from data_prep.shards.tar import ShardWriter
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.toolkits import write_tar
 
 META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}
 
@@ -80,11 +79,7 @@ def test_frames_that_are_no_numbers_are_found(tmp_path):
 
 def test_tars_of_others_are_checked_where_they_lie(tmp_path):
     tar, out = tmp_path / "theirs.tar", tmp_path / "out"
-    with tarfile.open(tar, "w") as file:
-        for name, data in {"a.flac": encode_flac(tone(1.0)), "a.txt": b"some words"}.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
+    write_tar(tar, [("a.flac", encode_flac(tone(1.0))), ("a.txt", b"some words")])
     index_in_place([tar], out, ForeignOptions())
     assert check(out) == []
     changed = bytearray(tar.read_bytes())
@@ -145,11 +140,7 @@ def test_what_webdataset_yields_beyond_the_index_is_a_problem_that_names_shard_a
     ],
 )
 def test_samples_that_webdataset_reads_otherwise_are_found(tmp_path, members, cut, parts):
-    with tarfile.open(tmp_path / "s.tar", "w") as tar:
-        for name in members:
-            info = tarfile.TarInfo(name)
-            info.size = 600
-            tar.addfile(info, io.BytesIO(bytes(600)))
+    write_tar(tmp_path / "s.tar", ((name, bytes(600)) for name in members))
     if cut:
         os.truncate(tmp_path / "s.tar", cut)
     with ShardWriter(tmp_path / shard_name(0)) as writer:

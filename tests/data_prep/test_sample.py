@@ -1,5 +1,4 @@
 import io
-import tarfile
 import wave
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -20,6 +19,7 @@ from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 from tests.data_prep.test_reshard import features
+from tests.data_prep.toolkits import write_tar
 
 HOSTILE = '<script>alert(1)</script> & "größe" {0}'
 
@@ -72,14 +72,12 @@ def test_wav_is_what_the_shard_decodes_to(tmp_path, root):
 def test_what_browsers_play_is_left_as_it_is_and_all_else_becomes_flac(tmp_path, corpus):
     folder = tmp_path / "tars"
     folder.mkdir()
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for name, kind in {"one": "WAV", "two": "AIFF"}.items():
-            data = io.BytesIO()
-            soundfile.write(data, tone(0.5), 16000, format=kind)
-            for member, content in ((f"{name}.{kind.lower()}", data.getvalue()), (f"{name}.txt", b"some words")):
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
+    members = []
+    for name, kind in {"one": "WAV", "two": "AIFF"}.items():
+        data = io.BytesIO()
+        soundfile.write(data, tone(0.5), 16000, format=kind)
+        members += [(f"{name}.{kind.lower()}", data.getvalue()), (f"{name}.txt", b"some words")]
+    write_tar(folder / "a.tar", members)
     index_in_place([folder], tmp_path / "set", ForeignOptions())
     clips = write_sample(read_index(tmp_path / "set"), tmp_path / "out", SampleChoice())
     assert {clip.file for clip in clips} == {"one.wav", "two.flac"}

@@ -1,6 +1,5 @@
 """Corpora as NeMo, SLAM-LLM and WeNet keep them: every form they are found in, and what must be refused."""
 
-import io
 import json
 import tarfile
 from pathlib import Path
@@ -13,7 +12,7 @@ from data_prep.importers import IMPORTERS, ImportOptions
 from data_prep.shards.opening import read_index
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.toolkits import heard, read, wav_of, write_lines
+from tests.data_prep.toolkits import heard, read, wav_of, write_lines, write_tar
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 
@@ -146,11 +145,7 @@ def test_wenet_lists_and_tars(tmp_path):
     tars.mkdir()
     for number in range(2):
         parts = {"x.1.txt": "你好".encode(), "x.1.wav": wav_of(tone(0.3, seed=number)), "y.wav": wav_of(tone(0.4))}
-        with tarfile.open(tars / f"shards_{number}.tar", "w") as tar:
-            for name, data in parts.items():
-                member = tarfile.TarInfo(f"{number}{name}")
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+        write_tar(tars / f"shards_{number}.tar", ((f"{number}{name}", data) for name, data in parts.items()))
     listed = write_lines(tmp_path / "shards.list", ["tars/shards_1.tar", str(tars / "shards_0.tar")])
     utterances = read(listed)
     assert [u.key for u in utterances] == ["1x_1", "1y", "0x_1", "0y"] and utterances[0].text == "你好"
@@ -181,11 +176,7 @@ def test_wenet_lists_and_tars(tmp_path):
     ],
 )
 def test_a_faulty_wenet_tar_is_refused_by_name(tmp_path, members, message):
-    with tarfile.open(tmp_path / "shards_0.tar", "w") as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+    write_tar(tmp_path / "shards_0.tar", members.items())
     with pytest.raises(UserError, match=rf"shards_0.tar: .*{message}"):
         list(IMPORTERS["wenet"].read(tmp_path, ImportOptions()))
 

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import tarfile
 import wave
 
 from data_prep.audio.decode import decode
@@ -30,6 +31,16 @@ def wav_of(samples, streamed=False):
         struct.pack_into("<I", data, 4, 0xFFFFFFFF)
         struct.pack_into("<I", data, 40, 0xFFFFFFFF)
     return bytes(data)
+
+
+def write_tar(path, members):
+    """A tar of `members`: (name, bytes) pairs, in their order."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
 
 
 def write_lines(path, rows):
