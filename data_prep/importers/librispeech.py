@@ -36,7 +36,8 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
         lines = {key: entry.value for path in transcripts for key, entry in read_keyed(path).items()}
         for key in sorted(set(recordings) - set(lines)):
             unmatched.add(os.path.join(folder, recordings[key]))
-        split = _split(root, Path(folder))
+        parts = (root.absolute() / Path(folder).relative_to(root)).parts  # .../dev-clean/84/121123
+        split = parts[-3] if len(parts) >= 3 else ""
         for name, text in sorted(lines.items()):
             empty, key, speaker = False, safe_key(name), name.split("-")[0]
             meta = {"split": split, "sex": sexes.get(speaker, ""), "id": name if key != name else ""}
@@ -46,12 +47,6 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
     if empty:
         raise UserError(f"{root} holds no *.trans.txt at any depth; give a LibriSpeech folder, or a split of it")
     unmatched.report()
-
-
-def _split(root: Path, folder: Path) -> str:
-    """`dev-clean` of `dev-clean/84/121123`, whether the folder given was the corpus, the split or a speaker."""
-    parts = (root.absolute() / folder.relative_to(root)).parts
-    return parts[-3] if len(parts) >= 3 else ""
 
 
 def _sexes(root: Path) -> dict[str, str]:

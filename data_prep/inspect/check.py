@@ -112,13 +112,19 @@ def _tasks(root: str | os.PathLike[str], index: ShardIndex | None, options: Chec
     """One a shard."""
     if index is None:
         return [ShardCheck(Path(root), info, None) for info in read_listing(Path(root))]
-    ours = [number for number, info in enumerate(index.shards) if not info.source]
-    if not options.full:
-        ours = [ours[i] for i in np.linspace(0, len(ours) - 1, min(WEBDATASET_SHARDS, len(ours)), dtype=int)]
+    counted_too = webdataset_shards(index, options)
     return [
-        ShardCheck(index.root, info, _of_shard(index, number), not options.quick, number in ours)
+        ShardCheck(index.root, info, _of_shard(index, number), not options.quick, number in counted_too)
         for number, info in enumerate(index.shards)
     ]
+
+
+def webdataset_shards(index: ShardIndex, options: CheckOptions) -> list[int]:
+    """Numbers of the shards that webdataset reads too: all of ours, or WEBDATASET_SHARDS spread over them."""
+    ours = [number for number, info in enumerate(index.shards) if not info.source]
+    if options.full:
+        return ours
+    return [ours[i] for i in np.linspace(0, len(ours) - 1, min(WEBDATASET_SHARDS, len(ours)), dtype=int)]
 
 
 def _of_shard(index: ShardIndex, number: int) -> ShardIndex:

@@ -110,6 +110,8 @@ def test_webdataset_reads_some_shards_and_with_full_all(tmp_path, corpus, monkey
     assert main(["prep", "check", str(tmp_path / "out"), "--quick", "--workers", "1"]) == 0 and len(read) == 4
     assert main(["prep", "check", str(tmp_path / "out"), "--quick", "--full", "--workers", "1"]) == 0
     assert set(read) == {f"shard-{number:06d}" for number in range(6)} and len(read) == 10
+    printed = capsys.readouterr().out
+    assert "4 shards read by webdataset" in printed and "6 shards read by webdataset" in printed
 
 
 def test_what_webdataset_yields_beyond_the_index_is_a_problem_that_names_shard_and_counts(tmp_path, capsys):

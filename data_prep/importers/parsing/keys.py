@@ -26,22 +26,17 @@ class Keys:
             self._rows[name] += 1
             if stems.setdefault(_stem(name), name) != name:
                 self._clashing.add(_stem(name))
-            if _is_far(self._inside(name)):
-                folders = name.split("/")[:-1]
-                outside = [os.path.commonprefix([*outside, folders])]
+            if _is_far(name.removeprefix(self._home)):
+                outside = [list(os.path.commonprefix([*outside, name.split("/")[:-1]]))]
         self._shared = len(outside[0]) if outside else 0
 
     def key(self, name: str, start: Any, duration: Any) -> str:
         """Of the row of the recording `name` that has this cut of it."""
-        key = self._path(name) if _stem(name) in self._clashing else os.path.splitext(os.path.basename(name))[0]
+        key = os.path.splitext(os.path.basename(name))[0]
+        if _stem(name) in self._clashing:
+            path = name.removeprefix(self._home)
+            key = "/".join(path.split("/")[self._shared :]) if _is_far(path) else path.lstrip("./")
         return key if self._rows[name] == 1 else key + place_in(start, duration)
-
-    def _path(self, name: str) -> str:
-        name = self._inside(name)
-        return "/".join(name.split("/")[self._shared :]) if _is_far(name) else name.lstrip("./")
-
-    def _inside(self, name: str) -> str:
-        return name.removeprefix(self._home)
 
 
 def place_in(start: Any, duration: Any) -> str:

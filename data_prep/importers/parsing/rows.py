@@ -93,7 +93,7 @@ class NamedRows:
     def utterance(self, row: Row, columns: Columns, part: str = "") -> Utterance:
         if self._keys is None and not _has_key(row, columns):
             self._keys = Keys(self._names_without_key(), self._home)
-        make_key = partial(self._keys.key, _named(row, columns)) if self._keys else None
+        make_key = partial(self._keys.key, str(row[columns["audio"]])) if self._keys else None
         recording = Recording(audio_of(row[columns["audio"]], self._home, self._options, part), part)
         return utterance_of(row, columns, recording, make_key)
 
@@ -104,7 +104,7 @@ class NamedRows:
                 with suppress(UserError):
                     columns = columns_taken(row, self._options, self._unsure)
                     if not _has_key(row, columns):
-                        yield str(row.get(columns["audio"]))
+                        yield str(row[columns["audio"]])
 
 
 def audio_of(audio: Any, home: Path, options: ImportOptions, part: str = "") -> str:
@@ -189,12 +189,6 @@ def first_row(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> dict[str, Any
 
 def _has_key(row: Row, columns: Columns) -> bool:
     return row.get(columns.get("key", "")) not in (None, "")
-
-
-def _named(row: Row, columns: Columns) -> str:
-    """The recording as the row names it."""
-    audio = row[columns["audio"]]
-    return "" if audio in (None, "") else str(audio)
 
 
 def _with_columns_named(

@@ -44,7 +44,14 @@ class Recordings:
         """UserError: a command that is not allowed or cannot be run, an entry that is no recording, a first path that
         does not exist (later ones are counted by the build)."""
         if not self._plain and written.endswith("|"):
-            return self._command(written[:-1].strip())
+            command = written[:-1].strip()
+            if not self.options.allow_pipes:
+                raise UserError(f"{command[:80]!r} is a command, not a file; allow such with --allow-pipes")
+            try:
+                stages(command)
+            except AudioError as error:
+                raise UserError(str(error)) from None
+            return Recording(command, "pipe")
         match = None if self._plain else IN_ARK.fullmatch(written)
         path = resolve_audio(match[1] if match else written, self.home, self.options.allow_outside)
         if not self._checked:
@@ -55,15 +62,6 @@ class Recordings:
         if is_remote(path):
             raise UserError(f"{without_secrets(path)} is an ark at an address; copy it to this machine")
         return Recording(path, self._entry(path, int(match[2]), self._starts[match[1]]))
-
-    def _command(self, command: str) -> Recording:
-        if not self.options.allow_pipes:
-            raise UserError(f"{command[:80]!r} is a command, not a file; allow such with --allow-pipes")
-        try:
-            stages(command)
-        except AudioError as error:
-            raise UserError(str(error)) from None
-        return Recording(command, "pipe")
 
     def _entry(self, path: str, offset: int, starts: list[tuple[int, str]]) -> str:
         if not os.path.isfile(path):  # a FIFO would wait for a writer

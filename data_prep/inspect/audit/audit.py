@@ -18,7 +18,7 @@ from data_prep.durable import encodable
 from data_prep.inspect.audit.findings import Finding, Surveyed, apply, overlaps, write_flagged
 from data_prep.inspect.audit.measures import Measured, Measurer, joined
 from data_prep.inspect.audit.rules import RULES
-from data_prep.inspect.check import CheckOptions, ShardCheck, check_all, check_shard
+from data_prep.inspect.check import CheckOptions, ShardCheck, check_all, check_shard, webdataset_shards
 from data_prep.inspect.stats import Breakdown, breakdown
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import read_index
@@ -56,6 +56,8 @@ class Audit:
     shards: int
     bytes: int
     decoded: bool
+    webdataset: int
+    """Shards that webdataset read too."""
     against: tuple[str, ...]
     problems: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -108,6 +110,7 @@ def audit(
         shards=len(shards),
         bytes=sum(shard.bytes for shard in shards),
         decoded=not options.quick,
+        webdataset=0 if index is None else len(webdataset_shards(index, options)),
         against=tuple(map(encodable, against)),
         problems=tuple(map(encodable, problems)),
         findings=tuple(finding for finding in findings if finding.judged),

@@ -48,7 +48,8 @@ def contents(audit: Audit) -> str:
 def depth(audit: Audit) -> str:
     """What was read."""
     read = "every number of every frame read" if audit.kind == "features" else "every utterance decoded"
-    return read if audit.decoded else "nothing decoded (--quick)"
+    too = f", {counted(audit.webdataset, 'shard')} read by webdataset too" if audit.webdataset else ""
+    return f"{read if audit.decoded else 'nothing decoded (--quick)'}{too}"
 
 
 def share(finding: Finding) -> str:
