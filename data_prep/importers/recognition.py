@@ -68,19 +68,19 @@ def hint(source: Path) -> str:
     """What to do about a path that nothing recognises."""
     name = source.name.lower()
     if source.is_dir():
-        found = _what_is_lacking(source)
+        advice = _what_is_lacking(source)
     elif name.endswith(PACKED):
-        found = f"{source} is packed; unpack it first, and give the folder"
+        advice = f"{source} is packed; unpack it first, and give the folder"
     elif name.endswith(_dotted(EXTENSIONS)):
-        found = f"{source} is one recording; give a manifest, or a folder with transcripts"
+        advice = f"{source} is one recording; give a manifest, or a folder with transcripts"
     elif name.endswith(_dotted(convertible.EXTENSIONS)):
         command = convertible.conversion(str(source))
-        found = f"{source} is one recording, of a format that is not read; convert it ({command}) and give a manifest"
+        advice = f"{source} is one recording, of a format that is not read; convert it ({command}) and give a manifest"
     elif source.name in KALDI and is_kaldi(source.parent):
-        found = f"{source} is one file of a Kaldi data directory; give its folder"
+        advice = f"{source} is one file of a Kaldi data directory; give its folder"
     else:
-        found = ""
-    return found or (
+        advice = ""
+    return advice or (
         f"{source} is of no kind that is known; give a manifest (.jsonl, .csv or .tsv with columns audio and text), or "
         "name the kind: --importer NAME (slam-asr prep import --help says which there are)"
     )

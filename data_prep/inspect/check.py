@@ -84,14 +84,14 @@ def check_all(
     """
     index, wrong = _open_index(root)
     tasks = _tasks(root, index, options)
-    found: dict[int, tuple[list[str], Result]] = {}
+    results: dict[int, tuple[list[str], Result]] = {}
     if tasks:
         label = f"check {os.path.basename(os.path.normpath(root))}"
         with Progress(0 if index is None else len(index), label=label) as progress:
-            found.update(run_all(check_one, tasks, options.workers, progress))
-    of_shards = [line for number in sorted(found) for line in found[number][0]]
+            results.update(run_all(check_one, tasks, options.workers, progress))
+    of_shards = [line for number in sorted(results) for line in results[number][0]]
     problems = [line for line in wrong if not any(other.split(":")[0] in line for other in of_shards)] + of_shards
-    return index, problems, [found[number][1] for number in sorted(found)]
+    return index, problems, [results[number][1] for number in sorted(results)]
 
 
 def _open_index(root: str | os.PathLike[str]) -> tuple[ShardIndex | None, list[str]]:
@@ -112,9 +112,9 @@ def _tasks(root: str | os.PathLike[str], index: ShardIndex | None, options: Chec
     """One a shard."""
     if index is None:
         return [ShardCheck(Path(root), info, None) for info in read_listing(Path(root))]
-    counted_too = webdataset_shards(index, options)
+    for_webdataset = webdataset_shards(index, options)
     return [
-        ShardCheck(index.root, info, _of_shard(index, number), not options.quick, number in counted_too)
+        ShardCheck(index.root, info, _of_shard(index, number), not options.quick, number in for_webdataset)
         for number, info in enumerate(index.shards)
     ]
 

@@ -55,7 +55,7 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
         f"recording or segment has no line in {text}", f"recordings or segments have no line in {text}"
     )
     finder = Recordings(folder, options, ((key, entry.value) for key, entry in recordings.items()))
-    found: dict[str, Recording] = {}  # a recording of many segments is looked for once
+    located: dict[str, Recording] = {}  # a recording of many segments is looked for once
     for key, entry in utterances.items():
         if tables.text and key not in tables.text:
             unmatched.add(key)
@@ -63,10 +63,10 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
         with at(entry.place):
             name, cut = _segment(entry.value, recordings) if source.name == "segments" else (key, {})
         with at(recordings[name].place):
-            if name not in found:
-                found[name] = finder.find(recordings[name].value)
+            if name not in located:
+                located[name] = finder.find(recordings[name].value)
         with at(entry.place):
-            utterance = tables.utterance(key, found[name], cut)
+            utterance = tables.utterance(key, located[name], cut)
         yield utterance
     for key in tables.text:
         if key not in utterances:

@@ -91,8 +91,8 @@ def apply(group: str, rule: Rule, surveyed: Surveyed) -> Applied:
     """One rule on all rows."""
     score = rule.score(surveyed.measured)
     with np.errstate(invalid="ignore"):
-        found = np.flatnonzero(score < rule.limit if rule.below else score > rule.limit)
-    worst = found[np.argsort(score[found] if rule.below else -score[found], kind="stable")]
+        raised = np.flatnonzero(score < rule.limit if rule.below else score > rule.limit)
+    worst = raised[np.argsort(score[raised] if rule.below else -score[raised], kind="stable")]
 
     def show(row: int) -> str:
         who = surveyed.measured.speakers[surveyed.measured.rows["speaker"][row]] if rule.once == "speaker" else ""
@@ -100,8 +100,10 @@ def apply(group: str, rule: Rule, surveyed: Surveyed) -> Applied:
 
     examples = surveyed.examples(worst, rule.once, show)
     judged = int(np.count_nonzero(~np.isnan(score)))
-    flagged = np.setdiff1d(found, surveyed.first_of_each(found, rule.once)) if rule.keeps_first else found
-    return Applied(Finding(rule.name, group, rule.text.format(rule.limit), len(found), judged, examples), flagged, show)
+    flagged = np.setdiff1d(raised, surveyed.first_of_each(raised, rule.once)) if rule.keeps_first else raised
+    return Applied(
+        Finding(rule.name, group, rule.text.format(rule.limit), len(raised), judged, examples), flagged, show
+    )
 
 
 def overlaps(surveyed: Surveyed, other: Surveyed) -> list[Applied]:
@@ -132,14 +134,14 @@ def _overlap(
 ) -> Applied:
     theirs, first = np.unique(other.measured.rows[column], return_index=True)
     places = np.minimum(np.searchsorted(theirs, mine), len(theirs) - 1)
-    found = np.flatnonzero(judged & (theirs[places] == mine)) if len(theirs) else np.zeros(0, np.int64)
+    raised = np.flatnonzero(judged & (theirs[places] == mine)) if len(theirs) else np.zeros(0, np.int64)
     twins = first[places] if len(theirs) else places
 
     def show(row: int) -> str:
         return f"{other.key(int(twins[row]))} there"
 
-    label, examples = f"{name} with {encodable(other.root)}", surveyed.examples(found, column, show)
-    return Applied(Finding(label, "overlap", rule, len(found), int(judged.sum()), examples), found, show)
+    label, examples = f"{name} with {encodable(other.root)}", surveyed.examples(raised, column, show)
+    return Applied(Finding(label, "overlap", rule, len(raised), int(judged.sum()), examples), raised, show)
 
 
 def write_flagged(path: Path, applied: Iterable[Applied], surveyed: Surveyed) -> None:
