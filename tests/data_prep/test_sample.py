@@ -1,7 +1,6 @@
 import io
 import wave
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 from tests.data_prep.test_reshard import features
-from tests.data_prep.toolkits import write_tar
+from tests.data_prep.toolkits import Page, write_tar
 
 HOSTILE = '<script>alert(1)</script> & "größe" {0}'
 
@@ -31,25 +30,13 @@ def root(tmp_path, corpus) -> Path:
     return tmp_path / "set"
 
 
-class Page(HTMLParser):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags, self.sources, self.text = [], [], ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.sources += [value for name, value in attrs if name == "src"]
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_clips_play_beside_their_transcripts(tmp_path, root, corpus):
     index = read_index(root)
     clips = write_sample(index, tmp_path / "out", SampleChoice())
-    page = Page(tmp_path / "out/index.html")
-    assert len(clips) == 12 and sorted(page.sources) == sorted(f"{utterance.key}.flac" for utterance in corpus)
+    page = Page((tmp_path / "out/index.html").read_text("utf-8"))
+    assert len(clips) == 12 and sorted(value for name, value in page.attributes if name == "src") == sorted(
+        f"{utterance.key}.flac" for utterance in corpus
+    )
     assert "script" not in page.tags and "b" not in page.tags and HOSTILE in page.text
     for i, key in enumerate(index.key):
         assert (tmp_path / f"out/{key}.flac").read_bytes() == read_sample(index, i).media

@@ -1,14 +1,41 @@
-"""What the tests of toolkits' corpora share: writing them, reading them, listening to them."""
+"""Shared by tests of corpora: writing and reading them, decoding their audio, parsing pages."""
 
 import io
 import json
 import struct
 import tarfile
 import wave
+from html.parser import HTMLParser
 
 from data_prep.audio.decode import decode
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.recordings.open import open_source
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page, whose tags must be closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text, self._open = [], [], "", []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag != "meta":
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
 
 
 def read(path, **options):
