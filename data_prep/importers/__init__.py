@@ -40,13 +40,26 @@ IMPORTERS = {
     "wenet": Importer(import_wenet, is_wenet, "WeNet's data.list or shards.list, or a folder of its tars", ROWS),
     "kaldi": Importer(import_kaldi, is_kaldi, "a Kaldi data directory: wav.scp, text, segments ...", ROOT),
     "shar": Importer(import_shar, is_shar, "a folder of cuts.*.jsonl.gz and recording.*.tar that lhotse wrote"),
-    "lhotse": Importer(import_lhotse, is_lhotse, "lhotse cuts, or recordings with supervisions", (*ROOT, "split")),
-    "audiofolder": Importer(import_audiofolder, is_audiofolder, "a folder with metadata.csv or .jsonl", SPLITS),
-    "parquet": Importer(import_parquet, is_parquet, "a Hugging Face data set as .parquet", SPLITS, holds_parquet),
+    "lhotse": Importer(
+        import_lhotse,
+        is_lhotse,
+        "lhotse cuts, or recordings with supervisions: a file or their folder",
+        (*ROOT, "split"),
+    ),
+    "audiofolder": Importer(
+        import_audiofolder, is_audiofolder, "a folder with metadata.csv or .jsonl of file names", SPLITS
+    ),
+    "parquet": Importer(
+        import_parquet, is_parquet, "a Hugging Face data set as .parquet, file or folder", SPLITS, holds_parquet
+    ),
     "table": Importer(import_table, is_table, "a .csv or .tsv with a line of column names", ROWS),
     "jsonl": Importer(import_jsonl, is_jsonl, "a .jsonl manifest with audio and text, of ours or alike", ROWS),
-    "webdataset": Importer(import_webdataset, is_webdataset, "tars of a.wav a.txt", COLUMNS, holds_webdataset),
-    "folder": Importer(import_folder, lambda path: False, "a folder of recordings, a.flac with a.txt", (), is_folder),
+    "webdataset": Importer(
+        import_webdataset, is_webdataset, "tars of a.wav a.txt ..., or a folder of such", COLUMNS, holds_webdataset
+    ),
+    "folder": Importer(
+        import_folder, lambda path: False, "a folder of recordings, a.flac with a.txt beside it", (), is_folder
+    ),
 }
 
 
