@@ -21,7 +21,7 @@ from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.toolkits import heard, read
+from tests.data_prep.toolkits import heard, read, refused
 
 RECORDING = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
 
@@ -84,12 +84,8 @@ def test_a_parquet_file_of_any_hand(tmp_path, waves):
     )
     path = tmp_path / "own.parquet"
     parquet.write_table(table, path)
-    with pytest.raises(
-        UserError, match=r"own.parquet: no column 'text'.*there are: speech, words.*--column text=words"
-    ):
-        read(path)
-    with pytest.raises(UserError, match="no column 'worts' for text; did you mean 'words'"):
-        read(path, columns={"text": "worts"})
+    refused(r"own.parquet: no column 'text'.*there are: speech, words.*--column text=words", path)
+    refused("no column 'worts' for text; did you mean 'words'", path, columns={"text": "worts"})
     inside, beside, none = read(path, columns={"text": "words"})
     assert np.array_equal(heard(inside), decode(encode_flac(waves[0])))
     assert (beside.audio, beside.part) == (str(tmp_path / "beside.flac"), "")
@@ -115,8 +111,7 @@ def test_a_damaged_parquet_file_is_refused_and_never_misread(hub, waves):
         except AudioError as error:
             assert error.reason in ("unreadable", "damaged", "bad-part", "missing-audio")
     path.write_bytes(sound[:-9])
-    with pytest.raises(UserError, match="cannot read .*parquet: no Parquet file"):
-        read(path)
+    refused("cannot read .*parquet: no Parquet file", path)
 
 
 @pytest.mark.parametrize("features", ['{"gender": {"names": 5}}', '{"gender": {"names": [1]}}', "[" * 100_000])
@@ -139,10 +134,8 @@ def test_several_splits_are_not_mixed_unasked(tmp_path, waves):
     for name in ("data/test-00000-of-00001", "data/train-00000-of-00002", "data/train-00001-of-00002"):
         (tmp_path / "data").mkdir(exist_ok=True)
         parquet.write_table(pyarrow.table(row), tmp_path / f"{name}.parquet")
-    with pytest.raises(UserError, match="several splits: test, train; choose with --subset"):
-        read(tmp_path)
-    with pytest.raises(UserError, match="has no split 'trian'; did you mean 'train'"):
-        read(tmp_path, split="trian")
+    refused("several splits: test, train; choose with --subset", tmp_path)
+    refused("has no split 'trian'; did you mean 'train'", tmp_path, split="trian")
     assert [u.key for u in read(tmp_path, split="train")] == ["train-00000-of-00002-0", "train-00001-of-00002-0"]
     assert len(read(tmp_path, split="*")) == 3
 

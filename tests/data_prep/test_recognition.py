@@ -14,7 +14,7 @@ from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.toolkits import read, write_lines
+from tests.data_prep.toolkits import read, refused, write_lines
 
 
 def manifest(tmp_path, *rows):
@@ -227,5 +227,4 @@ def test_one_file_of_common_voice_is_a_split(tmp_path):
     (tmp_path / "dev.tsv").write_text('client_id\tpath\tsentence\nc1\ta.mp3\t"Größe", sagt er.\n')
     (clip,) = read(tmp_path / "dev.tsv")
     assert (clip.audio, clip.meta) == (str(tmp_path / "clips/a.mp3"), {"split": "dev"})
-    with pytest.raises(UserError, match="is the split dev, --subset asks for train; give one alone"):
-        read(tmp_path / "dev.tsv", split="train")
+    refused("is the split dev, --subset asks for train; give one alone", tmp_path / "dev.tsv", split="train")

@@ -7,9 +7,12 @@ import tarfile
 import wave
 from html.parser import HTMLParser
 
+import pytest
+
 from data_prep.audio.decode import decode
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.recordings.open import open_source
+from model.errors import UserError
 
 
 class Page(HTMLParser):
@@ -40,6 +43,13 @@ class Page(HTMLParser):
 
 def read(path, **options):
     return list(IMPORTERS[guess_importer(path)].read(path, ImportOptions(**options)))
+
+
+def refused(match, path, **options):
+    """Reading it is a UserError of one line that matches."""
+    with pytest.raises(UserError, match=match) as error:
+        read(path, **options)
+    assert "\n" not in str(error.value)
 
 
 def heard(utterance, allow_pipes=False):
