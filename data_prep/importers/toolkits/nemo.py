@@ -68,14 +68,14 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         for path in manifests:
             yield from read_rows(path)
 
-    def names() -> Iterator[str]:
+    def without_key() -> Iterator[str]:
         for place, row in rows():
             if not any(row.get(name) not in (None, "") for name in NAMES["key"]):
                 with at(place):
                     name = tars.name(row) if tars else _written(row)
                 yield name
 
-    keys = Keys(names(), home)
+    keys = Keys(without_key(), home)
 
     def utterance(row: dict[str, Any]) -> Utterance:
         recording, name = (tars.find(row), tars.name(row)) if tars else (files.find(_written(row)), _written(row))
