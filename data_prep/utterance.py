@@ -18,7 +18,7 @@ from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
-MAX_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
+MAX_POSITION_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the file, that a gzipped manifest may hold
 
@@ -42,7 +42,7 @@ class Utterance:
     speaker: str = ""
     task: str = "transcribe"
     part: str = ""
-    """Which part of `audio` is the recording, where that is an archive; the forms are sources.py's."""
+    """Which part of `audio` is the recording, where that is an archive; the forms are in recordings/open.py."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that the corpus says, kept as it is."""
 
@@ -56,9 +56,9 @@ class Utterance:
             if not isinstance(value, str):
                 quoted = f', as "{value}" in quotes' if isinstance(value, int | float) else ""
                 raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be text{quoted}")
-        if self.start is not None and (not _is_seconds(self.start) or self.start < 0):
+        if self.start is not None and (not is_seconds(self.start) or self.start < 0):
             raise UserError(f"utterance {self.key}: start is {_short(self.start)}, it must be seconds from 0 on")
-        if self.duration is not None and (not _is_seconds(self.duration) or self.duration < 0):
+        if self.duration is not None and (not is_seconds(self.duration) or self.duration < 0):
             raise UserError(f"utterance {self.key}: duration is {_short(self.duration)}, it must be seconds")
         if not isinstance(self.meta, Mapping):
             raise UserError(f"utterance {self.key}: meta is {_short(self.meta)}, it must be an object")
@@ -185,8 +185,8 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     return f"it is not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
 
 
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SECONDS
+def is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_POSITION_SECONDS
 
 
 def _short(value: Any) -> str:

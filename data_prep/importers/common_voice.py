@@ -3,20 +3,17 @@
 The TSV has no quoting: a quote is a character of the sentence. Votes, age, accent and so on are kept in meta.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import columns_taken, nearest, utterance_of, with_numbers
-from data_prep.importers.parsing.tree import files_below
+from data_prep.importers.parsing.files import files_in
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, nearest
+from data_prep.importers.parsing.rows import audio_of, columns_taken, utterance_of, utterances, with_numbers
 from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 DEFAULT_SPLIT = "train"
 NO_SPLITS = ("clip_durations", "reported", "times", "validated_sentences", "unvalidated_sentences")
 
@@ -41,18 +38,17 @@ def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterat
             raise UserError(
                 f"{root / given}.tsv is the split {given}, --subset asks for {options.split}; give one alone"
             )
-    splits = [path.stem for path in files_below(root, (".tsv",), depth=0) if path.stem not in NO_SPLITS]
+    splits = [path.stem for path in files_in(root, (".tsv",)) if path.stem not in NO_SPLITS]
     split = given or options.split or DEFAULT_SPLIT
     if split not in splits:
         raise UserError(f"{root} has no {split}.tsv{nearest(split, splits)}; choose with --subset")
-    clips, taken = options.audio_root or root / "clips", None
-    for place, row in read_table(root / f"{split}.tsv", quoting=False):
-        try:
-            taken = taken or columns_taken(row, options)
-            clip, extension = os.path.splitext(row[taken["audio"]])
-            row[taken["audio"]] = clip + (extension or ".mp3")  # the first releases wrote none
-            yield utterance_of({**with_numbers(row, taken), "split": split}, taken, clips, options, key=clip)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
-    if taken is None:
-        raise UserError(f"{root / split}.tsv has no rows; choose another with --subset: {', '.join(splits)}")
+    clips = options.audio_root or root / "clips"
+
+    def utterance(row: dict[str, str]) -> Utterance:
+        columns = columns_taken(row, options)
+        clip, extension = os.path.splitext(row[columns["audio"]])
+        recording = Recording(audio_of(clip + (extension or ".mp3"), clips, options))  # the first releases wrote none
+        return utterance_of({**with_numbers(row, columns), "split": split}, columns, recording, lambda *_: clip)
+
+    no_rows = f"{root / split}.tsv has no rows; choose another with --subset: {', '.join(splits)}"
+    yield from utterances(read_table(root / f"{split}.tsv", quoting=False), utterance, no_rows)

@@ -4,88 +4,74 @@
 first of TRANSCRIPTS is read.
 """
 
-from __future__ import annotations
-
 import os
-from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from data_prep.audio.decode import EXTENSIONS
+from data_prep.importers.parsing.files import walked
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched, faulty
 from data_prep.importers.parsing.keys import Keys
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.remarks import Without, without_transcript
-from data_prep.importers.parsing.tree import walked
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 TRANSCRIPTS = (".normalized.txt", ".txt", ".lab")
 NO_TRANSCRIPT = f"no file of its name with {', '.join(TRANSCRIPTS)} lies beside it"
-FOLDERS_LOOKED_INTO = 1000
+FOLDERS_SEARCHED = 1000
 
 
 def is_folder(path: Path) -> bool:
     """A folder with such a pair among the first folders in it."""
-    if not path.is_dir():
-        return False
-    first = islice(walked(path), FOLDERS_LOOKED_INTO)
-    return any(_transcript(stem, names) for _, names in first for stem, _ in _recordings(names))
+    first = islice(walked(path), FOLDERS_SEARCHED) if path.is_dir() else ()
+    return any(_transcript(stem, set(names)) for _, names in first for stem, _ in _recordings(names))
 
 
 def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the paths; the key is made from the recording's name, as keys.py has it.
+    """In the order of the paths; the key is made from the recording's name, as described in keys.py.
 
     A recording without a transcript keeps its place with that as the fault in its `part`, for the build to count as
-    bad; transcripts without a recording are counted and said. UserError: a folder or a transcript that cannot be read,
-    two recordings of one stem, no pair at all.
+    bad; transcripts without a recording are counted and reported. UserError: a folder or a transcript that cannot be
+    read, two recordings of one stem, no pair at all.
     """
-    unheard = Without("transcript has no recording", "transcripts have no recording")
+    unmatched = Unmatched("transcript has no recording", "transcripts have no recording")
     pairs: list[tuple[str, str]] = []  # recording and transcript, which is empty where there is none
     for folder, names in walked(root):
         stems: dict[str, str] = {}
+        present = set(names)
         for stem, name in _recordings(names):
             if stem in stems:
                 raise UserError(f"{folder} holds {stems[stem]} and {name}, two recordings of one name; remove one")
             stems[stem] = name
-            transcript = _transcript(stem, names)
+            transcript = _transcript(stem, present)
             pairs.append((os.path.join(folder, name), transcript and os.path.join(folder, transcript)))
         for name in names:
-            if name.endswith(TRANSCRIPTS) and not any(name[:at] in stems for at in _dots(name)):
-                unheard.add(os.path.join(folder, name))
+            parts = name.split(".")
+            if name.endswith(TRANSCRIPTS) and not any(".".join(parts[:n]) in stems for n in range(1, len(parts))):
+                unmatched.add(os.path.join(folder, name))
     if not any(transcript for _, transcript in pairs):
         raise UserError(f"{root} holds no recording with a transcript ({', '.join(TRANSCRIPTS)}) of the same stem")
     inside = [os.path.relpath(audio, root) for audio, _ in pairs]
     keys = Keys(inside, root)
     for name, (audio, transcript) in zip(inside, pairs, strict=True):
         raw = keys.key(name, None, None)
-        key = safe_key(raw)
-        utterance = Utterance(key, audio, "", meta={"id": raw} if key != raw else {})
-        yield replace(utterance, text=_text(transcript)) if transcript else without_transcript(utterance, NO_TRANSCRIPT)
-    unheard.say()
+        key, text = safe_key(raw), _text(transcript) if transcript else ""
+        utterance = Utterance(key, audio, text, meta={"id": raw} if key != raw else {})
+        yield utterance if transcript else faulty(utterance, "no-transcript", NO_TRANSCRIPT)
+    unmatched.report()
 
 
 def _recordings(names: list[str]) -> Iterator[tuple[str, str]]:
-    """(stem, name) of those that are."""
+    """(stem, name) of the recordings among the files."""
     for name in names:
         stem, extension = os.path.splitext(name)
         if extension[1:].lower() in EXTENSIONS:
             yield stem, name
 
 
-def _transcript(stem: str, names: list[str]) -> str:
-    """Its name; empty where there is none. `names` are sorted."""
-    for kind in TRANSCRIPTS:
-        at = bisect_left(names, stem + kind)
-        if at < len(names) and names[at] == stem + kind:
-            return names[at]
-    return ""
-
-
-def _dots(name: str) -> list[int]:
-    return [at for at, character in enumerate(name) if character == "."]
+def _transcript(stem: str, names: set[str]) -> str:
+    """Its name; empty where there is none."""
+    return next((stem + kind for kind in TRANSCRIPTS if stem + kind in names), "")
 
 
 def _text(path: str) -> str:

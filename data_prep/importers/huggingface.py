@@ -1,32 +1,28 @@
 """Hugging Face data sets as Parquet: a file, or a folder of `train-00000-of-00003.parquet` and the like.
 
-The audio column is the one that the file's own metadata calls Audio, else a `{bytes, path}`; a row says its place in
+The audio column is the one that the file's own metadata calls Audio, else a `{bytes, path}`; a row has its place in
 the file, and is read from there. Where a row has no bytes, its path is a local file. Numbers of a class label become
-its name. Where the file holds the recordings, its columns of start and end say whence they were cut: they are kept in
+its name. Where the file holds the recordings, its columns of start and end tell where they were cut: they are kept in
 meta, but for those that --column names. Columns of other bytes (a second audio, pictures) are not kept in meta. The
 data set is never run as code.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.audio.decode import AudioError
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import ALIASES, columns_taken, nearest, shown, utterance_of
-from data_prep.importers.parsing.splits import chosen_splits
-from data_prep.importers.parsing.tree import files_below
+from data_prep.importers.parsing.files import chosen_splits, files_below
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, nearest, shown
+from data_prep.importers.parsing.rows import ALIASES, audio_of, columns_taken, utterance_of
 from data_prep.recordings.parquet import DAMAGE, open_parquet, require_modest
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 SUFFIX = ".parquet"
 PIECE = re.compile(r"(?P<split>.+?)-\d+-of-\d+(-[0-9a-f]+)?|\d+")  # else the name itself is the split
 BATCH_ROWS = 1000
@@ -56,7 +52,8 @@ def import_parquet(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
         raise UserError(f"{path} holds no *{SUFFIX}")
     by_split: dict[str, list[Path]] = {}
     for file in files:
-        by_split.setdefault(_split(file), []).append(file)
+        piece = PIECE.fullmatch(file.stem)
+        by_split.setdefault((piece["split"] or file.parent.name) if piece else file.stem, []).append(file)
     for split in chosen_splits(list(by_split), options.split, path):
         for file in by_split[split]:
             try:
@@ -72,41 +69,35 @@ class _Table:
 
     def __init__(self, path: Path, split: str, options: ImportOptions) -> None:
         self.path, self.options = path, options
-        self.home = options.audio_root or path.parent
         self.about = {"split": split} if PIECE.fullmatch(path.stem) else {}
         self.file = open_parquet(path)
-        self.schema = self.file.schema_arrow
-        self.features = _features(self.schema)
-        self.labels = {name: feature["names"] for name, feature in self.features.items() if _names_labels(feature)}
-        try:
-            self.audio = self._audio_column()
-            self.columns = [name for name in self.schema.names if name != self.audio and not self._holds_bytes(name)]
-            cut = dict.fromkeys(("start", "end"), "") if self._holds_bytes(self.audio) else {}
+        self.kinds = {field.name: field.type for field in self.file.schema_arrow}
+        features = _features(self.file.schema_arrow)
+        self.labels = {name: feature["names"] for name, feature in features.items() if _has_labels(feature)}
+        with at(str(path)):
+            self.audio = self._audio_column([name for name in features if features[name].get("_type") == "Audio"])
+            self.columns = [name for name in self.kinds if name != self.audio and not _holds_bytes(self.kinds[name])]
+            self.embedded, self.is_struct = _holds_bytes(self.kinds[self.audio]), _is_struct(self.kinds[self.audio])
+            cut = dict.fromkeys(("start", "end"), "") if self.embedded else {}
             require_modest(self.file, range(self.file.num_row_groups), {self.audio, *self.columns})
             named = replace(options, columns={**cut, **options.columns, "audio": self.audio})
             self.taken = columns_taken([self.audio, *self.columns], named)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
 
     def utterances(self) -> Iterator[Utterance]:
         names, present, number = self._names(), self._rows_with_bytes(), 0
-        keys = [Path(name).stem for name in names if name]
+        home, keys = self.options.audio_root or self.path.parent, [Path(name).stem for name in names if name]
         if len(set(keys)) < len(names):  # some data sets have audio.wav in every row
             keys = [f"{self.path.stem}-{number}" for number in range(len(names))]
         for batch in self.file.iter_batches(BATCH_ROWS, columns=self.columns, use_threads=False):
             for row in batch.to_pylist():
-                inside = present[number] or not names[number]  # a row of neither is left to the import, to count
-                place = (str(self.path.absolute()), f"row:{number}:{self.audio}") if inside else (names[number], "")
-                try:
-                    yield self._utterance(row, *place, keys[number])
-                except UserError as error:
-                    raise UserError(f"{self.path}, row {number}: {error}") from None
+                recording = Recording(str(self.path.absolute()), f"row:{number}:{self.audio}")
+                row = self.about | {column: self._plain(column, value) for column, value in row.items()}
+                with at(f"{self.path}, row {number}"):
+                    if names[number] and not present[number]:  # a row of neither is left to the import, to count
+                        recording = Recording(audio_of(names[number], home, self.options))
+                    utterance = utterance_of(row, self.taken, recording, lambda *_, key=keys[number]: key)
+                yield utterance
                 number += 1
-
-    def _utterance(self, row: dict[str, Any], audio: str, part: str, key: str) -> Utterance:
-        row = {column: self._plain(column, value) for column, value in row.items()}
-        row = {**self.about, **row, self.audio: audio}
-        return utterance_of(row, self.taken, self.home, self.options, key, part)
 
     def _plain(self, column: str, value: Any) -> Any:
         """As JSON has it: a class label's number as its name, NaN as null, times and decimals as text."""
@@ -120,48 +111,46 @@ class _Table:
             return {name: self._plain("", item) for name, item in value.items()}
         return value if isinstance(value, str | int | bool | None) else str(value)
 
-    def _audio_column(self) -> str:
-        """The one named, else the one of recordings, else one of paths; of several the one called audio."""
-        there, named = self.schema.names, self.options.columns.get("audio")
+    def _audio_column(self, marked: list[str]) -> str:
+        """The one named, else of those `marked` as Audio, else the one of recordings, else one of paths; of several the
+        one called audio."""
+        named = self.options.columns.get("audio")
         if named:
-            if named not in there:
-                raise UserError(f"no column {named!r} for audio{nearest(named, there)}")
+            if named not in self.kinds:
+                raise UserError(f"no column {named!r} for audio{nearest(named, self.kinds)}")
             return named
-        marked = [name for name in there if self.features.get(name, {}).get("_type") == "Audio"]
-        known = marked or [name for name in there if _is_recording(self.schema.field(name).type)]
-        known = known or [name for name in ALIASES["audio"] if name in there][:1]
+        known = [name for name in marked if name in self.kinds]
+        known = known or [name for name, kind in self.kinds.items() if _is_recording(kind)]
+        known = known or [name for name in ALIASES["audio"] if name in self.kinds][:1]
         if "audio" in known or len(known) == 1:
             return "audio" if "audio" in known else known[0]
-        found = f"several columns of audio, {', '.join(known)}" if known else "no column of audio"
-        raise UserError(f"{found}, of {shown(there)}; say which: --column audio=NAME")
+        columns = f"several columns of audio, {', '.join(known)}" if known else "no column of audio"
+        raise UserError(f"{columns}, of {shown(self.kinds)}; say which: --column audio=NAME")
 
     def _names(self) -> list[str]:
-        """Path or name of each row's recording, empty where none is said."""
-        kind = self.schema.field(self.audio).type
-        if not (_is_struct(kind) and kind.get_field_index("path") >= 0) and self._holds_bytes(self.audio):
+        """Path or name of each row's recording, empty where there is none."""
+        has_path = self.is_struct and self.kinds[self.audio].get_field_index("path") >= 0
+        if self.embedded and not has_path:
             return [""] * self.file.metadata.num_rows
-        leaf = f"{self.audio}.path" if _is_struct(kind) else self.audio
+        leaf = f"{self.audio}.path" if self.is_struct else self.audio
         values = self.file.read(columns=[leaf], use_threads=False).column(self.audio).to_pylist()
         return [str((value.get("path") if isinstance(value, dict) else value) or "") for value in values]
 
     def _rows_with_bytes(self) -> list[bool]:
-        """Whether each row holds a recording. Where the first ones all do, the rest is taken to: only to see that, the
-        whole file would be read, and the import names those that do not. (Its statistics would say: pyarrow 26 ends
-        the process where they are damaged.)"""
+        """Whether each row holds a recording. Where the first ones all do, the rest is taken to: to see that alone, the
+        whole file would be read, and the import names those that do not. (Its statistics would tell, but pyarrow 26
+        ends the process where they are damaged.)"""
         rows = self.file.metadata.num_rows
-        if not self._holds_bytes(self.audio):
+        if not self.embedded:
             return [False] * rows
-        leaf = f"{self.audio}.bytes" if _is_struct(self.schema.field(self.audio).type) else self.audio
+        leaf = f"{self.audio}.bytes" if self.is_struct else self.audio
         present: list[bool] = []
         for batch in self.file.iter_batches(FIRST_ROWS, columns=[leaf], use_threads=False):
             values = batch.column(0)
-            present += (values.field("bytes") if _is_struct(values.type) else values).is_valid().to_pylist()
+            present += (values.field("bytes") if self.is_struct else values).is_valid().to_pylist()
             if all(present) and len(present) <= FIRST_ROWS:
                 return [True] * rows
         return present
-
-    def _holds_bytes(self, column: str) -> bool:
-        return _holds_bytes(self.schema.field(column).type)
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
@@ -173,20 +162,13 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _names_labels(feature: Mapping[str, Any]) -> bool:
+def _has_labels(feature: dict[str, Any]) -> bool:
     names = feature.get("names")
     return isinstance(names, list) and all(isinstance(name, str) for name in names)
 
 
-def _split(file: Path) -> str:
-    found = PIECE.fullmatch(file.stem)
-    return (found["split"] or file.parent.name) if found else file.stem
-
-
 def _is_struct(kind: Any) -> bool:
-    from pyarrow import types
-
-    return types.is_struct(kind)
+    return hasattr(kind, "get_field_index")
 
 
 def _is_recording(kind: Any) -> bool:
@@ -195,8 +177,6 @@ def _is_recording(kind: Any) -> bool:
 
 def _holds_bytes(kind: Any) -> bool:
     """Whether bytes are anywhere in it."""
-    from pyarrow import types
-
-    if types.is_nested(kind):
+    if kind.num_fields:
         return any(_holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
-    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    return str(kind).startswith(("binary", "large_binary", "fixed_size_binary"))

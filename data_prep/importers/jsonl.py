@@ -1,23 +1,19 @@
-"""A JSONL manifest: our own fields, or what others call the same things; the names are in rows.ALIASES.
+"""A JSONL manifest: our own fields, or other common names for the same (rows.ALIASES).
 
-Relative paths start at the manifest's folder. All other fields are kept in meta. The key of a row that says none is
-made from the name of its recording, as keys.py has it.
+Relative paths start at the manifest's folder. All other fields are kept in meta. The key of a row that has none is made
+from the name of its recording, as described in keys.py.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from data_prep.importers.parsing.keys import Keys
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import columns_taken, names_without_key, says_key, utterance_of
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions
+from data_prep.importers.parsing.rows import NamedRows, columns_taken, utterances
 from data_prep.utterance import Utterance, read_rows
-from model.errors import UserError
 
-DEFAULTS = ImportOptions()
-PART = re.compile(r"pipe$|bytes:|row:|fault:")  # what our own manifests say; others may call anything a part
+PART = re.compile(r"pipe$|bytes:|row:|fault:")  # as our own manifests have it; others may call anything a part
 
 
 def is_jsonl(path: Path) -> bool:
@@ -30,17 +26,10 @@ def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     UserError: no such file, no lines, a line that is no utterance, a relative path out of the folder unless
     `allow_outside`.
     """
-    home, found = options.audio_root or path.parent, False
-    keys: Keys | None = None
-    for place, row in read_rows(path):
-        found = True
-        try:
-            part = row.pop("part") if PART.match(str(row.get("part", ""))) else ""
-            taken = columns_taken(row, options)
-            if keys is None and not says_key(row, taken):
-                keys = Keys(names_without_key(read_rows(path), options), home)
-            yield utterance_of(row, taken, home, options, part=part, keys=keys)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
-    if not found:
-        raise UserError(f"{path} has no lines; a manifest has one JSON object a line")
+    named = NamedRows(lambda: read_rows(path), options.audio_root or path.parent, options)
+
+    def utterance(row: dict[str, Any]) -> Utterance:
+        part = row.pop("part") if PART.match(str(row.get("part", ""))) else ""
+        return named.utterance(row, columns_taken(row, options), part)
+
+    yield from utterances(read_rows(path), utterance, f"{path} has no lines; a manifest has one JSON object a line")

@@ -1,7 +1,5 @@
 """A manifest at an address, read as if it lay on the disk; what it names relatively lies beside it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace

@@ -1,40 +1,35 @@
-"""CSV and TSV: a line of column names, then one utterance a line. The names known are in rows.ALIASES.
+"""CSV and TSV: a line of column names, then one utterance a line. The known names are in rows.ALIASES.
 
 A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; spaces
 before a value are not part of it, so that `a.wav, "some words"` is read as it is meant. In a .tsv whose first lines are
-not so, quotes are characters like others, which is said. Relative paths start at the table's folder. All other columns
-are kept in meta. Rows without a key get theirs as keys.py has it.
+not so, quotes are characters like others, which is reported. Relative paths start at the table's folder. All other
+columns are kept in meta. Rows without a key get theirs as described in keys.py.
 """
-
-from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from data_prep.durable import repeated
 from data_prep.figures import counted
-from data_prep.importers.parsing.keys import Keys
-from data_prep.importers.parsing.lines import text_lines
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.remarks import say
+from data_prep.importers.parsing.files import first_line, text_lines
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at, say
 from data_prep.importers.parsing.rows import (
     RECORDINGS,
     UNSURE,
+    Columns,
+    NamedRows,
     columns_taken,
-    names_without_key,
-    says_key,
-    utterance_of,
+    utterances,
     with_numbers,
 )
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
-FIRST_LINES = 100  # looked at
+FIRST_LINES = 100  # examined
 LONGEST_VALUE = 10  # lines
 
 
@@ -45,36 +40,33 @@ def is_table(path: Path) -> bool:
 def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the rows. UserError, with file and line: no header, a row of more or fewer values, no UTF-8,
     a column that is not there, a row that is no utterance."""
-    home, taken = options.audio_root or path.parent, None
+    no_rows = f"{path} has no rows below its line of column names"
     quoting = is_quoted(path)
-    keys: Keys | None = None
-    for place, row in read_table(path, quoting):
-        taken = taken or _columns_taken(path, row, options)
-        try:
-            if keys is None and not says_key(row, taken):
-                keys = Keys(names_without_key(read_table(path, quoting), options, unsure=True), home)
-            yield utterance_of(with_numbers(row, taken), taken, home, options, keys=keys)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
-    if taken is None:
-        raise UserError(f"{path} has no rows below its line of column names")
+    first = next(read_table(path, quoting), None)
+    if first is None:
+        raise UserError(no_rows)
+    columns = _columns_taken(path, first[1], options)
+    named = NamedRows(lambda: read_table(path, quoting), options.audio_root or path.parent, options, unsure=True)
+    rows = read_table(path, quoting)
+    yield from utterances(rows, lambda row: named.utterance(with_numbers(row, columns), columns), no_rows)
 
 
-def _columns_taken(path: Path, row: dict[str, str], options: ImportOptions) -> dict[str, str]:
+def _columns_taken(path: Path, row: dict[str, str], options: ImportOptions) -> Columns:
     """By the header and the first row. UserError names the first line; says what to put above one that is a row."""
-    try:
-        taken = columns_taken(row, options, unsure=True)
-    except UserError as error:
-        names = list(row)
-        if any(name.lower().endswith(RECORDINGS) for name in names):
-            raise UserError(
-                f"{path}:1: the first line, {first_line(path)[:80]!r}, is an utterance and names no columns; put a "
-                f"line above it that does: {_header_for(names)}"
-            ) from None
-        raise UserError(f"{path}:1: {error}") from None
-    if taken["text"] in UNSURE["text"] and "text" not in options.columns:
-        say(f"{path}: transcripts are read from column {taken['text']!r}; another is chosen with --column text=NAME")
-    return taken
+    with at(f"{path}:1"):
+        try:
+            columns = columns_taken(row, options, unsure=True)
+        except UserError:
+            names = list(row)
+            if any(name.lower().endswith(RECORDINGS) for name in names):
+                raise UserError(
+                    f"the first line, {first_line(path)[:80]!r}, is an utterance and names no columns; put a "
+                    f"line above it that does: {_header_for(names)}"
+                ) from None
+            raise
+    if columns["text"] in UNSURE["text"] and "text" not in options.columns:
+        say(f"{path}: transcripts are read from column {columns['text']!r}; another is chosen with --column text=NAME")
+    return columns
 
 
 def _header_for(values: list[str]) -> str:
@@ -86,7 +78,7 @@ def _header_for(values: list[str]) -> str:
 
 
 def is_quoted(path: Path) -> bool:
-    """Whether quotes mean something in a table: not in a .tsv of which the first lines would then be no rows."""
+    """Whether quotes enclose values in a table: not in a .tsv of which the first lines would then be no rows."""
     if path.suffix.lower() != ".tsv":
         return True
     lines = list(islice((line for _, line in text_lines(path)), FIRST_LINES))
@@ -114,13 +106,12 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
 
     Without `quoting`, quotes are characters like others.
     """
-    header, count = [], 0
+    header: list[str] = []
     lines = (line for _, line in text_lines(path))
     first = next(lines, "")
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count)
     rows = csv.reader(
-        _again(first, lines),
-        delimiter=delimiter,
+        chain([first], lines),
+        delimiter="\t" if path.suffix.lower() == ".tsv" else max(DELIMITERS, key=first.count),
         quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE,
         skipinitialspace=quoting,
         strict=True,
@@ -129,24 +120,14 @@ def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str
         for values in rows:
             place = f"{path}:{rows.line_num}"
             if not header:
-                header, count = _header(values, place), len(values)
-            elif len(values) != count:
-                if values:
-                    raise UserError(
-                        f"{place}: {counted(len(values), 'value')}, the header names {counted(count, 'column')}"
-                    )
-            else:
+                header = _header(values, place)
+            elif len(values) == len(header):
                 yield place, dict(zip(header, values, strict=True))
+            elif values:
+                columns = counted(len(header), "column")
+                raise UserError(f"{place}: {counted(len(values), 'value')}, the header names {columns}")
     except csv.Error as error:
         raise UserError(f"{path}:{rows.line_num}: {error}; is a quote missing?") from None
-
-
-def first_line(path: Path) -> str:
-    """The first line, to recognise a table by; empty where there is none. Never raises."""
-    try:
-        return next(text_lines(path), ("", ""))[1].strip()
-    except UserError:
-        return ""
 
 
 def _header(names: list[str], place: str) -> list[str]:
@@ -157,8 +138,3 @@ def _header(names: list[str], place: str) -> list[str]:
     if twice:
         raise UserError(f"{place}: column {twice[:80]!r} is there twice")
     return names
-
-
-def _again(first: str, lines: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from lines

@@ -6,21 +6,19 @@ meta. Members of a sample need not lie together: `tar` takes files in the order 
 other kind are never opened.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_prep.audio import decode as audio
-from data_prep.durable import canonical_json, strict_json
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import ALIASES, nearest
-from data_prep.importers.parsing.tree import files_below
+from data_prep.durable import strict_json
+from data_prep.importers.parsing.files import files_below
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, nearest
+from data_prep.importers.parsing.rows import ALIASES, Row
 from data_prep.paths import no_such
 from data_prep.recordings.tar_members import Member, members
 from data_prep.refusals import Refused
@@ -64,7 +62,7 @@ class TarSample:
         return [member for extension, member in self.members.items() if _last(extension) in MEDIA]
 
 
-DEFAULTS, AS_IT_IS = ImportOptions(), SampleOptions()
+AS_IT_IS = SampleOptions()
 
 
 def is_webdataset(path: Path) -> bool:
@@ -82,7 +80,7 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
     """In the order of the tars' names and of the samples in them.
 
     A sample that cannot be used keeps its place with the reason in its `part`, for the build to count and name.
-    UserError for a tar that archives.members refuses.
+    UserError for a tar that tar_members.members refuses.
     """
     if set(options.columns) - {"text"}:
         raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")
@@ -94,8 +92,8 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
                 try:
                     yield utterance_of(tar, file.fileno(), sample, named)
                 except Refused as error:
-                    part, said = f"fault:{error.reason}:{error}", f"not used: {error}"  # no text would be another fault
-                    yield Utterance(key_of(tar, sample, named), str(tar), said, part=part, meta={"id": sample.name})
+                    unusable = Utterance(key_of(tar, sample, named), str(tar), "", meta={"id": sample.name})
+                    yield faulty(unusable, error.reason, str(error))
 
 
 def find_tars(paths: Sequence[Path]) -> list[Path]:
@@ -104,14 +102,13 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise UserError(no_such(path, "give tars, or a folder of them"))
-        files = files_below(path) if path.is_dir() else [path]
-        packed = [file for file in files if file.name.endswith(PACKED)]
-        found = [file for file in files if file.suffix == ".tar" or file == path]
+        files = files_below(path, (".tar", *PACKED)) if path.is_dir() else [path]
+        packed = next((file for file in files if file.name.endswith(PACKED)), None)
         if packed:
-            raise UserError(f"{packed[0]} is compressed; unpack it to a .tar, or name the tars to read")
-        if not found:
+            raise UserError(f"{packed} is compressed; unpack it to a .tar, or name the tars to read")
+        if not files:
             raise UserError(f"{path} holds no .tar; give tars, or a folder of them")
-        tars += found
+        tars += files
     for tar in tars:
         if not str(tar).isprintable():  # a line of a manifest, and of a message, must hold it
             raise UserError(f"the name of {str(tar)!r} holds what cannot be printed, or is not UTF-8; rename it")
@@ -146,53 +143,43 @@ def key_of(tar: Path, sample: TarSample, options: SampleOptions = AS_IT_IS) -> s
 
 def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions = AS_IT_IS) -> Utterance:
     """The sample as a stretch of the tar, which `descriptor` has open. Refused with the reason if it is none."""
-    recording = _recording(sample)
-    row = _row(sample, descriptor)
-    taken = {field: next((name for name in ALIASES[field] if _is_short(row.get(name))), "") for field in LABELS}
+    recording, row = _recording(sample), _row(sample, descriptor)
+    taken = {field: next((name for name in ALIASES[field] if _is_label(row.get(name))), "") for field in LABELS}
+    labels: dict[str, Any] = {field: str(row[name]) for field, name in taken.items() if name}
     taken["text"] = options.text_field or next((name for name in ALIASES["text"] if name in row), "")
-    text = _field_text(row, taken["text"])
-    if options.text_extension in sample.members and not options.text_field:
-        text = _transcript(sample.members[options.text_extension], descriptor)
+    text = _text(sample, descriptor, row, taken["text"], options)
     meta = {name: value for name, value in row.items() if name not in (*taken.values(), "meta")}
     meta |= row["meta"] if isinstance(row.get("meta"), dict) else {}
-    labels: dict[str, Any] = {field: str(row[name]) for field, name in taken.items() if name and field in LABELS}
     key = key_of(tar, sample, options)
     if key != sample.name:
         meta["id"] = sample.name
-    part = f"bytes:{recording.offset}:{recording.size}"
-    return Utterance(key, str(tar), text, part=part, meta=meta, **labels)
+    return Utterance(key, str(tar), text, part=f"bytes:{recording.offset}:{recording.size}", meta=meta, **labels)
 
 
 def _recording(sample: TarSample) -> Member:
     """The one member that is sound."""
     if sample.twice:
         raise Refused("twice", f"member {sample.twice!r} is in the tar twice; which one is meant?")
-    found = sample.recordings()
-    if len(found) > 1:
-        names = ", ".join(repr(os.path.basename(member.name)) for member in found[:3])
-        raise Refused("several-recordings", f"{len(found)} recordings are of this name up to its first dot: {names}")
-    if not found:
+    recordings = sample.recordings()
+    if len(recordings) > 1:
+        names = ", ".join(repr(os.path.basename(member.name)) for member in recordings[:3])
+        what = f"{len(recordings)} recordings are of this name up to its first dot: {names}"
+        raise Refused("several-recordings", what)
+    if not recordings:
         kinds = ", ".join(f".{extension}" for extension in list(sample.members)[:5])
-        pickled = any(_last(extension) in PICKLES for extension in sample.members)
-        why = f"{kinds}, which may hold code and is never opened" if pickled else kinds
-        raise Refused("pickle" if pickled else "no-audio", f"no recording among its members: {why}")
-    return found[0]
-
-
-def _transcript(member: Member, descriptor: int) -> str:
-    try:
-        return _read(member, descriptor).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Refused("bad-text", f"its transcript: {not_utf8(error)}") from None
+        if any(_last(extension) in PICKLES for extension in sample.members):
+            kinds = f"{kinds}, which may hold code and is never opened"
+            raise Refused("pickle", f"no recording among its members: {kinds}")
+        raise Refused("no-audio", f"no recording among its members: {kinds}")
+    return recordings[0]
 
 
 def _row(sample: TarSample, descriptor: int) -> dict[str, Any]:
-    member = sample.members.get("json")
-    if member is None:
+    """Its .json; empty where it has none."""
+    if "json" not in sample.members:
         return {}
     try:
-        row = strict_json(_read(member, descriptor))
-        canonical_json(row)  # a lone surrogate could be read, but never be written
+        row = strict_json(_read(sample.members["json"], descriptor))
     except (ValueError, RecursionError) as error:
         raise Refused("bad-json", f"its .json cannot be read: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(row, dict) or _deeper_than(MAX_DEPTH, row):
@@ -205,18 +192,23 @@ def _deeper_than(depth: int, value: Any) -> bool:
     return depth < 0 or any(_deeper_than(depth - 1, item) for item in inner if isinstance(item, dict | list))
 
 
-def _field_text(row: Mapping[str, Any], name: str) -> str:
-    if not name:
-        return ""
-    if name not in row:
-        raise Refused("no-text", f"its .json has no field {name!r}{nearest(name, row)}")
-    if not isinstance(row[name], str | None):
-        raise Refused("bad-json", f"field {name!r} is {str(row[name])[:40]!r}, it must be text")
-    return row[name] or ""
+def _text(sample: TarSample, descriptor: int, row: Row, field: str, options: SampleOptions) -> str:
+    """The transcript: of its own member, else that field of .json."""
+    if field and field not in row:
+        raise Refused("no-text", f"its .json has no field {field!r}{nearest(field, row)}")
+    text = row[field] if field else None
+    if not isinstance(text, str | None):
+        raise Refused("bad-json", f"field {field!r} is {str(text)[:40]!r}, it must be text")
+    if options.text_extension not in sample.members or options.text_field:
+        return text or ""
+    try:
+        return _read(sample.members[options.text_extension], descriptor).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Refused("bad-text", f"its transcript: {not_utf8(error)}") from None
 
 
-def _is_short(value: Any) -> bool:
-    """Whether it is a label: text or a number; what is neither stays in meta."""
+def _is_label(value: Any) -> bool:
+    """Text or a number; what is neither stays in meta."""
     return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 

@@ -1,10 +1,8 @@
 """A few utterances of a shard directory as files to listen to, with a page that plays them beside their transcripts."""
 
-from __future__ import annotations
-
-import html
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from data_prep.audio.decode import SAMPLE_RATE, AudioError
 from data_prep.build.assign import chance
 from data_prep.durable import temporary_name
 from data_prep.figures import counted, in_hours
+from data_prep.inspect.html_page import page, text
 from data_prep.rework.joined import place_of
 from data_prep.rework.subset import fields_of
 from data_prep.shards.index import ShardIndex
@@ -25,33 +24,6 @@ from model.errors import UserError, require_at_least, require_known
 
 PLAYED = {"FLAC": "flac", "WAV": "wav", "OGG": "ogg", "MP3": "mp3"}  # by browsers; all else becomes FLAC
 PICKS = ("random", "longest", "shortest")
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
-body {{ margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }}
-section {{ border-top: 1px solid #8886; padding: .8rem 0; }}
-audio {{ display: block; width: 100%; max-width: 30rem; }}
-p {{ margin: .4rem 0; }}
-.about {{ color: #888; font-size: .85rem; overflow-wrap: anywhere; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="about">{about}</p>
-{sections}
-</body>
-</html>
-"""
-SECTION = """<section>
-<audio controls preload="none" src="{file}"></audio>
-<p dir="auto">{text}</p>
-<p class="about">{about}</p>
-</section>"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +36,7 @@ class SampleChoice:
     order: str = "random"
     """One of PICKS."""
     by: str = ""
-    """A field of the metadata: its values take turns, so that rare ones are heard too."""
+    """A field of the metadata: its values take turns, so that rare ones are in it too."""
     keys: frozenset[str] | None = None
     """Just these instead."""
     wav: bool = False
@@ -91,9 +63,8 @@ def write_sample(index: ShardIndex, out: Path, options: SampleChoice) -> list[Sa
     UserError: features, a key that is not there, `out` taken, an utterance that cannot be read.
     """
     if index.kind != "audio":
-        raise UserError(
-            f"{place_of(index)} holds {index.kind}, there is nothing to hear; give the audio it was made from"
-        )
+        what = f"{place_of(index)} holds {index.kind}, there is nothing to listen to"
+        raise UserError(f"{what}; give the audio it was made from")
     ids, out = pick(index, options), Path(os.path.abspath(out))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty; give another folder")
@@ -130,12 +101,12 @@ def pick(index: ShardIndex, options: SampleChoice) -> list[int]:
 
 def _in_turns(ordered: Sequence[int], values: Sequence[str]) -> list[int]:
     """The first of each value, then the second of each, ...; otherwise as they were."""
-    met: dict[str, int] = {}
-    turns = []
+    counts: Counter[str] = Counter()
+    turns = {}
     for i in ordered:
-        met[values[i]] = turn = met.get(values[i], 0) + 1
-        turns.append(turn)
-    return [i for _, i in sorted(zip(turns, ordered, strict=True), key=lambda pair: pair[0])]
+        turns[i] = counts[values[i]]
+        counts[values[i]] += 1
+    return sorted(ordered, key=turns.__getitem__)
 
 
 def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> SampleFile:
@@ -159,26 +130,19 @@ def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
 
 def _table(clips: list[SampleFile]) -> str:
     """One line each under a header; tabs and line ends in a field become spaces."""
-    rows = [["file", "seconds", "speaker", "language", "text"]]
-    for clip in clips:
-        meta = clip.meta
-        rows.append([clip.file, f"{clip.seconds:.2f}", meta["speaker"], meta["language"], meta["text"]])
+    names = ("speaker", "language", "text")
+    rows = [["file", "seconds", *names]]
+    rows += [[clip.file, f"{clip.seconds:.2f}", *(clip.meta[name] for name in names)] for clip in clips]
     return "".join("\t".join(" ".join(str(field).split()) for field in row) + "\n" for row in rows)
 
 
 def _page(index: ShardIndex, clips: list[SampleFile]) -> str:
-    """Plain HTML, without a script and without anything from elsewhere."""
-    sections = "\n".join(
-        SECTION.format(
-            file=html.escape(clip.file), text=html.escape(clip.meta["text"]), about=html.escape(_about(clip))
+    body = [f"<p>{len(clips):,} of {counted(len(index), 'utterance')}, {in_hours(index.seconds)} in all</p>"]
+    for clip in clips:
+        named = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
+        about = ", ".join([clip.key, f"{clip.seconds:.2f} s", *named])
+        body.append(
+            f'<section><audio controls preload="none" src="{text(clip.file)}"></audio>\n'
+            f'<p dir="auto">{text(clip.meta["text"])}</p><p><small>{text(about)}</small></p></section>'
         )
-        for clip in clips
-    )
-    title = html.escape(place_of(index).rstrip("/").rpartition("/")[2])
-    about = html.escape(f"{len(clips):,} of {counted(len(index), 'utterance')}, {in_hours(index.seconds)} in all")
-    return PAGE.format(title=title, about=about, sections=sections)
-
-
-def _about(clip: SampleFile) -> str:
-    said = [f"{name} {clip.meta[name]}" for name in ("speaker", "language") if clip.meta[name]]
-    return ", ".join([clip.key, f"{clip.seconds:.2f} s", *said])
+    return page(place_of(index).rstrip("/").rpartition("/")[2], body)

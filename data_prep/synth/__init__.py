@@ -1,10 +1,4 @@
-"""Synthetic speech, for trying, testing and showing everything where there is no corpus and no network.
+"""Synthetic speech, to try, test and show everything where there is no corpus: `corpus.write_corpus` makes one.
 
-`write_corpus` makes a corpus out of nothing; `VOICES` says who speaks in which split. The parts are `sentences` (what
-is said), `espeak` (saying it), `augment` (roughening it) and `corpus` (files).
+sentences.py draws the texts, voices.py lists the voices of each split, espeak.py speaks, corpus.py writes files.
 """
-
-from data_prep.synth.corpus import write_corpus
-from data_prep.synth.voices import VOICES
-
-__all__ = ["VOICES", "write_corpus"]

@@ -1,9 +1,9 @@
 """Write a corpus of synthetic speech: `write_corpus(out, "train", 2000, seed=0, workers=2)`.
 
-1. `script` draws who says what from the seed: training sentences in training voices, or held-out sentences in the
+1. `script` draws voices and texts from the seed: training sentences in training voices, or held-out sentences in the
    held-out voices of "dev", "test" and "hard".
-2. The script is cut into eight parts, whatever the number of workers. Each part is spoken in a process of its own
-   that has said nothing before, since espeak-ng's output depends on all it has said.
+2. The script is cut into eight parts, whatever the number of workers. Each part is spoken in a new process, since
+   espeak-ng's output depends on all that the process has spoken before.
 3. Every part writes its FLAC files; the JSON lines that name them come last, in the order of the script.
 
 So the same call gives the same bytes, on one core or on sixteen, with one version of espeak-ng.
@@ -32,7 +32,7 @@ PARTS = 8
 
 @dataclass(frozen=True)
 class Line:
-    """One utterance to speak: `words_per_minute` and `pitch` (0 to 100) as espeak-ng takes them."""
+    """One utterance to speak; `words_per_minute` and `pitch` (0 to 100) are espeak-ng's."""
 
     key: str
     voice: str
@@ -55,21 +55,24 @@ def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int
     parts = in_parts(script(split, utterances, seed, voices.installed(split)))
     with fresh_processes(workers) as pool:
         durations = [seconds for part in pool.map(_write_part, parts, [folder] * len(parts)) for seconds in part]
-    rows = (_row(line, split, duration) for line, duration in zip(sum(parts, []), durations, strict=True))
+    rows = []
+    for line, duration in zip(sum(parts, []), durations, strict=True):
+        row = {"key": line.key, "audio": f"{split}/audio/{line.key}.flac", "text": line.text}
+        rows.append(row | {"duration": round(duration, 4), "speaker": line.voice, "language": "en"})
     manifest = Path(out) / f"{split}.jsonl"
     write_durably(manifest, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return manifest
 
 
 def script(split: str, utterances: int, seed: int, speakers: tuple[str, ...], random_share: float = 0.0) -> list[Line]:
-    """What is said, by whom and how fast: decided by the arguments alone. `random_share` of it are word strings."""
+    """Text, voice and pace of each utterance, decided by the arguments alone; `random_share` of the texts are word
+    strings."""
     rng = random.Random(f"{split} {seed}")
     lines = []
     for number in range(utterances):
         voice = rng.choice(speakers)
         text = sentences.draw(rng, held_out=split != "train", random_share=random_share)
-        name = re.sub(r"[^A-Za-z0-9]+", "_", voice)
-        key = f"{split}_{number:06d}_{name}"
+        key = f"{split}_{number:06d}_{re.sub(r'[^A-Za-z0-9]+', '_', voice)}"
         lines.append(Line(key, voice, text, rng.randint(150, 200), rng.randint(38, 62)))
     return lines
 
@@ -107,14 +110,8 @@ def _write_part(lines: list[Line], folder: Path) -> list[float]:
     return durations
 
 
-def _row(line: Line, split: str, duration: float) -> dict[str, str | float]:
-    path = f"{split}/audio/{line.key}.flac"
-    said = {"key": line.key, "audio": path, "text": line.text, "duration": round(duration, 4)}
-    return said | {"speaker": line.voice, "language": "en"}
-
-
 def _flite(text: str) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "said.wav"
+        path = Path(folder) / "speech.wav"
         subprocess.run([voices.FLITE, "-t", text, "-o", str(path)], check=True, capture_output=True)
         return audio.decode(path)

@@ -1,26 +1,22 @@
 """espeak-ng through ctypes: text to a waveform and the time of every phoneme in it.
 
 The library and its data come with the `espeakng-loader` wheel, an optional extra (GPL-3, so never shipped here).
-A process holds one synthesiser, and its output depends on everything it has said before: the same sentence said
-twice differs. Whoever needs the same bytes again starts a new process and says the same things in the same order
-(espeak-ng draws its jitter from a generator that it seeds by the clock; here it gets a constant seed).
-
-Follows espeak-ng's `speak_lib.h`.
+A process holds one synthesiser, whose output depends on everything it has spoken before: the same sentence spoken twice
+differs. The same bytes need a new process and the same texts in the same order (espeak-ng draws its jitter from a
+generator that it seeds by the clock; here it gets a constant seed). Follows espeak-ng's `speak_lib.h`.
 """
 
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from itertools import takewhile
 
 import numpy as np
 
 SAMPLE_RATE = 22_050  # Hz, espeak-ng's own
-DEFAULT_WORDS_PER_MINUTE, DEFAULT_PITCH = 175, 50  # pitch on espeak's scale of 0 to 100
-
-_RETRIEVAL, _PHONEME_EVENTS, _UTF8 = 1, 1, 1
+_RETRIEVAL, _PHONEME_EVENTS, _UTF8, _SEED = 1, 1, 1, 1
 _RATE, _PITCH = 1, 3
 _EVENT_END_OF_LIST, _EVENT_PHONEME = 0, 7
-_SEED = 1
 
 Phonemes = list[tuple[str, float]]
 """(espeak's name of the phoneme, its start in seconds), in order; a pause is named "_:" or "_"."""
@@ -32,27 +28,20 @@ class _EventId(ctypes.Union):
 
 class _Event(ctypes.Structure):
     _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
-        ("user_data", ctypes.c_void_p),
-        ("id", _EventId),
+        *(("type", ctypes.c_int), ("unique_identifier", ctypes.c_uint), ("text_position", ctypes.c_int)),
+        *(("length", ctypes.c_int), ("audio_position", ctypes.c_int), ("sample", ctypes.c_int)),
+        *(("user_data", ctypes.c_void_p), ("id", _EventId)),
     ]
 
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
-def speak(
-    text: str, voice: str, words_per_minute: int = DEFAULT_WORDS_PER_MINUTE, pitch: int = DEFAULT_PITCH
-) -> tuple[np.ndarray, Phonemes]:
+def speak(text: str, voice: str, words_per_minute: int = 175, pitch: int = 50) -> tuple[np.ndarray, Phonemes]:
     """Waveform [samples] float32 in -1..1 at 22,050 Hz, and the phonemes with their start times.
 
-    `voice` is a language and a variant, such as "en-us+m3". ImportError when the extra is missing, ValueError for a
-    voice that espeak-ng does not know.
+    `voice` is a language and a variant, such as "en-us+m3"; `pitch` is 0 to 100. ImportError when the extra is missing,
+    ValueError for a voice that espeak-ng does not know.
     """
     synthesiser = _synthesiser()
     library = synthesiser.library
@@ -62,8 +51,8 @@ def speak(
     library.espeak_SetParameter(_PITCH, pitch, 0)
     synthesiser.pieces.clear()
     synthesiser.phonemes.clear()
-    said = text.encode() + b"\0"
-    if library.espeak_Synth(said, len(said), 0, 0, 0, _UTF8, None, None) != 0 or library.espeak_Synchronize() != 0:
+    data = text.encode() + b"\0"
+    if library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None) != 0 or library.espeak_Synchronize() != 0:
         raise RuntimeError(f'espeak-ng failed on "{text}" in the voice "{voice}"')
     samples = np.frombuffer(b"".join(synthesiser.pieces), np.int16)
     return samples.astype(np.float32) / 32768, list(synthesiser.phonemes)
@@ -82,12 +71,9 @@ class _Synthesiser:
     def _receive(self, samples, count: int, events) -> int:
         if samples and count > 0:
             self.pieces.append(ctypes.string_at(samples, 2 * count))
-        position = 0
-        while events[position].type != _EVENT_END_OF_LIST:
-            event = events[position]
+        for event in takewhile(lambda event: event.type != _EVENT_END_OF_LIST, events):
             if event.type == _EVENT_PHONEME:
                 self.phonemes.append((event.id.string.decode("utf-8", "replace"), event.sample / SAMPLE_RATE))
-            position += 1
         return 0
 
 

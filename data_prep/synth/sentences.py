@@ -1,11 +1,9 @@
-"""What the synthetic speakers say: sentences from templates, and strings of random words.
+"""Texts of synthetic speech: sentences from templates, and strings of random words.
 
-The language is small on purpose (about 480 words: commands, times, digit strings, names, little stories), so that
-a model trained in minutes can learn it, and wide enough that a sentence it has not seen is the normal case.
-Text is lowercase a-z, apostrophe and single spaces: what a recogniser is scored on.
+The language is small on purpose (about 480 words), so that a model trained in minutes can learn it, and wide enough
+that a sentence it has not seen is the normal case. Text is lowercase a-z, apostrophe and single spaces.
 
-The hash of a text decides its split, wherever and however often it is drawn: one in 16 is held out. Every
-function takes its random generator, so the same generator gives the same texts on any machine.
+The hash of a text decides its split: one in 16 is held out. The same random generator gives the same texts anywhere.
 """
 
 import hashlib
@@ -60,76 +58,72 @@ _WORDS = {
     "subject": "history science music english maths geography",
 }
 
-TEMPLATES = tuple(
-    line.strip()
-    for line in """
-    turn on the {device} in the {room}
-    turn off the {device} in the {room} please
-    switch the {colour} {device} to {number} percent
-    set the {device} in the {room} to {number} degrees
-    set an alarm for {hour} {minutes} tomorrow {part}
-    wake me up at {hour} {minutes} on {day}
-    set a timer for {number} minutes
-    remind me to {do} the {thing} on {day} {part}
-    please {do} the {colour} {thing} {where} the {thing}
-    call {name} at {digits}
-    dial {digits}
-    the number is {digits}
-    my code is {digits} and yours is {digits}
-    send a message to {name} saying i am at the {place}
-    ask {name} to {do} the {thing} at {hour} o'clock
-    play some {song} music in the {room}
-    add {food} and {food} to the shopping list
-    what is the weather like in {city} on {day}
-    it will be {weather} in {city} this {part}
-    it was a {weather} {part} in {month}
-    how far is it from {city} to {city}
-    the {vehicle} to {city} leaves at {hour} {minutes}
-    the {ordinal} {vehicle} leaves from platform {number}
-    take the {ordinal} {direction} after the {place}
-    go {direction} for {number} {unit_of} then turn {direction}
-    {name} lives at number {number} near the {place}
-    {name} was born on the {ordinal} of {month}
-    {name} and {name} went to the {place} on {day}
-    {name} {did} the {colour} {thing} {where} the {thing}
-    {name} {went} to the {place} with a {size} {animal}
-    {name} wants to be a {job} like her {person}
-    {name} has {number} {animal_many} and a {colour} {vehicle}
-    {name} plays {sport} every {day} {part}
-    {name} likes {food} but {name} likes {food}
-    {name} is {mood} because the {animal} {did} the {thing}
-    the {animal} is {mood} and the {animal} is {mood}
-    the {size} {animal} sat {where} the {colour} {thing}
-    the {person} {adverb} {did} the {size} {thing}
-    the {person} {did} {number} {unit_of} of {food}
-    the {person} and the {job} {went} to {city} in {season}
-    the {mood} {person} {went} {adverb} to the {place}
-    the {colour} {vehicle} stopped {where} the {place}
-    once upon a time a {mood} {person} lived {where} a {place}
-    one day the {animal} said to the {animal} i am {mood}
-    in the {part} the {animal} and the {animal} {went} to the {place}
-    then the {person} {did} a {colour} {thing} in the {place}
-    at {hour} o'clock the {person} {went} {adverb} to the {room}
-    every {season} the {person} {did} {food} at the {place}
-    there was a {colour} {thing} {where} the {thing} in the {room}
-    there are {number} {unit_of} between the {place} and the {place}
-    i would like {food} with {food} please
-    i have {number} {thing_many} and you have {number}
-    i can't {do} the {thing} in the {room}
-    i don't know where {name} {did} the {thing}
-    i think the {subject} lesson is on {day} at {hour}
-    we have {subject} on {day} and {subject} on {day}
-    we'll meet {name} {where} the {place} at {hour} {minutes}
-    did {name} {do} the {size} {thing} in {month}
-    can you {do} my {thing} before {day}
-    could you tell the {job} that {name} is {mood}
-    where is the {colour} {thing} that {name} {did}
-    why is the {person} so {mood} this {part}
-    they sold {number} {thing_many} in {month} and {number} in {month}
-    it's {minutes} past {hour} in {city}
-    """.splitlines()
-    if line.strip()
-)
+TEMPLATES = """
+turn on the {device} in the {room}
+turn off the {device} in the {room} please
+switch the {colour} {device} to {number} percent
+set the {device} in the {room} to {number} degrees
+set an alarm for {hour} {minutes} tomorrow {part}
+wake me up at {hour} {minutes} on {day}
+set a timer for {number} minutes
+remind me to {do} the {thing} on {day} {part}
+please {do} the {colour} {thing} {where} the {thing}
+call {name} at {digits}
+dial {digits}
+the number is {digits}
+my code is {digits} and yours is {digits}
+send a message to {name} saying i am at the {place}
+ask {name} to {do} the {thing} at {hour} o'clock
+play some {song} music in the {room}
+add {food} and {food} to the shopping list
+what is the weather like in {city} on {day}
+it will be {weather} in {city} this {part}
+it was a {weather} {part} in {month}
+how far is it from {city} to {city}
+the {vehicle} to {city} leaves at {hour} {minutes}
+the {ordinal} {vehicle} leaves from platform {number}
+take the {ordinal} {direction} after the {place}
+go {direction} for {number} {unit_of} then turn {direction}
+{name} lives at number {number} near the {place}
+{name} was born on the {ordinal} of {month}
+{name} and {name} went to the {place} on {day}
+{name} {did} the {colour} {thing} {where} the {thing}
+{name} {went} to the {place} with a {size} {animal}
+{name} wants to be a {job} like her {person}
+{name} has {number} {animal_many} and a {colour} {vehicle}
+{name} plays {sport} every {day} {part}
+{name} likes {food} but {name} likes {food}
+{name} is {mood} because the {animal} {did} the {thing}
+the {animal} is {mood} and the {animal} is {mood}
+the {size} {animal} sat {where} the {colour} {thing}
+the {person} {adverb} {did} the {size} {thing}
+the {person} {did} {number} {unit_of} of {food}
+the {person} and the {job} {went} to {city} in {season}
+the {mood} {person} {went} {adverb} to the {place}
+the {colour} {vehicle} stopped {where} the {place}
+once upon a time a {mood} {person} lived {where} a {place}
+one day the {animal} said to the {animal} i am {mood}
+in the {part} the {animal} and the {animal} {went} to the {place}
+then the {person} {did} a {colour} {thing} in the {place}
+at {hour} o'clock the {person} {went} {adverb} to the {room}
+every {season} the {person} {did} {food} at the {place}
+there was a {colour} {thing} {where} the {thing} in the {room}
+there are {number} {unit_of} between the {place} and the {place}
+i would like {food} with {food} please
+i have {number} {thing_many} and you have {number}
+i can't {do} the {thing} in the {room}
+i don't know where {name} {did} the {thing}
+i think the {subject} lesson is on {day} at {hour}
+we have {subject} on {day} and {subject} on {day}
+we'll meet {name} {where} the {place} at {hour} {minutes}
+did {name} {do} the {size} {thing} in {month}
+can you {do} my {thing} before {day}
+could you tell the {job} that {name} is {mood}
+where is the {colour} {thing} that {name} {did}
+why is the {person} so {mood} this {part}
+they sold {number} {thing_many} in {month} and {number} in {month}
+it's {minutes} past {hour} in {city}
+""".strip().splitlines()
 
 
 def sentence(rng: random.Random) -> str:
@@ -138,7 +132,7 @@ def sentence(rng: random.Random) -> str:
 
 
 def word_string(rng: random.Random, shortest: int = MIN_RANDOM_WORDS, longest: int = MAX_RANDOM_WORDS) -> str:
-    """Words that have nothing to do with each other: what can only be read, never guessed."""
+    """Words in random order, which cannot be guessed from each other."""
     return " ".join(rng.choice(VOCABULARY) for _ in range(rng.randint(shortest, longest)))
 
 
@@ -159,32 +153,17 @@ def _fill(slot: str, rng: random.Random) -> str:
     if slot == "digits":
         return " ".join(rng.choice(_LISTS["digit"]) for _ in range(rng.randint(3, 7)))
     if slot == "number":
-        return _number(rng)
+        kind = rng.random()
+        if kind < 0.7:
+            return rng.choice(_LISTS["hour" if kind < 0.4 else "tens"])
+        return f"{rng.choice(_LISTS['tens'])} {rng.choice(_LISTS['unit'])}"
     if slot.endswith("_many"):
-        return _plural(rng.choice(_LISTS[slot.removesuffix("_many")]))
+        word = rng.choice(_LISTS[slot.removesuffix("_many")])
+        return _IRREGULAR.get(word) or (word + "es" if word.endswith("ch") else word + "s")
     return rng.choice(_LISTS[slot])
 
 
-def _number(rng: random.Random) -> str:
-    kind = rng.random()
-    if kind < 0.4:
-        return rng.choice(_LISTS["hour"])
-    if kind < 0.7:
-        return rng.choice(_LISTS["tens"])
-    return f"{rng.choice(_LISTS['tens'])} {rng.choice(_LISTS['unit'])}"
-
-
-def _plural(word: str) -> str:
-    irregular = {"mouse": "mice", "fish": "fish", "sheep": "sheep", "wolf": "wolves", "box": "boxes", "fox": "foxes"}
-    return irregular.get(word) or (word + "es" if word.endswith("ch") else word + "s")
-
-
-def _vocabulary() -> tuple[str, ...]:
-    words = {word for choices in _LISTS.values() for word in choices}
-    words |= {word for line in TEMPLATES for word in re.sub(r"\{\w+\}", "", line).split()}
-    return tuple(sorted(words))
-
-
+_IRREGULAR = {"mouse": "mice", "fish": "fish", "sheep": "sheep", "wolf": "wolves", "box": "boxes", "fox": "foxes"}
 _LISTS = {slot: tuple(words.split()) for slot, words in _WORDS.items()}
-VOCABULARY = _vocabulary()
-"""Every word of the lists and templates, plurals left out (they come with the templates)."""
+VOCABULARY = tuple(sorted({*" ".join(_WORDS.values()).split(), *re.sub(r"\{\w+\}", "", " ".join(TEMPLATES)).split()}))
+"""Every word of the lists and templates, without plurals."""

@@ -15,6 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     shared = "directories that should share no words, recordings or speakers with it: its test sets"
     parser.add_argument("--against", nargs="+", action="extend", default=[], metavar="OTHER_DIR", help=shared)
     parser.add_argument("--quick", action="store_true", help="decode nothing: hashes, metadata and the index alone")
+    parser.add_argument("--full", action="store_true", help="let webdataset read all shards, not 4 of them alone")
     parser.add_argument("--strict", action="store_true", help="exit with 1 for a warning too, not for a problem alone")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the audit as a page to look at")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all its numbers")
@@ -22,7 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--flagged",
         type=Path,
         metavar="FILE",
-        help="list the utterances found, to hear or drop: sample, reshard --help",
+        help="list the utterances found, for sample --keys and reshard --drop-keys",
     )
     parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
     parser.add_argument("--max-problems", type=int, default=50, metavar="N", help="problems that are printed (50)")
@@ -35,17 +36,19 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from data_prep.durable import canonical_json, write_durably
-    from data_prep.inspect.audit.audit import AuditOptions, audit
+    from data_prep.inspect.audit.audit import audit
     from data_prep.inspect.audit.report import write_report
     from data_prep.inspect.audit.summary import summary
+    from data_prep.inspect.check import CheckOptions
 
-    found = audit(args.directory, AuditOptions(args.workers, args.quick, tuple(args.against), args.flagged))
-    print(summary(found, args.max_problems))
+    options = CheckOptions(args.workers, args.quick, args.full)
+    result = audit(args.directory, options, tuple(args.against), args.flagged)
+    print(summary(result, args.max_problems))
     if args.html:
-        write_report(args.html, found, args.max_problems)
+        write_report(args.html, result, args.max_problems)
     if args.json:
-        write_durably(args.json, canonical_json(asdict(found), indent=1) + b"\n")
-    return 1 if found.problems or (args.strict and found.raised) else 0
+        write_durably(args.json, canonical_json(asdict(result), indent=1) + b"\n")
+    return 1 if result.problems or (args.strict and result.raised) else 0
 
 
 def _require_writable(path: Path | None) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from data_prep.addresses import is_remote
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
-from data_prep.importers.parsing.remarks import say
-from data_prep.importers.parsing.rows import ALIASES, nearest
+from data_prep.importers.parsing.importer import nearest, say
+from data_prep.importers.parsing.rows import ALIASES
 from data_prep.importers.remote_manifest import of_remote_manifest
 from data_prep.paths import no_such
 from data_prep.utterance import DEFAULTS, Utterance

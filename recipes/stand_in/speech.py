@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from data_prep.synth import corpus, voices
-from data_prep.synth.augment import augment
 from model.sample_rate import SAMPLE_RATE
+from recipes.stand_in.augment import augment
 
 HOP, WINDOW = 320, 400  # samples: a frame each 20 ms, from 25 ms of sound
 BATCH, POOL = 8, 64  # utterances in a batch; batches drawn together and cut from their row sorted by length

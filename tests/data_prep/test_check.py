@@ -1,5 +1,8 @@
-import io
-import tarfile
+import hashlib
+import json
+import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,25 +11,25 @@ import pytest
 from data_prep.audio.decode import encode_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
-from data_prep.inspect.check import check
+from data_prep.inspect import check as module
+from data_prep.inspect.audit.audit import audit
+from data_prep.inspect.check import CheckOptions, check
+from data_prep.inspect.webdataset_count import count_samples
 from data_prep.shards.index import ShardInfo, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
+from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.toolkits import write_tar
 
 META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}
 
 
-def test_a_sound_directory_has_no_problem_on_any_number_of_workers(tmp_path, corpus, capsys):
-    build(corpus, tmp_path / "out", BuildOptions(shard_size=5))
-    assert check(tmp_path / "out") == [] and check(tmp_path / "out", workers=2) == []
-    assert capsys.readouterr().err.count("check: 12 of 12 utterances") == 2
-
-
-def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, corpus):
+def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, corpus, capsys):
     out = tmp_path / "out"
     build(corpus, out, BuildOptions(shard_size=3))
+    assert check(out) == [] and "check out: 12 of 12 utterances" in capsys.readouterr().err
     (out / "shard-000003.tar").write_bytes(b"short")
     (out / "shard-000001.tar").unlink()
     (out / "shard-000002.idx.json").unlink()
@@ -37,7 +40,6 @@ def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, c
         "shard-000002.idx.json",
         "shard-000003.tar",
     ]
-    assert check(out, workers=2) == check(out)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +74,12 @@ def test_frames_that_are_no_numbers_are_found(tmp_path):
     assert "12 bytes, the index says 3 frames of 3" in check(tmp_path)[0]
     for fingerprint in ({}, {"dim": 2, "feature_dtype": "float4"}, {"dim": [2], "feature_dtype": "float16"}):
         write_index(tmp_path, "features", [shard], fingerprint, {}, {})
-        assert "does not say of what type" in check(tmp_path)[0]
+        assert "does not state of what type" in check(tmp_path)[0]
 
 
 def test_tars_of_others_are_checked_where_they_lie(tmp_path):
     tar, out = tmp_path / "theirs.tar", tmp_path / "out"
-    with tarfile.open(tar, "w") as file:
-        for name, data in {"a.flac": encode_flac(tone(1.0)), "a.txt": b"some words"}.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
+    write_tar(tar, [("a.flac", encode_flac(tone(1.0))), ("a.txt", b"some words")])
     index_in_place([tar], out, ForeignOptions())
     assert check(out) == []
     changed = bytearray(tar.read_bytes())
@@ -95,8 +93,6 @@ def test_tars_of_others_are_checked_where_they_lie(tmp_path):
 
 
 def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
-    from data_prep.inspect.audit.audit import AuditOptions, audit
-
     build(corpus[:4], tmp_path / "out", BuildOptions())
     path = tmp_path / "out" / shard_name(0)
     whole, index = path.read_bytes(), read_index(tmp_path / "out")
@@ -104,7 +100,57 @@ def test_a_flipped_byte_is_found_without_decoding_too(tmp_path, corpus):
         changed = bytearray(whole)
         changed[position] ^= 1
         path.write_bytes(changed)
-        assert "sha256" in audit(tmp_path / "out", AuditOptions(quick=True)).problems[0]
+        assert "sha256" in audit(tmp_path / "out", CheckOptions(quick=True)).problems[0]
+
+
+def test_webdataset_reads_some_shards_and_with_full_all(tmp_path, corpus, monkeypatch, capsys):
+    build(corpus, tmp_path / "out", BuildOptions(shard_size=2))
+    read = []
+    monkeypatch.setattr(module, "count_samples", lambda tar, index: read.append(tar.stem) or count_samples(tar, index))
+    assert main(["prep", "check", str(tmp_path / "out"), "--quick", "--workers", "1"]) == 0 and len(read) == 4
+    assert main(["prep", "check", str(tmp_path / "out"), "--quick", "--full", "--workers", "1"]) == 0
+    assert set(read) == {f"shard-{number:06d}" for number in range(6)} and len(read) == 10
+    printed = capsys.readouterr().out
+    assert "4 shards read by webdataset" in printed and "6 shards read by webdataset" in printed
+
+
+def test_what_webdataset_yields_beyond_the_index_is_a_problem_that_names_shard_and_counts(tmp_path, capsys):
+    with ShardWriter(tmp_path / shard_name(0)) as writer:
+        for key in "ab":
+            writer.add(key, "flac", encode_flac(tone(1.0)), META, 16000)
+        shard = writer.close()
+    columns = json.loads((tmp_path / "shard-000000.idx.json").read_bytes())
+    columns["columns"] = {name: values[:1] for name, values in columns["columns"].items()}
+    data = json.dumps(columns).encode()
+    (tmp_path / "shard-000000.idx.json").write_bytes(data)
+    shard = replace(shard, utterances=1, seconds=1.0, columns_sha256=hashlib.sha256(data).hexdigest())
+    write_index(tmp_path, "audio", [shard], {}, {}, {})
+    assert main(["prep", "check", str(tmp_path), "--workers", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert re.search(r"shard-000000.tar: webdataset yields 2 samples.* b .*lists 1\n", printed)
+
+
+@pytest.mark.parametrize(
+    ("members", "cut", "parts"),
+    [
+        (("a.flac", "a.json", "b.flac", "b.json"), 0, ()),
+        (("a.flac", "a.json", "b.flac"), 0, ("2 samples", "number 2", "b of flac", "lists 2")),
+        (("a.flac", "a.json", "c.flac", "c.json"), 0, ("2 samples", "c of flac and json", "lists 2")),
+        (("a.flac", "a.json"), 0, ("1 sample;", "lists 2")),
+        (("a.flac", "a.json", "a.flac", "a.json"), 0, ("then fails", "a.flac", "lists 2")),
+        (("a.flac", "a.json", "b.flac", "b.json"), 2500, ("then fails", "lists 2")),
+    ],
+)
+def test_samples_that_webdataset_reads_otherwise_are_found(tmp_path, members, cut, parts):
+    write_tar(tmp_path / "s.tar", ((name, bytes(600)) for name in members))
+    if cut:
+        os.truncate(tmp_path / "s.tar", cut)
+    with ShardWriter(tmp_path / shard_name(0)) as writer:
+        for key in "ab":
+            writer.add(key, "flac", encode_flac(tone(0.1)), META | {"seconds": 0.1}, 1600)
+        write_index(tmp_path, "audio", [writer.close()], {}, {}, {})
+    problems = count_samples(tmp_path / "s.tar", read_index(tmp_path))
+    assert len(problems) == bool(parts) and all(part in problems[0] for part in ("shard-000000.tar", *parts) if parts)
 
 
 def test_a_folder_that_is_no_dataset_is_a_mistake(tmp_path):

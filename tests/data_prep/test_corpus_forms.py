@@ -69,7 +69,7 @@ def test_recordings_and_one_table_of_any_form_are_a_corpus(tmp_path, table, whol
         ('x.csv: file,text/"0_a.wav" , "zero"', ["x.csv:2", "is a quote missing?"]),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told_what_it_lacks(tmp_path, table, said, capsys):
+def test_a_table_that_cannot_be_read_is_refused_with_what_it_lacks(tmp_path, table, said, capsys):
     corpus = digits(tmp_path / "corpus", table)
     assert main(["prep", "build", str(corpus / table.partition(":")[0]), str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
@@ -80,7 +80,7 @@ def test_a_table_that_cannot_be_read_is_told_what_it_lacks(tmp_path, table, said
         assert all(part in err for part in said) and err.count("\n") == 1
 
 
-def test_a_folder_that_is_no_corpus_yet_is_told_what_to_add(tmp_path, capsys):
+def test_a_folder_that_is_no_corpus_yet_is_refused_with_what_to_add(tmp_path, capsys):
     def refused(path):
         assert main(["prep", "build", str(path), str(tmp_path / "out")]) == 2
         said = capsys.readouterr().err
@@ -141,7 +141,7 @@ PHONE = {  # the beginnings of files that libsndfile cannot read
 }
 
 
-def test_recordings_that_only_ffmpeg_reads_are_told_how_they_are_converted(tmp_path, capsys):
+def test_recordings_that_only_ffmpeg_reads_are_refused_with_the_command_that_converts_them(tmp_path, capsys):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     rows = []
@@ -165,7 +165,7 @@ def test_recordings_that_only_ffmpeg_reads_are_told_how_they_are_converted(tmp_p
 
 
 @pytest.mark.parametrize("ending", ["shards", "manifest", "sample", "reshard", "exported"])
-def test_one_is_not_called_several(tmp_path, ending, monkeypatch, capsys):
+def test_counted_nouns_are_singular_for_one(tmp_path, ending, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     digits(Path("corpus"), "train.csv: file,text,speaker/0_a.wav,zero,a")
     steps = {

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,12 +7,11 @@ from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
 from data_prep.utterance import MAX_KEY, Utterance, safe_key, write_jsonl
 from model.errors import UserError
+from tests.data_prep.toolkits import write_lines
 
 
 def manifest(tmp_path, *rows):
-    path = tmp_path / "manifest.jsonl"
-    path.write_text("\n".join(json.dumps(row) if isinstance(row, dict) else row for row in rows))
-    return path
+    return write_lines(tmp_path / "manifest.jsonl", rows)
 
 
 def test_librispeech_at_any_depth(tree):

@@ -12,26 +12,18 @@ from pyarrow import parquet
 
 from data_prep.audio.decode import AudioError, decode, encode_flac, write_flac
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers import guess_importer
 from data_prep.importers.jsonl import import_jsonl
 from data_prep.recordings import parquet as parquet_module
-from data_prep.recordings.open import open_source
 from data_prep.recordings.parquet import RowGroups, recording_at
 from data_prep.shards.opening import read_index
 from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.toolkits import heard, read, refused
 
 RECORDING = pyarrow.struct({"bytes": pyarrow.binary(), "path": pyarrow.string()})
-
-
-def read(path, **options):
-    return list(IMPORTERS[guess_importer(path)].read(path, ImportOptions(**options)))
-
-
-def samples(utterance):
-    return decode(open_source(utterance.audio, utterance.part), utterance.start, utterance.duration)
 
 
 @pytest.fixture
@@ -63,7 +55,7 @@ def test_a_hub_data_set_is_read_row_by_row_from_its_row_groups(hub, waves):
     assert [(u.key, u.text) for u in utterances] == [(f"clip{n}", f"größe {n}") for n in range(7)]
     assert utterances[4].part == "row:4:audio" and utterances[4].meta == {"gender": "f", "split": "train"}
     for utterance, wave in zip(utterances, waves, strict=True):
-        assert np.array_equal(samples(utterance), decode(encode_flac(wave)))
+        assert np.array_equal(heard(utterance), decode(encode_flac(wave)))
     with pytest.raises(AudioError, match="row 7 of a Parquet file of 7 rows"):
         recording_at(str(path), 7, "audio")
 
@@ -92,18 +84,14 @@ def test_a_parquet_file_of_any_hand(tmp_path, waves):
     )
     path = tmp_path / "own.parquet"
     parquet.write_table(table, path)
-    with pytest.raises(
-        UserError, match=r"own.parquet: no column 'text'.*there are: speech, words.*--column text=words"
-    ):
-        read(path)
-    with pytest.raises(UserError, match="no column 'worts' for text; did you mean 'words'"):
-        read(path, columns={"text": "worts"})
+    refused(r"own.parquet: no column 'text'.*there are: speech, words.*--column text=words", path)
+    refused("no column 'worts' for text; did you mean 'words'", path, columns={"text": "worts"})
     inside, beside, none = read(path, columns={"text": "words"})
-    assert np.array_equal(samples(inside), decode(encode_flac(waves[0])))
+    assert np.array_equal(heard(inside), decode(encode_flac(waves[0])))
     assert (beside.audio, beside.part) == (str(tmp_path / "beside.flac"), "")
     assert (inside.key, inside.meta) == ("own-0", {"score": 0.5, "price": "1.5"}) and beside.meta["score"] is None
     with pytest.raises(AudioError, match="row 2 holds no bytes"):
-        samples(none)
+        heard(none)
     paths = {"audio": [str(tmp_path / "beside.flac"), "gone.flac"], "text": ["a", "b"], "part": ["1", "2"]}
     parquet.write_table(pyarrow.table(paths), path)
     beside, gone = read(path)
@@ -123,8 +111,7 @@ def test_a_damaged_parquet_file_is_refused_and_never_misread(hub, waves):
         except AudioError as error:
             assert error.reason in ("unreadable", "damaged", "bad-part", "missing-audio")
     path.write_bytes(sound[:-9])
-    with pytest.raises(UserError, match="cannot read .*parquet: no Parquet file"):
-        read(path)
+    refused("cannot read .*parquet: no Parquet file", path)
 
 
 @pytest.mark.parametrize("features", ['{"gender": {"names": 5}}', '{"gender": {"names": [1]}}', "[" * 100_000])
@@ -147,10 +134,8 @@ def test_several_splits_are_not_mixed_unasked(tmp_path, waves):
     for name in ("data/test-00000-of-00001", "data/train-00000-of-00002", "data/train-00001-of-00002"):
         (tmp_path / "data").mkdir(exist_ok=True)
         parquet.write_table(pyarrow.table(row), tmp_path / f"{name}.parquet")
-    with pytest.raises(UserError, match="several splits: test, train; choose with --subset"):
-        read(tmp_path)
-    with pytest.raises(UserError, match="has no split 'trian'; did you mean 'train'"):
-        read(tmp_path, split="trian")
+    refused("several splits: test, train; choose with --subset", tmp_path)
+    refused("has no split 'trian'; did you mean 'train'", tmp_path, split="trian")
     assert [u.key for u in read(tmp_path, split="train")] == ["train-00000-of-00002-0", "train-00001-of-00002-0"]
     assert len(read(tmp_path, split="*")) == 3
 
@@ -251,7 +236,7 @@ def test_import_and_build_from_the_command_line(tmp_path, hub, waves, capsys):
     for i in range(len(index)):
         utterance = read_utterance(index, i)
         assert (utterance.language, utterance.speaker, utterance.task) == ("de", "s1", "translate")
-        assert np.array_equal(samples(utterance), decode(encode_flac(by_key[utterance.key])))
+        assert np.array_equal(heard(utterance), decode(encode_flac(by_key[utterance.key])))
 
 
 @pytest.mark.parametrize(

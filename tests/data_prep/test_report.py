@@ -1,53 +1,20 @@
-from collections.abc import Iterable
 from dataclasses import asdict, replace
-from html.parser import HTMLParser
 
 import numpy as np
 
 from data_prep.durable import canonical_json
-from data_prep.inspect.audit.audit import AuditOptions, audit
+from data_prep.inspect.audit.audit import audit, spreads
 from data_prep.inspect.audit.findings import EXAMPLES, Surveyed, apply
 from data_prep.inspect.audit.measures import ROW, Measured
 from data_prep.inspect.audit.report import page
-from data_prep.inspect.audit.rules import JUDGEMENTS
-from data_prep.inspect.audit.spread import spreads
+from data_prep.inspect.audit.rules import RULES
 from data_prep.inspect.audit.summary import summary
 from data_prep.inspect.stats import breakdown, table_by
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written
-
-
-class Tags(HTMLParser):
-    """Collects the tags and attributes of a page, and requires that they are closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[str] = []
-        self.attributes: list[tuple[str, str | None]] = []
-        self._open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Iterable[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.attributes += attrs
-        if tag != "meta":
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: Iterable[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-
-def tags_of(text: str) -> Tags:
-    tags = Tags()
-    tags.feed(text)
-    tags.close()
-    assert not tags._open
-    return tags
+from tests.data_prep.toolkits import Page
 
 
 def test_the_page_runs_and_fetches_nothing_whatever_the_data_say(tmp_path):
@@ -56,17 +23,17 @@ def test_the_page_runs_and_fetches_nothing_whatever_the_data_say(tmp_path):
     out = written(tmp_path / f"{evil[:8]}", spoken)
     (out / "shard-000007.tar").touch()
     text = page(audit(out))
-    tags = tags_of(text)
-    assert not {"script", "img", "link", "iframe", "b>"} & set(tags.seen) and "rect" in tags.seen
+    tags = Page(text)
+    assert not {"script", "img", "link", "iframe", "b>"} & set(tags.tags) and "rect" in tags.tags
     assert not {"src", "href", "onerror", "onload"} & {name for name, _ in tags.attributes}
     assert text.count("&lt;script&gt;") >= 3 and "url(" not in text and "\u202e" not in text and "@import" not in text
 
 
 def test_an_empty_set_has_a_summary_and_a_page(tmp_path):
     write_index(tmp_path, "audio", [], {}, {}, {})
-    found = audit(tmp_path, AuditOptions(flagged=tmp_path / "flagged.jsonl"))
+    found = audit(tmp_path, flagged=tmp_path / "flagged.jsonl")
     assert found.utterances == 0 and not found.problems and not found.raised
-    assert "0 utterances" in summary(found) and tags_of(page(found)).seen
+    assert "0 utterances" in summary(found) and Page(page(found)).tags
 
 
 def test_three_hundred_thousand_utterances_make_a_page_of_one_size(tmp_path):
@@ -85,7 +52,7 @@ def test_three_hundred_thousand_utterances_make_a_page_of_one_size(tmp_path):
     rows["speaker"], rows["markup"] = random.integers(0, 50_000, count), 1
     measured = Measured(rows, ["en"], [f"speaker {n}" for n in range(50_000)])
     surveyed = Surveyed("out", [], index, measured)
-    findings = tuple(apply(name, "text", rule, surveyed).finding for name, rule in JUDGEMENTS.items())
+    findings = tuple(apply("text", rule, surveyed).finding for rules in RULES.values() for rule in rules)
     speakers = breakdown(rows["speaker"], rows["seconds"], measured.speakers)
     found = replace(found, findings=findings, spreads=spreads(measured), speakers=speakers)
     assert all(len(finding.examples) <= EXAMPLES for finding in findings)

@@ -1,8 +1,6 @@
 import io
-import tarfile
 import wave
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
 from tests.data_prep.test_reshard import features
+from tests.data_prep.toolkits import Page, write_tar
 
 HOSTILE = '<script>alert(1)</script> & "größe" {0}'
 
@@ -31,25 +30,13 @@ def root(tmp_path, corpus) -> Path:
     return tmp_path / "set"
 
 
-class Page(HTMLParser):
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags, self.sources, self.text = [], [], ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.sources += [value for name, value in attrs if name == "src"]
-
-    def handle_data(self, data):
-        self.text += data
-
-
 def test_clips_play_beside_their_transcripts(tmp_path, root, corpus):
     index = read_index(root)
     clips = write_sample(index, tmp_path / "out", SampleChoice())
-    page = Page(tmp_path / "out/index.html")
-    assert len(clips) == 12 and sorted(page.sources) == sorted(f"{utterance.key}.flac" for utterance in corpus)
+    page = Page((tmp_path / "out/index.html").read_text("utf-8"))
+    assert len(clips) == 12 and sorted(value for name, value in page.attributes if name == "src") == sorted(
+        f"{utterance.key}.flac" for utterance in corpus
+    )
     assert "script" not in page.tags and "b" not in page.tags and HOSTILE in page.text
     for i, key in enumerate(index.key):
         assert (tmp_path / f"out/{key}.flac").read_bytes() == read_sample(index, i).media
@@ -72,14 +59,12 @@ def test_wav_is_what_the_shard_decodes_to(tmp_path, root):
 def test_what_browsers_play_is_left_as_it_is_and_all_else_becomes_flac(tmp_path, corpus):
     folder = tmp_path / "tars"
     folder.mkdir()
-    with tarfile.open(folder / "a.tar", "w") as tar:
-        for name, kind in {"one": "WAV", "two": "AIFF"}.items():
-            data = io.BytesIO()
-            soundfile.write(data, tone(0.5), 16000, format=kind)
-            for member, content in ((f"{name}.{kind.lower()}", data.getvalue()), (f"{name}.txt", b"some words")):
-                info = tarfile.TarInfo(member)
-                info.size = len(content)
-                tar.addfile(info, io.BytesIO(content))
+    members = []
+    for name, kind in {"one": "WAV", "two": "AIFF"}.items():
+        data = io.BytesIO()
+        soundfile.write(data, tone(0.5), 16000, format=kind)
+        members += [(f"{name}.{kind.lower()}", data.getvalue()), (f"{name}.txt", b"some words")]
+    write_tar(folder / "a.tar", members)
     index_in_place([folder], tmp_path / "set", ForeignOptions())
     clips = write_sample(read_index(tmp_path / "set"), tmp_path / "out", SampleChoice())
     assert {clip.file for clip in clips} == {"one.wav", "two.flac"}
@@ -108,7 +93,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(tmp_path, root):
     index = read_index(root)
     cached = read_index(features(tmp_path / "features", "f", 2))
     faults = {
-        "nothing to hear": (cached, SampleChoice()),
+        "nothing to listen to": (cached, SampleChoice()),
         "has no utterance nobody nor 1 more": (index, SampleChoice(keys=frozenset({"nobody", "none", "utt-01"}))),
         "no utterance has a field 'sex'": (index, SampleChoice(by="sex")),
     }

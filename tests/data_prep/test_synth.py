@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from data_prep.audio import decode as audio
-from data_prep.synth import VOICES, espeak, sentences, voices, write_corpus
-from data_prep.synth.augment import augment
+from data_prep.synth import espeak, sentences, voices
+from data_prep.synth.corpus import write_corpus
+from data_prep.synth.voices import VOICES
+from recipes.stand_in.augment import augment
 
 pytest.importorskip("espeakng_loader", reason="needs the extra: pip install 'slam-asr[synth]'")
 
@@ -60,7 +62,7 @@ def test_no_training_text_is_held_out_and_one_in_sixteen_is():
     assert set("".join(training)) <= set(sentences.ALPHABET)
 
 
-def test_augmenting_moves_a_click_to_where_the_speed_says():
+def test_augmentation_moves_a_click_by_its_speed():
     wave = np.zeros(32_000, np.float32)
     wave[16_000] = 1.0
     for seed in range(5):

@@ -10,7 +10,8 @@ import torch
 from safetensors import safe_open
 from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
-from data_prep.synth import sentences, write_corpus
+from data_prep.synth import sentences
+from data_prep.synth.corpus import write_corpus
 from decode.files import transcribe_files
 from decode.score import score
 from model.weights import load_for_decoding

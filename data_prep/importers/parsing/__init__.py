@@ -1,1 +1,1 @@
-"""What several importers share: rows, lines, options, keys, places of recordings."""
+"""Shared by importers: options, files and lines, rows to utterances, keys, places of recordings."""

@@ -1,11 +1,9 @@
-"""How Kaldi says where a recording lies: a path, `command |`, or `file.ark:OFFSET`.
+"""How toolkits write where a recording is: a path, and in Kaldi's lists also `command |` or `file.ark:OFFSET`.
 
 An ark is one entry after the other, each `KEY ` and then a WAV file, a FLAC file, or kaldiio's `AUDIO`, a length and a
-file of any format. A WAV says where it ends unless it was written to a pipe; a FLAC does not: they end where the next
-entry begins, which is known only if the list names that one too.
+file of any format. A WAV states its length unless it was written to a pipe; a FLAC does not: such an entry ends where
+the next one begins, which is known only if the list names that one too.
 """
-
-from __future__ import annotations
 
 import bisect
 import os
@@ -13,67 +11,57 @@ import re
 import struct
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from data_prep.addresses import is_remote, without_secrets
 from data_prep.audio.decode import AudioError
 from data_prep.audio.truncation import MAX_CHUNKS, STREAMED
-from data_prep.importers.parsing.options import ImportOptions
+from data_prep.importers.parsing.importer import ImportOptions, Recording
 from data_prep.recordings.pipes import stages
 from data_prep.utterance import resolve_audio
 from model.errors import UserError
 
 IN_ARK = re.compile(r"(.+):([0-9]{1,18})")
 NEXT_ENTRIES = (b" fLaC", b" RIFF", b" AUDIO")
-WINDOW = 1 << 20  # bytes, looked through at a time
-
-
-class Recording(NamedTuple):
-    """`audio` and `part` of an Utterance."""
-
-    audio: str
-    part: str
+WINDOW = 1 << 20  # bytes, searched at a time
 
 
 class Recordings:
     """Finds the recordings of one list. Relative paths start at `home`, or at `options.audio_root`."""
 
-    def __init__(self, home: Path, options: ImportOptions, listed: Iterable[tuple[str, str]]) -> None:
-        """`listed`: key and place of every entry, to know where in an ark the next one begins."""
+    def __init__(self, home: Path, options: ImportOptions, listed: Iterable[tuple[str, str]] | None = None) -> None:
+        """`listed`: key and place of every entry, of lists that may name commands and arks."""
         self.home, self.options = options.audio_root or home, options
-        self._checked = False
-        self._starts: dict[str, list[tuple[int, str]]] = {}
-        for key, written in listed:
-            found = IN_ARK.fullmatch(written)
-            if found:
-                self._starts.setdefault(found[1], []).append((int(found[2]), key))
+        self._plain, self._checked = listed is None, False
+        self._starts: dict[str, list[tuple[int, str]]] = {}  # of the entries of each ark
+        for key, written in listed or ():
+            match = IN_ARK.fullmatch(written)
+            if match:
+                self._starts.setdefault(match[1], []).append((int(match[2]), key))
         for starts in self._starts.values():
             starts.sort()
 
     def find(self, written: str) -> Recording:
-        """UserError: a command that is not allowed or not run, an entry that is no recording, a first path that is
-        not there (later ones are counted by the build)."""
-        if written.endswith("|"):
-            return self._command(written[:-1].strip())
-        found = IN_ARK.fullmatch(written)
-        path = resolve_audio(found[1] if found else written, self.home, self.options.allow_outside)
+        """UserError: a command that is not allowed or cannot be run, an entry that is no recording, a first path that
+        does not exist (later ones are counted by the build)."""
+        if not self._plain and written.endswith("|"):
+            command = written[:-1].strip()
+            if not self.options.allow_pipes:
+                raise UserError(f"{command[:80]!r} is a command, not a file; allow such with --allow-pipes")
+            try:
+                stages(command)
+            except AudioError as error:
+                raise UserError(str(error)) from None
+            return Recording(command, "pipe")
+        match = None if self._plain else IN_ARK.fullmatch(written)
+        path = resolve_audio(match[1] if match else written, self.home, self.options.allow_outside)
         if not self._checked:
             require_found(path, self.home)
             self._checked = True
-        if not found:
-            return Recording(path, "")
+        if not match:
+            return Recording(path)
         if is_remote(path):
             raise UserError(f"{without_secrets(path)} is an ark at an address; copy it to this machine")
-        return Recording(path, self._entry(path, int(found[2]), self._starts[found[1]]))
-
-    def _command(self, command: str) -> Recording:
-        if not self.options.allow_pipes:
-            raise UserError(f"{command[:80]!r} is a command, not a file; allow such with --allow-pipes")
-        try:
-            stages(command)
-        except AudioError as error:
-            raise UserError(str(error)) from None
-        return Recording(command, "pipe")
+        return Recording(path, self._entry(path, int(match[2]), self._starts[match[1]]))
 
     def _entry(self, path: str, offset: int, starts: list[tuple[int, str]]) -> str:
         if not os.path.isfile(path):  # a FIFO would wait for a writer
@@ -87,9 +75,9 @@ class Recordings:
 
 
 def require_found(path: str, home: Path) -> None:
-    """UserError if a local path is not there; for the first of a list, where all the others will lack alike."""
+    """UserError if a local path does not exist; for the first of a list, since all others will be missing alike."""
     if not is_remote(path) and not os.path.exists(path):
-        raise UserError(f"there is no {path}; relative paths start at {home}: say another folder with --audio-root")
+        raise UserError(f"there is no {path}; relative paths start at {home}: give another folder with --audio-root")
 
 
 def _stretch(ark: int, path: str, offset: int, starts: list[tuple[int, str]]) -> tuple[int, int]:
@@ -110,7 +98,7 @@ def _stretch(ark: int, path: str, offset: int, starts: list[tuple[int, str]]) ->
 
 
 def _wav_length(ark: int, path: str, offset: int, size: int) -> int:
-    """Bytes of the WAV file at `offset`, by its headers; 0 where they do not say."""
+    """Bytes of the WAV file at `offset`, by its headers; 0 where they do not state it."""
     whole = int.from_bytes(os.pread(ark, 4, offset + 4), "little")
     position = offset + 12
     for _ in range(MAX_CHUNKS):
@@ -141,7 +129,7 @@ def _end(ark: int, path: str, offset: int, size: int, starts: list[tuple[int, st
         window = os.pread(ark, min(WINDOW + 8, end - position), position)
         if any(mark in window for mark in NEXT_ENTRIES):
             raise UserError(
-                f"{path}:{offset} does not say its length, and the list leaves out the entry behind it; "
+                f"{path}:{offset} does not state its length, and the list leaves out the entry behind it; "
                 "give the list of the whole ark"
             )
     return end

@@ -1,39 +1,34 @@
 """lhotse manifests: cuts, or recordings with supervisions, as JSONL(.gz); a file of them, or a folder.
 
 One utterance for each supervision, named by its id; a cut or a recording without one has no transcript, which the
-import counts. Places and lengths are whole samples, rounded as lhotse does. Only what our audio can give the same
+import counts. Positions and lengths are whole samples, rounded as lhotse does. Only what our audio can give the same
 samples of is taken: not mixed or padded cuts, not what lhotse would resample, speed up or otherwise change on loading,
 not one channel out of several in a file. Features beside the audio are not read.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import audio_of, first_row
-from data_prep.importers.parsing.splits import chosen_splits
-from data_prep.importers.parsing.tree import files_below
+from data_prep.importers.parsing.files import chosen_splits, files_in
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
+from data_prep.importers.parsing.rows import Row, audio_of, first_row
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 MAX_LINE_BYTES = 64 << 20  # a cut of an hour with the times of all its words
 SUFFIXES = (".jsonl", ".jsonl.gz")
 TAKEN = ("id", "recording_id", "start", "duration", "text", "language", "speaker")  # of a supervision, into fields
-Row = Mapping[str, Any]
 
 
 def is_lhotse(path: Path) -> bool:
+    files = [path] if path.name.endswith(SUFFIXES) and path.is_file() else []
     if path.is_dir():
-        return any(
-            _kind(first_row(file, MAX_LINE_BYTES)) for name in ("recordings", "cuts") for file in _files(path, name)
-        )
-    return path.name.endswith(SUFFIXES) and path.is_file() and bool(_kind(first_row(path, MAX_LINE_BYTES)))
+        files = [*_files(path, "recordings"), *_files(path, "cuts")]
+    return any(_kind(file) for file in files)
 
 
 def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -42,87 +37,93 @@ def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
     UserError, with file and line: a row that is not as lhotse writes it, or of audio that we would read otherwise.
     """
     for main, supervisions in _manifests(path, options.split):
-        home = options.audio_root or main.parent
+        reader = Reader(options.audio_root or main.parent, options)
         if supervisions is None:
-            for place, row in read_rows(main, MAX_LINE_BYTES):
-                yield from utterances_of_cut(row, place, home, options)
+            for place, cut in read_rows(main, MAX_LINE_BYTES):
+                yield from reader.cut(cut, place)
         else:
-            yield from _joined(main, supervisions, home, options)
+            yield from _joined(main, supervisions, reader)
 
 
-def utterances_of_cut(
-    cut: Row, place: str, home: Path, options: ImportOptions, source: tuple[str, str] | None = None
-) -> Iterator[Utterance]:
-    """One for each supervision. `source`: (audio, part) that the recording's own source stands for (Shar)."""
-    with _faults_at(place):
-        if cut.get("type") not in ("MonoCut", "MultiCut"):
-            raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
-        if not cut.get("recording"):
-            raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
-        about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
-        about = {"cut": {name: value for name, value in about.items() if value is not None}}
-        segments = list(cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}])
-    for segment in segments:
+@dataclass(frozen=True)
+class Reader:
+    """Makes utterances of cuts and supervisions."""
+
+    home: Path
+    """Where relative paths start."""
+    options: ImportOptions
+    recording: Recording | None = None
+    """Takes the place of the source that the row gives (Shar)."""
+
+    def cut(self, cut: Row, place: str) -> Iterator[Utterance]:
+        """One for each supervision; one without a transcript where there is none."""
         with _faults_at(place):
-            segment = {"channel": cut["channel"], **segment}
-            yield _utterance(segment, cut["recording"], cut["start"], about, home, options, source)
+            if cut.get("type") not in ("MonoCut", "MultiCut"):
+                raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
+            if not cut.get("recording"):
+                raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
+            about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
+            about = {"cut": {name: value for name, value in about.items() if value is not None}}
+            segments = list(cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}])
+        for segment in segments:
+            with _faults_at(place):
+                segment = {"channel": cut["channel"], **segment}
+                yield self.supervision(segment, cut["recording"], cut["start"], about)
+
+    def supervision(self, segment: Row, recording: Row, cut_start: float = 0, about: Row | None = None) -> Utterance:
+        """It begins `start` seconds after its cut does, and that `cut_start` seconds into `recording`."""
+        source = _source(recording, segment.get("channel"))
+        audio, part = self.recording or self._recording(source, recording["id"])
+        rate = recording["sampling_rate"]
+        first, count = _samples(cut_start, rate) + _samples(segment["start"], rate), _samples(segment["duration"], rate)
+        if first < 0:
+            raise UserError(
+                f"utterance {segment['id']} begins before the audio that is left of it; "
+                "write the cuts with trim_to_supervisions(keep_overlapping=False)"
+            )
+        whole = first == 0 and count == recording["num_samples"]
+        key = safe_key(str(segment["id"]))
+        meta = {name: value for name, value in segment.items() if name not in TAKEN and value is not None}
+        meta |= {**(about or {}), "recording": recording["id"]}
+        return Utterance(
+            key,
+            audio,
+            segment.get("text") or "",
+            start=None if whole else first / rate,
+            duration=count / rate,
+            language=segment.get("language") or "",
+            speaker=str(segment.get("speaker") or ""),
+            part=part,
+            meta=meta | ({"id": segment["id"]} if key != segment["id"] else {}),
+        )
+
+    def _recording(self, source: Row, name: Any) -> Recording:
+        parts = {"command": "pipe", "file": "", "url": ""}
+        kind = source["type"]
+        if kind in parts:
+            return Recording(audio_of(source["source"], self.home, self.options, parts[kind]), parts[kind])
+        where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
+        raise UserError(f"recording {name} has a source of type {kind}{where}")
 
 
-def _joined(recordings: Path, supervisions: Path, home: Path, options: ImportOptions) -> Iterator[Utterance]:
-    """Supervisions in their order, then the recordings that none is of."""
+def _joined(recordings: Path, supervisions: Path, reader: Reader) -> Iterator[Utterance]:
+    """Supervisions in their order, then the recordings that have none."""
     known = {str(row.get("id")): row for _, row in read_rows(recordings, MAX_LINE_BYTES)}
-    silent = set(known)
+    silent = dict(known)
     for place, row in read_rows(supervisions, MAX_LINE_BYTES):
         with _faults_at(place):
             name = str(row["recording_id"])
             if name not in known:
                 raise UserError(f"supervision {row['id']} is of recording {name}, which {recordings} does not hold")
-            silent.discard(name)
-            yield _utterance(row, known[name], 0, {}, home, options)
-    for name, row in known.items():
-        if name in silent:
-            with _faults_at(f"{recordings}: recording {name}"):
-                yield _utterance({"id": name, "start": 0, "duration": row["duration"]}, row, 0, {}, home, options)
-
-
-def _utterance(
-    segment: Row,
-    recording: Row,
-    cut_start: float,
-    about: Row,
-    home: Path,
-    options: ImportOptions,
-    source: tuple[str, str] | None = None,
-) -> Utterance:
-    """A supervision, which begins `start` seconds after its cut does, and that `cut_start` seconds into `recording`."""
-    found = _source(recording, segment.get("channel"))
-    audio, part = source or _place(found, recording["id"], home, options)
-    rate = recording["sampling_rate"]
-    first, count = _samples(cut_start, rate) + _samples(segment["start"], rate), _samples(segment["duration"], rate)
-    if first < 0:
-        raise UserError(
-            f"utterance {segment['id']} begins before the audio that is left of it; "
-            "write the cuts with trim_to_supervisions(keep_overlapping=False)"
-        )
-    whole = first == 0 and count == recording["num_samples"]
-    key = safe_key(str(segment["id"]))
-    meta = {name: value for name, value in segment.items() if name not in TAKEN and value is not None} | dict(about)
-    meta |= {"recording": recording["id"]} | ({"id": segment["id"]} if key != segment["id"] else {})
-    return Utterance(
-        key,
-        audio,
-        segment.get("text") or "",
-        None if whole else first / rate,
-        count / rate,
-        segment.get("language") or "",
-        str(segment.get("speaker") or ""),
-        part=part,
-        meta=meta,
-    )
+            silent.pop(name, None)
+            yield reader.supervision(row, known[name])
+    for name, row in silent.items():
+        with _faults_at(f"{recordings}: recording {name}"):
+            yield reader.supervision({"id": name, "start": 0, "duration": row["duration"]}, row)
 
 
 def _source(recording: Row, channel: Any) -> Row:
-    """The one source that holds just the channels wanted, all where none is said."""
+    """The one source that holds just the channels wanted, all where none is given."""
     name = recording["id"]
     if recording.get("transforms"):
         made = ", ".join(str(item.get("name")) for item in recording["transforms"])
@@ -139,16 +140,6 @@ def _source(recording: Row, channel: Any) -> Row:
     return holding[0]
 
 
-def _place(source: Row, name: Any, home: Path, options: ImportOptions) -> tuple[str, str]:
-    kind = source["type"]
-    if kind == "command":
-        return audio_of(source["source"], "pipe", home, options), "pipe"
-    if kind in ("file", "url"):
-        return audio_of(source["source"], "", home, options), ""
-    where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
-    raise UserError(f"recording {name} has a source of type {kind}{where}")
-
-
 def _samples(seconds: float, rate: int) -> int:
     """As lhotse.utils.compute_num_samples: to the nearest, halves up."""
     return math.floor(round(seconds * rate, 8) + 0.5)
@@ -157,7 +148,7 @@ def _samples(seconds: float, rate: int) -> int:
 def _manifests(path: Path, split: str) -> list[tuple[Path, Path | None]]:
     """(cuts, None) or (recordings, supervisions), a pair for each split."""
     if path.is_file():
-        kind = _kind(first_row(path, MAX_LINE_BYTES))
+        kind = _kind(path)
         if kind == "cuts":
             return [(path, None)]
         main = path if kind == "recordings" else path.with_name(path.name.replace("supervisions", "recordings"))
@@ -167,7 +158,8 @@ def _manifests(path: Path, split: str) -> list[tuple[Path, Path | None]]:
         if cuts:
             raise UserError(f"{path} holds both cuts and recordings; give the file that is meant")
         raise UserError(f"{path} holds neither cuts*.jsonl.gz nor recordings*.jsonl.gz; give a folder that does")
-    by_split = {_split(file, "cuts" if cuts else "recordings"): file for file in cuts or recordings}
+    name = "cuts" if cuts else "recordings"  # the split is `dev-clean` of librispeech_cuts_dev-clean.jsonl.gz
+    by_split = {file.name.partition(".jsonl")[0].partition(name)[2].strip("_.-"): file for file in cuts or recordings}
     chosen = [by_split[name] for name in chosen_splits(list(by_split), split, path)]
     return [(file, None) if cuts else _pair(file) for file in chosen]
 
@@ -182,15 +174,12 @@ def _pair(recordings: Path) -> tuple[Path, Path]:
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    return [file for file in files_below(folder, SUFFIXES, depth=0) if name in file.name]
+    return [file for file in files_in(folder, SUFFIXES) if name in file.name]
 
 
-def _split(file: Path, name: str) -> str:
-    """`dev-clean` of librispeech_recordings_dev-clean.jsonl.gz."""
-    return file.name.partition(".jsonl")[0].partition(name)[2].strip("_.-")
-
-
-def _kind(row: Row) -> str:
+def _kind(file: Path) -> str:
+    """What its first row is: cuts, recordings, supervisions, or "" for none of these."""
+    row = first_row(file, MAX_LINE_BYTES)
     if isinstance(row.get("recording"), dict) or str(row.get("type", "")).endswith("Cut"):
         return "cuts"
     if "sources" in row and "sampling_rate" in row:
@@ -200,10 +189,11 @@ def _kind(row: Row) -> str:
 
 @contextmanager
 def _faults_at(place: str) -> Iterator[None]:
-    """Says the place of what is refused inside, and of what is not as lhotse writes it."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise UserError(f"{place}: not as lhotse writes it: {type(error).__name__} {error}") from None
+    """Names the place of what is refused inside, and of what is not as lhotse writes it."""
+    with at(place):
+        try:
+            yield
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise UserError(f"not as lhotse writes it: {type(error).__name__} {error}") from None

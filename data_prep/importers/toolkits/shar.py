@@ -3,30 +3,27 @@
 A row names the place of the audio in its tar, which stays where it is. Arrays in other tars are not read.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.tree import files_below
-from data_prep.importers.toolkits.lhotse import MAX_LINE_BYTES, utterances_of_cut
+from data_prep.importers.parsing.files import files_in
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording
+from data_prep.importers.toolkits.lhotse import MAX_LINE_BYTES, SUFFIXES, Reader
 from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 AUDIO = ("flac", "wav", "mp3", "opus", "original")
 NONE = ("nodata", "nometa")  # lhotse's placeholders for a cut without audio
 
 
 def is_shar(path: Path) -> bool:
-    return path.is_dir() and bool(_shards(path)) and any(path.glob("recording.*tar"))
+    return path.is_dir() and bool(files_in(path, SUFFIXES, "cuts")) and any(path.glob("recording.*tar"))
 
 
 def import_shar(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """Shard after shard, in the order of the cuts. UserError: no cuts, no tar to them, a cut without audio in it."""
-    shards = _shards(folder)
+    shards = files_in(folder, SUFFIXES, "cuts")
     if not shards:
         raise UserError(f"{folder} holds no cuts.*.jsonl.gz; give the folder that lhotse's to_shar wrote")
     for cuts in shards:
@@ -39,23 +36,19 @@ def import_shar(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
             if name not in audio:
                 raise UserError(f"{place}: cut {name} has no audio in {tar.name}")
             part = f"bytes:{audio[name].offset}:{audio[name].size}"
-            yield from utterances_of_cut(cut, place, folder, options, (str(tar), part))
+            yield from Reader(folder, options, Recording(str(tar), part)).cut(cut, place)
 
 
 def _recordings(tar: Path) -> dict[str, Member]:
     """Cut id to its audio."""
-    found: dict[str, Member] = {}
+    recordings: dict[str, Member] = {}
     for member in members(tar):
         name, _, kind = member.name.rpartition(".")
         if kind == "json" or kind in NONE:
             continue
         if kind not in AUDIO:
             raise UserError(f"{tar}: {member.name} is no recording that is read ({', '.join(AUDIO)})")
-        if name in found:
+        if name in recordings:
             raise UserError(f"{tar}: cut {name} is there twice")
-        found[name] = member
-    return found
-
-
-def _shards(folder: Path) -> list[Path]:
-    return [file for file in files_below(folder, (".jsonl", ".jsonl.gz"), depth=0) if file.name.startswith("cuts")]
+        recordings[name] = member
+    return recordings

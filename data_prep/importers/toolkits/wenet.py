@@ -5,10 +5,7 @@ an object of language, speaker, task and meta. As in WeNet a key is a member's n
 tars is read too.
 """
 
-from __future__ import annotations
-
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,78 +13,71 @@ from typing import Any
 
 from data_prep.addresses import is_remote
 from data_prep.durable import strict_json
-from data_prep.importers.parsing.lines import fields_taken, read_lines
-from data_prep.importers.parsing.options import ImportOptions
-from data_prep.importers.parsing.rows import utterance_of
-from data_prep.importers.parsing.rxfilename import require_found
-from data_prep.importers.parsing.tree import files_below
+from data_prep.importers.parsing.files import files_in, first_line, read_lines
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at
+from data_prep.importers.parsing.rows import fields_taken, utterance_of, utterances
+from data_prep.importers.parsing.rxfilename import Recordings, require_found
 from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, not_utf8, read_rows, resolve_audio, safe_key
 from model.errors import UserError
 
-DEFAULTS = ImportOptions()
 LISTS = ("shards.list", "data.list")
-NAMES = {"key": ["key"], "audio": ["wav"], "text": ["txt"], "start": ["start"], "end": ["end"], "task": ["task"]}
-NAMES |= {"language": ["lang", "language"], "speaker": ["speaker"]}
+NAMES = {  # field of Utterance: where a row of a data.list has it
+    **{"key": ("key",), "audio": ("wav",), "text": ("txt",), "start": ("start",), "end": ("end",), "task": ("task",)},
+    **{"language": ("lang", "language"), "speaker": ("speaker",)},
+}
 SOUND = ("aiff", "flac", "mp3", "m4a", "ogg", "opus", "wav", "wma")
-MAX_TEXT_BYTES = 2 << 20  # of a `KEY.txt` or `KEY.json`
-TOLD = ("language", "speaker", "task", "meta")
+MAX_MEMBER_BYTES = 2 << 20  # of a `KEY.txt` or `KEY.json`
+EXPORTED = ("language", "speaker", "task", "meta")
 
 
 def is_wenet(path: Path) -> bool:
-    line = _first_line(path / "shards.list" if path.is_dir() else path)
-    return _is_tar(line) or {"key", "wav", "txt"} <= set(_object(line))
+    line = first_line(path / "shards.list" if path.is_dir() else path)
+    try:
+        return _is_tar(line) or {"key", "wav", "txt"} <= set(json.loads(line))
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the list and of the tars. Relative paths start at the list's folder, or at `audio_root`.
 
-    UserError: no lines, one that is no utterance and no tar, a first path that is not there, a key with two recordings
-    or with a transcript alone.
+    UserError: no lines, one that is no utterance and no tar, a first path that does not exist, a key with two
+    recordings or with a transcript alone.
     """
     if source.is_dir():
         source = next((source / name for name in LISTS if (source / name).is_file()), source)
+    if source.is_dir() or _is_tar(first_line(source)):
+        for tar in _tars(source, options):
+            yield from _in_tar(tar)
+        return
+    finder = Recordings(source.parent, options)
+
+    def utterance(row: dict[str, Any]) -> Utterance:
+        row = row | {"end": None} if row.get("end") == -1 else row  # a cut to the recording's end
+        columns = fields_taken(row, NAMES, options, required=("key", "audio", "text"))
+        return utterance_of(row, columns, finder.find(row[columns["audio"]]))
+
+    no_lines = f"{source} has no lines; a data.list has one JSON object a line"
+    yield from utterances(read_rows(source), utterance, no_lines)
+
+
+def _tars(source: Path, options: ImportOptions) -> Iterator[Path]:
+    """Of a folder, or of a shards.list."""
     if source.is_dir():
-        tars = files_below(source, (".tar",), depth=0)
+        tars = files_in(source, (".tar",))
         if not tars:
             raise UserError(f"{source} holds no tars and no shards.list; no data.list; give one of these")
-        for tar in tars:
-            yield from _in_tar(tar)
-    elif _is_tar(_first_line(source)):
-        home = options.audio_root or source.parent
-        for place, line in read_lines(source):
+        yield from tars
+        return
+    home = options.audio_root or source.parent
+    for place, line in read_lines(source):
+        with at(place):
             if not _is_tar(line) or is_remote(line):
-                raise UserError(f"{place}: {line[:80]!r} is no tar on this machine; a shards.list has one a line")
-            yield from _in_tar(_tar_at(place, line, home, options))
-    else:
-        yield from _listed(source, options)
-
-
-def _tar_at(place: str, line: str, home: Path, options: ImportOptions) -> Path:
-    try:
-        path = resolve_audio(line, home, options.allow_outside)
-        require_found(path, home)
-    except UserError as error:
-        raise UserError(f"{place}: {error}") from None
-    return Path(path)
-
-
-def _listed(path: Path, options: ImportOptions) -> Iterator[Utterance]:
-    home, first = options.audio_root or path.parent, True
-    for place, row in read_rows(path):
-        try:
-            if not {"key", "wav", "txt"} <= set(row):
-                raise UserError("a row of a data.list has key, wav and txt")
-            row = row | {"end": None} if row.get("end") == -1 else row  # a cut to the recording's end
-            utterance = utterance_of(row, fields_taken(row, NAMES, options), home, options)
-            if first:
-                require_found(utterance.audio, home)
-            first = False
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from None
-        yield utterance
-    if first:
-        raise UserError(f"{path} has no lines; a data.list has one JSON object a line")
+                raise UserError(f"{line[:80]!r} is no tar on this machine; a shards.list has one a line")
+            tar = resolve_audio(line, home, options.allow_outside)
+            require_found(tar, home)
+        yield Path(tar)
 
 
 def _in_tar(tar: Path) -> Iterator[Utterance]:
@@ -101,57 +91,41 @@ def _in_tar(tar: Path) -> Iterator[Utterance]:
             raise UserError(f"{tar}: member {member.name!r} {fault}; a tar of WeNet's has KEY.wav and KEY.txt")
         parts[kind] = member
     for key, parts in samples.items():
-        if "sound" not in parts:
-            raise UserError(f"{tar}: {key} has {', '.join(parts)} but no recording ({', '.join(SOUND)})")
-        text = _read(tar, parts["txt"]) if "txt" in parts else ""
-        told = _told(tar, parts["json"]) if "json" in parts else {}
-        sound = parts["sound"]
-        utterance = Utterance(safe_key(key), str(tar), text, part=f"bytes:{sound.offset}:{sound.size}")
-        meta = {"id": key} if safe_key(key) != key else {}
-        try:
-            yield replace(utterance, **{"meta": meta, **told})
-        except UserError as error:
-            raise UserError(f"{tar}: {error}") from None
+        with at(str(tar)):
+            if "sound" not in parts:
+                raise UserError(f"{key} has {', '.join(parts)} but no recording ({', '.join(SOUND)})")
+            text = _read(tar, parts["txt"]) if "txt" in parts else ""
+            fields = _exported(tar, parts["json"]) if "json" in parts else {}
+            part = f"bytes:{parts['sound'].offset}:{parts['sound'].size}"
+            meta = {"id": key} if safe_key(key) != key else {}
+            utterance = replace(Utterance(safe_key(key), str(tar), text, part=part), **{"meta": meta, **fields})
+        yield utterance
 
 
-def _told(tar: Path, member: Member) -> dict[str, Any]:
-    """What `KEY.json` says; fields that Utterance has not are meta."""
+def _exported(tar: Path, member: Member) -> dict[str, Any]:
+    """The fields in `KEY.json`; those that Utterance does not have are meta, and all of them where it has no meta."""
     try:
         row = strict_json(_read(tar, member).encode())
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{tar}: {member.name} is no JSON: {' '.join(str(error).split())}") from None
+        raise UserError(f"{member.name} is no JSON: {' '.join(str(error).split())}") from None
     if not isinstance(row, dict):
-        raise UserError(f"{tar}: {member.name} is no JSON object")
-    others = {name: value for name, value in row.items() if name not in TOLD or not isinstance(row.get("meta"), dict)}
-    fields = {name: row[name] for name in TOLD if name in row and name not in others}
-    return {**fields, "meta": {**others, **fields.get("meta", {})}}
+        raise UserError(f"{member.name} is no JSON object")
+    if not isinstance(row.get("meta"), dict):
+        return {"meta": row}
+    others = {name: value for name, value in row.items() if name not in EXPORTED}
+    return {name: row[name] for name in EXPORTED if name in row} | {"meta": {**others, **row["meta"]}}
 
 
 def _read(tar: Path, member: Member) -> str:
-    if member.size > MAX_TEXT_BYTES:
-        raise UserError(f"{tar}: {member.name} has {member.size:,} bytes, a transcript has at most {MAX_TEXT_BYTES:,}")
+    if member.size > MAX_MEMBER_BYTES:
+        raise UserError(f"{member.name} has {member.size:,} bytes, a transcript has at most {MAX_MEMBER_BYTES:,}")
     with open(tar, "rb") as file:
-        data = os.pread(file.fileno(), member.size, member.offset)
+        file.seek(member.offset)
+        data = file.read(member.size)
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise UserError(f"{tar}: {member.name}: {not_utf8(error)}; write the set again in UTF-8") from None
-
-
-def _first_line(path: Path) -> str:
-    """Empty for what is no text. Never raises."""
-    try:
-        return next(read_lines(path), ("", ""))[1] if path.is_file() else ""
-    except UserError:
-        return ""
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return {}
-    return row if isinstance(row, dict) else {}
+        raise UserError(f"{member.name}: {not_utf8(error)}; write the set again in UTF-8") from None
 
 
 def _is_tar(line: str) -> bool:

@@ -1,13 +1,11 @@
 """Integrity and judgement of a dataset directory in one pass, one decode an utterance. The steps, in order:
 
 1. each shard is checked (check.py) and its utterances measured (measures.py) by one process: one row each;
-2. rows are held against rules (rules.py) and against those of other directories (overlap.py);
-3. the worst of each rule are read once more, for their transcripts (findings.py).
+2. rows are held against rules (rules.py) and against those of other directories (findings.py);
+3. the worst of each rule are read once more, for their transcripts.
 
 The same bytes give the same audit, on any number of workers.
 """
-
-from __future__ import annotations
 
 import os
 from dataclasses import dataclass
@@ -17,37 +15,31 @@ import numpy as np
 
 from data_prep.addresses import is_remote
 from data_prep.durable import encodable
-from data_prep.inspect.audit.findings import Applied, Finding, Surveyed, apply, apply_overlap, write_flagged
+from data_prep.inspect.audit.findings import Finding, Surveyed, apply, overlaps, write_flagged
 from data_prep.inspect.audit.measures import Measured, Measurer, joined
-from data_prep.inspect.audit.overlap import overlaps
-from data_prep.inspect.audit.rules import AUDIO_JUDGEMENTS, SET_JUDGEMENTS, TEXT_JUDGEMENTS
-from data_prep.inspect.audit.spread import Spread, spreads
-from data_prep.inspect.check import ShardCheck, check_shard, in_order, open_index, shard_checks
+from data_prep.inspect.audit.rules import RULES
+from data_prep.inspect.check import CheckOptions, ShardCheck, check_all, check_shard, webdataset_shards
 from data_prep.inspect.stats import Breakdown, breakdown
-from data_prep.progress import Progress
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import read_index
-from data_prep.workers import InPlace, Tally, run_all
-from model.errors import UserError, require_at_least
+from data_prep.workers import InPlace, Tally
+from model.errors import UserError
 
-GROUPS = {"text": TEXT_JUDGEMENTS, "audio": AUDIO_JUDGEMENTS, "set": SET_JUDGEMENTS}
+BARS = 40
+QUANTILES = (0.0, 0.05, 0.5, 0.95, 1.0)
 
 
 @dataclass(frozen=True)
-class AuditOptions:
-    """How an audit is made."""
+class Spread:
+    """A histogram of BARS bars from `low` to `high`; what lies outside is counted in the first and the last."""
 
-    workers: int = 1
-    """Processes. Changes nothing but the time."""
-    quick: bool = False
-    """Decode nothing: integrity by hash, judgements by metadata and index."""
-    against: tuple[str, ...] = ()
-    """Directories that should share nothing with this one: the test sets of a training set."""
-    flagged: Path | None = None
-    """File to list all utterances in that judgements found, as `write_flagged` does."""
-
-    def __post_init__(self) -> None:
-        require_at_least("workers", self.workers, 1)
+    name: str
+    unit: str
+    low: float
+    high: float
+    counts: tuple[int, ...]
+    quantiles: tuple[float, ...]
+    """At QUANTILES."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +56,14 @@ class Audit:
     shards: int
     bytes: int
     decoded: bool
+    webdataset: int
+    """Shards that webdataset read too."""
     against: tuple[str, ...]
     problems: tuple[str, ...]
     findings: tuple[Finding, ...]
-    """One a judgement that was applied, found something or not."""
+    """One a rule that was applied, found something or not."""
     not_judged: tuple[str, ...]
-    """Judgements that could be applied to no utterance."""
+    """Rules that could be applied to no utterance."""
     spreads: tuple[Spread, ...]
     languages: Breakdown
     speakers: Breakdown
@@ -80,22 +74,29 @@ class Audit:
         return tuple(finding for finding in self.findings if finding.count)
 
 
-def audit(root: str | os.PathLike[str], options: AuditOptions | None = None) -> Audit:
-    """UserError only where a directory is none, or is to be held against itself; all else is in what it returns."""
-    options = options or AuditOptions()
-    root = os.fspath(root)
-    for other in options.against:
+def audit(
+    root: str | os.PathLike[str],
+    options: CheckOptions | None = None,
+    against: tuple[str, ...] = (),
+    flagged: Path | None = None,
+) -> Audit:
+    """`against`: directories that should share nothing with this one, such as the test sets of a training set.
+    `flagged`: file to list all utterances in that rules found, as `write_flagged` does.
+
+    UserError only where a directory is none, or is to be held against itself; all else is in what it returns."""
+    options, root = options or CheckOptions(), os.fspath(root)
+    for other in against:
         if _resolved(other) == _resolved(root):
             raise UserError(f"--against {other} is the very directory that is checked; give another one")
-    for other in options.against:
+    for other in against:
         if not is_remote(other) and not (Path(other) / INDEX_NAME).exists():
-            read_index(other)  # says so now, before an hour's reading
-    surveyed = _survey(root, options)
-    others = [_survey(other, options) for other in options.against]
-    applied = _applied(surveyed, others)
-    if options.flagged is not None:
-        write_flagged(options.flagged, applied, surveyed)
+            read_index(other)  # raises now, before an hour's reading
+    surveyed, *others = (_survey(place, options) for place in (root, *against))
     index, rows = surveyed.index, surveyed.measured.rows
+    applied = [apply(group, rule, surveyed) for group, rules in RULES.items() for rule in rules if index is not None]
+    applied += [overlap for other in others for overlap in overlaps(surveyed, other)]
+    if flagged is not None:
+        write_flagged(flagged, applied, surveyed)
     problems = [*surveyed.problems, *(f"{other.root}: {line}" for other in others for line in other.problems)]
     findings = [one.finding for one in applied]
     unread = [f"overlap with {other.root}" for other in others if other.index is None]
@@ -109,7 +110,8 @@ def audit(root: str | os.PathLike[str], options: AuditOptions | None = None) -> 
         shards=len(shards),
         bytes=sum(shard.bytes for shard in shards),
         decoded=not options.quick,
-        against=tuple(map(encodable, options.against)),
+        webdataset=0 if index is None else len(webdataset_shards(index, options)),
+        against=tuple(map(encodable, against)),
         problems=tuple(map(encodable, problems)),
         findings=tuple(finding for finding in findings if finding.judged),
         not_judged=(*(finding.name for finding in findings if not finding.judged), *map(encodable, unread)),
@@ -119,39 +121,36 @@ def audit(root: str | os.PathLike[str], options: AuditOptions | None = None) -> 
     )
 
 
+def spreads(measured: Measured) -> tuple[Spread, ...]:
+    """How a set is spread over lengths, rates and levels, of whatever was measured."""
+    rows = measured.rows
+    rate = rows["characters"] / np.maximum(rows["seconds"], 1e-3)
+    table = (
+        ("length", "s", 0, 40, rows["seconds"]),
+        ("rate", "characters a second", 0, 40, rate),
+        ("level of loud frames", "dBFS", -60, 0, rows["level"]),
+        ("silence", "% of frames", 0, 100, 100 * rows["silence"]),
+    )
+    spreads = []
+    for name, unit, low, high, values in table:
+        values = values[~np.isnan(values)].astype(float)
+        if len(values):
+            counts, _ = np.histogram(np.clip(values, low, high), BARS, (low, high))
+            quantiles = tuple(round(float(q), 3) for q in np.quantile(values, QUANTILES))
+            spreads.append(Spread(name, unit, low, high, tuple(counts.tolist()), quantiles))
+    return tuple(spreads)
+
+
 def _resolved(root: str) -> str:
     return root.rstrip("/") if is_remote(root) else os.path.realpath(root)
 
 
-def _survey(root: str, options: AuditOptions) -> Surveyed:
-    index, wrong = open_index(root)
-    tasks = shard_checks(root, index, decode=not options.quick)
-    found: dict[int, tuple[list[str], Measured]] = {}
-    if tasks:
-        with Progress(
-            0 if index is None else len(index), label=f"check {os.path.basename(os.path.normpath(root))}"
-        ) as progress:
-            found.update(run_all(_survey_shard, tasks, options.workers, progress))
-    problems = in_order(wrong, {number: lines for number, (lines, _) in found.items()})
-    firsts = [] if index is None else np.searchsorted(index.shard, np.arange(len(tasks))).tolist()
-    return Surveyed(root, problems, index, joined((found[number][1], first) for number, first in enumerate(firsts)))
+def _survey(root: str, options: CheckOptions) -> Surveyed:
+    index, problems, parts = check_all(root, _survey_shard, options)
+    firsts = [] if index is None else np.searchsorted(index.shard, np.arange(len(index.shards))).tolist()
+    return Surveyed(root, problems, index, joined(zip(parts, firsts, strict=False)))
 
 
 def _survey_shard(task: ShardCheck, tally: Tally | InPlace) -> tuple[list[str], Measured]:
     measurer = Measurer(task.index)
     return check_shard(task, tally, measurer.look), measurer.measured()
-
-
-def _applied(surveyed: Surveyed, others: list[Surveyed]) -> list[Applied]:
-    """Each judgement, and the overlaps with each of the others."""
-    index = surveyed.index
-    if index is None:
-        return []
-    applied = [apply(name, group, rule, surveyed) for group, rules in GROUPS.items() for name, rule in rules.items()]
-    for other in others:
-        if other.index is not None:
-            audio = index.kind == other.index.kind == "audio"
-            frames = index.kind == other.index.kind == "features" and index.fingerprint == other.index.fingerprint
-            found = overlaps(surveyed.measured, other.measured, same_kind=audio or frames)
-            applied += [apply_overlap(name, overlap, surveyed, other) for name, overlap in found.items()]
-    return applied

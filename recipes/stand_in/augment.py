@@ -1,4 +1,4 @@
-"""Make clean speech sound as if it had been somewhere: speed, colour, room, telephone, noise.
+"""Augments clean speech: speed, equaliser, room, telephone, noise.
 
 All of it is a product or a sum in the frequency domain, so one FFT there and one back do everything, several hundred
 times faster than real time. Numpy only.
