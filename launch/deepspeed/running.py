@@ -22,7 +22,7 @@ from train.liveness.stop import SECONDS_TO_INSIST
 
 SECONDS_TO_SAVE = 60.0
 """For ranks whose launcher has ended to write a checkpoint and leave."""
-SECONDS_TO_ASK_AGAIN = 5.0
+SECONDS_A_LOOK = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,64 +44,64 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
     print(shlex.join(launch.command), flush=True)
     if dry_run:
         return 0
-    before, requests, passed_on = markers(launch.run), _stop_requests(), False
+    before, requests, passed_on = markers(launch.run), _stop_requests(), 0
     runner = subprocess.Popen(launch.command, env=launch.environment, stdin=subprocess.DEVNULL, start_new_session=True)
     guard = _start_guard(launch, runner.pid)
-    while runner.poll() is None:
-        if _insists(requests):
-            _kill(runner.pid, *_descendants(runner.pid))
-        elif requests and not passed_on and LOCK in written_since(before, launch.run):
-            passed_on = _pass_on(launch, runner.pid, requests[0][0])
-        time.sleep(0.2)
-    deadline = time.monotonic() + SECONDS_TO_SAVE
-    while holder(launch.run) and time.monotonic() < deadline and not _insists(requests):
-        time.sleep(0.2)
+    try:
+        while runner.poll() is None:
+            if len(requests) > passed_on and LOCK in written_since(before, launch.run):
+                passed_on += _pass_on(launch, runner.pid, requests[passed_on])
+            time.sleep(SECONDS_A_LOOK)
+        deadline = time.monotonic() + SECONDS_TO_SAVE
+        while holder(launch.run) and time.monotonic() < deadline:
+            time.sleep(SECONDS_A_LOOK)
+    except KeyboardInterrupt:
+        _kill(runner.pid, *_descendants(runner.pid))
+        raise
     _kill(guard)
     if launch.exports:
         launch.exports.unlink(missing_ok=True)
-    if _insists(requests):
-        print("launch: killed, as asked twice; the same command resumes from the newest checkpoint", file=sys.stderr)
-        return 128 + signal.SIGINT
     code, line = outcome(launch.run, before, runner.returncode, launch.node_rank)
     print(f"launch: {line}", file=sys.stderr, flush=True)
     return code
 
 
-def _stop_requests() -> list[tuple[int, float]]:
-    """The signals that ask to stop, as they come, and when."""
-    requests: list[tuple[int, float]] = []
+def _stop_requests() -> list[int]:
+    """The signals that ask to stop, as they come; a later Ctrl-C, that insists, is a KeyboardInterrupt."""
+    requests: list[int] = []
+    first = 0.0
 
     def on_signal(number: int, frame: object) -> None:
+        nonlocal first
+        if number == signal.SIGINT and requests and time.monotonic() - first > SECONDS_TO_INSIST:
+            raise KeyboardInterrupt
         if not requests:
+            first = time.monotonic()
             os.write(2, f"launch: {signal.Signals(number).name}: asking the ranks to save and leave\n".encode())
-        requests.append((number, time.monotonic()))
+        requests.append(number)
 
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         signal.signal(number, on_signal)
     return requests
 
 
-def _insists(requests: list[tuple[int, float]]) -> bool:
-    """Whether Ctrl-C came again; a terminal or a shell may repeat the first one at once."""
-    return any(number == signal.SIGINT and at - requests[0][1] > SECONDS_TO_INSIST for number, at in requests)
-
-
 def _pass_on(launch: Launch, runner: int, number: int) -> bool:
-    """Sends a signal to the ranks of this host, or to rank 0 by ssh; whether that succeeded.
+    """Sends a signal to the ranks of this host, or to rank 0 by ssh: all agree to stop after the same step.
 
-    Called once rank 0 has written LOCK: then all ranks have joined, and have handlers. deepspeed's own processes would
-    answer the signal by killing the ranks. One rank is enough, as all agree to stop after the same step.
+    False if it is to be tried again.
+
+    Called once rank 0 has written LOCK: then all ranks have their handlers. deepspeed's own processes would answer the
+    signal by killing the ranks.
     """
     if not launch.ssh_host:
         _kill(*(rank for launcher in _children(runner) for rank in _children(launcher)), number=number)
         return True
-    rank_0 = re.match(r"process (\d+) on ", (launch.run / LOCK).read_text(errors="replace"))
+    rank_0 = re.search(r"\d+", (launch.run / LOCK).read_text(errors="replace"))
     if rank_0 is None:  # it is being written
         return False
-    if wrong := ssh.reach(launch.ssh_host, command=f"kill -{number} {rank_0[1]}"):
+    if wrong := ssh.reach(launch.ssh_host, command=f"kill -{number} {rank_0[0]}"):
         print(f"launch: cannot ask the ranks to stop: {wrong}", file=sys.stderr, flush=True)
-        time.sleep(SECONDS_TO_ASK_AGAIN)
-    return not wrong
+    return True
 
 
 def _start_guard(launch: Launch, runner: int) -> int:

@@ -60,11 +60,10 @@ def bereft(yard, straight) -> tuple[Path, str]:
 
 
 def test_a_job_on_two_nodes_looks_at_its_ranks_trains_and_tells_how_it_is(yard, straight):
-    text = yard.asr("logs", str(straight))
+    jobs = json.loads((straight / "slurm" / "jobs.json").read_text())
+    text = (straight / "slurm" / f"train-{jobs['train']}.out").read_text()
     assert "2 ranks on " in text and "nothing would stop this training" in text
-    assert "slurm: life 1 on n[1-2]: from the start" in text and f"slurm: finished at step {STEPS}" in text
-    assert yard.asr("logs", str(straight), "-n", "1") == f"slurm: finished at step {STEPS}\n"
-    assert yard.asr("logs", "-f", str(straight)).endswith(f"slurm: finished at step {STEPS}\n")
+    assert "slurm: start 1 on n[1-2]: from the beginning" in text and f"slurm: finished at step {STEPS}" in text
     status = json.loads(yard.asr("status", str(straight), "--json"))
     assert status["train"]["step"] == status["checkpoint"] == STEPS and status["jobs"][0]["state"] == "COMPLETED"
     assert f"finished at step {STEPS}" in yard.asr("status", str(straight))
@@ -92,7 +91,7 @@ def test_a_rank_killed_with_9_goes_on_by_itself_and_a_cancelled_job_when_submitt
     assert "is not running" in yard.asr("cancel", str(run), check=False)
 
 
-def test_a_mistake_is_not_tried_again_and_lives_that_lead_nowhere_are_given_up(yard):
+def test_a_mistake_is_not_tried_again_and_starts_that_lead_nowhere_are_given_up(yard):
     _, first = yard.submit("looked-at", *ONE_NODE[:-1], "model.llm=/nowhere/llm")
     _, third = yard.submit("mistaken", *ONE_NODE, "--name=a-mistake", "optim.max_steps=8", "data.max_seconds=1")
     (yard.folder / "poor").write_text(f"{ENVIRONMENT}ulimit -v 400000\n")  # torch cannot be imported in 400 MB
@@ -104,8 +103,8 @@ def test_a_mistake_is_not_tried_again_and_lives_that_lead_nowhere_are_given_up(y
         assert told.startswith("slurm: not tried again, as it is a mistake to mend: ") and why in told, output_of(ended)
         assert ended["Restarts"] == "0" and ended["ExitCode"] == "3:0"
     job = yard.slurm.ended(second, "FAILED")
-    assert job["Restarts"] == "2" and "2 lives in a row came no further than step 0: giving up" in output_of(job)
-    assert "gave up at step 0 after 2 lives" in yard.asr("status", str(hopeless))
+    assert job["Restarts"] == "2" and "2 starts in a row came no further than step 0: giving up" in output_of(job)
+    assert "gave up at step 0 after 2 starts" in yard.asr("status", str(hopeless))
 
 
 def test_a_job_that_loses_a_node_goes_on_when_there_is_one_again(yard, straight, bereft):
@@ -113,7 +112,7 @@ def test_a_job_that_loses_a_node_goes_on_when_there_is_one_again(yard, straight,
     yard.slurm.wait(job, lambda job: job["Restarts"] == "1")
     yard.slurm.start_node("n1")
     ended = yard.slurm.ended(job)
-    assert "life 2 on n[1-2]: from step " in output_of(ended)
+    assert "start 2 on n[1-2]: from step " in output_of(ended)
     assert_same(run, straight)
 
 
@@ -156,7 +155,7 @@ def test_a_pipeline_goes_from_recordings_to_scores_and_ends_where_a_stage_fails(
     yard.slurm.ended(jobs["score"])
     assert len(read_index(out / "train-frames")) == len(rows) and (out / "run" / "FINISHED").exists()
     assert json.loads((out / "run" / "scores" / "dev-frames" / "score.json").read_text())["all"]["words"] > 0
-    assert "6 utterances" in yard.asr("logs", str(out / "run"), "--stage", "features")
+    assert "6 utterances" in (out / "run" / "slurm" / f"features-{jobs['features']}_1.out").read_text()
     broken = [
         *what[:1],
         f"run.dir={out / 'broken'}",
