@@ -37,11 +37,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    chosen = slots.choose(
-        slots.read_hostfile(args.hostfile, ssh.resolves if args.no_ssh else ssh.known), args.include, args.exclude
-    )
+    chosen = slots.choose(slots.read_hostfile(args.hostfile), args.include, args.exclude)
     variables, exports, first = environment.named(args.env), None, next(iter(chosen))
     config = read_recipe(args)
+    for host in chosen:
+        if not (ssh.resolves if args.no_ssh else ssh.known)(host):
+            raise UserError(
+                f"{args.hostfile}: {host} is not known here; correct it, or add it to /etc/hosts or ~/.ssh/config"
+            )
     (_check_no_ssh if args.no_ssh else _check_ssh)(args, config, chosen)
     options = ["--hostfile", str(args.hostfile)]
     options += [f"--{name}={value}" for name in ("include", "exclude") if (value := getattr(args, name))]
@@ -80,11 +83,8 @@ def _check_ssh(args: argparse.Namespace, config: "Config", chosen: slots.Slots) 
     if args.node_rank is not None:
         raise UserError("--node-rank goes with --no-ssh; leave it out, or give --no-ssh and the command on every host")
     if len(chosen) == 1 and first in here:
-        ranks = len(chosen[first])
-        raise UserError(
-            f"the hostfile leaves this host alone, which needs no ssh; give `slam-asr launch local {args.recipe} "
-            f"--ranks {ranks}`"
-        )
+        instead = f"`slam-asr launch local {args.recipe} --ranks {len(chosen[first])}`"
+        raise UserError(f"the hostfile leaves this host alone, which needs no ssh; give {instead}")
     if first in here[:2] and not args.master_addr:
         raise UserError(
             f"the first host is {first}, where others cannot meet it; write its name, or give --master-addr"

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -68,8 +67,6 @@ def _devices(ranks: int) -> list[str]:
 
 def gpus() -> int:
     """NVIDIA GPUs of this host, by nvidia-smi; 0 where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return 0
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

@@ -67,7 +67,7 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
 
 
 def _stop_requests() -> list[int]:
-    """The signals that ask to stop, as they come; a later Ctrl-C, that insists, is a KeyboardInterrupt."""
+    """The signals that ask to stop, as they come. A second Ctrl-C raises KeyboardInterrupt, unless it comes at once."""
     requests: list[int] = []
     first = 0.0
 
@@ -86,12 +86,10 @@ def _stop_requests() -> list[int]:
 
 
 def _pass_on(launch: Launch, runner: int, number: int) -> bool:
-    """Sends a signal to the ranks of this host, or to rank 0 by ssh: all agree to stop after the same step.
+    """Sends a signal to the ranks of this host, or to rank 0 by ssh; False if that is to be tried again.
 
-    False if it is to be tried again.
-
-    Called once rank 0 has written LOCK: then all ranks have their handlers. deepspeed's own processes would answer the
-    signal by killing the ranks.
+    All ranks agree to stop after the same step. Once rank 0 has written LOCK, all have their handlers. deepspeed's own
+    processes would answer the signal by killing the ranks.
     """
     if not launch.ssh_host:
         _kill(*(rank for launcher in _children(runner) for rank in _children(launcher)), number=number)

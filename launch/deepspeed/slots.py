@@ -4,11 +4,10 @@ deepspeed ignores whatever else a line holds; here such a line is refused.
 """
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 from data_prep.durable import read_regular
-from model.errors import UserError, counted, hint
+from model.errors import UserError, hint
 
 MAX_BYTES = 1 << 20
 LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)\s+slots=([1-9][0-9]{0,3})")
@@ -16,33 +15,27 @@ Slots = dict[str, list[int]]
 """The devices of each host; the order of hosts is that of ranks."""
 
 
-def read_hostfile(path: Path, known: Callable[[str], bool]) -> Slots:
-    """All slots. UserError, with the line's number, for any other line, and for hosts that are not `known`."""
+def read_hostfile(path: Path) -> Slots:
+    """All slots. UserError, with the line's number, for any other line."""
     try:
         lines = read_regular(path, MAX_BYTES).decode().splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the hostfile {path}: {error}; a line is such as `node1 slots=8`") from None
     hosts: Slots = {}
-    lines_of: dict[str, int] = {}
     for number, text in enumerate(lines, 1):
         text = text.partition("#")[0].strip()
-        if not text:
-            continue
-        if not (match := LINE.fullmatch(text)):
+        match = LINE.fullmatch(text)
+        if match and match[1] in hosts:
+            raise UserError(f"{path} line {number}: {match[1]} has a line above already; join the two")
+        if match:
+            hosts[match[1]] = list(range(int(match[2])))
+        elif text:
             raise UserError(
                 f"{path} line {number}: {text!r} is not HOST slots=NUMBER, such as `node1 slots=8`; every host has its "
                 "own line, and its user stands in ~/.ssh/config"
             )
-        if (host := match[1]) in hosts:
-            raise UserError(f"{path} line {number}: {host} was in line {lines_of[host]} already; join the two")
-        hosts[host], lines_of[host] = list(range(int(match[2]))), number
     if not hosts:
         raise UserError(f"{path} names no host; write a line such as `node1 slots=8` for each")
-    if unknown := [host for host in hosts if not known(host)]:
-        raise UserError(
-            f"{path} line {lines_of[unknown[0]]}: {unknown[0]} is not known here ({counted(len(unknown), 'host')} in "
-            "all); correct the name, or add it to /etc/hosts or ~/.ssh/config"
-        )
     return hosts
 
 

@@ -18,6 +18,8 @@ from model.errors import UserError
 from train.liveness.exit_status import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000
+BEYOND = 1e15
+"""No figure of ours is larger; an integer that a damaged file holds may be too large to print."""
 MARKERS = {
     FINISHED: "finished at step",
     STOPPED: "stopped as asked at step",
@@ -84,7 +86,8 @@ def _rows(state: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("start", f"{state['lives']}, from step {life.get('step')} on {life.get('nodes')}"))
     for kind in ("train", "dev"):
         if report := state[kind]:
-            figures = [f"{name} {value:.4g}" for name, value in report.items() if isinstance(value, int | float)]
+            numbers = {name: value for name, value in report.items() if isinstance(value, int | float)}
+            figures = [f"{name} {value:.4g}" for name, value in numbers.items() if abs(value) < BEYOND]
             rows.append((kind, ", ".join(figures)))
     if state["seconds_since_report"] is not None:
         rows.append(("reported", f"{clock(state['seconds_since_report'])} ago"))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from model.errors import UserError
 from tests import ranks
 from tests.train.conftest import make_ground
 from train.liveness.exit_status import LAUNCHER_GONE
+from train.liveness.stop import SECONDS_TO_INSIST
 from train.recipe.config import load_config
 
 RECIPE = """
@@ -116,6 +118,104 @@ def test_the_markers_decide_and_never_the_exit_code(tmp_path, monkeypatch):
             assert given == code and reason in line and "step 5" in line
 
 
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+run = Path(sys.argv[1])
+def stop(number, frame):
+    (run / "STOPPED").write_text(f"5 {signal.Signals(number).name}")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+(run / "begun").write_text(str(os.getpid()))
+(run / "begun").rename(run / "rank")
+time.sleep(900)
+"""
+LAUNCH = """
+import os, sys
+from pathlib import Path
+from launch.deepspeed.running import Launch, carry_out
+run, launcher, rank, ssh_host = sys.argv[1:]
+command = [sys.executable, "-c", launcher, launcher, rank, run]  # deepspeed, launch.py, a rank
+launch = Launch(command, Path(run), os.environ, ssh_host=ssh_host, exports=Path(run, "exports.sh"))
+try:
+    sys.exit(carry_out(launch, False))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.fixture
+def launched(tmp_path):
+    """Starts a launch whose rank only waits; returns it, and the processes of deepspeed, launch.py and the rank."""
+    started = []
+
+    def start(ssh_host: str = "") -> tuple["subprocess.Popen[str]", list[int]]:
+        (tmp_path / "exports.sh").touch()
+        command = [sys.executable, "-c", LAUNCH, str(tmp_path), LAUNCHER, RANK, ssh_host]
+        started.append(subprocess.Popen(command, cwd=ranks.ROOT, stderr=subprocess.PIPE, text=True))
+        wait_until((tmp_path / "rank").exists)
+        runner = next(pid for pid in ranks.children(started[-1].pid) if ranks.children(pid))
+        launcher = ranks.children(runner)[0]
+        return started[-1], [runner, launcher, int((tmp_path / "rank").read_text())]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(true) -> None:
+    deadline = time.monotonic() + ranks.HANGS_AFTER
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_stop_request_waits_until_rank_0_has_written_lock(launched, tmp_path):
+    launch, (*_, rank) = launched()
+    launch.terminate()
+    assert "SIGTERM" in launch.stderr.readline()
+    time.sleep(0.5)
+    assert lives(rank)
+    (tmp_path / "LOCK").touch()
+    assert launch.wait(600) == 75 and "(SIGTERM) after step 5" in launch.stderr.read()
+    assert not (tmp_path / "exports.sh").exists()
+
+
+def test_a_second_ctrl_c_kills_the_ranks(launched, monkeypatch):
+    launch, processes = launched()
+    launch.send_signal(signal.SIGINT)
+    assert "SIGINT" in launch.stderr.readline()
+    time.sleep(SECONDS_TO_INSIST + 0.1)
+    launch.send_signal(signal.SIGINT)
+    assert launch.wait(600) == 130
+    wait_until(lambda: not any(map(lives, processes)))
+
+
+@pytest.mark.parametrize("ssh_host", ["", "node1"])
+def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connections(launched, ssh_host, tmp_path):
+    launch, processes = launched(ssh_host)
+    launch.kill()
+    try:
+        wait_until(lambda: not lives(processes[0]) and not (tmp_path / "exports.sh").exists())
+        if ssh_host:
+            wait_until(lambda: not any(map(lives, processes)))
+        else:
+            assert lives(processes[2]), "it saves first, see tests/train/test_lifeline.py"
+    finally:
+        for pid in filter(lives, processes):
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command_finishes(tmp_path):
     ground, folder = make_ground(tmp_path), tmp_path / "interrupted"
     straight = ranks.start([str(ground / "recipe.yaml"), f"run.dir={tmp_path}/straight", *LONG], 2, tmp_path / "log")
@@ -123,7 +223,6 @@ def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command
     for victim, number, code, line in (
         ("launch.py", signal.SIGKILL, 1, f"launch: {LAUNCHER_GONE}: "),
         ("slam-asr", signal.SIGTERM, 75, "launch: stopped as asked (SIGTERM) after step "),
-        ("slam-asr", signal.SIGKILL, -9, f"{LAUNCHER_GONE}: saving and leaving"),
         ("nobody", 0, 0, f"launch: finished: {folder}"),
     ):
         log, before = tmp_path / "launched", ranks.last_step(folder)

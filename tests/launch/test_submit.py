@@ -174,7 +174,7 @@ def test_markers_decide_what_is_done_next(run, marker, text, code):
 def test_status_of_a_run_outside_slurm_is_read_from_its_files(run, capsys):
     harm = "\x1b]0;owned\x07\u202e"
     lines = [
-        {"step": 8, "kind": "train", "loss": 1.5, "lr": None, "name": harm},
+        {"step": 8, "kind": "train", "loss": 1.5, "lr": None, "name": harm, "gap": 10**400},
         {"step": 8, "kind": "dev", "wer": 0.25},
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9')
