@@ -18,7 +18,7 @@ from pathlib import Path
 from launch.deepspeed import ssh
 from launch.deepspeed.outcome import LOCK, markers, outcome, written_since
 from train.dist.lock import holder
-from train.liveness.stop import SECONDS_TO_INSIST
+from train.liveness import stop
 
 SECONDS_TO_SAVE = 60.0
 """For ranks whose launcher has ended to write a checkpoint and leave."""
@@ -44,18 +44,19 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
     print(shlex.join(launch.command), flush=True)
     if dry_run:
         return 0
-    before, requests, passed_on = markers(launch.run), _stop_requests(), 0
+    before, passed_on = markers(launch.run), False
+    stop.install_handlers()
     runner = subprocess.Popen(launch.command, env=launch.environment, stdin=subprocess.DEVNULL, start_new_session=True)
     guard = _start_guard(launch, runner.pid)
     try:
         while runner.poll() is None:
-            if len(requests) > passed_on and LOCK in written_since(before, launch.run):
-                passed_on += _pass_on(launch, runner.pid, requests[passed_on])
+            if stop.asked() and not passed_on and LOCK in written_since(before, launch.run):
+                passed_on = _pass_on(launch, runner.pid, signal.Signals[stop.reason()])
             time.sleep(SECONDS_A_LOOK)
         deadline = time.monotonic() + SECONDS_TO_SAVE
         while holder(launch.run) and time.monotonic() < deadline:
             time.sleep(SECONDS_A_LOOK)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # a second Ctrl-C
         _kill(runner.pid, *_descendants(runner.pid))
         raise
     _kill(guard)
@@ -64,25 +65,6 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
     code, line = outcome(launch.run, before, runner.returncode, launch.node_rank)
     print(f"launch: {line}", file=sys.stderr, flush=True)
     return code
-
-
-def _stop_requests() -> list[int]:
-    """The signals that ask to stop, as they come. A second Ctrl-C raises KeyboardInterrupt, unless it comes at once."""
-    requests: list[int] = []
-    first = 0.0
-
-    def on_signal(number: int, frame: object) -> None:
-        nonlocal first
-        if number == signal.SIGINT and requests and time.monotonic() - first > SECONDS_TO_INSIST:
-            raise KeyboardInterrupt
-        if not requests:
-            first = time.monotonic()
-            os.write(2, f"launch: {signal.Signals(number).name}: asking the ranks to save and leave\n".encode())
-        requests.append(number)
-
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
-        signal.signal(number, on_signal)
-    return requests
 
 
 def _pass_on(launch: Launch, runner: int, number: int) -> bool:
