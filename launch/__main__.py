@@ -1,4 +1,4 @@
-"""The door for launchers, `torchrun ... -m launch prep features ...`; the same as the `slam-asr` command."""
+"""The `slam-asr` command as a module, for launchers: `torchrun ... -m launch prep features ...`."""
 
 import sys
 

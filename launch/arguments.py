@@ -1,4 +1,4 @@
-"""Command lines whose mistakes are one line with the nearest name, as all of ours are."""
+"""An argparse parser whose errors are one line with the nearest known name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises UserError where argparse would print its usage and exit, and takes no option by its first letters alone:
-    another option may begin so tomorrow."""
+    """Raises UserError where argparse prints its usage and exits; options cannot be abbreviated."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False, **options})
@@ -37,7 +36,6 @@ class Parser(argparse.ArgumentParser):
         return self.parse_intermixed_args(args, namespace)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Of this parser or of a verb's own below it: that one knows which option was meant."""
         given = sys.argv[1:] if args is None else args
         if self._subparsers is None:
             self._require_known(list(itertools.takewhile("--".__ne__, given)))
@@ -46,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def _require_known(self, arguments: Sequence[str]) -> None:
-        """UserError for the first of them that looks like an option and is none, with those that it may mean."""
+        """UserError for the first unknown option, with the nearest known ones."""
         names = [name for action in self._actions for name in action.option_strings]
         for unknown in (item.partition("=")[0] for item in arguments if item.startswith("--")):
             if unknown not in names:

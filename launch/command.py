@@ -5,8 +5,8 @@ A verb is a module of this folder with two functions, and nothing heavy at its t
     configure(parser: argparse.ArgumentParser) -> None    its arguments
     run(args: argparse.Namespace) -> int                  its work; the exit code
 
-Exit codes: 0 done; 1 what was asked for was found wanting, or is a fault of ours (with its traceback); 2 a mistake that
-the person can mend (one line on stderr); 130 stopped with Ctrl-C; 141 the reader of our output went away.
+Exit codes: 0 done; 1 a check failed, or a bug (with its traceback); 2 a mistake that the user can correct (one line on
+stderr); 130 stopped with Ctrl-C; 141 the reader of the output closed the pipe.
 """
 
 import argparse
@@ -28,17 +28,17 @@ VERBS = {  # verb: (module, one line)
     "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "take the adapter out of a run, as two files to share"),
-    "plan": ("launch.plan", "say what a recipe needs on given GPUs: memory, tokens, hours, disk"),
-    "doctor": ("launch.doctor", "look for what would stop a training, on every rank, before it starts"),
+    "plan": ("launch.plan", "predict what a recipe needs on given GPUs: memory, tokens, hours, disk"),
+    "doctor": ("launch.doctor", "check on every rank, before training, for what would stop it"),
     "launch": ("launch.deepspeed", "train on this host, or on the hosts of a hostfile, by the deepspeed launcher"),
-    "submit": ("launch.slurm.submit", "train under Slurm: requeued, resumed, given up only without progress"),
-    "status": ("launch.slurm.status", "how far a run is, and what Slurm says of its job"),
+    "submit": ("launch.slurm.submit", "train under Slurm: requeued and resumed as long as it makes progress"),
+    "status": ("launch.slurm.status", "show how far a run is, and the state of its Slurm job"),
     "cancel": ("launch.slurm.cancel", "ask a run to save and end"),
 }
 COMPUTING = ("transcribe", "score")
 """Verbs that compute in this process."""
 TRAINING = """\
-training has doors of its own, all the same run:
+training is started by python or by a launcher; all give the same run:
   python -m train RECIPE.yaml [section.key=value ...]
   deepspeed --num_accelerators 2 --module train RECIPE.yaml [section.key=value ...]
   torchrun --nproc_per_node 2 -m train RECIPE.yaml [section.key=value ...]"""
@@ -46,7 +46,7 @@ DONE, MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line (default: the process's own) and return its exit code."""
+    """Runs a command line, by default the process's own; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = _dispatch(arguments)
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         if not _reader_went_away():
-            raise  # some other pipe broke, and that is a fault
+            raise  # another pipe broke: a bug
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
         return BROKEN_PIPE
     except OSError as error:
@@ -68,21 +68,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno in FULL:
             return _refuse_full(error)
         if error.filename is None:
-            raise  # no file that a person could look at
+            raise  # no file to name
         return _refuse(f"cannot use {error.filename}: {error.strerror}; look at its rights and disk")
 
 
 def _refuse_full(error: OSError) -> int:
-    """Names the file that has no room left to grow; files are written with their names, standard output has none."""
+    """Names the file that cannot grow; an error without a file name is of standard output."""
     written = error.filename or "standard output"
     if error.filename is None:
-        with suppress(OSError):  # an output that is no file
+        with suppress(OSError):  # standard output may be no file
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
     return _refuse(f"cannot write {written}: {error.strerror}; make room, or write to another disk")
 
 
 def _refuse(why: str) -> int:
-    """Says it; what a file made us quote cannot steer the terminal."""
+    """Prints the message on stderr, without control characters that a quoted file name may hold."""
     from data_prep.text import printable
 
     print("slam-asr:", "\n".join(map(printable, why.split("\n"))), file=sys.stderr)

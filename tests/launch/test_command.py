@@ -34,7 +34,7 @@ def test_help_imports_nothing_that_is_slow(verb):
     [
         (["transcibe", "x.flac"], 'slam-asr: unknown verb "transcibe", did you mean "slam-asr transcribe"?'),
         (["zzz"], 'slam-asr: unknown verb "zzz", the verbs are run, recipe, prep, transcribe'),
-        (["train", "recipe.yaml"], "slam-asr: training has doors of its own"),
+        (["train", "recipe.yaml"], "slam-asr: training is started by python or by a launcher"),
         ([], "usage: slam-asr VERB ..."),
     ],
 )
