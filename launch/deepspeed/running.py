@@ -105,7 +105,7 @@ def _start_guard(launch: Launch, runner: int) -> int:
 
 
 def _descendants(pid: int) -> list[int]:
-    return [found for child in _children(pid) for found in (child, *_descendants(child))]
+    return [process for child in _children(pid) for process in (child, *_descendants(child))]
 
 
 def _children(pid: int) -> list[int]:

@@ -58,23 +58,23 @@ def stages(args: argparse.Namespace, config: "Config", folder: Path) -> list[Sta
         options = asked | {"job-name": f"{asked['job-name']}-{name}"} | changes
         return Stage(name, array(args, options, folder / "slurm" / f"{name}-%A_%a.out", lines), after, how)
 
-    found = []
+    chain = []
     if builds:
         options = ["--workers", str(args.prep_cpus), *shlex.split(args.build_options)]
         lines = [commands.build(source, out, options) for out, source in builds]
         cpus: Directives = {"gpus-per-node": 0, "ntasks-per-node": 1, "cpus-per-task": args.prep_cpus}
-        found.append(stage("shards", "", lines, cpus | {"partition": args.prep_partition or args.partition}))
+        chain.append(stage("shards", "", lines, cpus | {"partition": args.prep_partition or args.partition}))
     if encodings:
         options = shlex.split(args.feature_options)
         lines = [commands.features(shards, out, config.model, options) for out, shards in encodings]
         same = [shards for _, shards in encodings] == [out for out, _ in builds]
-        found.append(stage("features", "shards" if builds else "", lines, {}, "aftercorr" if same else "afterok"))
+        chain.append(stage("features", "shards" if builds else "", lines, {}, "aftercorr" if same else "afterok"))
     if args.score:
-        lines = [commands.score(str(folder), one, str(folder / "scores" / Path(one).name)) for one in args.score]
-        found.append(
+        lines = [commands.score(str(folder), name, str(folder / "scores" / Path(name).name)) for name in args.score]
+        chain.append(
             stage("score", "train", lines, {"gpus-per-node": min(1, args.gpus_per_node), "ntasks-per-node": 1})
         )
-    return found
+    return chain
 
 
 def _pairs(given: list[str], flag: str) -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ def status(folder: Path) -> dict[str, Any]:
         "checkpoint": newest_step(folder),
         "lives": len(lives),
         "last_life": lives[-1] if lives else None,
-        **{kind: next((one for one in reports if one.get("kind") == kind), None) for kind in ("train", "dev")},
+        **{kind: next((row for row in reports if row.get("kind") == kind), None) for kind in ("train", "dev")},
         "seconds_since_report": round(time.time() - metrics.stat().st_mtime) if metrics.exists() else None,
         "skipped": len(read_records(folder / "skipped.jsonl")),
         "lost": len(read_records(folder / "lost.jsonl")),

@@ -96,22 +96,22 @@ def _submit(folder: Path, config: "Config", deepspeed: dict[str, Any], chain: li
     from train.recipe.identity import to_yaml
     from train.run_folder import write_file
 
-    kept, numbers = folder / "slurm", {}
-    kept.mkdir(parents=True, exist_ok=True)
+    slurm, numbers = folder / "slurm", {}
+    slurm.mkdir(parents=True, exist_ok=True)
     for name in OF_A_SUBMISSION:
-        (kept / name).unlink(missing_ok=True)
-    write_file(kept / "recipe.yaml", to_yaml(config).encode())
-    write_file(kept / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
+        (slurm / name).unlink(missing_ok=True)
+    write_file(slurm / "recipe.yaml", to_yaml(config).encode())
+    write_file(slurm / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
     for stage in chain:
-        write_file(kept / f"{stage.name}.sbatch", stage.text.encode())
+        write_file(slurm / f"{stage.name}.sbatch", stage.text.encode())
     for stage in chain:
         after = f"{stage.how}:{numbers[stage.after]}" if stage.after else ""
-        numbers[stage.name] = client.submit(kept / f"{stage.name}.sbatch", after)
+        numbers[stage.name] = client.submit(slurm / f"{stage.name}.sbatch", after)
         # At once: what is submitted can then be cancelled, even if the next submission fails.
-        write_file(kept / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
+        write_file(slurm / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
         waits = f", after {stage.after}" if stage.after else ""
-        print(f"{stage.name}: job {numbers[stage.name]}{waits}  (sbatch {kept / stage.name}.sbatch)")
+        print(f"{stage.name}: job {numbers[stage.name]}{waits}  (sbatch {slurm / stage.name}.sbatch)")
     print(f"slam-asr status {folder}    how far it is", file=sys.stderr)
     print(f"slam-asr cancel {folder}    save and end it", file=sys.stderr)
-    print(f"tail -F {kept}/train-{numbers['train']}.out    its output", file=sys.stderr)
+    print(f"tail -F {slurm}/train-{numbers['train']}.out    its output", file=sys.stderr)
     return 0
