@@ -34,8 +34,6 @@ VERBS = {  # verb: (module, one line)
     "submit": ("launch.slurm.submit", "train under Slurm: requeued and resumed as long as it makes progress"),
     "status": ("launch.slurm.status", "show how far a run is, and the state of its Slurm job"),
     "cancel": ("launch.slurm.cancel", "ask a run to save and end"),
-    "logs": ("launch.slurm.logs", "print what a run under Slurm has written"),
-    "watch": ("launch.monitoring.watch", "a run on this terminal, live, from its metrics"),
 }
 COMPUTING = ("transcribe", "score")
 """Verbs that compute in this process."""

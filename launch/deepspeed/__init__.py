@@ -1,54 +1,39 @@
 """`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile.
 
-Around `deepspeed` it does what that does not: it believes the run's FINISHED marker and no exit code, passes a wish to
-stop on to the ranks, carries the environment to the other hosts, and leaves no process behind.
+command.py builds the command; running.py runs it, passes stop requests on to the ranks and waits for them; outcome.py
+judges the run by the markers in its folder, because deepspeed's exit code is 0 when its own child is killed.
 
-1. slots.py reads the hostfile, environment.py chooses what is carried, written.py puts it into RUN/launch/.
-2. running.py starts `deepspeed`, marked by a variable in its environment, and follows it.
-3. marked.py finds the processes of a launch on one host by that mark, orphans.py on all of them, by ssh.py.
-4. outcome.py says what became of the run.
-
-Exit codes: 0 the run has FINISHED; 75 it stopped as asked, or its watchdog ended it: the same command goes on; 2 a
-mistake; otherwise the launcher's, or 1. One verb a file, as in launch/prep/.
+Exit codes: 0 finished; 75 stopped as asked, or ended by the watchdog: the same command resumes; 2 a mistake; otherwise
+the launcher's own, or 1.
 """
 
-from __future__ import annotations
-
 import argparse
-import importlib
 from typing import Any
 
 from launch.arguments import Parser
+from launch.deepspeed import hostfile, local
 
 VERBS = {
-    "local": "train on this host",
-    "hostfile": "train on the hosts of a hostfile, by ssh or started on each",
+    "local": (local, "train on this host"),
+    "hostfile": (hostfile, "train on the hosts of a hostfile, by ssh or started on each"),
 }
 
 
 class _Verb(Parser):
-    """A verb whose recipe's overrides may stand among its options."""
-
-    verb: str
+    """Takes `section.key=value` also between and after its options."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        module(self.verb).configure(self)
-        found, rest = super().parse_known_args(args, namespace)
-        if any(item.startswith("-") for item in rest):
-            return found, rest
-        found.overrides = [*found.overrides, *rest]
-        return found, []
+        parsed, rest = super().parse_known_args(args, namespace)
+        if not any(item.startswith("-") for item in rest):
+            parsed.overrides, rest = [*parsed.overrides, *rest], []
+        return parsed, rest
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="hosts", required=True, metavar="VERB", parser_class=_Verb)
-    for name, what in VERBS.items():
-        verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".").verb = name
+    for name, (module, what) in VERBS.items():
+        module.configure(verbs.add_parser(name, help=what, description=f"{what.capitalize()}."))
 
 
 def run(args: argparse.Namespace) -> int:
-    return module(args.hosts).run(args)
-
-
-def module(verb: str):
-    return importlib.import_module(f"launch.deepspeed.{verb}")
+    return VERBS[args.hosts][0].run(args)

@@ -1,79 +1,59 @@
-"""What became of a run: told by the markers in its folder, as exit codes of launchers prove nothing."""
-
-from __future__ import annotations
+"""How a run has ended, by the markers in its folder: exit codes of launchers prove nothing."""
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from train.liveness.exit_status import AGAIN, FINISHED, LAUNCHER_GONE, MISTAKE, STOPPED
 
-FAILED = 1
-SECONDS_TO_SEE = 3.0
-"""For a marker that another host has written to show up on a network file system."""
+LOCK = "LOCK"
+"""Rank 0 writes its process number into it at every start."""
+SECONDS_TO_APPEAR = 3.0
+"""For a marker that another host has written, on a network file system."""
 
-State = tuple[int, int] | None
-
-
-@dataclass(frozen=True)
-class Markers:
-    """Which files they are, and as of when; None for one that is not there."""
-
-    finished: State
-    stopped: State
-    begun: State
-    """config.yaml, which every start writes anew."""
-
-    @classmethod
-    def of(cls, run: Path) -> Markers:
-        return cls(*(_state(run / name) for name in (FINISHED, STOPPED, "config.yaml")))
+Markers = dict[str, tuple[int, int] | None]
+"""Inode and time of each marker; None where it is not there."""
 
 
-def outcome(run: Path, before: Markers, code: int, left: bool, node_rank: int = 0) -> tuple[int, str]:
-    """(exit code, one line), from what was there before, the launcher's code, and whether ranks outlived it.
-
-    A negative code is the signal that ended the launcher.
-    """
-    now = _settled(run, before, code)
-    failed = code if code > 0 and code != AGAIN else FAILED  # AGAIN is what ranks that stopped leave with
-    if now.finished and now.finished != before.finished:
-        return 0, f"finished: {run / 'checkpoints'}"
-    if now.stopped and now.stopped != before.stopped:
-        step, _, reason = (run / STOPPED).read_text().strip().partition(" ")
-        if reason != LAUNCHER_GONE:
-            return AGAIN, f"stopped as asked ({reason}) after step {step}; the same command goes on from there"
-        return failed, (
-            f"{LAUNCHER_GONE}: it was killed, by hand or for memory (dmesg tells); the ranks saved and left after step "
-            f"{step}; the same command goes on from there"
-        )
-    if code == MISTAKE:
-        return MISTAKE, "refused, as said above; nothing was trained"
-    if code == AGAIN:
-        return AGAIN, "stopped as asked, or by its watchdog, as said above; the same command goes on"
-    if node_rank and code == 0 and not left and now.begun == before.begun:
-        return 0, f"ended well here; {run} is not the folder of node rank 0: there {FINISHED} tells"
-    said = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
-    return failed, (
-        f"failed: there is no new {FINISHED} in {run} (deepspeed: {said}); the first error above is the cause; mended, "
-        "the same command goes on from the newest checkpoint"
-    )
+def markers(run: Path) -> Markers:
+    list(run.parent.glob(f"{run.name}/*"))  # makes a network file system look again
+    return {name: _state(run / name) for name in (FINISHED, STOPPED, LOCK)}
 
 
-def _settled(run: Path, before: Markers, code: int) -> Markers:
-    """The markers; of a launcher that ended well, once one is new."""
-    deadline = time.monotonic() + (SECONDS_TO_SEE if code == 0 else 0)
-    while True:
-        list(run.parent.glob(f"{run.name}/*"))  # has a network file system look again
-        now = Markers.of(run)
-        new = (now.finished, now.stopped) != (None, None) and now != before
-        if new or time.monotonic() >= deadline:
-            return now
-        time.sleep(0.2)
-
-
-def _state(path: Path) -> State:
+def _state(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
+
+
+def written_since(before: Markers, run: Path) -> set[str]:
+    """The markers that have been written since `before`."""
+    return {name for name, state in markers(run).items() if state not in (None, before[name])}
+
+
+def outcome(run: Path, before: Markers, code: int, node_rank: int = 0) -> tuple[int, str]:
+    """(exit code, one line), from the markers before and deepspeed's exit code (negative: the signal that ended it)."""
+    deadline = time.monotonic() + (SECONDS_TO_APPEAR if code == 0 else 0)
+    while not (written := written_since(before, run)) & {FINISHED, STOPPED} and time.monotonic() < deadline:
+        time.sleep(0.2)
+    failure = code if code > 0 and code != AGAIN else 1  # ranks that have stopped exit with AGAIN
+    if FINISHED in written:
+        return 0, f"finished: {run / 'checkpoints'}"
+    if STOPPED in written:
+        step, _, reason = (run / STOPPED).read_text().strip().partition(" ")
+        if reason != LAUNCHER_GONE:
+            return AGAIN, f"stopped as asked ({reason}) after step {step}; the same command resumes"
+        killed = f"{LAUNCHER_GONE}: it was killed, by hand or for memory (see dmesg)"
+        return failure, f"{killed}; the ranks saved and left after step {step}; the same command resumes"
+    if code == MISTAKE:
+        return MISTAKE, "refused, as explained above; nothing was trained"
+    if code == AGAIN:
+        return AGAIN, "stopped as asked, or by its watchdog, as explained above; the same command resumes"
+    if node_rank and code == 0 and LOCK not in written:
+        return 0, f"ended without an error; {run} is not the folder of node rank 0: look for {FINISHED} there"
+    ended = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
+    return failure, (
+        f"failed: there is no new {FINISHED} in {run} (deepspeed: {ended}); the first error above is the cause; once "
+        "it is mended, the same command resumes from the newest checkpoint"
+    )

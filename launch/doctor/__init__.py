@@ -110,7 +110,7 @@ def _hosts(hostfile: Path, config: Config) -> list[Finding]:
     from launch.doctor.finding import FAIL, OK, WARN, Finding
 
     found = []
-    for name in read_hostfile(hostfile, known=lambda _: True):
+    for name in read_hostfile(hostfile):
         if wrong := reach(name):
             found.append(Finding("ssh", FAIL, wrong, where=name))
             continue

@@ -1,1 +1,1 @@
-"""Prometheus rules, a Grafana dashboard, and `slam-asr watch`."""
+"""Prometheus rules, their tests, an example configuration and a Grafana dashboard: files, no code."""

@@ -1,7 +1,5 @@
 """`slam-asr cancel`: asks a run to save and end, under Slurm or where it runs."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
@@ -16,7 +14,7 @@ from train.dist.lock import holder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Ask a run to save and end after the step it is in; it can be given again and goes on."
+    parser.description = "Ask a run to save and end after the step it is in; the command that started it resumes it."
     parser.add_argument("run", metavar="RUN", help="folder of the run")
     parser.add_argument("--now", action="store_true", help="end it at once; what is not saved is trained again")
 
@@ -28,23 +26,23 @@ def run(args: argparse.Namespace) -> int:
     live = [stage for stage in states if states[stage]]
     if not live:
         return _cancel_process(folder, args.now)
-    (folder / "slurm" / "CANCEL").touch()  # so that its script does not requeue it
+    (folder / "slurm" / "CANCEL").touch()  # keeps the script from requeueing
     faults = []
-    for stage in reversed(live):  # what waits goes first, or it would begin
+    for stage in reversed(live):  # a stage that waits would begin when the one before it ends
         saves = stage == "train" and states[stage] == ["RUNNING"] and not args.now
         try:
             client.cancel(numbers[stage], "USR1" if saves else "")
-        except UserError as error:  # it has ended meanwhile, perhaps; the others are to be cancelled all the same
+        except UserError as error:  # it may have ended meanwhile; the others are to be cancelled all the same
             faults.append(str(error))
-            continue
-        print(f"{stage}: job {numbers[stage]} " + ("was asked to save and end" if saves else "is cancelled"))
+        else:
+            print(f"{stage}: job {numbers[stage]} " + ("was asked to save and end" if saves else "is cancelled"))
     if faults:
         raise UserError("; ".join(faults))
     return 0
 
 
 def _cancel_process(folder: Path, now: bool) -> int:
-    """A run that no Slurm knows: by the process that holds its lock, if it is on this host."""
+    """A run outside Slurm: signals the process that holds its lock, if it is on this host."""
     by = holder(folder)
     if not by:
         why = "no process holds it" if (folder / "LOCK").exists() else "no run was ever started there"

@@ -1,10 +1,9 @@
-"""Slurm's own commands: sbatch, squeue, scontrol, scancel, without a shell, their complaints as one line."""
+"""Slurm's own commands (sbatch, scontrol, scancel), run without a shell; their complaints become one line."""
 
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ OF_ANOTHER_LAUNCH = re.compile(
     r"(RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT)$|(TORCHELASTIC|OMPI|PMIX|PMI|CROSS|SLURM)_"
     r"|SLAM_ASR_REFUSAL$"
 )
-"""Variables that a job submitted from inside another launch would inherit, and take for its own."""
+"""Variables that a job would inherit if it is submitted from inside another launch, and mistake for its own."""
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 OTHER_NAMES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQUEUE", "NO_REQUEUE")}
 """Of variables that would overrule an #SBATCH line; most are named after the option."""
@@ -22,12 +21,11 @@ SECONDS = 60.0
 OVER = ("", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
 OVER += ("OUT_OF_MEMORY", "REVOKED")
 """States of a job that will not run any more, or that Slurm has forgotten."""
-NO_NOISE = re.compile(r"^(sbatch|scancel|scontrol|squeue): (error: )?")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What Slurm says of a job, or of an element of an array."""
+    """A job, or an element of an array, as Slurm knows it."""
 
     number: str
     state: str
@@ -41,82 +39,71 @@ class Job:
 
     @property
     def live(self) -> bool:
-        """Whether it runs or may run yet."""
+        """Whether it runs or may still run."""
         return self.state not in OVER
 
 
 def submit(script: Path, dependency: str = "") -> str:
-    """The number of the job that sbatch made of a script."""
+    """Submits a script; the number of its job."""
     after = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
-    said = _ask("sbatch", "--parsable", *after, str(script), without=_overruling(script))
-    return said.partition(";")[0].strip()
+    return _call("sbatch", "--parsable", *after, str(script)).partition(";")[0].strip()
 
 
 def test(script: Path) -> None:
     """UserError where sbatch would refuse a script, or leave it pending for ever."""
-    _ask("sbatch", "--test-only", str(script), without=_overruling(script))
-
-
-def _overruling(script: Path) -> set[str]:
-    """The variables by which a site's or a person's shell would overrule what a script asks for."""
-    asked = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE)
-    names = (name for one in asked for name in OTHER_NAMES.get(one, (one.upper().replace("-", "_"),)))
-    return {f"SBATCH_{name}" for name in names}
+    _call("sbatch", "--test-only", str(script))
 
 
 def jobs(number: str) -> list[Job]:
     """A job, or the elements of an array; one without a state where Slurm does not know it (any more)."""
     try:
-        said = _ask("scontrol", "show", "job", "-o", number)
+        lines = _call("scontrol", "show", "job", "-o", number).splitlines()
     except UserError as error:
         if "Invalid job id" in str(error):
             return [Job(number, "")]
         raise
-    return [_job(line) for line in said.splitlines() if line.startswith("JobId=")]
+    return [_job(line) for line in lines if line.startswith("JobId=")]
 
 
 def _job(line: str) -> Job:
-    said = dict(word.split("=", 1) for word in line.split(" ") if "=" in word)
-    number = said["JobId"]
-    if "ArrayJobId" in said:
-        number = f"{said['ArrayJobId']}_{said.get('ArrayTaskId', '')}"
-    reason = said.get("Reason", "")
+    fields = dict(word.split("=", 1) for word in line.split(" ") if "=" in word)
+    array, reason, nodes = fields.get("ArrayJobId"), fields.get("Reason", ""), fields.get("NodeList", "")
     return Job(
-        number,
-        said.get("JobState", ""),
-        "" if reason == "None" else reason,
-        int(said.get("Restarts", "0")),
-        "" if said.get("NodeList") == "(null)" else said.get("NodeList", ""),
-        f"{said.get('RunTime', '')} of {said.get('TimeLimit', '')}",
-        said.get("ExitCode", ""),
+        number=f"{array}_{fields.get('ArrayTaskId', '')}" if array else fields["JobId"],
+        state=fields.get("JobState", ""),
+        reason="" if reason == "None" else reason,
+        restarts=int(fields.get("Restarts", "0")),
+        nodes="" if nodes == "(null)" else nodes,
+        since=f"{fields.get('RunTime', '')} of {fields.get('TimeLimit', '')}",
+        exit_code=fields.get("ExitCode", ""),
     )
 
 
 def cancel(number: str, signal: str = "") -> None:
     """Ends a job; with a signal, sends that to its ranks."""
-    _ask("scancel", *([f"--signal={signal}"] if signal else []), number)
+    _call("scancel", *([f"--signal={signal}"] if signal else []), number)
 
 
-def _ask(program: str, *arguments: str, without: Collection[str] = ()) -> str:
+def _call(program: str, *arguments: str) -> str:
+    """What it printed. UserError if it is not here, fails, or does not answer."""
     if shutil.which(program) is None:
         raise UserError(f"{program} is not here; give this command on a host of the Slurm cluster")
+    environment = _environment(Path(arguments[-1]) if program == "sbatch" else None)
     try:
-        done = subprocess.run(
-            [program, *arguments],
-            env=_environment(os.environ, without),
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise UserError(f"{program} gave no answer for {SECONDS:.0f} s; ask for Slurm's health with sdiag") from None
     if done.returncode:
-        lines = [NO_NOISE.sub("", line) for line in done.stderr.strip().splitlines() if line.strip()]
+        prefix = re.compile(rf"^{program}: (error: )?")
+        lines = [prefix.sub("", line) for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"{program} {' '.join(arguments)}: {'; '.join(lines) or f'exit code {done.returncode}'}")
     return done.stdout
 
 
-def _environment(env: Mapping[str, str], without: Collection[str]) -> dict[str, str]:
-    ours = (name for name in env if name in KEPT or not OF_ANOTHER_LAUNCH.match(name))
-    return {name: env[name] for name in ours if name not in without}
+def _environment(script: Path | None) -> dict[str, str]:
+    """Ours without another launch's variables, and without those by which a site would overrule a script's lines."""
+    options = re.findall(r"^#SBATCH --([a-z-]+)", script.read_text(), re.MULTILINE) if script else []
+    names = (name for option in options for name in OTHER_NAMES.get(option, (option.upper().replace("-", "_"),)))
+    overruling = {f"SBATCH_{name}" for name in names}
+    ours = (name for name in os.environ if name in KEPT or not OF_ANOTHER_LAUNCH.match(name))
+    return {name: os.environ[name] for name in ours if name not in overruling}

@@ -1,20 +1,18 @@
 """A pipeline's stages: shards -> features -> train -> score, each an array of jobs that waits for the one before it.
 
-Where an element of the features reads the shards of the same element, it waits for that one alone (aftercorr). A stage
-that fails ends those after it (--kill-on-invalid-dep), instead of leaving them to wait for ever.
+Where each element of the features reads the shards of the same element, it waits for that one alone (aftercorr). A
+stage that fails cancels those after it (--kill-on-invalid-dep), which would otherwise wait for ever.
 """
-
-from __future__ import annotations
 
 import argparse
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import stages as commands_of
-from launch.slurm.arguments import program, resources
-from launch.slurm.script import Resources, array
+from launch import stages as commands
+from launch.slurm.arguments import directives
+from launch.slurm.script import Directives, array
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,79 +25,68 @@ class Stage:
 
     name: str
     text: str
-    """What sbatch gets."""
+    """Its script for sbatch."""
     after: str
-    """The stage that it waits for, "" for none, and how: afterok, or aftercorr for element by element."""
+    """The stage that it waits for, "" for none."""
     how: str = "afterok"
+    """Or aftercorr, element by element."""
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
-    of = parser.add_argument_group("of a pipeline").add_argument
-    of("--build", action="append", default=[], metavar="DIR=SOURCE", help="shards of a corpus; may be repeated")
-    of(
-        "--build-options",
-        default="",
-        metavar="OPTIONS",
-        help='of `prep build`, as --build-options="--lowercase --max-seconds 30"',
-    )
-    of("--features", action="append", default=[], metavar="DIR=SHARDS", help="frames of shards; may be repeated")
-    of("--feature-options", default="", metavar="OPTIONS", help="of `prep features`, likewise")
-    of("--score", action="append", default=[], metavar="SHARDS", help="score the adapter on them; may be repeated")
-    of("--at-once", type=int, default=0, metavar="N", help="elements of a stage that run at a time; default: all")
-    of("--prep-partition", default="", metavar="NAME", help="of the shards; default: --partition")
-    of("--prep-cpus", type=int, default=16, metavar="N", help="cores of an element of the shards (16)")
-    of("--prep-time", default="", metavar="LIMIT", help="of an element before or after training; default: --time")
+    add = parser.add_argument_group("of a pipeline").add_argument
+    add("--build", action="append", default=[], metavar="DIR=SOURCE", help="shards of a corpus; may be repeated")
+    example = 'of `prep build`, as --build-options="--lowercase --max-seconds 30"'
+    add("--build-options", default="", metavar="OPTIONS", help=example)
+    add("--features", action="append", default=[], metavar="DIR=SHARDS", help="frames of shards; may be repeated")
+    add("--feature-options", default="", metavar="OPTIONS", help="of `prep features`, likewise")
+    add("--score", action="append", default=[], metavar="SHARDS", help="score the adapter on them; may be repeated")
+    add("--at-once", type=int, default=0, metavar="N", help="elements of a stage that run at a time; default: all")
+    add("--prep-partition", default="", metavar="NAME", help="of the shards; default: --partition")
+    add("--prep-cpus", type=int, default=16, metavar="N", help="cores of an element of the shards (16)")
+    add("--prep-time", default="", metavar="LIMIT", help="of an element before or after training; default: --time")
 
 
-def stages(args: argparse.Namespace, config: Config, folder: Path) -> list[Stage]:
+def stages(args: argparse.Namespace, config: "Config", folder: Path) -> list[Stage]:
     """All but the training, in order."""
     if not (args.build or args.features or args.score):
         raise UserError("a pipeline has stages beside the training; give --build, --features or --score")
-    asked, found = resources(args, folder.name), []
-    small = replace(asked, nodes=1, time=args.prep_time or asked.time)
+    asked = directives(args, folder.name)
+    asked |= {"nodes": 1, "time": args.prep_time or args.time}
     builds, encodings = _pairs(args.build, "--build"), _pairs(args.features, "--features")
+
+    def stage(name: str, after: str, lines: list[list[str]], changes: Directives, how: str = "afterok") -> Stage:
+        options = asked | {"job-name": f"{asked['job-name']}-{name}"} | changes
+        return Stage(name, array(args, options, folder / "slurm" / f"{name}-%A_%a.out", lines), after, how)
+
+    chain = []
     if builds:
-        cpus = replace(
-            small, gpus_per_node=0, ranks_per_node=1, cpus_per_task=args.prep_cpus, name=f"{asked.name}-shards"
-        )
-        cpus = replace(cpus, partition=args.prep_partition or asked.partition)
         options = ["--workers", str(args.prep_cpus), *shlex.split(args.build_options)]
-        commands = [commands_of.build(source, out, options) for out, source in builds]
-        found.append(_stage("shards", "", cpus, args, folder, commands))
+        lines = [commands.build(source, out, options) for out, source in builds]
+        cpus: Directives = {"gpus-per-node": 0, "ntasks-per-node": 1, "cpus-per-task": args.prep_cpus}
+        chain.append(stage("shards", "", lines, cpus | {"partition": args.prep_partition or args.partition}))
     if encodings:
-        named = replace(small, name=f"{asked.name}-features")
         options = shlex.split(args.feature_options)
-        commands = [commands_of.features(shards, out, config.model, options) for out, shards in encodings]
-        stage = _stage("features", "shards" if builds else "", named, args, folder, commands)
+        lines = [commands.features(shards, out, config.model, options) for out, shards in encodings]
         same = [shards for _, shards in encodings] == [out for out, _ in builds]
-        found.append(replace(stage, how="aftercorr") if same else stage)
+        chain.append(stage("features", "shards" if builds else "", lines, {}, "aftercorr" if same else "afterok"))
     if args.score:
-        gpus = min(1, small.gpus_per_node)
-        one = replace(small, gpus_per_node=gpus, ranks_per_node=1, name=f"{asked.name}-score")
-        scores = folder / "scores"
-        commands = [commands_of.score(str(folder), shards, str(scores / Path(shards).name)) for shards in args.score]
-        found.append(_stage("score", "train", one, args, folder, commands))
-    return found
-
-
-def _stage(
-    name: str, after: str, asked: Resources, args: argparse.Namespace, folder: Path, commands: list[list[str]]
-) -> Stage:
-    output = folder / "slurm" / f"{name}-%A_%a.out"
-    return Stage(name, array(asked, program(args), output, commands, args.at_once), after)
+        lines = [commands.score(str(folder), name, str(folder / "scores" / Path(name).name)) for name in args.score]
+        chain.append(
+            stage("score", "train", lines, {"gpus-per-node": min(1, args.gpus_per_node), "ntasks-per-node": 1})
+        )
+    return chain
 
 
 def _pairs(given: list[str], flag: str) -> list[tuple[str, str]]:
-    pairs = []
-    for one in given:
-        out, equals, source = one.partition("=")
+    """Of OUT=SOURCE arguments."""
+    sources: dict[str, str] = {}
+    for pair in given:
+        out, equals, source = pair.partition("=")
         if not (out and equals and source):
             raise UserError(
-                f"{flag} {one!r} is not of the form OUT=SOURCE, such as data/train=LibriSpeech/train-clean-100"
+                f"{flag} {pair!r} is not of the form OUT=SOURCE, such as data/train=LibriSpeech/train-clean-100"
             )
-        pairs.append((out, source))
-    outs = [out for out, _ in pairs]
-    if len(set(outs)) < len(outs):
-        twice = next(out for out in outs if outs.count(out) > 1)
-        raise UserError(f"{flag} names {twice} twice; give each directory one source")
-    return pairs
+        if out in sources:
+            raise UserError(f"{flag} names {out} twice; give each directory one source")
+        sources[out] = source
+    return list(sources.items())

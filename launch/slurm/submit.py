@@ -1,6 +1,4 @@
-"""`slam-asr submit`: a training under Slurm that goes on by itself; or a whole pipeline, stage after stage."""
-
-from __future__ import annotations
+"""`slam-asr submit`: a training under Slurm that requeues and resumes by itself, or a pipeline with one in it."""
 
 import argparse
 import json
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from launch import recipe
 from launch.slurm import client
-from launch.slurm.arguments import add_arguments, program, require_slurm, resources
+from launch.slurm.arguments import add_arguments, directives
 from launch.slurm.folder import OF_A_SUBMISSION, read_jobs
 from launch.slurm.pipeline import Stage, add_pipeline_arguments, stages
 from launch.slurm.script import training
@@ -29,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         f"       {parser.prog} pipeline RECIPE [section.key=value ...] --build DIR=SOURCE ... [options]"
     )
     parser.description = (
-        "Train under Slurm. The job saves and is requeued when its time is up or it is preempted, goes on from its "
-        "newest checkpoint after any failure, and gives up only where lives in a row lead nowhere."
+        "Train under Slurm. The job saves and is requeued when its time is up or it is preempted, resumes from its "
+        "newest checkpoint after any failure, and gives up only after several starts without a new checkpoint."
     )
     add_arguments(parser)
     add_pipeline_arguments(parser)
@@ -42,51 +40,31 @@ def run(args: argparse.Namespace) -> int:
         if not args.overrides:
             raise UserError("no recipe is given; write `slam-asr submit pipeline RECIPE.yaml --build DIR=SOURCE ...`")
         args.recipe, *args.overrides = args.overrides
-    config, deepspeed = _read(args)
+    elif given := [f"--{name}" for name in ("build", "features", "score") if getattr(args, name)]:
+        raise UserError(f"{given[0]} is of a pipeline; write `slam-asr submit pipeline RECIPE ...`")
+    if not Path(args.recipe).exists() and not Path(args.recipe).suffix:
+        raise UserError(f"no recipe {args.recipe!r}; give a YAML file, or `pipeline` and a YAML file")
+    config, deepspeed = recipe.read(args)
     folder = Path(config.run.dir).absolute()
-    chain = stages(args, config, folder) if is_pipeline else _alone(args)
-    train = _training(args, folder)
-    where = next((i for i, stage in enumerate(chain) if stage.name == "score"), len(chain))
-    chain.insert(where, Stage("train", train, chain[where - 1].name if where else "", "afterok"))
+    chain = stages(args, config, folder) if is_pipeline else []
+    before = [stage for stage in chain if stage.name != "score"]
+    train = Stage("train", training(args, directives(args, folder.name), folder), before[-1].name if before else "")
+    chain = [*before, train, *chain[len(before) :]]
     if args.dry_run:
         for stage in chain:
             waits = f", {stage.how} {stage.after}" if stage.after else ""
             print(f"### {stage.name}.sbatch{waits}\n{stage.text}" if len(chain) > 1 else stage.text, end="")
         return 0
-    require_slurm()
+    if shutil.which("sbatch") is None:
+        raise UserError("sbatch is not here; submit from a host of the Slurm cluster, or look with --dry-run")
     _require_free(folder)
     if not args.untested:
         _test(chain)
-    _keep(folder, config, deepspeed, chain)
-    return _submit(folder, chain)
-
-
-def _read(args: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
-    if not Path(args.recipe).exists() and not Path(args.recipe).suffix:
-        raise UserError(f"no recipe {args.recipe!r}; give a YAML file, or `pipeline` and a YAML file")
-    return recipe.read(args)
-
-
-def _alone(args: argparse.Namespace) -> list[Stage]:
-    if given := [f"--{name}" for name in ("build", "features", "score") if getattr(args, name)]:
-        raise UserError(f"{given[0]} is of a pipeline; write `slam-asr submit pipeline RECIPE ...`")
-    return []
-
-
-def _training(args: argparse.Namespace, folder: Path) -> str:
-    return training(
-        resources(args, folder.name),
-        program(args),
-        folder,
-        signal_seconds=args.signal_seconds,
-        give_up_after=args.give_up_after,
-        preflight=not args.no_preflight,
-        flags=["--allow-changes"] if args.allow_changes else [],
-    )
+    return _submit(folder, config, deepspeed, chain)
 
 
 def _require_free(folder: Path) -> None:
-    """Two jobs in one folder would wait for each other."""
+    """UserError if the folder has a job: two would wait for each other."""
     for stage, number in read_jobs(folder).items():
         for job in client.jobs(number):
             if job.live:
@@ -94,12 +72,12 @@ def _require_free(folder: Path) -> None:
                     f"{folder} has its {stage} in job {job.number} ({job.state}); wait for it, `slam-asr cancel "
                     f"{folder}`, or give another run.dir"
                 )
-    if by := holder(folder):  # a run that no job of ours has begun
+    if by := holder(folder):
         raise in_use(folder, by)
 
 
 def _test(chain: list[Stage]) -> None:
-    """Asks sbatch before anything is kept, as what an earlier submission kept may still be of use."""
+    """Asks sbatch about scripts in a temporary folder: those that an earlier submission has left may still be used."""
     with tempfile.TemporaryDirectory() as folder:
         for stage in chain:
             script = Path(folder) / f"{stage.name}.sbatch"
@@ -113,34 +91,27 @@ def _test(chain: list[Stage]) -> None:
                 ) from None
 
 
-def _keep(folder: Path, config: Config, deepspeed: dict[str, Any], chain: list[Stage]) -> None:
-    """The snapshot that every life of the job reads."""
+def _submit(folder: Path, config: "Config", deepspeed: dict[str, Any], chain: list[Stage]) -> int:
+    """Writes RUN/slurm/, which every start of the job reads, and submits the stages."""
     from train.recipe.identity import to_yaml
     from train.run_folder import write_file
 
-    kept = folder / "slurm"
-    kept.mkdir(parents=True, exist_ok=True)
+    slurm, numbers = folder / "slurm", {}
+    slurm.mkdir(parents=True, exist_ok=True)
     for name in OF_A_SUBMISSION:
-        (kept / name).unlink(missing_ok=True)
-    write_file(kept / "recipe.yaml", to_yaml(config).encode())
-    write_file(kept / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
+        (slurm / name).unlink(missing_ok=True)
+    write_file(slurm / "recipe.yaml", to_yaml(config).encode())
+    write_file(slurm / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
     for stage in chain:
-        write_file(kept / f"{stage.name}.sbatch", stage.text.encode())
-
-
-def _submit(folder: Path, chain: list[Stage]) -> int:
-    from train.run_folder import write_file
-
-    kept, numbers = folder / "slurm", {}
+        write_file(slurm / f"{stage.name}.sbatch", stage.text.encode())
     for stage in chain:
         after = f"{stage.how}:{numbers[stage.after]}" if stage.after else ""
-        numbers[stage.name] = client.submit(kept / f"{stage.name}.sbatch", after)
-        # At once: what is submitted can be cancelled, whatever comes of the rest.
-        write_file(kept / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
+        numbers[stage.name] = client.submit(slurm / f"{stage.name}.sbatch", after)
+        # At once: what is submitted can then be cancelled, even if the next submission fails.
+        write_file(slurm / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
         waits = f", after {stage.after}" if stage.after else ""
-        print(f"{stage.name}: job {numbers[stage.name]}{waits}  (sbatch {kept / stage.name}.sbatch)")
-    width = shutil.get_terminal_size().columns
-    print("-" * min(60, width), file=sys.stderr)
-    for verb, what in (("status", "how far it is"), ("logs -f", "what it writes"), ("cancel", "save and end it")):
-        print(f"slam-asr {verb} {folder}    {what}", file=sys.stderr)
+        print(f"{stage.name}: job {numbers[stage.name]}{waits}  (sbatch {slurm / stage.name}.sbatch)")
+    print(f"slam-asr status {folder}    how far it is", file=sys.stderr)
+    print(f"slam-asr cancel {folder}    save and end it", file=sys.stderr)
+    print(f"tail -F {slurm}/train-{numbers['train']}.out    its output", file=sys.stderr)
     return 0

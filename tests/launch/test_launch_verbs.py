@@ -1,8 +1,6 @@
-"""`slam-asr launch`: what it prints and writes, what it refuses, what it leaves behind. Other hosts: tests/cluster/."""
+"""`slam-asr launch`: what it prints and writes, what it refuses, how it ends. Other hosts: tests/cluster/."""
 
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from launch.command import main
-from launch.deepspeed import local, marked, orphans, outcome, recipe
-from launch.deepspeed.outcome import Markers
+from launch.deepspeed import local, outcome
+from launch.deepspeed.outcome import markers
 from model.errors import UserError
 from tests import ranks
 from tests.train.conftest import make_ground
 from train.liveness.exit_status import LAUNCHER_GONE
+from train.liveness.stop import SECONDS_TO_INSIST
 from train.recipe.config import load_config
 
 RECIPE = """
@@ -36,32 +35,28 @@ def plain(tmp_path):
     return path
 
 
-def printed(capsys) -> tuple[dict[str, str], list[str]]:
-    """(the environment it sets, the command) as a shell would read the line that was printed."""
-    words = shlex.split(capsys.readouterr().out)
-    assert words.pop(0) == "env"
-    start = next(number for number, word in enumerate(words) if word.startswith("/"))
-    return dict(word.split("=", 1) for word in words[:start] if "=" in word), words[start:]
-
-
-def test_a_dry_run_prints_a_command_that_can_be_pasted_and_starts_nothing(plain, tmp_path, monkeypatch, capsys):
+def test_a_dry_run_prints_the_command_and_starts_nothing(plain, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(local, "gpus", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.delenv("DS_ACCELERATOR")
     given = ["launch", "local", str(plain), "optim.lr=2e-4", "--dry-run", "data.train=[a b,$;*(c]", "--allow-changes"]
     assert main(given) == 0
-    variables, (program, *words) = printed(capsys)
-    assert Path(program).name == "deepspeed" and re.fullmatch("[0-9a-f]{16}", variables["SLAM_ASR_LAUNCH"])
-    written, port = tmp_path / "run" / "launch" / "recipe.yaml", int(words[5])
-    assert words[:4] == ["--hostfile", "/dev/null", "--num_accelerators", "3"] and words[4] == "--master_port"
-    assert 20000 <= port < 32768 and port != recipe.DEFAULT_PORT
-    assert words[6:] == f"--no_local_rank --module train {written} --deepspeed zero0 --allow-changes".split()
+    program, *words = capsys.readouterr().out.split()
+    written = tmp_path / "run" / "launch" / "recipe.yaml"
+    assert Path(program).name == "deepspeed" and 20000 <= int(words.pop(5)) < 29500
+    assert (
+        words
+        == (
+            "--hostfile /dev/null --num_accelerators 3 --master_port "
+            f"--no_local_rank --module train {written} --deepspeed zero0 --allow-changes"
+        ).split()
+    )
     assert load_config(written) == load_config(plain, ["optim.lr=2e-4", "data.train=[a b,$;*(c]"])
-    assert not list((tmp_path / "run").glob("config.yaml"))
+    assert os.listdir(tmp_path / "run") == ["launch"]
 
 
 @pytest.mark.parametrize(
-    "visible, ranks_given, there, said",
+    "visible, ranks_given, there, options",
     [
         ("", None, 4, "--num_accelerators 1"),
         (None, None, 4, "--num_accelerators 4"),
@@ -69,140 +64,189 @@ def test_a_dry_run_prints_a_command_that_can_be_pasted_and_starts_nothing(plain,
         (None, 3, 0, "--num_accelerators 3"),
         ("5,2", None, 8, "--include localhost:5,2"),
         ("5,2", 1, 8, "--include localhost:5"),
-        ("5,2", 3, 8, "--ranks is 3, CUDA_VISIBLE_DEVICES names 2 GPUs"),
-        ("GPU-1f", None, 8, "deepspeed takes numbers only"),
-        (None, 5, 4, "--ranks is 5, this host has 4 GPUs"),
-        (None, 0, 4, "--ranks is 0, it must be at least 1"),
     ],
 )
-def test_ranks_are_those_gpus_that_this_process_may_see(visible, ranks_given, there, said, monkeypatch):
+def test_ranks_are_those_gpus_that_this_process_may_see(visible, ranks_given, there, options, monkeypatch):
+    see(monkeypatch, visible, there)
+    assert local._devices(local.ranks_here(ranks_given)) == options.split()
+
+
+@pytest.mark.parametrize(
+    "visible, ranks_given, there, values",
+    [
+        ("5,2", 3, 8, ("--ranks is 3", "2 GPUs")),
+        (None, 5, 4, ("--ranks is 5", "4 GPUs")),
+        (None, 0, 4, ("--ranks is 0", "at least 1")),
+        ("GPU-1f", None, 8, ("CUDA_VISIBLE_DEVICES", "'GPU-1f'")),
+    ],
+)
+def test_ranks_that_would_share_a_gpu_or_have_none_are_refused(visible, ranks_given, there, values, monkeypatch):
+    see(monkeypatch, visible, there)
+    with pytest.raises(UserError) as refusal:
+        local._devices(local.ranks_here(ranks_given))
+    assert all(value in str(refusal.value) for value in values)
+
+
+def see(monkeypatch, visible: str | None, there: int) -> None:
+    """Pretends a host of so many GPUs, and a CUDA_VISIBLE_DEVICES."""
     monkeypatch.setattr(local, "gpus", lambda: there)
     monkeypatch.delenv("DS_ACCELERATOR")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    if said.startswith("--num") or said.startswith("--include"):
-        assert local._devices(ranks_given) == said.split()
-    else:
-        with pytest.raises(UserError, match=re.escape(said)):
-            local._devices(ranks_given)
 
 
-@pytest.fixture
-def at_once(monkeypatch):
-    """No wait for markers to show up on a network file system."""
-    monkeypatch.setattr(outcome, "SECONDS_TO_SEE", 0.0)
-
-
-def test_the_marker_tells_and_never_the_exit_code(tmp_path, at_once):
-    folder, before = tmp_path / "run", Markers(None, None, None)
+def test_the_markers_decide_and_never_the_exit_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(outcome, "SECONDS_TO_APPEAR", 0.0)
+    folder = tmp_path / "run"
     folder.mkdir()
-    assert outcome.outcome(folder, before, 0, False)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
-    assert outcome.outcome(folder, before, 7, False)[0] == 7 and outcome.outcome(folder, before, -9, False)[0] == 1
+    before = markers(folder)
+    assert outcome.outcome(folder, before, 0)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
+    assert outcome.outcome(folder, before, 7)[0] == 7 and outcome.outcome(folder, before, -9)[0] == 1
+    assert outcome.outcome(folder, before, 0, node_rank=1)[0] == 0, "the folder of rank 0 is another one"
+    assert outcome.outcome(folder, before, 75, node_rank=1)[0] == 75
+    (folder / "LOCK").touch()
+    assert outcome.outcome(folder, before, 0, node_rank=1)[0] == 1
     (folder / "FINISHED").write_text("8\n")
-    assert outcome.outcome(folder, before, 9, True)[0] == 0
-    assert outcome.outcome(folder, Markers.of(folder), 0, False)[0] == 1, "of an earlier run"
+    assert outcome.outcome(folder, before, 9)[0] == 0
+    assert outcome.outcome(folder, markers(folder), 0)[0] == 1, "of an earlier run"
     (folder / "FINISHED").unlink()
     for reason, code in (("SIGTERM", 75), (LAUNCHER_GONE, 1)):
         (folder / "STOPPED").write_text(f"5 {reason}\n")
         for of_launcher in (0, 75):  # of deepspeed, whose ranks left with 75 when they had saved
-            given, line = outcome.outcome(folder, before, of_launcher, False)
-            assert given == code and "step 5" in line and "the same command goes on" in line
+            given, line = outcome.outcome(folder, before, of_launcher)
+            assert given == code and reason in line and "step 5" in line
 
 
-def test_a_host_that_sees_no_folder_of_the_first_one_goes_by_its_own_end(tmp_path, at_once):
-    nothing = Markers(None, None, None)
-    assert outcome.outcome(tmp_path / "run", nothing, 0, left=False, node_rank=1)[0] == 0
-    assert outcome.outcome(tmp_path / "run", nothing, 0, left=True, node_rank=1)[0] == 1
-    assert outcome.outcome(tmp_path / "run", nothing, 75, left=False, node_rank=1)[0] == 75
-
-
-STUBBORN = (
-    "import signal,time; signal.signal(signal.SIGUSR1, signal.SIG_DFL); {}; print(1, flush=True); time.sleep(900)"
-)
-SAVES = "signal.signal(signal.SIGTERM, lambda *a: exit(0)); signal.signal(signal.SIGUSR1, lambda *a: exit(3))"
-IGNORES = "signal.signal(signal.SIGTERM, lambda *a: 0); signal.signal(signal.SIGUSR1, lambda *a: 0)"
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+run = Path(sys.argv[1])
+def stop(number, frame):
+    (run / "STOPPED").write_text(f"5 {signal.Signals(number).name}")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+(run / "begun").write_text(str(os.getpid()))
+(run / "begun").rename(run / "rank")
+time.sleep(900)
+"""
+LAUNCH = """
+import os, sys
+from pathlib import Path
+from launch.deepspeed.running import Launch, carry_out
+run, launcher, rank, ssh_host = sys.argv[1:]
+command = [sys.executable, "-c", launcher, launcher, rank, run]  # deepspeed, launch.py, a rank
+launch = Launch(command, Path(run), os.environ, ssh_host=ssh_host, exports=Path(run, "exports.sh"))
+try:
+    sys.exit(carry_out(launch, False))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
 
 
 @pytest.fixture
-def start():
-    """Starts a process that sleeps, with a mark and as a rank if it is given one; all are gone in the end."""
+def launched(tmp_path):
+    """Starts a launch whose rank only waits; returns it, and the processes of deepspeed, launch.py and the rank."""
     started = []
 
-    def process(mark: str, rank: str = "", does: str = "0") -> "subprocess.Popen[str]":
-        variables = {"SLAM_ASR_LAUNCH": mark} | ({"RANK": rank} if rank else {})
-        command = [sys.executable, "-c", STUBBORN.format(does)]
-        started.append(subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True))
-        started[-1].stdout.readline()
-        return started[-1]
+    def start(ssh_host: str = "") -> tuple["subprocess.Popen[str]", list[int]]:
+        (tmp_path / "exports.sh").touch()
+        command = [sys.executable, "-c", LAUNCH, str(tmp_path), LAUNCHER, RANK, ssh_host]
+        started.append(subprocess.Popen(command, cwd=ranks.ROOT, stderr=subprocess.PIPE, text=True))
+        wait_until((tmp_path / "rank").exists)
+        runner = next(pid for pid in ranks.children(started[-1].pid) if ranks.children(pid))
+        launcher = ranks.children(runner)[0]
+        return started[-1], [runner, launcher, int((tmp_path / "rank").read_text())]
 
-    yield process
+    yield start
     for process in started:
         process.kill()
         process.communicate()
 
 
-def test_what_a_launch_leaves_is_asked_then_killed_and_nothing_else_is_touched(start):
-    saves, ignores, other = start("ours", "0", SAVES), start("ours", "1", IGNORES), start("theirs", "0")
-    launcher, mute = start("ours"), start("ours", "2")
-    told: set[int] = set()
-    marked.ask("ours", signal.SIGUSR1, told)
-    assert saves.wait(600) == 3 and told == {saves.pid, ignores.pid}, "who has no handler yet would die of it"
-    lines = marked.end("ours", 0.5)
-    assert [p.wait(600) for p in (ignores, launcher, mute)] == [-9, -9, -9] and other.poll() is None
-    assert f"pid {ignores.pid} (rank 1) was left: killed" in lines and len(lines) == 3
+def wait_until(true) -> None:
+    deadline = time.monotonic() + ranks.HANGS_AFTER
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
-def test_a_launch_that_is_killed_with_9_has_its_ranks_ended(start):
-    guard, rank, other = orphans.start_guard("ours", [], 600, None), start("ours", "0", SAVES), start("theirs", "0")
-    assert guard.stdin
-    guard.stdin.close()
-    assert guard.wait(900) == 0 and rank.wait(600) == 0 and other.poll() is None
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
-def command(ground: Path, folder: Path) -> list[str]:
-    given = [f"run.dir={folder}", *LONG]
-    return [sys.executable, "-m", "launch", "launch", "local", str(ground / "recipe.yaml"), "--ranks", "2", *given]
+def test_a_stop_request_waits_until_rank_0_has_written_lock(launched, tmp_path):
+    launch, (*_, rank) = launched()
+    launch.terminate()
+    assert "SIGTERM" in launch.stderr.readline()
+    time.sleep(0.5)
+    assert lives(rank)
+    (tmp_path / "LOCK").touch()
+    assert launch.wait(600) == 75 and "(SIGTERM) after step 5" in launch.stderr.read()
+    assert not (tmp_path / "exports.sh").exists()
+
+
+def test_a_second_ctrl_c_kills_the_ranks(launched, monkeypatch):
+    launch, processes = launched()
+    launch.send_signal(signal.SIGINT)
+    assert "SIGINT" in launch.stderr.readline()
+    time.sleep(SECONDS_TO_INSIST + 0.1)
+    launch.send_signal(signal.SIGINT)
+    assert launch.wait(600) == 130
+    wait_until(lambda: not any(map(lives, processes)))
+
+
+@pytest.mark.parametrize("ssh_host", ["", "node1"])
+def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connections(launched, ssh_host, tmp_path):
+    launch, processes = launched(ssh_host)
+    launch.kill()
+    try:
+        wait_until(lambda: not lives(processes[0]) and not (tmp_path / "exports.sh").exists())
+        if ssh_host:
+            wait_until(lambda: not any(map(lives, processes)))
+        else:
+            assert lives(processes[2]), "it saves first, see tests/train/test_lifeline.py"
+    finally:
+        for pid in filter(lives, processes):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command_finishes(tmp_path):
     ground, folder = make_ground(tmp_path), tmp_path / "interrupted"
     straight = ranks.start([str(ground / "recipe.yaml"), f"run.dir={tmp_path}/straight", *LONG], 2, tmp_path / "log")
-    for victim, code, said in (
-        ("launch.py", 1, "launch: the launcher is gone: it was killed"),
-        ("slam-asr", 75, "launch: stopped as asked (SIGTERM) after step "),
-        ("nobody", 0, f"launch: finished: {folder}"),
+    given = [str(ground / "recipe.yaml"), f"run.dir={folder}", *LONG, "--ranks", "2"]
+    for victim, number, code, line in (
+        ("launch.py", signal.SIGKILL, 1, f"launch: {LAUNCHER_GONE}: "),
+        ("slam-asr", signal.SIGTERM, 75, "launch: stopped as asked (SIGTERM) after step "),
+        ("nobody", 0, 0, f"launch: finished: {folder}"),
     ):
-        log, before = tmp_path / victim, ranks.last_step(folder)
+        log, before = tmp_path / "launched", ranks.last_step(folder)
         with open(log, "wb") as file:
-            running = subprocess.Popen(command(ground, folder), cwd=ranks.ROOT, stdout=file, stderr=file)
+            running = subprocess.Popen(
+                [sys.executable, "-m", "launch", "launch", "local", *given], cwd=ranks.ROOT, stdout=file, stderr=file
+            )
         try:
             if victim != "nobody":
                 ranks.wait_for_step(folder, before + 1)
-                if victim == "slam-asr":
-                    running.terminate()
-                else:
-                    os.kill(launcher_of(log), signal.SIGKILL)
+                os.kill(running.pid if victim == "slam-asr" else launcher_of(running.pid), number)
             assert running.wait(ranks.HANGS_AFTER) == code, log.read_text()
         finally:
             running.kill()
             ranks.wait_until_none_is_left(log)
-        assert said in log.read_text() and not marked.marked(mark_in(log)), log.read_text()
+        assert line in log.read_text(), log.read_text()
     assert straight.wait() == [0, 0]
     ours, theirs = (run / "checkpoints/step-00000060/adapter.safetensors" for run in (folder, tmp_path / "straight"))
     assert ours.read_bytes() == theirs.read_bytes()
     assert (folder / "FINISHED").exists() and not (folder / "STOPPED").exists()
 
 
-def mark_in(log: Path) -> str:
-    return log.read_text().partition("SLAM_ASR_LAUNCH=")[2].partition(" ")[0]
-
-
-def launcher_of(log: Path) -> int:
-    """The process of deepspeed's launch.py."""
-    deadline = time.monotonic() + ranks.HANGS_AFTER
-    while time.monotonic() < deadline:
-        for process in marked.marked(mark_in(log)):
-            if b"deepspeed.launcher.launch" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-                return process.pid
-    raise AssertionError(log.read_text())
+def launcher_of(pid: int) -> int:
+    """The process of deepspeed's launch.py below a `slam-asr launch local`."""
+    below = [found for child in ranks.children(pid) for found in ranks.children(child)]
+    (found,) = (pid for pid in below if b"deepspeed.launcher.launch" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    return found

@@ -1,4 +1,4 @@
-"""What `slam-asr submit` would give to sbatch, as kept texts, and what it refuses; tests/cluster/ runs it for real."""
+"""The scripts that `slam-asr submit` gives to sbatch, stored, and what it refuses; tests/cluster/ runs it for real."""
 
 import fcntl
 import json
@@ -42,14 +42,14 @@ def submit(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("nodes, more", [(1, []), (4, ["--env-file", "cluster env"]), (128, FULL)])
-def test_the_text_for_so_many_nodes_is_the_one_that_is_kept(submit, nodes, more):
+def test_the_script_for_1_4_and_128_nodes_is_the_stored_one(submit, nodes, more):
     asked = ["--nodes", str(nodes), "--gpus-per-node", "8", "--time", "12:00:00", "--partition", "gpu", *more]
     code, text = submit("recipe.yaml", "optim.lr=2e-4", *asked)
     assert code == 0 and text == (KEPT / f"{nodes}.sbatch").read_text()
     assert not Path("runs").exists()
 
 
-def test_the_text_of_a_pipeline_is_the_one_that_is_kept(submit):
+def test_the_scripts_of_a_pipeline_are_the_stored_ones(submit):
     stages = ["--build", "data/train=/corpora/Libri Speech/train", "--build", "data/dev=/corpora/dev"]
     stages += ["--build-options=--lowercase --max-seconds 30", "--features", "frames/train=data/train"]
     stages += ["--features", "frames/dev=data/dev", "--feature-options=--feature-dtype int8", "--score", "data/dev"]
@@ -89,22 +89,22 @@ def test_ranks_run_in_a_container_and_the_script_outside(submit, container, rank
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["recipe.yaml", "--partition", "gpu; rm -rf"], "'--partition=gpu; rm -rf' cannot stand in an #SBATCH line"),
-        (["recipe.yaml", "--sbatch", "exclusive"], "'exclusive' cannot stand in an #SBATCH line; give --OPTION=VALUE"),
-        (["recipe.yaml", "--name", "a\nb"], "cannot stand in an #SBATCH line"),
-        (["recipe.yaml", "--nodes", "0"], "--nodes is 0, it must be at least 1"),
+        (["recipe.yaml", "--partition", "gpu; rm -rf"], "'--partition=gpu; rm -rf'"),
+        (["recipe.yaml", "--sbatch", "exclusive"], "'exclusive'"),
+        (["recipe.yaml", "--name", "a\nb"], "#SBATCH"),
+        (["recipe.yaml", "--nodes", "0"], "--nodes is 0"),
         (["recipe.yaml", "--gpus-per-node", "4", "--ranks-per-node", "8"], "--ranks-per-node is 8"),
-        (["recipe.yaml", "--env-file", "nowhere"], "--env-file 'nowhere' is no file"),
-        (["recipe.yaml", "--mounts", "/a:/b"], "there is no --container"),
-        (["recipe.yaml", "optim.lrr=1"], "did you mean"),
-        (["recipe.yaml", "--nods", "2"], "did you mean --nodes?"),
-        (["recipe.yaml", "--build", "a=b"], "--build is of a pipeline; write `slam-asr submit pipeline"),
+        (["recipe.yaml", "--env-file", "nowhere"], "--env-file 'nowhere'"),
+        (["recipe.yaml", "--mounts", "/a:/b"], "--mounts /a:/b"),
+        (["recipe.yaml", "optim.lrr=1"], "optim.lrr"),
+        (["recipe.yaml", "--nods", "2"], "--nodes?"),
+        (["recipe.yaml", "--build", "a=b"], "`slam-asr submit pipeline"),
         (["recipe", "--nodes", "2"], "no recipe 'recipe'"),
-        (["pipeline"], "no recipe is given; write `slam-asr submit pipeline RECIPE.yaml"),
-        (["pipeline", "recipe.yaml"], "a pipeline has stages beside the training"),
-        (["pipeline", "recipe.yaml", "--build", "data"], "--build 'data' is not of the form OUT=SOURCE"),
+        (["pipeline"], "`slam-asr submit pipeline RECIPE.yaml"),
+        (["pipeline", "recipe.yaml"], "--build, --features or --score"),
+        (["pipeline", "recipe.yaml", "--build", "data"], "--build 'data'"),
         (["pipeline", "recipe.yaml", "--build", "a=b", "--build", "a=c"], "--build names a twice"),
-        (["pipeline", "recipe.yaml", "--build", "a=b", "--build-options=--lowrcase"], "did you mean --lowercase?"),
+        (["pipeline", "recipe.yaml", "--build", "a=b", "--build-options=--lowrcase"], "--lowercase?"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_before_anything_is_submitted(submit, arguments, said):
@@ -113,12 +113,10 @@ def test_a_mistake_is_one_line_before_anything_is_submitted(submit, arguments, s
     assert not Path("runs").exists()
 
 
-def test_where_there_is_no_slurm_it_says_so(submit, monkeypatch):
+def test_submitting_without_slurm_is_refused(submit, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert submit("recipe.yaml", dry=False) == (
-        2,
-        "slam-asr: sbatch is not here; submit from a host of the Slurm cluster, or look with --dry-run\n",
-    )
+    code, text = submit("recipe.yaml", dry=False)
+    assert code == 2 and "sbatch" in text and "--dry-run" in text and text.count("\n") == 1
 
 
 @pytest.fixture
@@ -127,7 +125,7 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_lives_that_come_further_are_not_counted_against_a_job(run):
+def test_starts_that_come_further_are_not_counted_against_a_job(run):
     for step in (0, 0, 50, 50, 100):
         (run / "checkpoints" / f"step-{step:08d}").mkdir(parents=True, exist_ok=True)
         (run / "checkpoints" / f"step-{step:08d}" / "MANIFEST.json").touch()
@@ -138,7 +136,7 @@ def test_lives_that_come_further_are_not_counted_against_a_job(run):
     assert lives.begin(run, 2) == lives.FAILED and (run / "slurm" / "GAVE_UP").read_text().startswith("100 ")
 
 
-def test_what_an_old_life_left_says_nothing_of_the_next(run):
+def test_markers_of_an_earlier_start_are_removed(run):
     for name in (*lives.MARKERS, "slurm/lives.jsonl"):
         (run / name).touch()
     assert lives.begin(run, 5) == 0 and lives.end(run, 1) == lives.AGAIN
@@ -164,7 +162,7 @@ def test_a_run_that_is_still_held_is_tried_again_later(run, monkeypatch, capsys)
         ("slurm/CANCEL", "", 130),
     ],
 )
-def test_markers_say_what_is_to_be_done(run, marker, text, code):
+def test_markers_decide_what_is_done_next(run, marker, text, code):
     (run / marker).write_text(text)
     assert lives.end(run, 143) == code
     if marker == "slurm/CANCEL":
@@ -173,20 +171,39 @@ def test_markers_say_what_is_to_be_done(run, marker, text, code):
     assert lives.end(run, 143) == 0, "it was quicker than what asked for its end"
 
 
-def test_status_tells_of_a_run_that_slurm_knows_nothing_of(run, capsys):
-    (run / "metrics.jsonl").write_text('{"step": 8, "kind": "train", "loss": 1.5, "seconds_left": 60}\n{"step": 9')
-    (run / "STOPPED").write_text("8 SIGTERM\n")
+def test_status_of_a_run_outside_slurm_is_read_from_its_files(run, capsys):
+    harm = "\x1b]0;owned\x07\u202e"
+    lines = [
+        {"step": 8, "kind": "train", "loss": 1.5, "lr": None, "name": harm, "gap": 10**400},
+        {"step": 8, "kind": "dev", "wer": 0.25},
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9')
+    (run / "skipped.jsonl").write_text('{"step": 3}\n')
+    (run / "STOPPED").write_text(f"8 SIGTERM{harm}\n")
     assert main(["status", str(run)]) == 0
-    said = capsys.readouterr().out
-    assert "step 8, loss 1.5, 0:01:00 left; 0:00:0" in said and "stopped as asked at step 8 SIGTERM" in said
+    text = capsys.readouterr().out
+    assert "step 8, loss 1.5\n" in text and "wer 0.25" in text and "1 step " in text and "step 8 SIGTERM" in text
+    assert all(line.isprintable() for line in text.splitlines())
     assert main(["status", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["train"]["step"] == 8
-    assert main(["logs", str(run)]) == 2 and "was not started by `slam-asr submit`" in capsys.readouterr().err
-    assert main(["cancel", str(run)]) == 2 and "no run was ever started there" in capsys.readouterr().err
-    assert main(["status", str(run / "none")]) == 2 and "is no folder of a run" in capsys.readouterr().err
+    state = json.loads(capsys.readouterr().out)
+    assert (state["train"]["step"], state["dev"]["wer"], state["skipped"], state["jobs"]) == (8, 0.25, 1, [])
 
 
-def test_a_run_without_a_job_is_asked_by_its_process(run, capsys):
+@pytest.mark.parametrize(
+    "verb, folder, jobs, value",
+    [
+        ("status", "none", None, "none'"),
+        ("cancel", "", None, "no run was ever started there"),
+        ("status", "", "{", "jobs.json"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused(run, verb, folder, jobs, value, capsys):
+    if jobs:
+        (run / "slurm" / "jobs.json").write_text(jobs)
+    assert main([verb, str(run / folder)]) == 2 and value in capsys.readouterr().err
+
+
+def test_cancel_signals_the_process_of_a_run_outside_slurm(run, capsys):
     program = "import time; from pathlib import Path; from train.dist.lock import claim; "
     program += f"claim(Path({str(run)!r})); print(1); "
     with subprocess.Popen([sys.executable, "-uc", f"{program}time.sleep(1000)"], stdout=subprocess.PIPE) as running:

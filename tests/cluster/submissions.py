@@ -1,4 +1,4 @@
-"""Trainings on the Slurm of slurm.py: submitted as a person would, found again in /proc, compared at the end."""
+"""Trainings submitted to the Slurm of slurm.py: their processes, a failing node, and comparing their results."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ from tests.cluster.slurm import Slurm
 
 STEPS, SAVED = 160, 20
 ENVIRONMENT = "MASTER_ADDR=127.0.0.1\nGLOO_SOCKET_IFNAME=lo\nDS_ACCELERATOR=cpu\nOMP_NUM_THREADS=1\n"
-"""n1 and n2 are no names of hosts: rank 0 is to be met on loopback."""
+"""n1 and n2 are no names of hosts, so the ranks meet on loopback."""
 ONE_NODE = ("--ranks-per-node", "2", "--gpus-per-node", "0", "--no-preflight")
 
 
 @dataclass
-class Yard:
-    """The cluster and what is trained on it."""
+class Submissions:
+    """The cluster, and the folder of its runs."""
 
     slurm: Slurm
     folder: Path
@@ -32,8 +32,8 @@ class Yard:
         what = [str(self.ground / "recipe.yaml"), f"run.dir={run}", f"optim.max_steps={STEPS}"]
         what += [f"save.every_steps={SAVED}", "log.every_steps=10", "watch.every_steps=null"]
         common = ["--env-file", str(self.folder / "environment"), "--cpus-per-task", "1"]
-        said = self.slurm.run("slam-asr", "submit", *what, *common, *options)
-        return run, said.stdout.split()[2]
+        printed = self.slurm.run("slam-asr", "submit", *what, *common, *options)
+        return run, printed.stdout.split()[2]
 
     def asr(self, *arguments: str, check: bool = True) -> str:
         done = self.slurm.run("slam-asr", *arguments, check=check)
@@ -53,24 +53,23 @@ class Yard:
 
 
 def fail_node(node: str) -> None:
-    """Ends all that runs on a node as a power cut would: nobody may tell of another's end. slurmd goes first, then the
-    keepers of its steps, which are the parents of what runs in them."""
+    """Kills all that runs on a node, as a power cut would: slurmd first, then the slurmstepds, so that none reports."""
     environments = {int(process.name): environment(process) for process in Path("/proc").glob("[0-9]*")}
     daemons = [pid for pid, env in environments.items() if env.get("SLAM_ASR_NODE") == node]
     tasks = [pid for pid, env in environments.items() if env.get("SLURMD_NODENAME") == node]
-    keepers = {parent(pid) for pid in tasks} - {*tasks, *daemons}
-    assert daemons and keepers and tasks
-    for pid in [*daemons, *keepers, *tasks]:
+    stepds = {parent(pid) for pid in tasks} - {*tasks, *daemons}
+    assert daemons and stepds and tasks
+    for pid in [*daemons, *stepds, *tasks]:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def environment(process: Path) -> dict[str, str]:
     try:
-        said = (process / "environ").read_text(errors="replace").split("\0")
+        printed = (process / "environ").read_text(errors="replace").split("\0")
     except OSError:
         return {}
-    return dict(line.split("=", 1) for line in said if "=" in line)
+    return dict(line.split("=", 1) for line in printed if "=" in line)
 
 
 def parent(pid: int) -> int:
@@ -81,7 +80,7 @@ def parent(pid: int) -> int:
 
 
 def assert_same(run: Path, straight: Path) -> None:
-    """Finished, with the same adapter and optimizer bit for bit, and each step told once."""
+    """Asserts that a run finished with bit-identical adapter and optimizer, and reported each step once."""
     assert (run / "FINISHED").read_text() == f"{STEPS}\n"
     for name in ("adapter.safetensors", "optimizer.safetensors"):
         ours, theirs = (folder / "checkpoints" / f"step-{STEPS:08d}" / name for folder in (run, straight))
