@@ -1,4 +1,4 @@
-"""`Utterance`, the contract between importers and everything that eats speech, and its JSONL form."""
+"""`Utterance`, the contract between importers and everything that reads speech, and its JSONL form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
-MAX_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
+IMPOSSIBLE_SECONDS = 1e9  # 31 years; also refuses integers that no float can hold
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the file, that a gzipped manifest may hold
 
@@ -36,13 +36,13 @@ class Utterance:
     start: float | None = None
     """Seconds into the recording where this cut of it begins; None for a recording that is meant as a whole."""
     duration: float | None = None
-    """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: what is said of it, which
-    may be rounded; where the recording is longer by more than that, its beginning is meant, as NeMo reads it."""
+    """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: as the corpus states it,
+    possibly rounded; where the recording is clearly longer, its beginning is meant, as in NeMo."""
     language: str = ""
     speaker: str = ""
     task: str = "transcribe"
     part: str = ""
-    """Which part of `audio` is the recording, where that is an archive; the forms are sources.py's."""
+    """Which part of `audio` is the recording, where that is an archive; the forms are listed in recordings/open.py."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that the corpus says, kept as it is."""
 
@@ -56,10 +56,11 @@ class Utterance:
             if not isinstance(value, str):
                 quoted = f', as "{value}" in quotes' if isinstance(value, int | float) else ""
                 raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be text{quoted}")
-        if self.start is not None and (not _is_seconds(self.start) or self.start < 0):
-            raise UserError(f"utterance {self.key}: start is {_short(self.start)}, it must be seconds from 0 on")
-        if self.duration is not None and (not _is_seconds(self.duration) or self.duration < 0):
-            raise UserError(f"utterance {self.key}: duration is {_short(self.duration)}, it must be seconds")
+        for name in ("start", "duration"):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if value is not None and not (is_number and 0 <= value < IMPOSSIBLE_SECONDS):
+                raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be seconds from 0 on")
         if not isinstance(self.meta, Mapping):
             raise UserError(f"utterance {self.key}: meta is {_short(self.meta)}, it must be an object")
 
@@ -84,7 +85,7 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
     """
     number = 0
     try:
-        with open_regular(path) as plain, _unpacked(plain, path) as file:
+        with open_regular(path) as plain, _Unpacked(plain, path) if path.suffix == ".gz" else plain as file:
             for number, line in enumerate(iter(lambda: file.readline(max_line_bytes + 1), b""), 1):
                 if line.strip():
                     yield f"{path}:{number}", _row(line, f"{path}:{number}", max_line_bytes)
@@ -94,7 +95,7 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
 
 
-class _Bounded(gzip.GzipFile):
+class _Unpacked(gzip.GzipFile):
     """A gzipped manifest. UserError past what JSON lines can unpack to: a small file may hold terabytes of zeros."""
 
     def __init__(self, plain: BinaryIO, path: Path) -> None:
@@ -109,10 +110,6 @@ class _Bounded(gzip.GzipFile):
         return line
 
 
-def _unpacked(plain: BinaryIO, path: Path) -> BinaryIO | gzip.GzipFile:
-    return _Bounded(plain, path) if path.suffix == ".gz" else plain
-
-
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
     """Writes one line each and returns their number; the file appears whole or not at all.
 
@@ -123,7 +120,10 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
     count = 0
     with replacing(path) as file:
         for utterance in utterances:
-            audio = _written(utterance, home)
+            audio = utterance.audio
+            if utterance.part != "pipe" and "://" not in audio:
+                audio = os.path.abspath(audio)
+                audio = os.path.relpath(audio, home) if audio.startswith(home + os.sep) else audio
             try:
                 file.write(canonical_json(to_row(utterance) | {"audio": audio}) + b"\n")
             except UnicodeEncodeError:
@@ -160,13 +160,6 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
     return joined
 
 
-def _written(utterance: Utterance, home: str) -> str:
-    if utterance.part == "pipe" or "://" in utterance.audio:
-        return utterance.audio
-    audio = os.path.abspath(utterance.audio)
-    return os.path.relpath(audio, home) if audio.startswith(home + os.sep) else audio
-
-
 def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
     if len(line) > max_line_bytes:
         raise UserError(f"{place}: the line is longer than {max_line_bytes:,} bytes; a manifest has one object a line")
@@ -181,12 +174,8 @@ def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What to say of text of another encoding: which byte it is, counted from 1."""
+    """The message for text of another encoding, with the offending byte, counted from 1."""
     return f"it is not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
-
-
-def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SECONDS
 
 
 def _short(value: Any) -> str:

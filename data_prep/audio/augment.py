@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, one_thread, probe, resample
+from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, probe, resample
 from data_prep.paths import LocalPath
 from model.errors import UserError
 
@@ -196,14 +196,10 @@ def _floor(number: float) -> int:
 
 
 def _at_speed(wave: np.ndarray, factor: float) -> np.ndarray:
-    """The wave played `factor` times as fast: resampled, as if it had been recorded at that many times the rate.
-
-    By one thread, as the bits would otherwise depend on the number of threads.
-    """
+    """The wave played `factor` times as fast: resampled, as if it had been recorded at that many times the rate."""
     if factor == 1:
         return wave
-    with one_thread():
-        longer = resample(np.pad(wave, (0, TAIL_SAMPLES)), round(100 * factor), 100)
+    longer = resample(np.pad(wave, (0, TAIL_SAMPLES)), round(100 * factor), 100)
     return longer[: int(samples_after(len(wave), factor))]
 
 
@@ -242,12 +238,11 @@ def _recorded(count: int, folder: str, rng: np.random.Generator) -> np.ndarray:
     place = rng.random()
     needed = max(count, 2 * MIN_SAMPLES) / SAMPLE_RATE
     try:
-        with one_thread():
-            if seconds > needed:
-                noise = decode(path, place * (seconds - needed), needed)
-            else:
-                noise = decode(path)
-                noise = np.roll(noise, int(place * len(noise)))
+        if seconds > needed:
+            noise = decode(path, place * (seconds - needed), needed)
+        else:
+            noise = decode(path)
+            noise = np.roll(noise, int(place * len(noise)))
     except (AudioError, OSError) as error:
         raise _unusable(path, error) from None
     return np.resize(noise, count)

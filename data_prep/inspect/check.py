@@ -15,20 +15,12 @@ from data_prep.addresses import is_remote
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode_media
 from data_prep.figures import counted
 from data_prep.progress import Progress
-from data_prep.shards.files import tar_path
-from data_prep.shards.frame_bytes import bytes_per_frame, count_not_finite
-from data_prep.shards.index import (
-    INDEX_NAME,
-    ShardIndex,
-    ShardInfo,
-    columns_path,
-    meta_path,
-    read_document,
-    read_listing,
-)
+from data_prep.shards.files import read_document, read_listing
+from data_prep.shards.frames import bytes_per_frame, count_not_finite
+from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, meta_path, tar_path
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import Sample, read_meta, read_sample, walk
-from data_prep.workers import InPlace, Stopped, Tally, run_all
+from data_prep.workers import Stopped, TaskCounts, run_all
 from model.errors import UserError
 
 MEND = "delete {} and run the command that built it again: only what is missing is made"
@@ -98,7 +90,7 @@ def part(index: ShardIndex, number: int) -> ShardIndex:
     return replace(index, shards=(index.shards[number],), key=index.key[first:end], **arrays)
 
 
-def check_shard(task: ShardCheck, tally: Tally | InPlace, look: Look | None = None) -> list[str]:
+def check_shard(task: ShardCheck, tally: TaskCounts, look: Look | None = None) -> list[str]:
     """One line for each thing wrong with a shard. Stopped if the whole check stops meanwhile."""
     index, name = task.index, task.info.label
     try:

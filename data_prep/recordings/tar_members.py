@@ -1,8 +1,8 @@
-"""The members of a tar that others made, by its headers alone: ustar, v7, GNU long names, pax.
+"""The members of a foreign tar, by its headers alone: ustar, v7, GNU long names, pax.
 
-Not by Python's tarfile: a damaged header in the middle ends its list without a word, it follows links, pads sparse
-files, reads a pax header of any size into memory, and takes sizes past the end of the file. Here whatever is not a
-plain file of a plain name, or a folder, is refused. Headers are read by position, data never; nothing is extracted.
+Python's tarfile silently stops at a damaged header, follows links, pads sparse files, reads a pax header of any size
+into memory, and accepts sizes past the end of the file. Here whatever is not a plain file of a plain name, or a folder,
+is refused. Headers are read by position, data never; nothing is extracted.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def members(path: str | os.PathLike[str]) -> Iterator[Member]:
 
 @dataclass
 class _Extended:
-    """What the headers in front of a member say of it."""
+    """A member's name and size by the extension headers in front of it."""
 
     name: bytes | None = None
     size: int | None = None
@@ -92,8 +92,9 @@ class _Tar:
                 continue
             name = self._name(header, extended, position)
             size = size if extended.size is None else extended.size
+            extended = _Extended()
             if kind == b"5" or (kind in PLAIN and name.endswith("/")):
-                position, extended = data, _Extended()  # whatever its size says, a folder has no data
+                position = data  # whatever its size says, a folder has no data
                 continue
             if kind not in PLAIN:
                 self._refuse(
@@ -105,17 +106,14 @@ class _Tar:
                     position, f"declares {declared}, the tar has {self.size:,}; it was cut off or damaged", name
                 )
             yield Member(name, data, size)
-            position, extended = data + padded(size), _Extended()
+            position = data + padded(size)
 
     def _require_header(self, header: bytes, position: int) -> None:
-        if position == 0:
-            for magic, command in COMPRESSED.items():
-                if header.startswith(magic):
-                    raise UserError(f"{self.path} is compressed; unpack it once with {command}, then give the .tar")
+        command = next((command for magic, command in COMPRESSED.items() if header.startswith(magic)), None)
+        if position == 0 and command:
+            raise UserError(f"{self.path} is compressed; unpack it once with {command}, then give the .tar")
         if len(header) < BLOCK:
-            raise UserError(
-                f"{self.path} ends at byte {self.size:,} without an end mark: it was cut off; copy it again"
-            )
+            self._refuse_cut("without an end mark")
         stated = _number(header[148:156])
         plain = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if stated != plain and stated != plain - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
@@ -133,14 +131,13 @@ class _Tar:
         """Takes in a header about the next member; returns the bytes its data take."""
         if size is None or not 0 <= size <= MAX_EXTENSION_BYTES:
             declared = "no number" if size is None else f"{size:,}"
-            limit = f"the limit is {MAX_EXTENSION_BYTES:,}"
-            self._refuse(position, f"has a header extension of {declared} bytes, {limit}")
+            self._refuse(position, f"has a header extension of {declared} bytes, the limit is {MAX_EXTENSION_BYTES:,}")
         extended.chain += BLOCK + padded(size)
         if extended.chain > MAX_CHAIN_BYTES:
             self._refuse(position, f"has more than {MAX_CHAIN_BYTES:,} bytes of header extensions")
         data = os.pread(self.descriptor, size, position + BLOCK)
         if len(data) < size:
-            raise UserError(f"{self.path} ends at byte {self.size:,} within a header: it was cut off; copy it again")
+            self._refuse_cut("within a header")
         if kind == b"L":
             extended.name = data.rstrip(b"\0")
         elif kind != b"K":  # the target of a link, which is refused itself
@@ -190,9 +187,12 @@ class _Tar:
             self._refuse(position, "has a name that leads out of the tar", name)
         return name or "./"
 
-    def _refuse(self, position: int, what: str, name: str = "") -> NoReturn:
+    def _refuse_cut(self, where: str) -> NoReturn:
+        raise UserError(f"{self.path} ends at byte {self.size:,} {where}: it was cut off; copy it again")
+
+    def _refuse(self, position: int, problem: str, name: str = "") -> NoReturn:
         member = f"member {name[:100]!r}" if name else "a member"
-        raise UserError(f"{self.path}: {member} (byte {position:,}) {what}; write it again with tar")
+        raise UserError(f"{self.path}: {member} (byte {position:,}) {problem}; write it again with tar")
 
 
 def _number(digits: bytes) -> int | None:

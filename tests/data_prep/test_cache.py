@@ -18,7 +18,7 @@ import torch
 from data_prep.build.build import BuildOptions, build
 from data_prep.remote import objects as remote
 from data_prep.shards import cache, cache_folder
-from data_prep.shards.files import ShardError
+from data_prep.shards.index import ShardError
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.reader import read_batch, read_wave
 from data_prep.shards.tar import read_sample

@@ -6,10 +6,9 @@ import pytest
 import soundfile
 import torch
 
-from data_prep.audio.decode import AudioError, decode_into, encode_flac
+from data_prep.audio.decode import AudioError, decode_media, encode_flac
 from data_prep.build.build import BuildOptions, build
-from data_prep.shards.files import ShardError
-from data_prep.shards.index import ShardIndex, write_index
+from data_prep.shards.index import ShardError, ShardIndex, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import ShardWriter
@@ -78,15 +77,15 @@ def test_an_index_that_lies_about_lengths_is_refused_before_memory_is_taken(audi
 
 def test_only_what_a_shard_holds_is_decoded_in_place():
     wave, out = tone(0.5), np.empty(8000, np.float32)
-    decode_into(encode_flac(wave), out)
+    decode_media(encode_flac(wave), "flac", out)
     assert np.abs(out - wave).max() < 1 / 32768
     for rate, channels, kind in ((8000, 1, "FLAC"), (16000, 2, "FLAC"), (16000, 1, "WAV")):
         other = io.BytesIO()
         soundfile.write(other, np.stack([wave] * channels, axis=1), rate, format=kind, subtype="PCM_16")
         with pytest.raises(AudioError) as error:
-            decode_into(other.getvalue(), out)
+            decode_media(other.getvalue(), "flac", out)
         assert error.value.reason == "not-ready"
     with pytest.raises(AudioError, match="8,000 samples, the index says 7,999"):
-        decode_into(encode_flac(wave), out[1:])
+        decode_media(encode_flac(wave), "flac", out[1:])
     with pytest.raises(AudioError, match="decoding stops|samples where"):
-        decode_into(encode_flac(wave)[:-400], out)
+        decode_media(encode_flac(wave)[:-400], "flac", out)

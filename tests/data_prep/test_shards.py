@@ -11,8 +11,7 @@ import pytest
 from data_prep.build.build import BuildOptions, build
 from data_prep.inspect.check import check
 from data_prep.shards import tar as shards
-from data_prep.shards.files import ShardError
-from data_prep.shards.index import columns_path
+from data_prep.shards.index import ShardError, columns_path
 from data_prep.shards.open_files import OpenFiles
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_sample, stream, walk
@@ -190,13 +189,6 @@ def test_a_file_system_that_gives_less_than_was_asked_for_is_asked_again(out, mo
     whole, read = read_sample(index, 3), os.preadv
     monkeypatch.setattr(shards.os, "preadv", lambda file, parts, position: read(file, [parts[0][:1000]], position))
     assert read_sample(index, 3) == whole
-
-
-def test_headers_are_those_of_tarfile():
-    for name, size in (("a.flac", 1), ("x" * 95 + ".flac", 1 << 30), ("k-_9.json", 2 << 20)):
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = size, 0o644
-        assert shards._header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def test_columns_never_describe_a_tar_that_took_another_ones_place(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from data_prep.inspect.stats import Breakdown, breakdown
 from data_prep.progress import Progress
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import read_index
-from data_prep.workers import InPlace, Tally, run_all
+from data_prep.workers import TaskCounts, run_all
 from model.errors import UserError, require_at_least
 
 GROUPS = {"text": TEXT_JUDGEMENTS, "audio": AUDIO_JUDGEMENTS, "set": SET_JUDGEMENTS}
@@ -137,7 +137,7 @@ def _survey(root: str, options: AuditOptions) -> Surveyed:
     return Surveyed(root, problems, index, joined((found[number][1], first) for number, first in enumerate(firsts)))
 
 
-def _survey_shard(task: ShardCheck, tally: Tally | InPlace) -> tuple[list[str], Measured]:
+def _survey_shard(task: ShardCheck, tally: TaskCounts) -> tuple[list[str], Measured]:
     measurer = Measurer(task.index)
     return check_shard(task, tally, measurer.look), measurer.measured()
 
