@@ -114,7 +114,7 @@ def strict_json(data: bytes) -> Any:
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is no JSON number")
+        raise ValueError(f"{text[:40]} is not JSON")
     return value
 
 

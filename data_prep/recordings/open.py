@@ -18,6 +18,8 @@ from collections.abc import Iterable
 
 from data_prep.addresses import is_remote
 from data_prep.audio.decode import AudioError, Source, open_stream
+from data_prep.recordings.parquet import recording_at
+from data_prep.recordings.pipes import output_of
 from data_prep.recordings.remote import recording
 from data_prep.recordings.windows import Stretch
 from data_prep.remote import objects
@@ -27,12 +29,8 @@ def open_source(audio: str, part: str = "", allow_pipes: bool = False) -> Source
     """The recording, to be decoded. AudioError for an impossible part, OSError for what cannot be read."""
     kind, _, place = part.partition(":")
     if kind == "pipe":
-        from data_prep.recordings.pipes import output_of
-
         return output_of(audio, allow_pipes)
     if kind == "row":
-        from data_prep.recordings.parquet import recording_at
-
         number, _, column = place.partition(":")
         return recording_at(audio, _number(number, part), column)
     if kind == "fault":
@@ -55,14 +53,14 @@ def size_of(audio: str, part: str = "") -> int:
     if is_remote(audio):
         return objects.size(audio)
     try:
-        found = os.stat(audio)
+        status = os.stat(audio)
     except (OSError, ValueError):
         return -1
-    return found.st_size if stat.S_ISREG(found.st_mode) else -1
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
 
 
 def remote_sizes(audios: Iterable[str]) -> dict[str, int]:
-    """`size_of` each of those that are addresses, asked for in parallel."""
+    """`size_of` those that are addresses, asked for in parallel."""
     addresses = sorted({audio for audio in audios if is_remote(audio)})
     return dict(zip(addresses, objects.sizes(addresses), strict=True)) if addresses else {}
 

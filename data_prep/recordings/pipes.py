@@ -64,21 +64,17 @@ def stages(command: str) -> list[list[str]]:
         elif token["other"] == "|":
             chain.append([])
         elif token["other"]:
-            problem = _named(token["other"], command.strip()[token.start() :])
+            rest = command.strip()[token.start() :]
+            inside = re.match(r'"(?:[^"\\`$]|\\.)*(\$\(?|`)', rest, re.DOTALL)  # what a shell replaces in quotes
+            problem = repr(inside[1] if inside else token["other"])
+            if not inside and token["other"] in "'\"\\":
+                problem = "a quote that stays open"
             raise AudioError(
                 "pipe-refused", f"{command[:80]!r} has {problem}; only programs and | are run, without a shell"
             )
     if not all(chain):
         raise AudioError("pipe-refused", f"{command[:80]!r} lacks a program before or after a |")
     return chain
-
-
-def _named(character: str, rest: str) -> str:
-    """The part of a command that only a shell understands, from `character`, the first of `rest`, on."""
-    inside = re.match(r'"(?:[^"\\`$]|\\.)*(\$\(?|`)', rest, re.DOTALL)
-    if inside:
-        return repr(inside[1])
-    return "a quote that stays open" if character in "'\"\\" else repr(character)
 
 
 def _start(words: list[str], before: subprocess.Popen[bytes] | None, errors: IO[bytes]) -> subprocess.Popen[bytes]:

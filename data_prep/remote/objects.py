@@ -77,11 +77,9 @@ def size(url: str) -> int:
         info = _ask(url, lambda filesystem, path: filesystem.info(path))
     except Missing:
         return -1
-    if info["type"] != "file":
-        return -1
-    if info["size"] is None:
+    if info["type"] == "file" and info["size"] is None:
         raise _error(url, "the server does not say how many bytes it has; copy it to a disk")
-    return int(info["size"])
+    return int(info["size"]) if info["type"] == "file" else -1
 
 
 def sizes(urls: Sequence[str]) -> list[int]:
@@ -93,16 +91,16 @@ def sizes(urls: Sequence[str]) -> list[int]:
         except Forbidden as error:
             return error
 
-    answers, refused = [], []
+    answers: list[int | Forbidden] = []
     progress_of = Progress if len(urls) >= MANY_SIZES else Silent
     with ThreadPoolExecutor(PARALLEL_SIZES) as pool, progress_of(len(urls), "objects", "ask sizes") as progress:
         for answer in pool.map(size_or_refusal, urls):
-            refused += [answer] if isinstance(answer, Forbidden) else []
-            answers.append(-1 if isinstance(answer, Forbidden) else answer)
+            answers.append(answer)
             progress.advance()
-    if refused and len(refused) == len(answers):
-        raise refused[0]
-    return answers
+    refusals = [answer for answer in answers if isinstance(answer, Forbidden)]
+    if refusals and len(refusals) == len(answers):
+        raise refusals[0]
+    return [-1 if isinstance(answer, Forbidden) else answer for answer in answers]
 
 
 def pieces(url: str, total: int) -> Iterator[bytes]:
@@ -224,15 +222,22 @@ def _at_most(length: int, data: bytes, url: str) -> bytes:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's filesystem and the address's path in it. UserError for an address of another kind."""
-    scheme = _require_readable(url)
+    """fsspec's filesystem and the address's path in it. UserError for another scheme or a missing package."""
+    scheme = url.partition("://")[0]
+    if "::" in url or scheme not in REMOTE:
+        raise UserError(
+            f"{without_secrets(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://..."
+        )
     import fsspec
 
+    package = NEEDS.get(scheme)
+    if package and importlib.util.find_spec(package) is None:
+        version = f"=={fsspec.__version__}" if package != "aiohttp" else ""  # the two are released together
+        raise UserError(f"{scheme}:// needs the package {package}, which is not there: pip install {package}{version}")
     options: dict[str, Any] = {"use_listings_cache": False}
     if scheme == "s3":
         config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": 2 * PARALLEL_SIZES}
-        config |= {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
-        options["config_kwargs"] = config
+        options["config_kwargs"] = config | {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
     elif scheme in ("http", "https"):
         import aiohttp
 
@@ -251,19 +256,3 @@ def _require_size(url: str, expected: int) -> None:
 
 def _error(url: str, problem: str) -> RemoteError:
     return RemoteError(f"{without_secrets(url)}: {problem}")
-
-
-def _require_readable(url: str) -> str:
-    """The scheme, if it is one of REMOTE and its package is installed."""
-    scheme = url.partition("://")[0]
-    if "::" in url or scheme not in REMOTE:
-        raise UserError(
-            f"{without_secrets(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://..."
-        )
-    package = NEEDS.get(scheme)
-    if package and importlib.util.find_spec(package) is None:
-        import fsspec
-
-        version = f"=={fsspec.__version__}" if package != "aiohttp" else ""  # the two are released together
-        raise UserError(f"{scheme}:// needs the package {package}, which is not there: pip install {package}{version}")
-    return scheme

@@ -156,23 +156,17 @@ def is_there(path: Path, size: int) -> bool:
 @lru_cache(maxsize=4)
 def _folder(path: str, gigabytes: str) -> CacheFolder:
     """Made, with its limit; once a process, as the free space changes."""
-    folder = CacheFolder(Path(path).expanduser().absolute(), _stated_limit(gigabytes))
+    limit = 0
+    with suppress(ValueError, OverflowError):
+        limit = int(float(gigabytes) * 1e9)
+    if gigabytes and limit <= 0:
+        raise UserError(f"{GIGABYTES} is {gigabytes!r}, it must be gigabytes, such as 100")
+    folder = CacheFolder(Path(path).expanduser().absolute(), limit)
     folder.make()
     if folder.limit:
         return folder
     used = sum(entry.stat().st_size for entry in os.scandir(folder.path / "shards") if COPY.fullmatch(entry.name))
     return replace(folder, limit=min(DEFAULT_BYTES, int(SHARE_OF_FREE * (shutil.disk_usage(folder.path).free + used))))
-
-
-def _stated_limit(gigabytes: str) -> int:
-    """Bytes; 0 where nothing is stated."""
-    if not gigabytes:
-        return 0
-    with suppress(ValueError, OverflowError):
-        limit = int(float(gigabytes) * 1e9)
-        if limit > 0:
-            return limit
-    raise UserError(f"{GIGABYTES} is {gigabytes!r}, it must be gigabytes, such as 100")
 
 
 def _require_own(folder: Path) -> None:

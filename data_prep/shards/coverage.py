@@ -89,17 +89,16 @@ class Coverage:
     def _add(self, path: Path) -> None:
         """Counts the shard if it is finished and holds frames of this audio alone."""
         info = finished_shard(path, self._recipe)
-        if info is None:
-            return
         try:
             document = read_document(columns_path(path))
             columns, crc = parse_columns(document["columns"]), document[AUDIO_CRC]
         except (UserError, KeyError, AttributeError, TypeError):
             return
-        ids = [self._number.get(key, -1) for key in columns["key"]] if columns else []
+        if info is None or columns is None:
+            return
+        ids, audio = [self._number.get(key, -1) for key in columns["key"]], self._audio
         if not ids or min(ids) < 0 or self.covered[ids].any() or not len(set(ids)) == len(ids) == len(crc):
             return
-        audio = self._audio
         if np.array_equal(audio.crc32[ids], crc) and np.array_equal(audio.samples[ids], columns["samples"]):
             self.covered[ids] = True
             self.frames += int(columns["frames"].sum())

@@ -108,10 +108,6 @@ class ShardIndex:
 
     def digest(self) -> str:
         """sha256 hex over the shards' own: the identity of the data, wherever it lies."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
         identities = [shard.columns_sha256 + shard.sha256 if shard.source else shard.sha256 for shard in self.shards]
         return hashlib.sha256(canonical_json([self.kind, identities])).hexdigest()
 

@@ -27,7 +27,7 @@ from data_prep.shards.reader import read_batch, read_utterance, read_wave
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.test_reader import PROMPT
+from tests.data_prep.shards.test_reader import PROMPT
 from train.data.corpus import open_indexes
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"

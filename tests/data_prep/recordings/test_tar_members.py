@@ -18,7 +18,7 @@ from data_prep.shards.opening import read_index
 from model.errors import UserError
 from tests.data_prep.test_foreign import encoded, write_tar
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 END = bytes(1024)
 
 

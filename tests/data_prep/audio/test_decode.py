@@ -14,7 +14,7 @@ from data_prep.audio.truncation import what_is_cut_off
 from data_prep.recordings.open import open_source
 from tests.data_prep.conftest import tone
 
-SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 
 
 def as_file(wave, rate=16000, kind="WAV", subtype="PCM_16"):

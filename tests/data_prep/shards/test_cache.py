@@ -24,10 +24,10 @@ from data_prep.shards.reader import read_batch, read_wave
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from model.prompt import Prompt
-from tests.data_prep.test_reader import Letters
+from tests.data_prep.shards.test_reader import Letters
 from train.data.corpus import open_indexes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROMPT = Prompt(Letters())
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 

@@ -22,7 +22,7 @@ from data_prep.retries import Forbidden, Missing, RemoteError
 from data_prep.shards.opening import read_index
 from model.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 
 
