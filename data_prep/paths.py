@@ -26,14 +26,10 @@ def expand_path(text: str) -> str:
     """
     if is_remote(text):
         return text
-
-    def value(name: re.Match[str]) -> str:
-        variable = name[1] or name[2]
-        if not os.environ.get(variable):
-            raise UserError(f"${variable} is not set; set it, or write the whole path")
-        return os.environ[variable]
-
-    expanded = os.path.expanduser(VARIABLE.sub(value, text))
+    for name in (match[1] or match[2] for match in VARIABLE.finditer(text)):
+        if not os.environ.get(name):
+            raise UserError(f"${name} is not set; set it, or write the whole path")
+    expanded = os.path.expanduser(os.path.expandvars(text))
     if text.startswith("~") and expanded.startswith("~"):
         user = text.partition("/")[0]
         raise UserError(f"{user} is no user's home here; write the whole path, or ./{user} for a folder of that name")

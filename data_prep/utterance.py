@@ -25,7 +25,7 @@ UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the f
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording, or a cut of one, and what is said in it. Raises UserError for values that cannot be."""
+    """One recording, or a cut of one, and its transcript. Raises UserError for values that cannot be."""
 
     key: str
     """Unique in its corpus, matches KEY; names the members in the shards."""

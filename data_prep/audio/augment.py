@@ -23,7 +23,7 @@ from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
-LOWEST_NOISE_HERTZ = 20.0  # below it noise would take its share of the SNR and be heard by nobody
+LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 
 
@@ -224,9 +224,9 @@ def _coloured(count: int, rng: np.random.Generator) -> np.ndarray:
     """Float32 [count] of noise with power 1/f^a."""
     length = max(1024, 1 << (count - 1).bit_length())  # a fast Fourier transform, and one that reaches down to 20 Hz
     frequency = np.arange(length // 2 + 1) * (SAMPLE_RATE / length)
-    heard = frequency >= LOWEST_NOISE_HERTZ
+    audible = frequency >= LOWEST_NOISE_HERTZ
     shape = np.zeros(len(frequency), np.float32)
-    shape[heard] = frequency[heard] ** (-rng.uniform(0, 2) / 2)
+    shape[audible] = frequency[audible] ** (-rng.uniform(0, 2) / 2)
     spectrum = np.fft.rfft(rng.standard_normal(length, dtype=np.float32)) * shape
     return np.fft.irfft(spectrum, length)[:count].astype(np.float32)
 

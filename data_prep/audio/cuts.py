@@ -60,8 +60,8 @@ def may_be_ready(info: AudioInfo, media: str) -> bool:
     return (info.format, info.subtype) == kind and (info.rate, info.channels) == (SAMPLE_RATE, 1)
 
 
-def require_possible(info: AudioInfo) -> AudioInfo:
-    """The same; AudioError for impossible rates, channels and lengths."""
+def require_possible(info: AudioInfo) -> None:
+    """AudioError for impossible rates, channels and lengths."""
     if not MIN_RATE <= info.rate <= MAX_RATE:
         raise AudioError("bad-rate", f"{info.rate} Hz, usable are {MIN_RATE} to {MAX_RATE} Hz")
     if not 1 <= info.channels <= MAX_CHANNELS:
@@ -70,7 +70,6 @@ def require_possible(info: AudioInfo) -> AudioInfo:
         raise AudioError("empty", "the header declares no samples")
     if info.frames >= UNKNOWN_FRAMES:
         raise AudioError("no-length", "the header does not say how long it is (written to a pipe?); encode it again")
-    return info
 
 
 def cut_frames(info: AudioInfo, start: float | None, duration: float | None) -> tuple[int, int]:

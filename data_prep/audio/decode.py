@@ -50,19 +50,17 @@ Source = bytes | bytearray | str | Path | Openable
 
 def probe(source: Source) -> AudioInfo:
     """Reads the header only. Raises AudioError for what is no recording, or one of an impossible kind."""
-    with open_stream(source) as stream, _open(stream) as file:
-        return _info(file)
+    with _opened(source) as (_, _, info):
+        return info
 
 
 def decode(source: Source, start: float | None = None, duration: float | None = None) -> np.ndarray:
     """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
-    with open_stream(source) as stream, _open(stream) as file:
-        info = _info(file)
+    with _opened(source) as (stream, file, info):
         first, count = cut_frames(info, start, duration)
         wave = np.empty(count, np.float32)  # the system gives memory only for what is written
         if first:
-            with _damage_refused(first):
-                _start_at(file, info, first)
+            _start_at(file, info, first)
         wave = wave[: _read_blocks(file, info, wave)]
         if not len(wave):
             raise AudioError("empty", "no samples")
@@ -90,8 +88,7 @@ def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
         return
     if flac.IS_INSTALLED and flac.declares(data, len(wave)) and flac.decode(data, wave):
         return  # any error is left to the slower decoder, which explains it
-    with open_stream(data) as stream, _open(stream) as file:
-        info = _info(file)
+    with _opened(data) as (_, file, info):
         if not is_ready(data, info):
             given = f"{info.rate:,} Hz {info.format} {info.subtype} of {info.channels} channels"
             raise AudioError("not-ready", f"{given}, a shard holds 16 kHz mono 16-bit FLAC")
@@ -194,19 +191,26 @@ def open_stream(source: Source) -> BinaryIO:
     return io.FileIO(source, "rb") if isinstance(source, str | Path) else source.open()
 
 
-def _open(stream: BinaryIO) -> soundfile.SoundFile:
-    size = stream.seek(0, io.SEEK_END)
-    if not size:
-        raise AudioError("empty", "the file has 0 bytes")
-    stream.seek(0)
-    try:
-        return soundfile.SoundFile(stream.fileno() if isinstance(stream, io.FileIO) else stream, closefd=False)
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
-
-
-def _info(file: soundfile.SoundFile) -> AudioInfo:
-    return require_possible(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype))
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, AudioInfo]]:
+    """The recording, opened for decoding; AudioError for what soundfile cannot open or decode."""
+    with open_stream(source) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        if not size:
+            raise AudioError("empty", "the file has 0 bytes")
+        stream.seek(0)
+        try:
+            handle = stream.fileno() if isinstance(stream, io.FileIO) else stream
+            file = soundfile.SoundFile(handle, closefd=False)
+        except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+            raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
+        with file:
+            info = AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+            require_possible(info)
+            try:
+                yield stream, file, info
+            except (soundfile.SoundFileError, RuntimeError) as error:
+                raise AudioError("damaged", f"decoding stops: {_one_line(error)}") from None
 
 
 def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
@@ -233,27 +237,18 @@ def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -
     got = 0
     while got < len(wave):
         part = wave[got : got + BLOCK_SAMPLES // info.channels]
-        with _damage_refused(got):
-            if info.channels == 1:
-                count = len(file.read(out=part))
-            else:
-                block = file.read(len(part), dtype="float32", always_2d=True)
-                count = len(block)
-                part[:count] = block.mean(axis=1)
+        if info.channels == 1:
+            count = len(file.read(out=part))
+        else:
+            block = file.read(len(part), dtype="float32", always_2d=True)
+            count = len(block)
+            part[:count] = block.mean(axis=1)
         if not count:
             break
         got += count
     if got < len(wave) and info.format != "MP3":
         raise AudioError("truncated", f"{got:,} samples where the header declares {len(wave):,}")
     return got
-
-
-@contextmanager
-def _damage_refused(position: int) -> Iterator[None]:
-    try:
-        yield
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError("damaged", f"decoding stops somewhere after sample {position:,}: {_one_line(error)}") from None
 
 
 def _refuse_impossible(wave: np.ndarray) -> None:

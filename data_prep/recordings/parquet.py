@@ -26,7 +26,7 @@ DAMAGE = (OSError, ValueError, LookupError, MemoryError)  # what pyarrow raises 
 
 
 class RowGroups:
-    """The row groups read last. One reads at a time: others are likely to want the same one."""
+    """The row groups read last. One thread reads at a time: others are likely to want the same group."""
 
     def __init__(self, max_bytes: int = CACHED_BYTES, max_files: int = CACHED_FILES) -> None:
         self.max_bytes, self.max_files = max_bytes, max_files

@@ -182,7 +182,7 @@ def _write_verified(file: BinaryIO, parts: Iterable[bytes], sha256: str) -> None
 
 
 def _refuse_failed(url: str) -> None:
-    """So that a thousand utterances of one lost shard do not wait for the storage one after the other."""
+    """ShardError for a shard that failed lately, so that its utterances do not wait for the storage one by one."""
     when, why = _failed.get(url, (0.0, ""))
     if why and time.monotonic() - when < FAILED_SECONDS:
         raise ShardError(why)

@@ -1,4 +1,4 @@
-"""Which utterances of an audio index have their frames in a directory already, whoever wrote them, in which shards.
+"""Which utterances of an audio index already have their frames in a directory, and in which shards.
 
 A finished shard of frames counts if every utterance in it is in the index, by key and by the CRC of its audio and
 transcript, and in no other shard that counts. The utterances of a shard that does not count are encoded again.

@@ -3,8 +3,8 @@
     .f32 .f16 .bf16    [T, D], raw
     .i8                [T, D + 2] bytes: each frame's scale in front of its int8 numbers (model/int8_frames.py)
 
-A row is a frame, so a batch's frames lie end to end in one array as they are read. Torch is imported where it is needed
-alone, so that `prep check` starts without it.
+A row is a frame, so a batch's frames lie end to end in one array as they are read. Torch is imported in the
+functions that need it, so that `prep check` starts without it.
 """
 
 from __future__ import annotations

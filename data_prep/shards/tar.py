@@ -139,7 +139,7 @@ def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, offset of the data, size) of each member, by its headers alone. ValueError for a tar that is not ours."""
+    """(name, offset of the data, size) of each member by its headers. ValueError for a tar of another program."""
     with open(path, "rb") as file:
         total = file.seek(0, os.SEEK_END)
         position = 0
@@ -211,7 +211,7 @@ def _read_meta(index: ShardIndex, shard: int, i: int) -> bytes:
 
 
 def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
-    """Fills `media` and returns the metadata of an utterance of a tar of ours."""
+    """Fills `media` and returns the metadata of an utterance, for a tar that this program wrote."""
     start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
     header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
     with _open_tar(index, shard) as tar:
