@@ -35,6 +35,6 @@ def test_a_header_that_claims_more_than_the_index_is_never_shown_to_it(monkeypat
     data = bytearray(encode_flac(tone(1.0)))
     data[21] |= 0x0F  # 2**32 samples more
     monkeypatch.setattr(flac, "decode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(AudioError, match="the index says 16,000"):
+    with pytest.raises(AudioError, match="16,000"):
         decode_media(data, "flac", np.empty(16000, np.float32))
     assert not flac.declares(b"RIFF" + data[4:], 16000) and not flac.declares(data[:41], 16000)
