@@ -13,13 +13,16 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts to `total`. `with Progress(n, label="build") as progress: progress.advance(1, hours=0.3)`.
 
-    `start`: done before, as the step that a run resumes from; it does not count for the rate.
+    `start`: done before, as the step that a run resumes from; it does not count for the rate. `log_lines`: whether to
+    print lines of its own where there is no terminal.
     """
 
     shown = True
 
-    def __init__(self, total: int, unit: str = "utterances", label: str = "", start: int = 0) -> None:
-        self.total, self.unit, self.label = total, unit, label
+    def __init__(
+        self, total: int, unit: str = "utterances", label: str = "", start: int = 0, log_lines: bool = True
+    ) -> None:
+        self.total, self.unit, self.label, self.log_lines = total, unit, label, log_lines
         self.done = self.kept = start
         """All that is done; of it, by an earlier run."""
         self._figures: dict[str, Any] = {}
@@ -40,7 +43,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix(self._figures, refresh=False)
             self._bar.update(n)
-        elif self.shown and time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._print_line()
 
     def keep(self, n: int) -> None:
@@ -54,10 +57,19 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self.shown and kind is None:
+        elif kind is None:
             self._print_line()
 
+    def say(self, text: str) -> None:
+        """Prints a line on stderr, above the bar if there is one. OSError if the terminal or pipe is gone."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def _print_line(self) -> None:
+        if not self.shown or not self.log_lines:
+            return
         self._last_line = time.monotonic()
         seconds = self._last_line - self._began
         rate = (self.done - self.kept) / seconds if seconds > 0 else 0.0
@@ -67,7 +79,7 @@ class Progress:
             parts.append(f"{clock(seconds)} in all")
         else:
             parts.append(f"{clock((self.total - self.done) / rate)} left" if rate else "time left not known yet")
-        print(", ".join(parts + [f"{name} {value}" for name, value in self._figures.items()]), file=sys.stderr)
+        self.say(", ".join(parts + [f"{name} {value}" for name, value in self._figures.items()]))
 
 
 class Silent(Progress):

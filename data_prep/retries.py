@@ -131,9 +131,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    return bool(_names([error]) & MAY_PASS_NAMES) or (isinstance(error, OSError) and error.errno in MAY_PASS_ERRNO)
+    is_known = isinstance(error, TimeoutError | ConnectionError) or _names([error]) & MAY_PASS_NAMES
+    return bool(is_known) or (isinstance(error, OSError) and error.errno in MAY_PASS_ERRNO)
 
 
 def _names(errors: Iterable[BaseException]) -> set[str]:

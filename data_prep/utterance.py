@@ -18,7 +18,7 @@ from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
-IMPOSSIBLE_SECONDS = 1e9  # 31 years; also refuses integers that no float can hold
+MAX_POSITION_SECONDS = 1e9  # 31 years; also refuses integers that no float can hold
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the file, that a gzipped manifest may hold
 
@@ -58,8 +58,7 @@ class Utterance:
                 raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be text{quoted}")
         for name in ("start", "duration"):
             value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if value is not None and not (is_number and 0 <= value < IMPOSSIBLE_SECONDS):
+            if value is not None and (not is_seconds(value) or value < 0):
                 raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be seconds from 0 on")
         if not isinstance(self.meta, Mapping):
             raise UserError(f"utterance {self.key}: meta is {_short(self.meta)}, it must be an object")
@@ -176,6 +175,10 @@ def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
 def not_utf8(error: UnicodeDecodeError) -> str:
     """The message for text of another encoding, with the offending byte, counted from 1."""
     return f"it is not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
+
+
+def is_seconds(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_POSITION_SECONDS
 
 
 def _short(value: Any) -> str:

@@ -114,7 +114,11 @@ def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sam
     if not config.needs_audio:
         return wave
     samples = wave.numpy()
-    changed = _at_speed(samples, float(speed_factors(config, seed, epoch, [sample])[0]))
+    speed = float(speed_factors(config, seed, epoch, [sample])[0])
+    changed = samples
+    if speed != 1:  # resampled, as if it had been recorded at that many times the rate
+        longer = resample(np.pad(samples, (0, TAIL_SAMPLES)), round(100 * speed), 100)
+        changed = longer[: int(samples_after(len(samples), speed))]
     changed = _with_noise(changed, config, _generator(seed, epoch, sample, NOISE))
     if changed is samples:
         return wave
@@ -193,14 +197,6 @@ def _generator(seed: int, epoch: int, sample: int, purpose: int) -> np.random.Ge
 
 def _floor(number: float) -> int:
     return math.floor(number + 1e-9)  # 0.29 x 100 is 29
-
-
-def _at_speed(wave: np.ndarray, factor: float) -> np.ndarray:
-    """The wave played `factor` times as fast: resampled, as if it had been recorded at that many times the rate."""
-    if factor == 1:
-        return wave
-    longer = resample(np.pad(wave, (0, TAIL_SAMPLES)), round(100 * factor), 100)
-    return longer[: int(samples_after(len(wave), factor))]
 
 
 def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:

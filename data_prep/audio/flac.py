@@ -1,26 +1,36 @@
 """16 kHz mono 16-bit FLAC of our own shards by dr_flac, where it is installed: the same samples in 0.6 of the time.
 
 libFLAC, behind soundfile, takes most of the time of reading audio. FLAC is lossless, so both give the same bits; a test
-compares them. dr_flac trusts a stream's header, so it only gets streams whose header is the expected one.
+compares them. dr_flac trusts a stream's header, so it only gets streams whose header agrees with the index.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 
 import numpy as np
 
-from model.sample_rate import SAMPLE_RATE
-
 IS_INSTALLED = importlib.util.find_spec("miniaudio") is not None  # no wheel for Linux on ARM
-STREAMINFO_END = 42  # bytes: "fLaC", the header of a metadata block, STREAMINFO (RFC 9639, section 8.2)
+STREAMINFO_END = 42  # bytes: "fLaC", the header of a metadata block, STREAMINFO
 
 
-def declares(data: bytes | bytearray, samples: int) -> bool:
-    """Whether the stream begins with a STREAMINFO of 16 kHz, mono, 16 bits and this number of samples."""
-    packed = SAMPLE_RATE << 44 | 0 << 41 | 15 << 36 | samples  # rate, channels - 1, bits a sample - 1, samples
-    is_flac = data[:4] == b"fLaC" and len(data) >= STREAMINFO_END and not data[4] & 0x7F and data[5:8] == b"\0\0\x22"
-    return is_flac and int.from_bytes(data[18:26], "big") == packed
+@dataclass(frozen=True)
+class StreamInfo:
+    """What a FLAC stream declares of itself (RFC 9639, section 8.2)."""
+
+    rate: int
+    channels: int
+    bits: int
+    frames: int
+
+
+def stream_info(data: bytes | bytearray) -> StreamInfo | None:
+    """None for what does not begin as a native FLAC stream does."""
+    if len(data) < STREAMINFO_END or data[:4] != b"fLaC" or data[4] & 0x7F or data[5:8] != b"\0\0\x22":
+        return None
+    packed = int.from_bytes(data[18:26], "big")  # rate 20 bits, channels 3, bits a sample 5, samples 36
+    return StreamInfo(packed >> 44, (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1, packed & (1 << 36) - 1)
 
 
 def decode(data: bytes | bytearray, wave: np.ndarray) -> bool:

@@ -91,11 +91,10 @@ def require_modest(file: Any, groups: Iterable[int], columns: Collection[str]) -
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.total_uncompressed_size > MAX_COLUMN_BYTES and chunk.path_in_schema.split(".")[0] in columns:
                 size = (
-                    f"{chunk.total_uncompressed_size:,} bytes in one row group, at most {MAX_COLUMN_BYTES:,} are read"
+                    f"column {chunk.path_in_schema[:80]!r} has {chunk.total_uncompressed_size:,} bytes in one row group"
                 )
-                raise AudioError(
-                    "too-large", f"column {chunk.path_in_schema[:80]!r} has {size}; write it with smaller row groups"
-                )
+                limit = f"at most {MAX_COLUMN_BYTES:,} are read; write it with smaller row groups"
+                raise AudioError("too-large", f"{size}, {limit}")
 
 
 def recording_at(path: str, row: int, column: str) -> bytes:
@@ -106,14 +105,12 @@ def recording_at(path: str, row: int, column: str) -> bytes:
     if is_remote(path):
         raise AudioError("bad-part", "rows of a Parquet file are read from a local one; copy it first")
     try:
-        value = _GROUPS.value(path, row, column)
+        data = _GROUPS.value(path, row, column).as_py()
     except (FileNotFoundError, UserError):
         raise
     except DAMAGE as error:
         raise AudioError("damaged", f"the row group cannot be read: {' '.join(str(error).split())}") from None
-    if hasattr(value, "keys"):  # a struct
-        value = value["bytes"] if "bytes" in value.keys() and value.is_valid else None  # noqa: SIM118
-    data = value.as_py() if value is not None else None
+    data = data.get("bytes") if isinstance(data, dict) else data
     if not isinstance(data, bytes):
         raise AudioError("missing-audio", f"row {row:,} holds no bytes in column {column!r}")
     return data

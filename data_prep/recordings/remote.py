@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from data_prep.addresses import is_remote
 from data_prep.audio.decode import Source
-from data_prep.recordings.windows import RemoteStretch
+from data_prep.recordings.windows import Stretch
 from data_prep.remote.objects import read_bytes, size
 from data_prep.utterance import Utterance
 
@@ -26,7 +26,7 @@ def recording(url: str, first: int = 0, length: int | None = None) -> Source:
     data = coming.result() if coming is not None else _read_beginning(url, first, length)
     if len(data) < WHOLE_BYTES or len(data) == length:
         return data
-    return RemoteStretch(url, first, length if length is not None else size(url) - first)
+    return Stretch(url, first, length if length is not None else size(url) - first)
 
 
 def read_ahead(utterances: Sequence[Utterance]) -> Iterator[Utterance]:

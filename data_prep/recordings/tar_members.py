@@ -8,11 +8,11 @@ is refused. Headers are read by position, data never; nothing is extracted.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from data_prep.durable import open_regular
 from data_prep.shards.columns import BLOCK, padded
 from model.errors import UserError
 
@@ -48,17 +48,13 @@ def members(path: str | os.PathLike[str]) -> Iterator[Member]:
     tar, one that was cut off, one with more bytes behind its end.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise UserError(f"cannot read {path}: its name holds a NUL; give the path of a tar")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not wait for a writer
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
-        raise UserError(f"cannot read {path}: {reason}; give the path of a tar") from None
-    try:
-        yield from _Tar(path, descriptor).members()
+        with open_regular(path) as file:
+            yield from _Tar(path, file.fileno()).members()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
+        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a tar") from None
 
 
 class _Tar:
@@ -66,10 +62,7 @@ class _Tar:
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self.descriptor, self.position = path, descriptor, 0
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is no plain file; give the path of a tar")
-        self.size = status.st_size
+        self.size = os.fstat(descriptor).st_size
         self._forget_extensions()
 
     def _forget_extensions(self) -> None:

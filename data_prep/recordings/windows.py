@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from data_prep.addresses import is_remote
 from data_prep.audio.cuts import AudioError
 from data_prep.remote.objects import read_bytes
 
@@ -15,28 +16,17 @@ FIRST_WINDOW_BYTES, LARGEST_WINDOW_BYTES = 128 << 10, 8 << 20  # of one request 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A recording inside a local file."""
+    """A recording inside a local file or a remote object, too large to be read before it is known what is wanted."""
 
-    path: str
+    place: str
     offset: int
     length: int
 
     def open(self) -> BinaryIO:
-        """Its bytes as a file; AudioError where the file ends before them."""
+        """Its bytes as a file; AudioError where a local file ends before them."""
+        if is_remote(self.place):
+            return io.BufferedReader(_RemoteWindow(self), FIRST_WINDOW_BYTES)
         return io.BufferedReader(_LocalWindow(self))
-
-
-@dataclass(frozen=True)
-class RemoteStretch:
-    """A recording, or a part of an archive, too large to be read before it is known what of it is wanted."""
-
-    url: str
-    offset: int
-    length: int
-
-    def open(self) -> BinaryIO:
-        """Its bytes as a file."""
-        return io.BufferedReader(_RemoteWindow(self), FIRST_WINDOW_BYTES)
 
 
 class _Window(io.RawIOBase):
@@ -70,7 +60,7 @@ class _LocalWindow(_Window):
 
     def __init__(self, stretch: Stretch) -> None:
         super().__init__(stretch.length)
-        self._first, self._file = stretch.offset, open(stretch.path, "rb", buffering=0)
+        self._first, self._file = stretch.offset, open(stretch.place, "rb", buffering=0)
         if os.fstat(self._file.fileno()).st_size < stretch.offset + stretch.length:
             self.close()
             raise AudioError("truncated", f"the archive ends before byte {stretch.offset + stretch.length:,}")
@@ -86,9 +76,9 @@ class _LocalWindow(_Window):
 class _RemoteWindow(_Window):
     """Reads ahead: twice as much each time that the reader goes straight on, little after a jump."""
 
-    def __init__(self, stretch: RemoteStretch) -> None:
+    def __init__(self, stretch: Stretch) -> None:
         super().__init__(stretch.length)
-        self._url, self._first = stretch.url, stretch.offset
+        self._url, self._first = stretch.place, stretch.offset
         self._start, self._data, self._ahead = 0, b"", FIRST_WINDOW_BYTES
 
     def read_at(self, position: int, view: memoryview) -> int:

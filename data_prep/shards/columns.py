@@ -41,7 +41,7 @@ def parse_columns(raw: dict[str, Any]) -> dict[str, Any] | None:
     columns: dict[str, Any] = {"key": keys}
     for name, kind in COLUMNS.items():
         values = raw[name]
-        if not isinstance(values, list) or len(values) != len(keys) or not all(type(v) is int for v in values):
+        if not isinstance(values, list) or len(values) != len(keys) or set(map(type, values)) - {int}:
             return None
         limits = np.iinfo(kind)
         if values and not limits.min <= min(values) <= max(values) <= limits.max:

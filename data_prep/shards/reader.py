@@ -17,9 +17,7 @@ from data_prep.audio.decode import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_
 from data_prep.shards.buffers import Buffers
 from data_prep.shards.frames import as_frames, bytes_per_frame
 from data_prep.shards.index import ShardIndex
-from data_prep.shards.opening import shard_path
 from data_prep.shards.tar import Sample, read_into, read_sample
-from data_prep.utterance import Utterance
 from model.batch import Batch, cumulative
 from model.prompt import Prompt
 
@@ -43,19 +41,6 @@ def read_batch(index: ShardIndex, ids: Sequence[int], prompt: Prompt) -> Batch:
         targets=torch.tensor([token for tokens in targets for token in tokens], dtype=torch.int64),
         target_cu=cumulative([len(tokens) for tokens in targets]),
     )
-
-
-def read_utterance(index: ShardIndex, i: int) -> Utterance:
-    """Key, transcript, speaker ... of utterance `i`; its audio is the stretch of the tar that holds it."""
-    meta = read_sample(index, i).meta
-    fields = {name: meta[name] for name in ("text", "language", "speaker", "task", "meta")}
-    audio, part = str(shard_path(index, int(index.shard[i]))), f"bytes:{index.offset[i]}:{index.length[i]}"
-    return Utterance(key=index.key[i], audio=audio, part=part, duration=meta["seconds"], **fields)
-
-
-def read_wave(index: ShardIndex, i: int) -> Tensor:
-    """Float32 [N], 16 kHz, of utterance `i` of an audio index."""
-    return wave_of(index, i, read_sample(index, i))
 
 
 def frames(index: ShardIndex, i: int, sample: Sample) -> Tensor:

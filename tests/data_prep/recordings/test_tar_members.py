@@ -118,7 +118,7 @@ def test_tars_cut_off_put_together_or_compressed_are_refused(tmp_path):
     with pytest.raises(UserError, match="is compressed; unpack it once with gunzip"):
         list(members(tmp_path / "b.tar"))
     os.mkfifo(tmp_path / "c.tar")
-    for name, said in (("c.tar", "no plain file"), (".", "no plain file"), ("d.tar", "No such file"), ("\0", "NUL")):
+    for name, said in (("c.tar", "no plain file"), (".", "directory"), ("d.tar", "No such file"), ("\0", "NUL")):
         with pytest.raises(UserError, match=said):
             list(members(tmp_path / name))
 

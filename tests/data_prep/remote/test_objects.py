@@ -18,6 +18,7 @@ import pytest
 
 from data_prep import retries
 from data_prep.recordings import remote as remote_recordings
+from data_prep.recordings.windows import Stretch
 from data_prep.remote import objects as remote
 from data_prep.retries import Forbidden, Missing, RemoteError
 from data_prep.shards.opening import read_index
@@ -39,7 +40,7 @@ def test_bytes_go_there_and_come_back(s3, tmp_path):
     assert (tmp_path / "back").read_bytes() == data
     assert remote.sizes([f"{s3}/a/small", f"{s3}/a/none", f"{s3}/a"]) == [10, -1, -1]
     recording = remote_recordings.recording(f"{s3}/a/big")
-    assert isinstance(recording, remote_recordings.RemoteStretch)
+    assert isinstance(recording, Stretch)
     with recording.open() as file:  # as libsndfile reads: the head, the end, somewhere, straight on
         assert file.read(12) == data[:12] and file.seek(0, 2) == len(data)
         file.seek(9 << 20)

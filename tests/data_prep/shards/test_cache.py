@@ -20,10 +20,11 @@ from data_prep.remote import objects as remote
 from data_prep.shards import cache, cache_folder
 from data_prep.shards.index import ShardError
 from data_prep.shards.opening import read_index, shard_path
-from data_prep.shards.reader import read_batch, read_wave
+from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from model.prompt import Prompt
+from tests.data_prep.reading import read_wave
 from tests.data_prep.shards.test_reader import Letters
 from train.data.corpus import open_indexes
 
