@@ -49,7 +49,7 @@ class Utterance:
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not KEY.fullmatch(self.key):
             raise UserError(
-                f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; importers use safe_key()"
+                f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; use safe_key()"
             )
         for name in ("audio", "text", "language", "speaker", "task", "part"):
             value = getattr(self, name)
@@ -126,10 +126,10 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
             try:
                 file.write(canonical_json(to_row(utterance) | {"audio": audio}) + b"\n")
             except UnicodeEncodeError:
-                raise UserError(
-                    f"utterance {utterance.key}: its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode, "
-                    "so it cannot be written down; rename the file or folder"
-                ) from None
+                problem = (
+                    f"its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode; rename the file or folder"
+                )
+                raise UserError(f"utterance {utterance.key}: {problem}") from None
             count += 1
     return count
 
@@ -149,9 +149,7 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
         shown = _short(without_secrets(audio))
-        raise UserError(
-            f"audio {shown} is a command or an address that is not read; give a path, or {', '.join(REMOTE)}"
-        )
+        raise UserError(f"audio {shown} is a command or unknown address, not read; give a path or {', '.join(REMOTE)}")
     joined = os.path.normpath(home / audio)
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
     if outside and not allow_outside:

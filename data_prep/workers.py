@@ -35,7 +35,7 @@ class TaskCounts:
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._done, self._kept, self._seconds, self._stop = (CONTEXT.Value(kind, 0) for kind in "qqdb")
-        self._progress = progress
+        self._progress, self._shown = progress, (0, 0)
 
     def add(self, n: int, seconds: float = 0.0, kept: bool = False) -> None:
         """`kept`: an earlier run had done them."""
@@ -48,10 +48,12 @@ class TaskCounts:
 
     def show(self, progress: Progress) -> None:
         with self._done.get_lock():
-            done, kept, seconds = self._done.value, self._kept.value, self._seconds.value
-        if kept > progress.kept:
-            progress.keep(kept - progress.kept)
-        progress.advance(done - progress.done, **({"audio": in_hours(seconds)} if seconds else {}))
+            kept, seconds = self._kept.value, self._seconds.value
+            fresh = self._done.value - kept
+        if kept > self._shown[1]:
+            progress.keep(kept - self._shown[1])
+        progress.advance(fresh - self._shown[0], **({"audio": in_hours(seconds)} if seconds else {}))
+        self._shown = fresh, kept
 
     @property
     def stopped(self) -> bool:
@@ -75,10 +77,8 @@ def run_all(
         else:
             yield from _run_in_processes(function, tasks, min(workers, len(tasks)), progress)
     except (BrokenProcessPool, MemoryError):
-        raise UserError(
-            "a worker process was killed or found no memory; what is finished stays valid: run it again, with fewer "
-            "--workers if it was the memory"
-        ) from None
+        problem = "a worker process was killed or found no memory; what is finished stays valid"
+        raise UserError(f"{problem}: run it again, with fewer --workers if it was the memory") from None
 
 
 def _run_in_processes(

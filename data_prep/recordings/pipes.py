@@ -69,9 +69,7 @@ def stages(command: str) -> list[list[str]]:
             problem = repr(inside[1] if inside else token["other"])
             if not inside and token["other"] in "'\"\\":
                 problem = "a quote that stays open"
-            raise AudioError(
-                "pipe-refused", f"{command[:80]!r} has {problem}; only programs and | are run, without a shell"
-            )
+            raise AudioError("pipe-refused", f"{command[:80]!r} has {problem}; only programs and | are run, no shell")
     if not all(chain):
         raise AudioError("pipe-refused", f"{command[:80]!r} lacks a program before or after a |")
     return chain

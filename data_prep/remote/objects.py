@@ -38,18 +38,15 @@ def require_bare(address: str) -> str:
     if not urlsplit(address).netloc:
         raise UserError(f"{address[:80]!r} names no bucket or host; give one, as in s3://bucket/folder")
     if without_secrets(address) != address:
-        raise UserError(
-            f"{without_secrets(address)}: give it without user, password, '?' and '#'; credentials: the environment"
-        )
+        problem = "give it without user, password, '?' and '#'; credentials belong in the environment"
+        raise UserError(f"{without_secrets(address)}: {problem}")
     return address
 
 
 def require_writable(address: str) -> str:
     """The address, which can be written to by its kind. UserError for http addresses, and as `require_bare`."""
     if address.startswith("http"):
-        raise UserError(
-            f"{without_secrets(address)}: nothing can be written to http addresses; give a folder, s3:// or gs://"
-        )
+        raise UserError(f"{without_secrets(address)}: http cannot be written to; give a folder, s3:// or gs://")
     return require_bare(address)
 
 
@@ -225,9 +222,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
     """fsspec's filesystem and the address's path in it. UserError for another scheme or a missing package."""
     scheme = url.partition("://")[0]
     if "::" in url or scheme not in REMOTE:
-        raise UserError(
-            f"{without_secrets(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://..."
-        )
+        known = ", ".join(REMOTE)
+        raise UserError(f"{without_secrets(url)[:100]!r} is no known address; give a path, or {known}://...")
     import fsspec
 
     package = NEEDS.get(scheme)

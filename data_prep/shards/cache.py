@@ -21,7 +21,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from data_prep.addresses import is_remote, resolve_address, without_secrets
-from data_prep.durable import FULL, replacing, write_durably
+from data_prep.durable import replacing, write_durably
 from data_prep.remote.objects import pieces, read_bytes, require_bare
 from data_prep.retries import Missing, RemoteError
 from data_prep.shards.cache_folder import CacheFolder, cache_folder, is_there
@@ -87,10 +87,8 @@ def read_remote_index(address: str) -> ShardIndex:
     try:
         document = read_bytes(f"{require_bare(address)}/{INDEX_NAME}")
     except Missing:
-        raise UserError(
-            f"{address} has no {INDEX_NAME}: there is no dataset there, or it is not finished; run the command that "
-            "builds it again"
-        ) from None
+        problem = f"{address} has no {INDEX_NAME}: there is no dataset, or an unfinished one"
+        raise UserError(f"{problem}; run the command that builds it again") from None
     cache = cache_folder()
     # The hash is of both, so that no dataset meets the files of another.
     folder = cache.path / "indexes" / hashlib.sha256(address.encode() + b"\0" + document).hexdigest()
@@ -102,7 +100,8 @@ def read_remote_index(address: str) -> ShardIndex:
         os.utime(folder)
         return read_files(folder, address)
     except UserError as error:
-        raise UserError(re.sub(rf"{re.escape(str(folder))}(\.[0-9]+-[0-9]+\.tmp)?", address, str(error))) from None
+        local = re.escape(str(folder)) + r"(\.[0-9]+-[0-9]+\.tmp)?"
+        raise UserError(re.sub(local, lambda _: address, str(error))) from None
     except OSError as error:
         raise cache.unusable(error) from None
 
@@ -141,34 +140,26 @@ def _copy_file(address: str, path: Path, sha256: str, described_by: str) -> None
     except Missing:
         raise UserError(f"{address}: {path.name} is missing, its index needs it; publish it again") from None
     except _Mismatch:
-        raise UserError(
-            f"{address}: {path.name} is not the file that {described_by} describes; make and publish it again"
-        ) from None
+        raise UserError(f"{address}: {path.name} is not what {described_by} describes; publish it again") from None
 
 
 def _copy_shard(folder: CacheFolder, url: str, path: Path, size: int, sha256: str) -> None:
     """Copies the shard to `path`, a second time if the first copy is damaged."""
     if size > folder.limit:
-        raise UserError(
-            f"{without_secrets(url)} has {size:,} bytes, the cache {folder.path} may hold {folder.limit:,}; raise "
-            "SLAM_ASR_CACHE_GB (data.cache_gb of a recipe)"
-        )
+        problem = f"{without_secrets(url)} has {size:,} bytes, the cache {folder.path} may hold {folder.limit:,}"
+        raise UserError(f"{problem}; raise SLAM_ASR_CACHE_GB (data.cache_gb of a recipe)")
     try:
         for _ in range(2):
             with suppress(_Mismatch), folder.room_for(path, size) as file:
                 _write_verified(file, pieces(url, size), sha256)
                 return
-        raise RemoteError(
-            f"{without_secrets(url)} is not the shard that its index describes (sha256); publish it again"
-        )
+        raise RemoteError(f"{without_secrets(url)} is not what its index describes (sha256); publish it again")
     except RemoteError as error:
         _failed[url] = (time.monotonic(), str(error))
         raise ShardError(str(error)) from None
     except OSError as error:
-        advice = "make room" if error.errno in FULL else "look at its disk"
-        raise UserError(
-            f"cannot write {size:,} bytes to the cache {folder.path}: {error.strerror}; {advice}, or set SLAM_ASR_CACHE"
-        ) from None
+        problem = f"cannot write {size:,} bytes to the cache {folder.path}: {error.strerror}"
+        raise UserError(f"{problem}; make room, check its disk, or set SLAM_ASR_CACHE") from None
 
 
 def _write_verified(file: BinaryIO, parts: Iterable[bytes], sha256: str) -> None:

@@ -52,8 +52,7 @@ class Coverage:
         if len(self._number) < len(audio):
             twice = Counter(audio.key).most_common(1)[0][0]
             raise UserError(
-                f"key {twice} is there twice in the audio; `slam-asr prep merge --prefix-keys` gives each directory "
-                "its own"
+                f"key {twice} is there twice in the audio; merge it with `slam-asr prep merge --prefix-keys`"
             )
         self._seen: dict[str, tuple[int, int]] = {}
         self.refresh()
