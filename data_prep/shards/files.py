@@ -21,6 +21,7 @@ from data_prep.shards import index as names
 from data_prep.shards.columns import COLUMNS, in_bounds, parse_columns
 from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, tar_path
 from model.errors import UserError
+from model.files import file_sha256
 from model.sample_rate import SAMPLE_RATE
 
 UNFINISHED_NAME = ".unfinished.json"  # what is being made here; gone when index.json is there
@@ -72,7 +73,7 @@ def finished_shard(path: Path, recipe: str, source: str = "") -> ShardInfo | Non
         shard = ShardInfo(**document["shard"], columns_sha256="", source=source)
         if document["recipe"] != recipe or tar_path(path.parent, shard).stat().st_size != shard.bytes:
             return None
-        return replace(shard, columns_sha256=hashlib.sha256(columns_path(path).read_bytes()).hexdigest())
+        return replace(shard, columns_sha256=file_sha256(columns_path(path)))
     except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
 
