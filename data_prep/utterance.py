@@ -149,7 +149,8 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
         shown = _short(without_secrets(audio))
-        raise UserError(f"audio {shown} is a command or unknown address, not read; give a path or {', '.join(REMOTE)}")
+        known = ", ".join(REMOTE)
+        raise UserError(f"audio {shown} is a command or an address that is not read; give a path, or {known}")
     joined = os.path.normpath(home / audio)
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
     if outside and not allow_outside:

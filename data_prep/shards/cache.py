@@ -140,7 +140,8 @@ def _copy_file(address: str, path: Path, sha256: str, described_by: str) -> None
     except Missing:
         raise UserError(f"{address}: {path.name} is missing, its index needs it; publish it again") from None
     except _Mismatch:
-        raise UserError(f"{address}: {path.name} is not what {described_by} describes; publish it again") from None
+        problem = f"{path.name} is not the file that {described_by} describes"
+        raise UserError(f"{address}: {problem}; make and publish it again") from None
 
 
 def _copy_shard(folder: CacheFolder, url: str, path: Path, size: int, sha256: str) -> None:

@@ -69,6 +69,8 @@ def to_bytes(frames: Tensor, dtype: str, key: str) -> bytes:
         raise UserError(f"utterance {key}: {problem}; compute with --dtype float32, and listen to it")
     peak, of_torch = float(frames.abs().max()), getattr(torch, dtype)
     if peak > (LARGEST if dtype == "int8" else torch.finfo(of_torch).max):
-        raise UserError(f"utterance {key}: frames reach {peak:g}, too much for {dtype}; use --feature-dtype bfloat16")
+        raise UserError(
+            f"utterance {key}: frames reach {peak:g}, more than {dtype} holds; use --feature-dtype bfloat16"
+        )
     stored = quantise(frames) if dtype == "int8" else frames.to(of_torch).contiguous().view(torch.uint8)
     return stored.cpu().numpy().tobytes()
