@@ -1,4 +1,4 @@
-"""Addresses of remote storage (`s3://bucket/key`): how they are told from paths, joined, and shown."""
+"""Addresses of remote storage (`s3://bucket/key`): recognised, joined, and shown without secrets."""
 
 import os
 import posixpath
@@ -14,14 +14,11 @@ def is_remote(address: str | os.PathLike[str]) -> bool:
 
 
 def without_secrets(address: str) -> str:
-    """The address, or a command with one in it, without user, password and query, which may hold secrets: what is
-    printed and written. A path stays as it is."""
-    if "://" not in address:
-        return address
-    return USER.sub("", address).partition("?")[0].partition("#")[0]
+    """The address (or a command that holds one) without user, password and query, for messages and files."""
+    return USER.sub("", address).partition("?")[0].partition("#")[0] if "://" in address else address
 
 
 def resolve_address(address: str, place: str) -> str:
-    """What `place` means to a document in the folder `address`: `../b.wav` at s3://bucket/a is s3://bucket/b.wav."""
+    """`place`, relative to the folder `address`: `../b.wav` at s3://bucket/a is s3://bucket/b.wav."""
     scheme, _, rest = address.partition("://")
     return place if is_remote(place) else f"{scheme}://{posixpath.normpath(f'{rest}/{place}')}"

@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -14,27 +15,22 @@ def usable_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/se
 
 def _groups(root: Path, own: Path) -> list[Path]:
     """The control groups that this process is in, from its own up to the root."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return [root]
     folders = []
-    for line in lines:  # 0::/path of version 2; 4:cpu,cpuacct:/path of version 1
-        _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
-        if controllers == "" or "cpu" in controllers.split(","):
-            base = root if controllers == "" else root / "cpu"
-            inside = base / path.lstrip("/")
-            folders += [inside, *(parent for parent in inside.parents if parent.is_relative_to(base))]
+    with suppress(OSError):
+        for line in own.read_text().splitlines():  # 0::/path of version 2; 4:cpu,cpuacct:/path of version 1
+            _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
+            if controllers == "" or "cpu" in controllers.split(","):
+                base = root / "cpu" if controllers else root
+                inside = base / path.lstrip("/")
+                folders += [inside, *(parent for parent in inside.parents if parent.is_relative_to(base))]
     return folders or [root]
 
 
 def _quota(folder: Path) -> float | None:
     """Cores that a control group may use; None where it has no limit."""
-    try:
+    with suppress(OSError, ValueError):
         if (folder / "cpu.max").is_file():
             quota, period = (folder / "cpu.max").read_text().split()
             return None if quota == "max" else int(quota) / int(period)
         quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
         return quota / period if quota > 0 else None
-    except (OSError, ValueError):
-        return None

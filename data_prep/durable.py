@@ -14,57 +14,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What an OSError says of a disk, a quota or a file that can grow no more."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a file that cannot grow
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes `path`'s place, synced to disk, when the block ends without an error.
+def replacing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
+    """A file to write to that takes `path`'s place when the block ends without an error; synced to disk by then.
 
-    An OSError of writing it names `path`.
+    An OSError of writing it names `path`. Without `sync`, a power cut may lose it.
     """
     temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            _name(error, path, temporary)
+            unnamed = error.filename is None and error.errno in FULL  # write() and fsync() name no file
+            if unnamed or error.filename == os.fspath(temporary):
+                error.filename = os.fspath(path)
         raise
-    sync_folder(path.parent)
-
-
-def write_whole(path: Path, data: bytes | bytearray) -> None:
-    """`data` as the whole of `path`, which appears whole or not at all; a power cut may lose it.
-
-    An OSError of writing it names `path`.
-    """
-    temporary = temporary_name(path)
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        _name(error, path, temporary)
-        raise
-
-
-def _name(error: OSError, path: Path, temporary: Path) -> None:
-    """Makes an error name `path`, if it names the temporary file, or none because write() and fsync() name none."""
-    unnamed = error.filename is None and error.errno in FULL
-    if unnamed or error.filename == os.fspath(temporary):
-        error.filename = os.fspath(path)
-
-
-def temporary_name(path: Path) -> Path:
-    """A name beside `path` to write under: no other process takes it, on this host or on one that shares the folder."""
-    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    if sync:
+        sync_folder(path.parent)
 
 
 def write_durably(path: Path, data: bytes) -> None:
@@ -73,8 +49,19 @@ def write_durably(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def write_whole(path: Path, data: bytes | bytearray) -> None:
+    """`data` as the whole of `path`, which appears whole or not at all; a power cut may lose it."""
+    with replacing(path, sync=False) as file:
+        file.write(data)
+
+
+def temporary_name(path: Path) -> Path:
+    """A name beside `path` to write under: no other process takes it, on this host or on one that shares the folder."""
+    return path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """The file, to be read. OSError for a pipe, which may never have a writer, and a device, which may never end."""
+    """The file, opened for reading. OSError for a pipe, which may have no writer, and a device, which may never end."""
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -108,7 +95,7 @@ def canonical_json(value: Any, indent: int | None = None) -> bytes:
 
 
 def encodable(text: str) -> str:
-    """Lone surrogates, as of a path's bytes that are no UTF-8, which no file can hold, as escapes."""
+    """The text with lone surrogates, as of a path that is not UTF-8, as escapes; UTF-8 cannot hold them."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -117,22 +104,17 @@ def strict_json(data: bytes) -> Any:
 
     ValueError for what `canonical_json` could not write: NaN, Inf, 1e999, a lone surrogate; and for repeated fields.
     """
-    value = json.loads(
-        data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_object
-    )
+    text = data.decode("utf-8-sig")
+    value = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_object)
     if ESCAPED_SURROGATE.search(data):
         canonical_json(value)
     return value
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is beyond all numbers")
+        raise ValueError(f"{text[:40]} is not JSON")
     return value
 
 
@@ -144,7 +126,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def repeated(names: Iterable[str]) -> str:
-    """The first that was there before; empty where there is none."""
+    """The first name that occurs twice; empty where there is none."""
     seen: set[str] = set()
     for name in names:
         if name in seen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Annotated
 from data_prep.addresses import is_remote
 from model.errors import UserError, closest
 
-LOOKED_AT = 1000  # names of a folder
+LOOKED_AT = 1000  # names of a folder that are compared
 VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
@@ -25,14 +26,10 @@ def expand_path(text: str) -> str:
     """
     if is_remote(text):
         return text
-
-    def value(name: re.Match[str]) -> str:
-        variable = name[1] or name[2]
-        if not os.environ.get(variable):
-            raise UserError(f"${variable} is not set; set it, or write the whole path")
-        return os.environ[variable]
-
-    expanded = os.path.expanduser(VARIABLE.sub(value, text))
+    for name in (match[1] or match[2] for match in VARIABLE.finditer(text)):
+        if not os.environ.get(name):
+            raise UserError(f"${name} is not set; set it, or write the whole path")
+    expanded = os.path.expanduser(os.path.expandvars(text))
     if text.startswith("~") and expanded.startswith("~"):
         user = text.partition("/")[0]
         raise UserError(f"{user} is no user's home here; write the whole path, or ./{user} for a folder of that name")
@@ -61,22 +58,17 @@ def no_such(path: str | os.PathLike[str], otherwise: str) -> str:
     missing = Path(path)
     while not os.path.lexists(missing.parent):
         missing = missing.parent
-    folder, rest = missing.parent, Path(path).relative_to(missing)
-    near = closest(missing.name, _others(folder, missing.name))
+    folder, names = missing.parent, []
+    with suppress(OSError):
+        names = [entry.name for entry in islice(os.scandir(folder), LOOKED_AT) if entry.name != missing.name]
+    near = closest(missing.name, names)
     if near:
-        meant = folder / near / rest
+        meant = folder / near / Path(path).relative_to(missing)
         return f"there is no {path}; did you mean {meant if meant.exists() else folder / near}?"
     where = "the working folder" if folder == Path() else folder
-    why = f"{missing} is a link to nothing" if os.path.lexists(missing) else f"{where} has no {missing.name}"
-    told = f" ({why})" if missing != Path(path) or os.path.lexists(missing) else ""
-    return f"there is no {path}{told}; {otherwise}"
-
-
-def _others(folder: Path, name: str) -> list[str]:
-    try:
-        return [entry.name for entry in islice(os.scandir(folder), LOOKED_AT) if entry.name != name]
-    except OSError:
-        return []
+    is_link = os.path.lexists(missing)
+    why = f"{missing} is a link to nothing" if is_link else f"{where} has no {missing.name}"
+    return f"there is no {path}{f' ({why})' if is_link or missing != Path(path) else ''}; {otherwise}"
 
 
 def free_bytes(out: Path) -> int:

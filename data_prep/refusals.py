@@ -1,4 +1,4 @@
-"""Utterances that stay out are counted by reason, named in a file, and bounded in number."""
+"""Refused utterances: counted by reason, listed in a file, bounded in number."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from data_prep.figures import counted
 from model.errors import UserError
 
 Note = dict[str, str]
-"""key, reason (a slug to count by), message, and in the file also audio."""
+"""key, reason (to count by), message, and in the file also audio."""
 
-QUARANTINE, DROPPED = "quarantine.jsonl", "dropped.jsonl"  # of a dataset directory: what cannot be used; is not wanted
+QUARANTINE, DROPPED = "quarantine.jsonl", "dropped.jsonl"  # of a dataset directory: unusable; outside the limits
 
 
 class Refused(Exception):
-    """An utterance that stays out. `dropped`: by a limit the person set, so it does not count as bad."""
+    """An utterance that is left out. `dropped`: by a limit that was asked for, so it does not count as bad."""
 
     def __init__(self, reason: str, message: str, dropped: bool = False) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ def by_reason(notes: Iterable[Note]) -> dict[str, int]:
 
 
 def reasons_of(notes: Iterable[Note]) -> str:
-    """The three reasons that most notes have, with their numbers, for a message; and what to do, where one is plain."""
+    """The three most frequent reasons with their counts, for a message, and the command that converts recordings."""
     listed = Counter(by_reason(notes)).most_common(3)
     mend = f"; {conversion()} converts one" if NEEDS_FFMPEG in dict(listed) else ""
     return ", ".join(f"{reason} {count:,}" for reason, count in listed) + mend
@@ -39,7 +39,9 @@ def reasons_of(notes: Iterable[Note]) -> str:
 
 def write_notes(path: Path, notes: Iterable[Note]) -> None:
     """One line for each, by key; no file where there is none."""
-    lines = [canonical_json(_writable(note)) + b"\n" for note in sorted(notes, key=lambda note: note["key"])]
+    lines = []
+    for note in sorted(notes, key=lambda note: note["key"]):
+        lines.append(canonical_json({name: encodable(value) for name, value in note.items()}) + b"\n")
     if lines:
         write_durably(path, b"".join(lines))
     else:
@@ -51,18 +53,13 @@ def require_few(
 ) -> None:
     """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`.
 
-    `before`: as many more were found before, in another part of the same `total`. `stopped`: not all were looked at.
+    `before`: found in an earlier part of the same `total`. `stopped`: not all were looked at.
     """
-    allowed, found = int(max_bad * total), len(notes) + before
-    if found <= allowed:
+    allowed, bad = int(max_bad * total), len(notes) + before
+    if bad <= allowed:
         return
     write_notes(path, notes)
-    reasons = reasons_of(notes)
-    what = f"{found:,} of {counted(total, 'utterance')} cannot be used ({reasons})"
+    problem = f"{bad:,} of {counted(total, 'utterance')} cannot be used ({reasons_of(notes)})"
     if stopped:
-        what = f"stopped after {counted(found, 'bad utterance')} ({reasons}) of {total:,}"
-    raise UserError(f"{what}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
-
-
-def _writable(note: Note) -> Note:
-    return {name: encodable(value) for name, value in note.items()}
+        problem = f"stopped after {counted(bad, 'bad utterance')} ({reasons_of(notes)}) of {total:,}"
+    raise UserError(f"{problem}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")

@@ -1,4 +1,4 @@
-"""What of remote storage is tried again, how often and how long; what a person is told where that does not help.
+"""Requests to remote storage: which are repeated, how often and how long, and the error message in the end.
 
 The backends (s3fs, gcsfs, aiohttp) are optional, and each retries by rules of its own, or calls a server's "503" a
 missing file. Theirs are switched off (objects.py); this is the one place that decides.
@@ -11,7 +11,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from data_prep.addresses import without_secrets
@@ -34,46 +34,37 @@ BACKENDS = ("botocore", "aiobotocore", "aiohttp", "yarl", "s3fs", "gcsfs", "goog
 
 
 class RemoteError(UserError):
-    """Storage that cannot be used; the message is one line and names the address without what is secret in it."""
+    """Storage that cannot be used; the message is one line and names the address without its secrets."""
+
+    def __str__(self) -> str:
+        return str(self.args[-1])
 
 
 class Missing(FileNotFoundError, RemoteError):
     """There is nothing at the address."""
 
-    def __str__(self) -> str:
-        return str(self.args[-1])
+    __str__ = RemoteError.__str__
 
 
 class Forbidden(PermissionError, RemoteError):
     """The storage does not let these credentials do it."""
 
-    def __str__(self) -> str:
-        return str(self.args[-1])
+    __str__ = RemoteError.__str__
 
 
-class _Retries:
-    """Counts, for all threads of the process."""
-
-    def __init__(self) -> None:
-        self.taken = 0
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self.taken += count
-
-
-_retries = _Retries()
+_taken, _lock = 0, threading.Lock()
 
 
 def retries() -> int:
-    """How often this process, or a worker of it whose task is done, had to try something again."""
-    return _retries.taken
+    """How often this process, or a worker of it whose task is done, repeated a request."""
+    return _taken
 
 
 def count_retries(count: int) -> None:
-    """Adds those of another process."""
-    _retries.add(count)
+    """Adds those of another thread or process."""
+    global _taken
+    with _lock:
+        _taken += count
 
 
 def say_retries() -> None:
@@ -83,7 +74,7 @@ def say_retries() -> None:
 
 
 def persistently(work: Callable[[], Result], url: str) -> Result:
-    """What `work` gives, tried again while the fault may pass. Missing, Forbidden at once; RemoteError in the end."""
+    """The result of `work`, repeated while the fault may pass. Missing, Forbidden at once; RemoteError in the end."""
     began, pause = time.monotonic(), FIRST_PAUSE_SECONDS
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -94,11 +85,9 @@ def persistently(work: Callable[[], Result], url: str) -> Result:
             _raise_if_final(error, url)
             waited = time.monotonic() - began
             if attempt == ATTEMPTS or waited > PATIENCE_SECONDS:
-                tries = f"after {counted(attempt, 'try', 'tries')} in {waited:.0f} s ({_reason(error)})"
-                raise RemoteError(
-                    f"{without_secrets(url)}: no success {tries}; run it again when the storage answers"
-                ) from None
-        _retries.add(1)
+                tries = f"no success after {counted(attempt, 'try', 'tries')} in {waited:.0f} s ({_reason(error)})"
+                raise RemoteError(f"{without_secrets(url)}: {tries}; run it again when the storage answers") from None
+        count_retries(1)
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
     raise AssertionError
@@ -122,14 +111,12 @@ def _raise_if_final(error: Exception, url: str) -> None:
     status, causes = status_of(error), list(_causes(error))
     if status in MAY_PASS_STATUS or status >= 500 or (not status and any(map(_may_pass, causes))):
         return
-    kinds = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
+    kinds = _names(causes)
     if status in (404, 410) or (not status and "FileNotFoundError" in kinds):
         raise Missing(errno.ENOENT, f"there is no {without_secrets(url)}; check the address") from None
     if status in (401, 403) or "PermissionError" in kinds or kinds & NO_CREDENTIALS:
-        line = (
-            f"{without_secrets(url)}: access is refused ({_reason(error)}); check the credentials and what they may do"
-        )
-        raise Forbidden(errno.EACCES, line) from None
+        why = f"access is refused ({_reason(error)}); check the credentials and what they may do"
+        raise Forbidden(errno.EACCES, f"{without_secrets(url)}: {why}") from None
     if isinstance(error, OSError | ValueError) or type(error).__module__.split(".")[0] in BACKENDS:
         raise RemoteError(f"{without_secrets(url)} cannot be used ({_reason(error)}); check the address") from None
     raise error
@@ -138,22 +125,24 @@ def _raise_if_final(error: Exception, url: str) -> None:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     for _ in range(8):
-        if cause is None:
-            return
-        yield cause
-        cause = cause.__cause__
+        if cause is not None:
+            yield cause
+            cause = cause.__cause__
 
 
 def _may_pass(error: BaseException) -> bool:
-    if isinstance(error, TimeoutError | ConnectionError):
-        return True
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return bool(names & MAY_PASS_NAMES) or (isinstance(error, OSError) and error.errno in MAY_PASS_ERRNO)
+    is_known = isinstance(error, TimeoutError | ConnectionError) or _names([error]) & MAY_PASS_NAMES
+    return bool(is_known) or (isinstance(error, OSError) and error.errno in MAY_PASS_ERRNO)
+
+
+def _names(errors: Iterable[BaseException]) -> set[str]:
+    """Names of their classes and base classes."""
+    return {cls.__name__ for error in errors for cls in type(error).__mro__}
 
 
 def _reason(error: BaseException) -> str:
-    """In a few words, none of them the backend's own: those may quote the whole address."""
-    status, names = status_of(error), {cls.__name__ for cause in _causes(error) for cls in type(cause).__mro__}
+    """A few words, none of them the backend's own: those may quote the whole address."""
+    status, names = status_of(error), _names(_causes(error))
     if status:
         return f"HTTP status {status}"
     if names & NO_CREDENTIALS:

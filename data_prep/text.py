@@ -1,11 +1,11 @@
-"""Transcripts: which are refused, which are kept as they are, and the spellings a person may ask for.
+"""Transcripts: which are refused, which are kept as they are, and the spellings of --normalise.
 
 | the transcript has | rule |
 |---|---|
 | nothing, or no letter and no digit | refused: no-text, no-words |
 | a control character (NUL, escape ...) or half a surrogate pair | refused: bad-text |
 | U+FFFD, or UTF-8 that was read as another encoding ("grÃ¶ÃŸe") | refused: bad-encoding |
-| more characters than can be said in its time, 10,000 words of 5 s, say | refused: text-too-long (prepare.py) |
+| more characters than can be spoken in its time | refused: text-too-long (prepare.py) |
 | byte-order marks, tabs, line ends, runs of spaces | single spaces |
 | direction marks and other invisible format characters | kept, with a warning; some scripts need them |
 | only CAPITALS, as most transcripts of the corpus | kept, with a warning |
@@ -18,6 +18,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache
 
 from data_prep.refusals import Refused
@@ -25,7 +26,7 @@ from model.errors import require_known
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
 JOINERS = "\u200c\u200d"  # Persian and the scripts of India are spelt with them
-SAID = frozenset("%&@#\u00a7$\u20ac\u00a3\u00a5\u00b0+='.,:")  # signs that may be words, or parts of them
+SPOKEN_SIGNS = frozenset("%&@#\u00a7$\u20ac\u00a3\u00a5\u00b0+='.,:")  # signs that may be words, or parts of them
 NOT_IN_A_WORD = re.compile(r"(?<!\w)'|'(?!\w)|(?<!\d)[.,:]|[.,:](?!\d)")
 MISREAD_AS = ("cp1252", "cp1251")
 
@@ -39,7 +40,8 @@ def tidy_text(text: str) -> str:
     if control:
         raise Refused("bad-text", f"the transcript holds the control character U+{ord(control[0]):04X}")
     if "\ufffd" in text:
-        raise Refused("bad-encoding", f"the transcript holds U+FFFD, a character that was lost: {_around(text)!r}")
+        around = text[max(0, text.index("\ufffd") - 15) :][:30]
+        raise Refused("bad-encoding", f"the transcript holds U+FFFD, a character that was lost: {around!r}")
     meant = None if text.isascii() else _misread(text)
     if meant:
         raise Refused("bad-encoding", f"the transcript is UTF-8 read as another encoding: {meant[:40]!r} is meant")
@@ -52,10 +54,10 @@ def normalised(text: str, name: str) -> str:
     """A tidy transcript in the spelling that NORMALISERS has under `name`. Refused where nothing is left of it."""
     if name == "none":
         return text
-    found = " ".join(NORMALISERS[name](text).split())
-    if not found:
+    spelt = " ".join(NORMALISERS[name](text).split())
+    if not spelt:
         raise Refused("no-words", f"nothing is left of the transcript {text[:40]!r} by --normalise {name}")
-    return found
+    return spelt
 
 
 def printable(text: str) -> str:
@@ -64,32 +66,33 @@ def printable(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """Lower case, words only: no punctuation, but apostrophes in words, and marks in numbers (3.5, 10:30), stay.
+    """Lower case without punctuation, but with apostrophes in words, and marks in numbers (3.5, 10:30).
 
-    Curly apostrophes are straightened, hyphens part words, signs that are said (% & @ $ + ...) stay, invisible format
+    Curly apostrophes are straightened, hyphens part words, signs that are spoken (% & @ $ + ...) stay, invisible format
     characters vanish.
     """
     text = unicodedata.normalize("NFC", text.translate(APOSTROPHES)).lower()
-    text = "".join(" " if _is_sign(character) else _visible(character) for character in text)
+    text = "".join(" " if unicodedata.category(c)[0] in "PS" and c not in SPOKEN_SIGNS else _visible(c) for c in text)
     return " ".join(NOT_IN_A_WORD.sub(" ", text).split())
 
 
-def whisper_basic(text: str) -> str:
-    """As Whisper's evaluation for any language: lower case, nothing in brackets, no marks, no symbols."""
-    return _whisper_normalisers()[0](text)
+def _whisper(kind: str) -> Callable[[str], str]:
+    return lambda text: _whisper_normaliser(kind)(text)
 
 
-def whisper_english(text: str) -> str:
-    """As Whisper's evaluation for English, numbers as digits, but for its list of British spellings, which are kept."""
-    return _whisper_normalisers()[1](text)
+@cache
+def _whisper_normaliser(kind: str) -> Callable[[str], str]:
+    from transformers.models.whisper import english_normalizer as normalizers
+
+    return normalizers.EnglishTextNormalizer({}) if kind == "english" else normalizers.BasicTextNormalizer()
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {
     "none": str,
     "lowercase": str.lower,
     "spoken": spoken,
-    "whisper-basic": whisper_basic,
-    "whisper-english": whisper_english,
+    "whisper-basic": _whisper("basic"),  # Whisper's evaluation for any language: no marks, nothing in brackets
+    "whisper-english": _whisper("english"),  # with numbers as digits, but without its list of British spellings
 }
 
 
@@ -99,7 +102,7 @@ def require_normaliser(name: str) -> None:
 
 
 def warn_about(texts: Iterable[str], normaliser: str) -> None:
-    """Says once what of a corpus's transcripts will be hard on a language model; nothing is changed."""
+    """Warns once of transcripts that language models handle badly; nothing is changed."""
     total = capitals = invisible = 0
     for text in texts:
         total += 1
@@ -108,23 +111,17 @@ def warn_about(texts: Iterable[str], normaliser: str) -> None:
     if normaliser != "none":
         return
     if capitals > total / 2:
-        _warn(
-            f"{capitals:,} of {total:,} transcripts are in CAPITALS, which language models spell badly; "
-            "--lowercase writes them in lower case"
+        print(
+            f"warning: {capitals:,} of {total:,} transcripts are in CAPITALS, which language models spell badly; "
+            "--lowercase writes them in lower case",
+            file=sys.stderr,
         )
     if invisible:
-        _warn(
-            f"{invisible:,} of {total:,} transcripts hold direction marks or other invisible characters, which are "
-            "kept; --normalise spoken leaves them out"
+        print(
+            f"warning: {invisible:,} of {total:,} transcripts hold direction marks or other invisible characters, "
+            "which are kept; --normalise spoken leaves them out",
+            file=sys.stderr,
         )
-
-
-def _warn(what: str) -> None:
-    print(f"warning: {what}", file=sys.stderr)
-
-
-def _is_sign(character: str) -> bool:
-    return unicodedata.category(character)[0] in "PS" and character not in SAID
 
 
 def _visible(character: str) -> str:
@@ -138,20 +135,6 @@ def _misread(text: str) -> str | None:
     followed by the right number of signs.
     """
     for encoding in MISREAD_AS:
-        try:
+        with suppress(UnicodeError):
             return text.encode(encoding).decode("utf-8")
-        except UnicodeError:
-            pass
     return None
-
-
-def _around(text: str) -> str:
-    at = text.index("\ufffd")
-    return text[max(0, at - 15) : at + 15]
-
-
-@cache
-def _whisper_normalisers() -> tuple[Callable[[str], str], Callable[[str], str]]:
-    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
-
-    return BasicTextNormalizer(), EnglishTextNormalizer({})

@@ -1,4 +1,4 @@
-"""`Utterance`, the contract between importers and everything that eats speech, and its JSONL form."""
+"""`Utterance`, the contract between importers and everything that reads speech, and its JSONL form."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from model.errors import UserError
 
 MAX_KEY = 95  # characters: a ustar member name has 100 bytes, and ".flac" needs five
 KEY = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_KEY}}}")
-MAX_POSITION_SECONDS = 1e9  # 31 years: not a place in a recording, and integers beyond all floats have no product
+MAX_POSITION_SECONDS = 1e9  # 31 years; also refuses integers that no float can hold
 MAX_LINE_BYTES = 1 << 20  # of a manifest: longer is no utterance
 UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the file, that a gzipped manifest may hold
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording, or a cut of one, and what is said in it. Raises UserError for values that cannot be."""
+    """One recording, or a cut of one, and its transcript. Raises UserError for values that cannot be."""
 
     key: str
     """Unique in its corpus, matches KEY; names the members in the shards."""
@@ -36,30 +36,30 @@ class Utterance:
     start: float | None = None
     """Seconds into the recording where this cut of it begins; None for a recording that is meant as a whole."""
     duration: float | None = None
-    """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: what is said of it, which
-    may be rounded; where the recording is longer by more than that, its beginning is meant, as NeMo reads it."""
+    """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: as the corpus states it,
+    possibly rounded; where the recording is clearly longer, its beginning is meant, as in NeMo."""
     language: str = ""
     speaker: str = ""
     task: str = "transcribe"
     part: str = ""
-    """Which part of `audio` is the recording, where that is an archive; the forms are in recordings/open.py."""
+    """Which part of `audio` is the recording, where that is an archive; the forms are listed in recordings/open.py."""
     meta: Mapping[str, Any] = field(default_factory=dict)
     """Everything else that the corpus says, kept as it is."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not KEY.fullmatch(self.key):
             raise UserError(
-                f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; importers use safe_key()"
+                f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; use safe_key()"
             )
         for name in ("audio", "text", "language", "speaker", "task", "part"):
             value = getattr(self, name)
             if not isinstance(value, str):
                 quoted = f', as "{value}" in quotes' if isinstance(value, int | float) else ""
                 raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be text{quoted}")
-        if self.start is not None and (not is_seconds(self.start) or self.start < 0):
-            raise UserError(f"utterance {self.key}: start is {_short(self.start)}, it must be seconds from 0 on")
-        if self.duration is not None and (not is_seconds(self.duration) or self.duration < 0):
-            raise UserError(f"utterance {self.key}: duration is {_short(self.duration)}, it must be seconds")
+        for name in ("start", "duration"):
+            value = getattr(self, name)
+            if value is not None and (not is_seconds(value) or value < 0):
+                raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be seconds from 0 on")
         if not isinstance(self.meta, Mapping):
             raise UserError(f"utterance {self.key}: meta is {_short(self.meta)}, it must be an object")
 
@@ -84,7 +84,7 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
     """
     number = 0
     try:
-        with open_regular(path) as plain, _unpacked(plain, path) as file:
+        with open_regular(path) as plain, _Unpacked(plain, path) if path.suffix == ".gz" else plain as file:
             for number, line in enumerate(iter(lambda: file.readline(max_line_bytes + 1), b""), 1):
                 if line.strip():
                     yield f"{path}:{number}", _row(line, f"{path}:{number}", max_line_bytes)
@@ -94,7 +94,7 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
 
 
-class _Bounded(gzip.GzipFile):
+class _Unpacked(gzip.GzipFile):
     """A gzipped manifest. UserError past what JSON lines can unpack to: a small file may hold terabytes of zeros."""
 
     def __init__(self, plain: BinaryIO, path: Path) -> None:
@@ -109,10 +109,6 @@ class _Bounded(gzip.GzipFile):
         return line
 
 
-def _unpacked(plain: BinaryIO, path: Path) -> BinaryIO | gzip.GzipFile:
-    return _Bounded(plain, path) if path.suffix == ".gz" else plain
-
-
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
     """Writes one line each and returns their number; the file appears whole or not at all.
 
@@ -123,14 +119,17 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
     count = 0
     with replacing(path) as file:
         for utterance in utterances:
-            audio = _written(utterance, home)
+            audio = utterance.audio
+            if utterance.part != "pipe" and "://" not in audio:
+                audio = os.path.abspath(audio)
+                audio = os.path.relpath(audio, home) if audio.startswith(home + os.sep) else audio
             try:
                 file.write(canonical_json(to_row(utterance) | {"audio": audio}) + b"\n")
             except UnicodeEncodeError:
-                raise UserError(
-                    f"utterance {utterance.key}: its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode, "
-                    "so it cannot be written down; rename the file or folder"
-                ) from None
+                problem = (
+                    f"its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode; rename the file or folder"
+                )
+                raise UserError(f"utterance {utterance.key}: {problem}") from None
             count += 1
     return count
 
@@ -150,21 +149,13 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
         shown = _short(without_secrets(audio))
-        raise UserError(
-            f"audio {shown} is a command or an address that is not read; give a path, or {', '.join(REMOTE)}"
-        )
+        known = ", ".join(REMOTE)
+        raise UserError(f"audio {shown} is a command or an address that is not read; give a path, or {known}")
     joined = os.path.normpath(home / audio)
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
     if outside and not allow_outside:
         raise UserError(f"audio {_short(audio)} leaves the manifest's folder; allow it with --allow-outside")
     return joined
-
-
-def _written(utterance: Utterance, home: str) -> str:
-    if utterance.part == "pipe" or "://" in utterance.audio:
-        return utterance.audio
-    audio = os.path.abspath(utterance.audio)
-    return os.path.relpath(audio, home) if audio.startswith(home + os.sep) else audio
 
 
 def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
@@ -181,7 +172,7 @@ def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What to say of text of another encoding: which byte it is, counted from 1."""
+    """The message for text of another encoding, with the offending byte, counted from 1."""
     return f"it is not UTF-8 (byte {error.start + 1} is 0x{error.object[error.start]:02x})"
 
 

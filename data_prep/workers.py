@@ -1,4 +1,4 @@
-"""Tasks spread over processes, with a shared count, that end with their parent whatever kills it."""
+"""Tasks spread over processes, with shared counts; the processes end with their parent, however it ends."""
 
 from __future__ import annotations
 
@@ -20,34 +20,40 @@ from model.errors import UserError
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 POLL_SECONDS = 0.2
+CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Stopped(Exception):
-    """The work was called off by the parent."""
+    """The parent stopped the work."""
 
 
-class Tally:
-    """What tasks tell the parent (how many utterances are done, of how much sound) and are told (to stop)."""
+class TaskCounts:
+    """Utterances done and seconds of audio in them, summed over processes; and whether the parent stopped the work.
 
-    def __init__(self, context: Any) -> None:
-        self._count, self._seconds, self._stop = context.Value("q", 0), context.Value("d", 0.0), context.Value("b", 0)
-        self._kept = context.Value("q", 0)
+    `progress`: of tasks that run in the parent itself, shows each change.
+    """
+
+    def __init__(self, progress: Progress | None = None) -> None:
+        self._done, self._kept, self._seconds, self._stop = (CONTEXT.Value(kind, 0) for kind in "qqdb")
+        self._progress, self._shown = progress, (0, 0)
 
     def add(self, n: int, seconds: float = 0.0, kept: bool = False) -> None:
         """`kept`: an earlier run had done them."""
-        with self._count.get_lock():
-            self._count.value += n
+        with self._done.get_lock():
+            self._done.value += n
             self._seconds.value += seconds
             self._kept.value += n if kept else 0
+        if self._progress is not None:
+            self.show(self._progress)
 
-    def counts(self) -> tuple[int, int]:
-        """How many are done, and of those kept."""
-        with self._count.get_lock():
-            return self._count.value, self._kept.value
-
-    @property
-    def seconds(self) -> float:
-        return self._seconds.value
+    def show(self, progress: Progress) -> None:
+        with self._done.get_lock():
+            kept, seconds = self._kept.value, self._seconds.value
+            fresh = self._done.value - kept
+        if kept > self._shown[1]:
+            progress.keep(kept - self._shown[1])
+        progress.advance(fresh - self._shown[0], **({"audio": in_hours(seconds)} if seconds else {}))
+        self._shown = fresh, kept
 
     @property
     def stopped(self) -> bool:
@@ -57,74 +63,47 @@ class Tally:
         self._stop.value = 1
 
 
-class InPlace:
-    """The tally of tasks that run in this very process."""
-
-    stopped = False
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._seconds = progress, 0.0
-
-    def add(self, n: int, seconds: float = 0.0, kept: bool = False) -> None:
-        self._seconds += seconds
-        _show(self._progress, n, self._seconds, n if kept else 0)
-
-
-_tally: Tally | None = None  # of a worker process, set once when it starts
+_counts: TaskCounts | None = None  # of a worker process, set once when it starts
 
 
 def run_all(
-    function: Callable[[Task, Tally | InPlace], Result], tasks: Sequence[Task], workers: int, progress: Progress
+    function: Callable[[Task, TaskCounts], Result], tasks: Sequence[Task], workers: int, progress: Progress
 ) -> Iterator[tuple[int, Result]]:
     """(number, result) of each task as it ends. One worker is this very process. An error stops all the others."""
     try:
         if min(workers, len(tasks)) <= 1:
-            tally = InPlace(progress)
-            yield from ((number, function(task, tally)) for number, task in enumerate(tasks))
+            counts = TaskCounts(progress)
+            yield from ((number, function(task, counts)) for number, task in enumerate(tasks))
         else:
             yield from _run_in_processes(function, tasks, min(workers, len(tasks)), progress)
     except (BrokenProcessPool, MemoryError):
-        raise UserError(
-            "a worker process was killed or found no memory; what is finished stays valid: run it again, with fewer "
-            "--workers if it was the memory"
-        ) from None
+        problem = "a worker process was killed or found no memory; what is finished stays valid"
+        raise UserError(f"{problem}: run it again, with fewer --workers if it was the memory") from None
 
 
 def _run_in_processes(
-    function: Callable[[Task, Tally], Result], tasks: Sequence[Task], workers: int, progress: Progress
+    function: Callable[[Task, TaskCounts], Result], tasks: Sequence[Task], workers: int, progress: Progress
 ) -> Iterator[tuple[int, Result]]:
-    context = multiprocessing.get_context("spawn")
-    tally = Tally(context)
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(tally,))
+    counts = TaskCounts()
+    pool = ProcessPoolExecutor(workers, CONTEXT, initializer=_start_worker, initargs=(counts,))
     try:
         waiting = {pool.submit(_run_one, function, task): number for number, task in enumerate(tasks)}
         while waiting:
             ready, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            done, kept = tally.counts()
-            _show(progress, done - progress.done, tally.seconds, kept - progress.kept)
+            counts.show(progress)
             for future in ready:
                 result, retried = future.result()
                 count_retries(retried)
                 yield waiting.pop(future), result
     finally:
-        tally.stop()
+        counts.stop()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _show(progress: Progress, n: int, seconds: float, kept: int) -> None:
-    """`n` more are done, `kept` of them by an earlier run; `seconds` of sound are in all that is done."""
-    if kept:
-        progress.keep(kept)
-    if seconds:
-        progress.advance(n - kept, audio=in_hours(seconds))
-    else:
-        progress.advance(n - kept)
-
-
-def _start_worker(tally: Tally) -> None:
-    global _tally
-    _tally = tally
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which stops the tally
+def _start_worker(counts: TaskCounts) -> None:
+    global _counts
+    _counts = counts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which stops the work
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -135,8 +114,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_one(function: Callable[[Any, Tally], Any], task: Any) -> tuple[Any, int]:
-    """What the function gives, and the retries it took, which the parent adds to its own."""
-    assert _tally is not None
+def _run_one(function: Callable[[Any, TaskCounts], Any], task: Any) -> tuple[Any, int]:
+    """The function's result, and the retries it took, which the parent adds to its own."""
+    assert _counts is not None
     before = retries()
-    return function(task, _tally), retries() - before
+    return function(task, _counts), retries() - before

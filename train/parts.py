@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from data_prep.audio.augment import check_noise
-from data_prep.shards import cache
+from data_prep.shards import cache_folder
 from data_prep.shards.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
@@ -60,7 +60,7 @@ class Indexes:
 def open_data(config: Config) -> Indexes:
     """The shards that the recipe names, their indexes checked."""
     data = config.data
-    cache.configure(data.cache_dir, data.cache_gb)
+    cache_folder.configure(data.cache_dir, data.cache_gb)
     train = read_indexes(data.train, "data.train")
     dev = read_indexes(data.dev, "data.dev")
     require_apart(train, dev)

@@ -1,1 +1,1 @@
-"""Audio itself: decode.py opens and resamples any format, the others are containers, cuts, silence, augmentation."""
+"""Recordings: decode.py opens and resamples any format; the others are containers, cuts, augmentation."""

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, one_thread, probe, resample
+from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, probe, resample
 from data_prep.paths import LocalPath
 from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
-LOWEST_NOISE_HERTZ = 20.0  # below it noise would take its share of the SNR and be heard by nobody
+LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 
 
@@ -114,7 +114,11 @@ def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sam
     if not config.needs_audio:
         return wave
     samples = wave.numpy()
-    changed = _at_speed(samples, float(speed_factors(config, seed, epoch, [sample])[0]))
+    speed = float(speed_factors(config, seed, epoch, [sample])[0])
+    changed = samples
+    if speed != 1:  # resampled, as if it had been recorded at that many times the rate
+        longer = resample(np.pad(samples, (0, TAIL_SAMPLES)), round(100 * speed), 100)
+        changed = longer[: int(samples_after(len(samples), speed))]
     changed = _with_noise(changed, config, _generator(seed, epoch, sample, NOISE))
     if changed is samples:
         return wave
@@ -195,18 +199,6 @@ def _floor(number: float) -> int:
     return math.floor(number + 1e-9)  # 0.29 x 100 is 29
 
 
-def _at_speed(wave: np.ndarray, factor: float) -> np.ndarray:
-    """The wave played `factor` times as fast: resampled, as if it had been recorded at that many times the rate.
-
-    By one thread, as the bits would otherwise depend on the number of threads.
-    """
-    if factor == 1:
-        return wave
-    with one_thread():
-        longer = resample(np.pad(wave, (0, TAIL_SAMPLES)), round(100 * factor), 100)
-    return longer[: int(samples_after(len(wave), factor))]
-
-
 def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """The wave itself, or a new one with noise in it."""
     if rng.random() >= config.noise_share:
@@ -228,9 +220,9 @@ def _coloured(count: int, rng: np.random.Generator) -> np.ndarray:
     """Float32 [count] of noise with power 1/f^a."""
     length = max(1024, 1 << (count - 1).bit_length())  # a fast Fourier transform, and one that reaches down to 20 Hz
     frequency = np.arange(length // 2 + 1) * (SAMPLE_RATE / length)
-    heard = frequency >= LOWEST_NOISE_HERTZ
+    audible = frequency >= LOWEST_NOISE_HERTZ
     shape = np.zeros(len(frequency), np.float32)
-    shape[heard] = frequency[heard] ** (-rng.uniform(0, 2) / 2)
+    shape[audible] = frequency[audible] ** (-rng.uniform(0, 2) / 2)
     spectrum = np.fft.rfft(rng.standard_normal(length, dtype=np.float32)) * shape
     return np.fft.irfft(spectrum, length)[:count].astype(np.float32)
 
@@ -242,12 +234,11 @@ def _recorded(count: int, folder: str, rng: np.random.Generator) -> np.ndarray:
     place = rng.random()
     needed = max(count, 2 * MIN_SAMPLES) / SAMPLE_RATE
     try:
-        with one_thread():
-            if seconds > needed:
-                noise = decode(path, place * (seconds - needed), needed)
-            else:
-                noise = decode(path)
-                noise = np.roll(noise, int(place * len(noise)))
+        if seconds > needed:
+            noise = decode(path, place * (seconds - needed), needed)
+        else:
+            noise = decode(path)
+            noise = np.roll(noise, int(place * len(noise)))
     except (AudioError, OSError) as error:
         raise _unusable(path, error) from None
     return np.resize(noise, count)

@@ -1,8 +1,10 @@
-"""What a recording's header declares, and which of its samples a cut of it means."""
+"""What a recording's header declares, and which of its samples a cut covers: stated in seconds, or without silence."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from model.sample_rate import SAMPLE_RATE
 
@@ -12,10 +14,12 @@ MAX_CHANNELS = 32
 MAX_FRAMES = MAX_SECONDS * 48_000  # at the source's own rate: 691 MB of float32
 CUT_SLACK_SECONDS = 0.1  # a stated duration this close to the recording's own is the whole recording
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's "the header does not say"
+SILENCE_FRAME = SAMPLE_RATE // 100  # samples, 10 ms: shorter than any speech sound, longer than a click
+SILENCE_MARGIN = 15 * SILENCE_FRAME  # kept at each end: breath, the onset of a soft consonant
 
 
 class AudioError(Exception):
-    """A recording that cannot be used. `reason` is a short slug to count by; the message is one line."""
+    """A recording that cannot be used: one line, and a short `reason` to count by."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -56,8 +60,8 @@ def may_be_ready(info: AudioInfo, media: str) -> bool:
     return (info.format, info.subtype) == kind and (info.rate, info.channels) == (SAMPLE_RATE, 1)
 
 
-def require_possible(info: AudioInfo) -> AudioInfo:
-    """The same; AudioError if no recording of speech is like that."""
+def require_possible(info: AudioInfo) -> None:
+    """AudioError for impossible rates, channels and lengths."""
     if not MIN_RATE <= info.rate <= MAX_RATE:
         raise AudioError("bad-rate", f"{info.rate} Hz, usable are {MIN_RATE} to {MAX_RATE} Hz")
     if not 1 <= info.channels <= MAX_CHANNELS:
@@ -66,7 +70,6 @@ def require_possible(info: AudioInfo) -> AudioInfo:
         raise AudioError("empty", "the header declares no samples")
     if info.frames >= UNKNOWN_FRAMES:
         raise AudioError("no-length", "the header does not say how long it is (written to a pipe?); encode it again")
-    return info
 
 
 def cut_frames(info: AudioInfo, start: float | None, duration: float | None) -> tuple[int, int]:
@@ -84,3 +87,21 @@ def cut_frames(info: AudioInfo, start: float | None, duration: float | None) -> 
     if count > MAX_FRAMES or count > MAX_SECONDS * info.rate:
         raise AudioError("too-long", f"{count / info.rate:,.0f} s, an utterance has at most {MAX_SECONDS:,} s")
     return first, count
+
+
+def refuse_silence(wave: np.ndarray) -> None:
+    """AudioError for a constant signal (to one 16-bit step): silence, or a recording of nothing but DC."""
+    if np.ptp(wave) <= 2 / 32768:
+        raise AudioError("silent", f"constant at {float(wave[0]):.4f} for {len(wave) / SAMPLE_RATE:.2f} s")
+
+
+def sounding_part(wave: np.ndarray, decibels: float) -> tuple[int, int]:
+    """First sample of float32 [N] and the one after the last, without its silent ends (`--trim-silence`).
+
+    Silent is a frame of 10 ms whose level (RMS) is more than `decibels` below that of the loudest; 0.15 s of it stay.
+    """
+    starts = np.arange(0, len(wave), SILENCE_FRAME)
+    power = np.add.reduceat(np.square(wave), starts, dtype=np.float64) / np.diff(starts, append=len(wave))
+    sounding = np.flatnonzero(power >= power.max() * 10 ** (-decibels / 10)) * SILENCE_FRAME
+    end = int(sounding[-1]) + SILENCE_FRAME + SILENCE_MARGIN
+    return max(0, int(sounding[0]) - SILENCE_MARGIN), min(len(wave), end)

@@ -1,6 +1,5 @@
-"""The only audio code: bytes of any format that soundfile reads in, float32 [N] mono at 16 kHz in [-1, 1] out.
+"""Decoding: any format that soundfile reads to float32 [N] mono at 16 kHz in [-1, 1]; and encoding.
 
-Rules, so that no recording is changed or lost without a reason:
 - several channels are averaged; other rates are resampled (torchaudio, windowed sinc, ratio exact to 1e-6);
 - samples beyond full scale are clipped, beyond MAX_PEAK refused (they are not in [-1, 1] at all);
 - NaN, Inf, nothing, less than MIN_SAMPLES, more than MAX_SECONDS and a stream shorter than it declares are refused;
@@ -14,7 +13,6 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -26,9 +24,8 @@ import soundfile
 from data_prep.audio import flac
 from data_prep.audio.cuts import MAX_SECONDS as MAX_SECONDS
 from data_prep.audio.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
-from data_prep.audio.mp3 import what_mp3_lacks
 from data_prep.audio.ogg import with_serial
-from data_prep.audio.truncation import what_is_cut_off
+from data_prep.audio.truncation import what_is_cut_off, what_mp3_lacks
 from data_prep.convertible import why_unreadable
 from data_prep.durable import write_whole
 from model.sample_rate import SAMPLE_RATE
@@ -40,35 +37,38 @@ EXTENSIONS = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc",
 BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
 RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
 SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
-_ONE_THREAD: ContextVar[bool] = ContextVar("one_thread", default=False)
 
 
 class Openable(Protocol):
-    """A recording inside something else (sources.py)."""
+    """A recording inside something else (data_prep/recordings)."""
 
     def open(self) -> BinaryIO: ...
 
 
-Source = bytes | bytearray | str | Path | Openable  # a recording's bytes, its path, or what opens it
+Source = bytes | bytearray | str | Path | Openable
 
 
 def probe(source: Source) -> AudioInfo:
     """Reads the header only. Raises AudioError for what is no recording, or one of an impossible kind."""
-    with _stream(source) as stream, _open(stream) as file:
-        return _info(file)
+    with _opened(source) as (_, _, info):
+        return info
 
 
 def decode(source: Source, start: float | None = None, duration: float | None = None) -> np.ndarray:
     """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
-    with _stream(source) as stream, _open(stream) as file:
-        info = _info(file)
+    with _opened(source) as (stream, file, info):
         first, count = cut_frames(info, start, duration)
-        wave = _read_mono(file, info, first, count)
+        wave = np.empty(count, np.float32)  # the system gives memory only for what is written
+        if first:
+            _start_at(file, info, first)
+        wave = wave[: _read_blocks(file, info, wave)]
         if not len(wave):
             raise AudioError("empty", "no samples")
         if not info.is_integer:
             _refuse_impossible(wave)
-        _refuse_incomplete(stream, info)
+        lacks = what_mp3_lacks(stream, info.frames) if info.format == "MP3" else ("truncated", what_is_cut_off(stream))
+        if lacks[1]:
+            raise AudioError(*lacks)
     exact = info.is_integer and info.rate == SAMPLE_RATE  # neither a source nor a filter that goes beyond full scale
     wave = resample(wave, info.rate)
     if len(wave) < MIN_SAMPLES:
@@ -76,51 +76,49 @@ def decode(source: Source, start: float | None = None, duration: float | None = 
     return wave if exact else np.clip(wave, -1.0, 1.0)
 
 
-def decode_into(data: bytes | bytearray, wave: np.ndarray) -> None:
-    """Fills float32 [N] with what `decode` gives for the bytes that `encode_flac` makes, without a copy.
+def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
+    """Fills float32 [N] with the recording of a shard whose `media` is "flac", as `encode_flac` makes it, or any other.
 
-    AudioError for bytes of another kind, and unless they hold just N samples.
+    AudioError as `decode`, for "flac" that is another kind, and unless they hold exactly N samples.
     """
-    wanted = flac.StreamInfo(SAMPLE_RATE, 1, 16, len(wave))
-    if flac.IS_INSTALLED and flac.stream_info(data) == wanted and flac.decode(data, wave):
-        return  # whatever else there is to say of them, the slower decoder says
-    with _stream(data) as stream, _open(stream) as file:
-        info = _info(file)
+    if media != "flac":
+        decoded = decode(data)
+        _require_samples(len(decoded), wave)
+        wave[:] = decoded
+        return
+    expected = flac.StreamInfo(SAMPLE_RATE, 1, 16, len(wave))
+    if flac.IS_INSTALLED and flac.stream_info(data) == expected and flac.decode(data, wave):
+        return  # any error is left to the slower decoder, which explains it
+    with _opened(data) as (_, file, info):
         if not is_ready(data, info):
-            found = f"{info.rate:,} Hz {info.format} {info.subtype} of {info.channels} channels"
-            raise AudioError("not-ready", f"{found}, a shard holds 16 kHz mono 16-bit FLAC")
-        if info.frames != len(wave):
-            raise AudioError("bad-length", f"{info.frames:,} samples, the index says {len(wave):,}")
+            given = f"{info.rate:,} Hz {info.format} {info.subtype} of {info.channels} channels"
+            raise AudioError("not-ready", f"{given}, a shard holds 16 kHz mono 16-bit FLAC")
+        _require_samples(info.frames, wave)
         _read_blocks(file, info, wave)
 
 
-def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
-    """`decode_into` for the recordings of shards, whose `media` is "flac" for our own FLAC, or any other kind."""
-    if media == "flac":
-        return decode_into(data, wave)
-    with one_thread():
-        found = decode(data)
-    if len(found) != len(wave):
-        raise AudioError("bad-length", f"{len(found):,} samples, the index says {len(wave):,}")
-    wave[:] = found
+def _require_samples(count: int, wave: np.ndarray) -> None:
+    if count != len(wave):
+        raise AudioError("bad-length", f"{count:,} samples, the index says {len(wave):,}")
 
 
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
-    """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal."""
+    """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal.
+
+    By one thread, so that the bits do not depend on the number of cores.
+    """
     if rate == target:
         return wave
     import torch
 
     ratio = _ratio(rate, target)
     tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
-    before = torch.get_num_threads()
-    if _ONE_THREAD.get():
-        torch.set_num_threads(1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         return _resampler(ratio.denominator, ratio.numerator)(tensor).numpy()
     finally:
-        if _ONE_THREAD.get():
-            torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def resampled_count(count: int, rate: int, target: int = SAMPLE_RATE) -> int:
@@ -146,12 +144,12 @@ def _resampler(rate: int, target: int) -> Any:
 
 def encode_flac(wave: np.ndarray) -> bytes:
     """16 kHz mono 16-bit FLAC of float [N], clipped to [-1, 1]. The same wave gives the same bytes."""
-    return _encoded(_as_integers(wave), "FLAC", "PCM_16")
+    return _encode_pcm(wave, "FLAC")
 
 
 def encode_wav(wave: np.ndarray) -> bytes:
     """The same samples as 16 kHz mono 16-bit WAV."""
-    return _encoded(_as_integers(wave), "WAV", "PCM_16")
+    return _encode_pcm(wave, "WAV")
 
 
 def encode_opus(wave: np.ndarray) -> bytes:
@@ -159,7 +157,7 @@ def encode_opus(wave: np.ndarray) -> bytes:
 
     The same wave gives the same bytes: libsndfile's random serial number is replaced.
     """
-    return with_serial(_encoded(np.clip(wave, -1.0, 1.0).astype(np.float32), "OGG", "OPUS"), 1)
+    return with_serial(_encode(np.clip(wave, -1.0, 1.0).astype(np.float32), "OGG", "OPUS"), 1)
 
 
 def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
@@ -172,60 +170,48 @@ def is_ready(data: bytes | bytearray, info: AudioInfo, media: str = "flac") -> b
     return may_be_ready(info, media) and data[:4] == (b"fLaC" if media == "flac" else b"OggS")
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Resampling inside is done by one thread, so that its bits do not depend on the machine's cores."""
-    token = _ONE_THREAD.set(True)
-    try:
-        yield
-    finally:
-        _ONE_THREAD.reset(token)
-
-
-def _as_integers(wave: np.ndarray) -> np.ndarray:
-    """Float [N] -> int16 [N], rounded and clipped."""
+def _encode_pcm(wave: np.ndarray, kind: str) -> bytes:
     samples = np.empty(len(wave), np.int16)
-    for first in range(0, len(wave), BLOCK_SAMPLES):
+    for first in range(0, len(wave), BLOCK_SAMPLES):  # block by block, as float64 takes four times the memory
         block = np.asarray(wave[first : first + BLOCK_SAMPLES], dtype=np.float64)
         samples[first : first + BLOCK_SAMPLES] = np.clip(np.rint(block * 32768.0), -32768, 32767)
-    return samples
+    return _encode(samples, kind, "PCM_16")
 
 
-def _encoded(samples: np.ndarray, kind: str, subtype: str) -> bytes:
+def _encode(samples: np.ndarray, kind: str, subtype: str) -> bytes:
     out = io.BytesIO()
     soundfile.write(out, samples, SAMPLE_RATE, format=kind, subtype=subtype)
     return out.getvalue()
 
 
-def _stream(source: Source) -> BinaryIO:
+def open_stream(source: Source) -> BinaryIO:
+    """Its bytes as a file."""
     if isinstance(source, bytes | bytearray):
         return io.BytesIO(source)
     # without a buffer, so that libsndfile can read the descriptor itself: a seek in MP3 is 90,000 small reads an hour
     return io.FileIO(source, "rb") if isinstance(source, str | Path) else source.open()
 
 
-def _open(stream: BinaryIO) -> soundfile.SoundFile:
-    size = stream.seek(0, io.SEEK_END)
-    if not size:
-        raise AudioError("empty", "the file has 0 bytes")
-    stream.seek(0)
-    try:
-        return soundfile.SoundFile(stream.fileno() if isinstance(stream, io.FileIO) else stream, closefd=False)
-    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
-
-
-def _info(file: soundfile.SoundFile) -> AudioInfo:
-    return require_possible(AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype))
-
-
-def _read_mono(file: soundfile.SoundFile, info: AudioInfo, first: int, count: int) -> np.ndarray:
-    """Decodes `count` frames and averages the channels; fewer than that is an error."""
-    wave = np.empty(count, np.float32)  # the system gives memory only for what is written
-    if first:
-        with _damage_refused(first):
-            _start_at(file, info, first)
-    return wave[: _read_blocks(file, info, wave)]
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, AudioInfo]]:
+    """The recording, opened for decoding; AudioError for what soundfile cannot open or decode."""
+    with open_stream(source) as stream:
+        size = stream.seek(0, io.SEEK_END)
+        if not size:
+            raise AudioError("empty", "the file has 0 bytes")
+        stream.seek(0)
+        try:
+            handle = stream.fileno() if isinstance(stream, io.FileIO) else stream
+            file = soundfile.SoundFile(handle, closefd=False)
+        except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+            raise AudioError(*why_unreadable(stream, size, _one_line(error))) from None
+        with file:
+            info = AudioInfo(file.samplerate, file.channels, file.frames, file.format, file.subtype)
+            require_possible(info)
+            try:
+                yield stream, file, info
+            except (soundfile.SoundFileError, RuntimeError) as error:
+                raise AudioError("damaged", f"decoding stops: {_one_line(error)}") from None
 
 
 def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
@@ -251,36 +237,19 @@ def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -
     """Fills float32 [N] block by block, channels averaged; returns N, or less where a format only estimates it."""
     got = 0
     while got < len(wave):
-        with _damage_refused(got):
-            part = wave[got : got + BLOCK_SAMPLES // info.channels]
-            count = len(file.read(out=part)) if info.channels == 1 else _read_averaged(file, part)
+        part = wave[got : got + BLOCK_SAMPLES // info.channels]
+        if info.channels == 1:
+            count = len(file.read(out=part))
+        else:
+            block = file.read(len(part), dtype="float32", always_2d=True)
+            count = len(block)
+            part[:count] = block.mean(axis=1)
         if not count:
             break
         got += count
     if got < len(wave) and info.format != "MP3":
         raise AudioError("truncated", f"{got:,} samples where the header declares {len(wave):,}")
     return got
-
-
-def _read_averaged(file: soundfile.SoundFile, part: np.ndarray) -> int:
-    block = file.read(len(part), dtype="float32", always_2d=True)
-    part[: len(block)] = block.mean(axis=1)
-    return len(block)
-
-
-@contextmanager
-def _damage_refused(position: int) -> Iterator[None]:
-    try:
-        yield
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError("damaged", f"decoding stops somewhere after sample {position:,}: {_one_line(error)}") from None
-
-
-def _refuse_incomplete(stream: BinaryIO, info: AudioInfo) -> None:
-    mp3 = info.format == "MP3"
-    reason, missing = what_mp3_lacks(stream, info.frames) if mp3 else ("truncated", what_is_cut_off(stream))
-    if missing:
-        raise AudioError(reason, missing)
 
 
 def _refuse_impossible(wave: np.ndarray) -> None:

@@ -27,5 +27,5 @@ def with_serial(data: bytes, serial: int) -> bytes:
 
 def _checksum(page: bytes | bytearray) -> int:
     """Ogg's CRC-32: zlib's polynomial, most significant bit first, nothing inverted before or after."""
-    found = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{found:032b}"[::-1], 2)
+    mirrored = zlib.crc32(page.translate(_MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)

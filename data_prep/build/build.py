@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.addresses import is_remote, without_secrets
-from data_prep.audio.decode import one_thread
 from data_prep.build import workdir as workplace
 from data_prep.build.assign import NEED_SECONDS, Packing, ShardTask, shard_tasks, unique
 from data_prep.build.lengths import Size, measure
@@ -37,11 +36,12 @@ from data_prep.refusals import (
     require_few,
     write_notes,
 )
-from data_prep.shards.index import ShardInfo, columns_path, finished_shard, read_document, write_index
+from data_prep.shards.files import finished_shard, read_document
+from data_prep.shards.index import ShardInfo, columns_path, write_index
 from data_prep.shards.tar import ShardWriter
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
-from data_prep.workers import InPlace, Stopped, Tally, run_all
+from data_prep.workers import Stopped, TaskCounts, run_all
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -92,7 +92,7 @@ def archives_of(corpus: Iterable[Utterance]) -> set[str]:
     return {u.audio for u in corpus if u.part.startswith("bytes:") and not is_remote(u.audio)}
 
 
-def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
+def write_shard(task: ShardTask, tally: TaskCounts) -> ShardResult:
     """One shard, written or found finished. Stopped if the whole build stops meanwhile."""
     info = finished_shard(task.path, task.recipe)
     if info is not None:
@@ -101,7 +101,7 @@ def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
         return ShardResult(info, document["bad"], document["dropped"], kept=True)
     bad: list[Note] = []
     dropped: list[Note] = []
-    with workplace.disk_full_explained(task.path.parent), one_thread(), ShardWriter(task.path) as writer:
+    with workplace.disk_full_explained(task.path.parent), ShardWriter(task.path) as writer:
         for utterance in read_ahead(task.utterances):
             if tally.stopped:
                 raise Stopped

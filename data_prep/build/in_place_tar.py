@@ -18,20 +18,20 @@ from typing import Any, BinaryIO
 from isal.isal_zlib import crc32
 
 from data_prep.audio import decode as audio
-from data_prep.audio.cuts import MAX_SECONDS
+from data_prep.audio.cuts import MAX_SECONDS, refuse_silence
 from data_prep.audio.decode import AudioError
-from data_prep.audio.silence import refuse_silence
 from data_prep.build import workdir as workplace
 from data_prep.build.prepare import FREE_CHARACTERS, MAX_CHARACTERS_PER_SECOND
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.importers.webdataset import SampleOptions, TarSample, key_of, samples_of, utterance_of
 from data_prep.refusals import Note, Refused
 from data_prep.shards.columns import COLUMNS
-from data_prep.shards.index import FORMAT, VERSION, ShardInfo, columns_path, finished_shard, meta_path, read_document
+from data_prep.shards.files import finished_shard, read_document
+from data_prep.shards.index import FORMAT, VERSION, ShardInfo, columns_path, meta_path
 from data_prep.shards.tar import MAX_MEDIA_BYTES, MAX_META_BYTES
 from data_prep.text import normalised, tidy_text
 from data_prep.utterance import Utterance
-from data_prep.workers import InPlace, Stopped, Tally
+from data_prep.workers import Stopped, TaskCounts
 from model.errors import UserError
 
 
@@ -62,7 +62,7 @@ class TarResult:
     """Found finished."""
 
 
-def index_tar(task: TarTask, tally: Tally | InPlace) -> TarResult:
+def index_tar(task: TarTask, tally: TaskCounts) -> TarResult:
     """One tar, indexed or found finished. Stopped if the whole work stops meanwhile; UserError as archives.members."""
     samples, unused = samples_of(task.tar, task.samples)
     with _tar_of_others(task.tar) as file:
@@ -156,8 +156,7 @@ def _length(media: bytes, verify: bool) -> int:
     try:
         info = audio.probe(media)
         if verify or info.format == "MP3":  # its header only estimates the length
-            with audio.one_thread():
-                wave = audio.decode(media)
+            wave = audio.decode(media)
             refuse_silence(wave)
             return len(wave)
     except AudioError as error:

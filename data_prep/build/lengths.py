@@ -11,7 +11,7 @@ from data_prep.progress import Progress
 from data_prep.refusals import Refused
 from data_prep.shards.columns import BLOCK, padded
 from data_prep.utterance import Utterance
-from data_prep.workers import InPlace, Stopped, Tally, run_all
+from data_prep.workers import Stopped, TaskCounts, run_all
 
 BYTES_PER_SECOND = {"flac": 17_000, "opus": 3_500}  # of read speech, by media
 METADATA_BYTES = 250  # of `<key>.json`, without the transcript and what the corpus says besides
@@ -72,7 +72,7 @@ def _estimate(utterance: Utterance, seconds: float, media: str, recording_bytes:
     return Size(seconds, 2 * BLOCK + padded(audio) + padded(meta))
 
 
-def _measure_chunk(chunk: Chunk, tally: Tally | InPlace) -> list[Size]:
+def _measure_chunk(chunk: Chunk, tally: TaskCounts) -> list[Size]:
     if tally.stopped:
         raise Stopped
     sizes = [measure_one(utterance, chunk.limits, chunk.only_seconds) for utterance in chunk.utterances]

@@ -9,9 +9,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from data_prep.audio import decode as audio
-from data_prep.audio.cuts import MAX_SECONDS, cut_frames, may_be_ready
+from data_prep.audio.cuts import MAX_SECONDS, cut_frames, may_be_ready, refuse_silence, sounding_part
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, AudioInfo
-from data_prep.audio.silence import refuse_silence, sounding_part
 from data_prep.recordings.open import length_of, open_source, read_all
 from data_prep.refusals import Refused
 from data_prep.shards.tar import MAX_MEDIA_BYTES

@@ -14,8 +14,8 @@ from data_prep.build.assign import chance, unique
 from data_prep.build.build import BuildOptions, Totals, archives_of, build
 from data_prep.build.workdir import remove_dataset, require_not_source
 from data_prep.figures import counted
-from data_prep.shards.files import UNFINISHED_NAME
-from data_prep.shards.index import INDEX_NAME, read_document
+from data_prep.shards.files import UNFINISHED_NAME, read_document
+from data_prep.shards.index import INDEX_NAME
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
 from model.errors import UserError, require_known

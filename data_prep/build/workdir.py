@@ -11,8 +11,8 @@ from typing import Any
 
 from data_prep.durable import FULL, canonical_json, sync_folder, write_durably
 from data_prep.refusals import DROPPED, QUARANTINE
-from data_prep.shards.files import FORMAT, UNFINISHED_NAME
-from data_prep.shards.index import INDEX_NAME, SHARD_NAME, columns_path, read_document
+from data_prep.shards.files import UNFINISHED_NAME, read_document
+from data_prep.shards.index import FORMAT, INDEX_NAME, SHARD_NAME, columns_path
 from data_prep.shards.opening import read_index
 from model.errors import UserError
 

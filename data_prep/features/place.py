@@ -17,7 +17,8 @@ from typing import Any
 
 from data_prep.build import workdir as workplace
 from data_prep.durable import canonical_json, sync_folder, write_durably
-from data_prep.shards.files import INDEX_NAME, UNFINISHED_NAME
+from data_prep.shards.files import UNFINISHED_NAME
+from data_prep.shards.index import INDEX_NAME
 from model.errors import UserError
 
 LOCK_NAME = ".ranks.lock"

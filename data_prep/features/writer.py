@@ -19,9 +19,9 @@ from torch import Tensor
 from data_prep.build import workdir as workplace
 from data_prep.features.place import Place, join, remove_leftovers
 from data_prep.shards.coverage import Coverage, cache_fingerprint, notes_of
-from data_prep.shards.files import INDEX_NAME, UNFINISHED_NAME, columns_path, read_document, shard_name
+from data_prep.shards.files import UNFINISHED_NAME, read_document
 from data_prep.shards.frames import EXTENSIONS, to_bytes
-from data_prep.shards.index import ShardIndex, write_index
+from data_prep.shards.index import INDEX_NAME, ShardIndex, columns_path, shard_name, write_index
 from data_prep.shards.tar import ShardWriter, read_meta
 from model.loading.pretrained import files_digest
 

@@ -12,7 +12,7 @@ from data_prep.importers.parsing.files import files_below, files_in, first_line,
 from data_prep.importers.parsing.rows import ALIASES, column_of, first_row
 from data_prep.importers.toolkits.kaldi import is_kaldi
 from data_prep.importers.toolkits.wenet import is_wenet
-from data_prep.shards.files import FORMAT, INDEX_NAME
+from data_prep.shards.index import FORMAT, INDEX_NAME
 from model.errors import UserError
 
 KNOWN = ("manifest.json", "manifest.jsonl", "utterances.jsonl", "metadata.jsonl", "data.list", "shards.list")

@@ -15,12 +15,12 @@ from data_prep.inspect.webdataset_count import count_samples
 from data_prep.progress import Progress
 from data_prep.recordings.tar_members import members
 from data_prep.rework.joined import part_of
-from data_prep.shards.files import INDEX_NAME, ShardInfo, columns_path, meta_path, read_document, tar_path
-from data_prep.shards.frame_bytes import bytes_per_frame, count_not_finite
-from data_prep.shards.index import ShardIndex, read_listing
+from data_prep.shards.files import read_document, read_listing
+from data_prep.shards.frames import bytes_per_frame, count_not_finite
+from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, meta_path, tar_path
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import Sample, read_meta, read_sample, walk
-from data_prep.workers import InPlace, Stopped, Tally, run_all
+from data_prep.workers import Stopped, TaskCounts, run_all
 from model.errors import UserError, require_at_least
 from model.files import file_sha256
 
@@ -75,7 +75,7 @@ def check(root: str | os.PathLike[str], workers: int = 1) -> list[str]:
 
 def check_all(
     root: str | os.PathLike[str],
-    check_one: Callable[[ShardCheck, Tally | InPlace], tuple[list[str], Result]],
+    check_one: Callable[[ShardCheck, TaskCounts], tuple[list[str], Result]],
     options: CheckOptions,
 ) -> tuple[ShardIndex | None, list[str], list[Result]]:
     """The index, all problems, and what `check_one` gives for each shard; no index where it cannot be read.
@@ -133,11 +133,11 @@ def _of_shard(index: ShardIndex, number: int) -> ShardIndex:
     return replace(part_of(index, ids), shards=(index.shards[number],))
 
 
-def _check_alone(task: ShardCheck, tally: Tally | InPlace) -> tuple[list[str], None]:
+def _check_alone(task: ShardCheck, tally: TaskCounts) -> tuple[list[str], None]:
     return check_shard(task, tally), None
 
 
-def check_shard(task: ShardCheck, tally: Tally | InPlace, look: Look | None = None) -> list[str]:
+def check_shard(task: ShardCheck, tally: TaskCounts, look: Look | None = None) -> list[str]:
     """One line for each thing wrong with a shard. Stopped if the whole check stops meanwhile."""
     index, name = task.index, task.info.label
     try:

@@ -1,7 +1,7 @@
-"""Recordings that lie in the rows of a Parquet file.
+"""Recordings in the rows of a Parquet file.
 
-A row can only be read with all its row group, so those read last are kept, up to CACHED_BYTES in a process. Reading in
-the file's order costs nothing more; at random, a row costs its group: 15 ms where that is 11 MB, 90 ms where 85 MB.
+A row can only be read with all its row group, so the groups read last are cached, up to CACHED_BYTES in a process.
+Reading in the file's order costs nothing more; at random, a row costs its group: 15 ms for 11 MB, 90 ms for 85 MB.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAMAGE = (OSError, ValueError, LookupError, MemoryError)  # what pyarrow raises 
 
 
 class RowGroups:
-    """The row groups read last. One reads at a time: others are likely to want the same one."""
+    """The row groups read last. One thread reads at a time: others are likely to want the same group."""
 
     def __init__(self, max_bytes: int = CACHED_BYTES, max_files: int = CACHED_FILES) -> None:
         self.max_bytes, self.max_files = max_bytes, max_files
@@ -46,30 +46,27 @@ class RowGroups:
 
     def _file(self, path: str) -> tuple[Any, list[int]]:
         """The open file and, for each row group, the number of rows to its end."""
-        if path in self._files:
-            self._files.move_to_end(path)
-        else:
+        if path not in self._files:
             file = open_parquet(path)
-            groups = (file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups))
-            self._files[path] = file, list(accumulate(groups)) or [0]
-        if len(self._files) > self.max_files:
-            self._files.popitem(last=False)
+            groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            self._files[path] = file, list(accumulate(group.num_rows for group in groups)) or [0]
+            if len(self._files) > self.max_files:
+                self._files.popitem(last=False)
+        self._files.move_to_end(path)
         return self._files[path]
 
     def _group(self, file: Any, path: str, number: int, column: str) -> Any:
         place = path, number, column
-        if place in self._groups:
-            self._groups.move_to_end(place)
-            return self._groups[place]
-        if column not in file.schema_arrow.names:
-            raise AudioError("bad-part", f"there is no column {column!r}")
-        require_modest(file, [number], [column])
-        values = file.read_row_group(number, columns=[column], use_threads=False).column(column)
-        self._groups[place] = values
-        self.bytes += values.nbytes
-        while self.bytes > self.max_bytes and len(self._groups) > 1:
-            self.bytes -= self._groups.popitem(last=False)[1].nbytes
-        return values
+        if place not in self._groups:
+            if column not in file.schema_arrow.names:
+                raise AudioError("bad-part", f"there is no column {column!r}")
+            require_modest(file, [number], [column])
+            self._groups[place] = file.read_row_group(number, columns=[column], use_threads=False).column(column)
+            self.bytes += self._groups[place].nbytes
+            while self.bytes > self.max_bytes and len(self._groups) > 1:
+                self.bytes -= self._groups.popitem(last=False)[1].nbytes
+        self._groups.move_to_end(place)
+        return self._groups[place]
 
 
 def open_parquet(path: str | Path) -> Any:
@@ -84,20 +81,20 @@ def open_parquet(path: str | Path) -> Any:
     except pyarrow.ArrowInvalid as error:
         raise AudioError("unreadable", f"no Parquet file: {' '.join(str(error).split())}") from None
     if file.metadata.num_rows > MAX_ROWS:
-        rows = f"{file.metadata.num_rows:,} rows, of one file at most {MAX_ROWS:,} are read"
-        raise AudioError("too-large", f"{rows}; write it as several")
+        raise AudioError("too-large", f"{file.metadata.num_rows:,} rows, at most {MAX_ROWS:,} are read; split the file")
     return file
 
 
 def require_modest(file: Any, groups: Iterable[int], columns: Collection[str]) -> None:
-    """AudioError where one of `columns`, or a field of it, is of more than MAX_COLUMN_BYTES in a row group, unpacked,
-    as the file itself says."""
+    """AudioError where one of `columns`, or a field of it, takes more than MAX_COLUMN_BYTES unpacked in a row group."""
     for group in map(file.metadata.row_group, groups):
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.total_uncompressed_size > MAX_COLUMN_BYTES and chunk.path_in_schema.split(".")[0] in columns:
-                size = f"{chunk.total_uncompressed_size:,} bytes in one row group, at most {MAX_COLUMN_BYTES:,} are"
-                where = f"column {chunk.path_in_schema[:80]!r}"
-                raise AudioError("too-large", f"{where} has {size} read; write it with smaller row groups")
+                size = (
+                    f"column {chunk.path_in_schema[:80]!r} has {chunk.total_uncompressed_size:,} bytes in one row group"
+                )
+                limit = f"at most {MAX_COLUMN_BYTES:,} are read; write it with smaller row groups"
+                raise AudioError("too-large", f"{size}, {limit}")
 
 
 def recording_at(path: str, row: int, column: str) -> bytes:
@@ -108,14 +105,12 @@ def recording_at(path: str, row: int, column: str) -> bytes:
     if is_remote(path):
         raise AudioError("bad-part", "rows of a Parquet file are read from a local one; copy it first")
     try:
-        value = _GROUPS.value(path, row, column)
+        data = _GROUPS.value(path, row, column).as_py()
     except (FileNotFoundError, UserError):
         raise
     except DAMAGE as error:
         raise AudioError("damaged", f"the row group cannot be read: {' '.join(str(error).split())}") from None
-    if hasattr(value, "keys"):  # a struct
-        value = value["bytes"] if "bytes" in value.keys() and value.is_valid else None  # noqa: SIM118
-    data = value.as_py() if value is not None else None
+    data = data.get("bytes") if isinstance(data, dict) else data
     if not isinstance(data, bytes):
         raise AudioError("missing-audio", f"row {row:,} holds no bytes in column {column!r}")
     return data

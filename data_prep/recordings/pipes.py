@@ -12,16 +12,17 @@ import selectors
 import shlex
 import signal
 import subprocess
-import threading
 import time
 from contextlib import suppress
+from tempfile import TemporaryFile
+from typing import IO
 
 from data_prep.audio.decode import AudioError
 
 MAX_BYTES = 2 << 30  # an hour of 48 kHz float32 stereo is 1.4 GB
 MAX_COMMAND_SECONDS = 600  # from start to end; a command that waits for something must not stop a build for good
 READ_BYTES = 1 << 20
-KEPT_BYTES = 4096  # of what the programs complain
+KEPT_BYTES = 4096  # of standard error
 TOKEN = re.compile(
     r"""(?P<space>[ \t]+)
     | (?P<word>(?:[^\s|&;<>()`$'"\\] | \\[^\n] | '[^']*' | "(?:[^"\\`$]|\\.)*")+)
@@ -31,25 +32,24 @@ TOKEN = re.compile(
 
 
 def output_of(command: str, allowed: bool) -> bytes:
-    """What `command` writes to its standard output.
+    """The standard output of `command`.
 
     AudioError: "pipe-refused" where commands are not allowed, or for more than programs and `|`; "pipe-failed" with the
-    last line of what a program complained; "pipe-too-long" past MAX_COMMAND_SECONDS, "pipe-too-large" past MAX_BYTES.
+    last line that the programs wrote to standard error; "pipe-too-long" past MAX_COMMAND_SECONDS, "pipe-too-large" past
+    MAX_BYTES.
     """
     if not allowed:
         raise AudioError("pipe-refused", f"{command[:80]!r} is a command; --allow-pipes runs it")
     chain = stages(command)
-    complaints = _Complaints()
     running: list[subprocess.Popen[bytes]] = []
-    try:
-        for words in chain:
-            running.append(_started(words, running[-1] if running else None, complaints.to))
-        complaints.listen()
-        output = _read(running[-1], time.monotonic() + MAX_COMMAND_SECONDS)
-        _require_success(running, chain, complaints)
-    finally:
-        _end(running)
-        complaints.close()
+    with TemporaryFile() as errors:
+        try:
+            for words in chain:
+                running.append(_start(words, running[-1] if running else None, errors))
+            output = _read(running[-1], time.monotonic() + MAX_COMMAND_SECONDS)
+            _require_success(running, chain, errors)
+        finally:
+            _end(running)
     if not output:
         raise AudioError("pipe-failed", f"{command[:80]!r} wrote nothing")
     return output
@@ -64,68 +64,26 @@ def stages(command: str) -> list[list[str]]:
         elif token["other"] == "|":
             chain.append([])
         elif token["other"]:
-            what = _named(token["other"], command.strip()[token.start() :])
-            raise AudioError(
-                "pipe-refused", f"{command[:80]!r} has {what}; only programs and | are run, without a shell"
-            )
+            rest = command.strip()[token.start() :]
+            inside = re.match(r'"(?:[^"\\`$]|\\.)*(\$\(?|`)', rest, re.DOTALL)  # what a shell replaces in quotes
+            problem = repr(inside[1] if inside else token["other"])
+            if not inside and token["other"] in "'\"\\":
+                problem = "a quote that stays open"
+            raise AudioError("pipe-refused", f"{command[:80]!r} has {problem}; only programs and | are run, no shell")
     if not all(chain):
         raise AudioError("pipe-refused", f"{command[:80]!r} lacks a program before or after a |")
     return chain
 
 
-def _named(character: str, rest: str) -> str:
-    """What is wrong with a command from `character`, the first of `rest`, on."""
-    inside = re.match(r'"(?:[^"\\`$]|\\.)*(\$\(?|`)', rest, re.DOTALL)
-    if inside:
-        return repr(inside[1])
-    return "a quote that stays open" if character in "'\"\\" else repr(character)
-
-
-class _Complaints:
-    """What all programs of a chain write to their standard error: read as it comes, the end of it kept."""
-
-    def __init__(self) -> None:
-        self._from, self.to = os.pipe()
-        self._kept = b""
-        self._thread: threading.Thread | None = None
-
-    def listen(self) -> None:
-        """Once all programs are started."""
-        os.close(self.to)
-        self.to = -1
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
-
-    def last_line(self) -> str:
-        if self._thread is not None:
-            self._thread.join(1.0)  # a program may leave one behind that holds the pipe open
-        lines = self._kept.decode("utf-8", "replace").split("\n")
-        return next((" ".join(line.split())[:200] for line in reversed(lines) if line.strip()), "it said nothing")
-
-    def close(self) -> None:
-        if self.to >= 0:
-            os.close(self.to)
-            os.close(self._from)
-        elif self._thread is not None:
-            self._thread.join(1.0)
-
-    def _drain(self) -> None:
-        with open(self._from, "rb", buffering=0) as stream:
-            while part := stream.read(KEPT_BYTES):
-                self._kept = (self._kept + part)[-KEPT_BYTES:]
-
-
-def _started(words: list[str], before: subprocess.Popen[bytes] | None, complaints: int) -> subprocess.Popen[bytes]:
+def _start(words: list[str], before: subprocess.Popen[bytes] | None, errors: IO[bytes]) -> subprocess.Popen[bytes]:
     source = before.stdout if before is not None else subprocess.DEVNULL
     try:
-        process = subprocess.Popen(
-            words, stdin=source, stdout=subprocess.PIPE, stderr=complaints, start_new_session=True
-        )
+        process = subprocess.Popen(words, stdin=source, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise AudioError("pipe-failed", f"cannot run {words[0][:80]!r}: {reason}") from None
     if before is not None and before.stdout is not None:
-        before.stdout.close()  # so that the program before hears when this one ends
+        before.stdout.close()  # so that the program before gets SIGPIPE when this one ends
     return process
 
 
@@ -148,15 +106,20 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes:
                 raise AudioError("pipe-too-large", f"the command wrote more than {MAX_BYTES:,} bytes")
 
 
-def _require_success(running: list[subprocess.Popen[bytes]], chain: list[list[str]], complaints: _Complaints) -> None:
+def _require_success(running: list[subprocess.Popen[bytes]], chain: list[list[str]], errors: IO[bytes]) -> None:
     for process, words in zip(running, chain, strict=True):
         try:
             status = process.wait(5.0)
         except subprocess.TimeoutExpired:
             raise AudioError("pipe-too-long", f"{words[0][:80]!r} goes on after the chain's end") from None
-        unheard = status == -signal.SIGPIPE and process is not running[-1]  # the next one had enough, as `head` has
-        if status and not unheard:
-            raise AudioError("pipe-failed", f"{words[0][:80]!r} failed with {status}: {complaints.last_line()}")
+        cut_short = status == -signal.SIGPIPE and process is not running[-1]  # by the next one, as `head` does
+        if status and not cut_short:
+            tail = os.pread(errors.fileno(), KEPT_BYTES, max(0, os.fstat(errors.fileno()).st_size - KEPT_BYTES))
+            lines = [
+                " ".join(line.split())[:200] for line in tail.decode("utf-8", "replace").split("\n") if line.strip()
+            ]
+            reason = lines[-1] if lines else "no message"
+            raise AudioError("pipe-failed", f"{words[0][:80]!r} failed with {status}: {reason}")
 
 
 def _end(running: list[subprocess.Popen[bytes]]) -> None:

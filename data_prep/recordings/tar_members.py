@@ -1,19 +1,18 @@
-"""The members of a tar that others made, by its headers alone: ustar, v7, GNU long names, pax.
+"""The members of a foreign tar, by its headers alone: ustar, v7, GNU long names, pax.
 
-Not by Python's tarfile: a damaged header in the middle ends its list without a word, it follows links, pads sparse
-files, reads a pax header of any size into memory, and takes sizes past the end of the file. Here whatever is not a
-plain file of a plain name, or a folder, is refused. Headers are read by position, data never; nothing is extracted.
+Python's tarfile silently stops at a damaged header, follows links, pads sparse files, reads a pax header of any size
+into memory, and accepts sizes past the end of the file. Here whatever is not a plain file of a plain name, or a folder,
+is refused. Headers are read by position, data never; nothing is extracted.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from data_prep.durable import open_regular
 from data_prep.shards.columns import BLOCK, padded
 from model.errors import UserError
 
@@ -49,131 +48,111 @@ def members(path: str | os.PathLike[str]) -> Iterator[Member]:
     tar, one that was cut off, one with more bytes behind its end.
     """
     path = Path(path)
+    if "\0" in str(path):
+        raise UserError(f"cannot read {path}: its name holds a NUL; give the path of a tar")
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not wait for a writer
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "its name holds a NUL"
-        raise UserError(f"cannot read {path}: {reason}; give the path of a tar") from None
-    try:
-        yield from _Tar(path, descriptor).members()
+        with open_regular(path) as file:
+            yield from _Tar(path, file.fileno()).members()
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    finally:
-        os.close(descriptor)
-
-
-@dataclass
-class _Extended:
-    """What the headers in front of a member say of it."""
-
-    name: bytes | None = None
-    size: int | None = None
-    chain: int = 0  # bytes
+        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a tar") from None
 
 
 class _Tar:
+    """One pass over the headers; `position` is that of the header being read."""
+
     def __init__(self, path: Path, descriptor: int) -> None:
-        self.path, self.descriptor = path, descriptor
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UserError(f"{path} is no plain file; give the path of a tar")
-        self.size = found.st_size
+        self.path, self.descriptor, self.position = path, descriptor, 0
+        self.size = os.fstat(descriptor).st_size
+        self._forget_extensions()
+
+    def _forget_extensions(self) -> None:
+        """The next member's name and size by the extension headers in front of it, and the bytes of those."""
+        self.long_name: bytes | None = None
+        self.long_size: int | None = None
+        self.chain = 0
 
     def members(self) -> Iterator[Member]:
-        position, extended = 0, _Extended()
         while True:
-            header = os.pread(self.descriptor, BLOCK, position)
+            header = os.pread(self.descriptor, BLOCK, self.position)
             if not header.strip(b"\0") and len(header) == BLOCK:
-                return self._require_end(position, extended)
-            self._require_header(header, position)
-            kind, size, data = header[156:157], _number(header[124:136]), position + BLOCK
+                return self._require_end()
+            self._require_header(header)
+            kind, size, data = header[156:157], _number(header[124:136]), self.position + BLOCK
             if kind in (b"L", b"K", b"x", b"X", b"g"):
-                position = data + self._extend(extended, kind, size, position)
+                self.position = data + self._extend(kind, size)
                 continue
-            name = self._name(header, extended, position)
-            size = size if extended.size is None else extended.size
+            name = self._name(header)
+            size = size if self.long_size is None else self.long_size
             if kind == b"5" or (kind in PLAIN and name.endswith("/")):
-                position, extended = data, _Extended()  # whatever its size says, a folder has no data
-                continue
-            if kind not in PLAIN:
-                self._refuse(
-                    position, f"is {OTHER_KINDS.get(kind, f'of kind {kind!r}')}; only plain files are read", name
-                )
-            if size is None or not 0 <= size <= self.size - data:
+                size = 0  # whatever it says, a folder has no data
+            elif kind not in PLAIN:
+                self._refuse(f"is {OTHER_KINDS.get(kind, f'of kind {kind!r}')}; only plain files are read", name)
+            elif size is None or not 0 <= size <= self.size - data:
                 declared = "no number" if size is None else f"{size:,} bytes"
-                self._refuse(
-                    position, f"declares {declared}, the tar has {self.size:,}; it was cut off or damaged", name
-                )
-            yield Member(name, data, size)
-            position, extended = data + padded(size), _Extended()
+                self._refuse(f"declares {declared}, the tar has {self.size:,}; it was cut off or damaged", name)
+            else:
+                yield Member(name, data, size)
+            self.position = data + padded(size)
+            self._forget_extensions()
 
-    def _require_header(self, header: bytes, position: int) -> None:
-        if position == 0:
-            for magic, command in COMPRESSED.items():
-                if header.startswith(magic):
-                    raise UserError(f"{self.path} is compressed; unpack it once with {command}, then give the .tar")
+    def _require_header(self, header: bytes) -> None:
+        command = next((command for magic, command in COMPRESSED.items() if header.startswith(magic)), None)
+        if self.position == 0 and command:
+            raise UserError(f"{self.path} is compressed; unpack it once with {command}, then give the .tar")
         if len(header) < BLOCK:
-            raise UserError(
-                f"{self.path} ends at byte {self.size:,} without an end mark: it was cut off; copy it again"
-            )
+            self._refuse_cut("without an end mark")
         stated = _number(header[148:156])
         plain = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if stated != plain and stated != plain - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
-            self._refuse(position, "has no valid header (checksum); the file is damaged, or no tar")
+            self._refuse("has no valid header (checksum); the file is damaged, or no tar")
 
-    def _require_end(self, position: int, extended: _Extended) -> None:
-        if extended.chain:
-            self._refuse(position, "is missing: the tar ends after a header that announces it")
-        if os.pread(self.descriptor, TAIL_BYTES, position).strip(b"\0"):
-            raise UserError(
-                f"{self.path}: the tar ends at byte {position:,}, yet more follows: damaged, or two tars in one file"
-            )
+    def _require_end(self) -> None:
+        if self.chain:
+            self._refuse("is missing: the tar ends after a header that announces it")
+        if os.pread(self.descriptor, TAIL_BYTES, self.position).strip(b"\0"):
+            end = f"the tar ends at byte {self.position:,}, yet more follows"
+            raise UserError(f"{self.path}: {end}: damaged, or two tars in one file")
 
-    def _extend(self, extended: _Extended, kind: bytes, size: int | None, position: int) -> int:
+    def _extend(self, kind: bytes, size: int | None) -> int:
         """Takes in a header about the next member; returns the bytes its data take."""
         if size is None or not 0 <= size <= MAX_EXTENSION_BYTES:
             declared = "no number" if size is None else f"{size:,}"
-            limit = f"the limit is {MAX_EXTENSION_BYTES:,}"
-            self._refuse(position, f"has a header extension of {declared} bytes, {limit}")
-        extended.chain += BLOCK + padded(size)
-        if extended.chain > MAX_CHAIN_BYTES:
-            self._refuse(position, f"has more than {MAX_CHAIN_BYTES:,} bytes of header extensions")
-        data = os.pread(self.descriptor, size, position + BLOCK)
+            self._refuse(f"has a header extension of {declared} bytes, the limit is {MAX_EXTENSION_BYTES:,}")
+        self.chain += BLOCK + padded(size)
+        if self.chain > MAX_CHAIN_BYTES:
+            self._refuse(f"has more than {MAX_CHAIN_BYTES:,} bytes of header extensions")
+        data = os.pread(self.descriptor, size, self.position + BLOCK)
         if len(data) < size:
-            raise UserError(f"{self.path} ends at byte {self.size:,} within a header: it was cut off; copy it again")
+            self._refuse_cut("within a header")
         if kind == b"L":
-            extended.name = data.rstrip(b"\0")
+            self.long_name = data.rstrip(b"\0")
         elif kind != b"K":  # the target of a link, which is refused itself
-            self._take_pax(extended, data, kind == b"g", position)
+            self._take_pax(data, for_all=kind == b"g")
         return padded(size)
 
-    def _take_pax(self, extended: _Extended, data: bytes, for_all: bool, position: int) -> None:
-        for name, value in self._pax_records(data, position):
-            if name.startswith(b"GNU.sparse."):
-                self._refuse(position, "is a sparse file; only plain files are read")
-            if name in (b"path", b"size") and for_all:
-                self._refuse(position, f"has a pax header that gives all members one {name.decode()}")
-            if name == b"path":
-                extended.name = value
-            elif name == b"size":
-                if not (value.isdigit() and len(value) < 20):
-                    self._refuse(position, f"has a pax header of size {value[:20]!r}")
-                extended.size = int(value)
-
-    def _pax_records(self, data: bytes, position: int) -> Iterator[tuple[bytes, bytes]]:
-        """Name and value of each `LENGTH NAME=VALUE\\n`, where LENGTH counts the whole."""
+    def _take_pax(self, data: bytes, for_all: bool) -> None:
+        """Records `LENGTH NAME=VALUE\\n`, where LENGTH counts the whole."""
         at = 0
         while at < len(data):
             digits = data[at : at + 8].partition(b" ")[0]
             end = at + int(digits) if digits.isdigit() else 0
             name, equals, value = data[at + len(digits) + 1 : max(0, end - 1)].partition(b"=")
             if not equals or end > len(data) or data[end - 1 : end] != b"\n":
-                self._refuse(position, f"has a pax header that is damaged at its byte {at:,}")
-            yield name, value
+                self._refuse(f"has a pax header that is damaged at its byte {at:,}")
+            if name.startswith(b"GNU.sparse."):
+                self._refuse("is a sparse file; only plain files are read")
+            if name in (b"path", b"size") and for_all:
+                self._refuse(f"has a pax header that gives all members one {name.decode()}")
+            if name == b"path":
+                self.long_name = value
+            elif name == b"size":
+                if not (value.isdigit() and len(value) < 20):
+                    self._refuse(f"has a pax header of size {value[:20]!r}")
+                self.long_size = int(value)
             at = end
 
-    def _name(self, header: bytes, extended: _Extended, position: int) -> str:
-        raw = extended.name
+    def _name(self, header: bytes) -> str:
+        raw = self.long_name
         if raw is None:
             raw = header[:100].partition(b"\0")[0]
             prefix = header[345:500].partition(b"\0")[0] if header[257:263] == b"ustar\0" else b""
@@ -181,18 +160,19 @@ class _Tar:
         try:
             name = raw.decode("utf-8").removeprefix("./")
         except UnicodeDecodeError:
-            self._refuse(position, f"has a name that is not UTF-8: {raw[:100]!r}")
+            self._refuse(f"has a name that is not UTF-8: {raw[:100]!r}")
         if "\0" in name or len(raw) > MAX_NAME_BYTES or (not name and raw != b"./"):
-            self._refuse(
-                position, f"has a name that is empty, longer than {MAX_NAME_BYTES:,} bytes, or holds a NUL", name
-            )
+            self._refuse(f"has a name that is empty, longer than {MAX_NAME_BYTES:,} bytes, or holds a NUL", name)
         if name.startswith("/") or ".." in name.split("/"):
-            self._refuse(position, "has a name that leads out of the tar", name)
+            self._refuse("has a name that leads out of the tar", name)
         return name or "./"
 
-    def _refuse(self, position: int, what: str, name: str = "") -> NoReturn:
+    def _refuse_cut(self, where: str) -> NoReturn:
+        raise UserError(f"{self.path} ends at byte {self.size:,} {where}: it was cut off; copy it again")
+
+    def _refuse(self, problem: str, name: str = "") -> NoReturn:
         member = f"member {name[:100]!r}" if name else "a member"
-        raise UserError(f"{self.path}: {member} (byte {position:,}) {what}; write it again with tar")
+        raise UserError(f"{self.path}: {member} (byte {self.position:,}) {problem}; write it again with tar")
 
 
 def _number(digits: bytes) -> int | None:

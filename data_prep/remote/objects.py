@@ -1,15 +1,16 @@
-"""Bytes at addresses (`s3://bucket/key`, `https://...`), through fsspec; retries.py says what is tried again.
+"""Bytes at addresses (`s3://bucket/key`, `https://...`), through fsspec; retries.py decides what is tried again.
 
 One filesystem object a process comes from fsspec's own cache, which is emptied after a fork; threads share it.
-Directory listings are not cached: what another machine has just written must be seen.
+Directory listings are not cached: objects that another machine has just written must be seen.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from shutil import disk_usage
@@ -24,8 +25,8 @@ from model.errors import UserError
 
 PIECE_BYTES = 16 << 20  # of a download: one request
 PARALLEL_PIECES = 4  # requests at a time: a single connection to object storage gives 50 to 100 MB/s
-PARALLEL_SIZES, MANY_SIZES = 32, 1000  # requests at a time; a number that takes long enough to be told about
-NO_RANGES_BYTES = 64 << 20  # largest file that is read from a web server that can give no part of it
+PARALLEL_SIZES, MANY_SIZES = 32, 1000  # requests at a time; from this number on, progress is shown
+NO_RANGES_BYTES = 64 << 20  # largest file that is read from a web server without ranges
 DOCUMENT_BYTES = 1 << 30  # largest object that is read whole
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 30
 WEB_SECONDS = 600  # for one answer of a web server: 16 MB in pieces of a few bytes would else never end
@@ -37,18 +38,15 @@ def require_bare(address: str) -> str:
     if not urlsplit(address).netloc:
         raise UserError(f"{address[:80]!r} names no bucket or host; give one, as in s3://bucket/folder")
     if without_secrets(address) != address:
-        raise UserError(
-            f"{without_secrets(address)}: give it without user, password, '?' and '#'; credentials: the environment"
-        )
+        problem = "give it without user, password, '?' and '#'; credentials belong in the environment"
+        raise UserError(f"{without_secrets(address)}: {problem}")
     return address
 
 
 def require_writable(address: str) -> str:
     """The address, which can be written to by its kind. UserError for http addresses, and as `require_bare`."""
     if address.startswith("http"):
-        raise UserError(
-            f"{without_secrets(address)}: nothing can be written to http addresses; give a folder, s3:// or gs://"
-        )
+        raise UserError(f"{without_secrets(address)}: http cannot be written to; give a folder, s3:// or gs://")
     return require_bare(address)
 
 
@@ -57,67 +55,65 @@ def read_bytes(url: str, first: int = 0, length: int | None = None) -> bytes:
 
     RemoteError for all bytes of an object that has more than DOCUMENT_BYTES.
     """
-    parts, start = [], first
-    while length is None or length > 0:
-        if length is None and first - start > DOCUMENT_BYTES:
-            raise RemoteError(f"{without_secrets(url)} has more than {DOCUMENT_BYTES:,} bytes; check the address")
-        wanted = PIECE_BYTES if length is None else min(length, PIECE_BYTES)
+    parts, end = [], None if length is None else first + length
+    limit = first + DOCUMENT_BYTES
+    while end is None or first < end:
+        if end is None and first > limit:
+            raise _error(url, f"it has more than {DOCUMENT_BYTES:,} bytes; check the address")
+        wanted = PIECE_BYTES if end is None else min(end - first, PIECE_BYTES)
         parts.append(_read(url, first, wanted))
-        first, length = first + wanted, None if length is None else length - wanted
+        first += wanted
         if len(parts[-1]) < wanted:
             break
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def size(url: str) -> int:
-    """Bytes of the object, -1 where there is none. A web server that does not say is a RemoteError."""
-    filesystem, path = _filesystem(url)
+    """Bytes of the object, -1 where there is none. RemoteError for a web server that does not state it."""
     try:
-        info = persistently(lambda: filesystem.info(path), url)
+        info = _ask(url, lambda filesystem, path: filesystem.info(path))
     except Missing:
         return -1
-    if info["type"] != "file":
-        return -1
-    if info["size"] is None:
-        raise RemoteError(f"{without_secrets(url)}: the server does not say how many bytes it has; copy it to a disk")
-    return int(info["size"])
+    if info["type"] == "file" and info["size"] is None:
+        raise _error(url, "the server does not say how many bytes it has; copy it to a disk")
+    return int(info["size"]) if info["type"] == "file" else -1
 
 
 def sizes(urls: Sequence[str]) -> list[int]:
     """Of each; -1 also where access is refused, as some storage calls what is missing, unless it is so for all."""
 
-    def one(url: str) -> int | Forbidden:
+    def size_or_refusal(url: str) -> int | Forbidden:
         try:
             return size(url)
         except Forbidden as error:
             return error
 
-    found = []
-    shows = Progress if len(urls) >= MANY_SIZES else Silent
-    with ThreadPoolExecutor(PARALLEL_SIZES) as pool, shows(len(urls), "objects", "ask sizes") as progress:
-        for answer in pool.map(one, urls):
-            found.append(answer)
+    answers: list[int | Forbidden] = []
+    progress_of = Progress if len(urls) >= MANY_SIZES else Silent
+    with ThreadPoolExecutor(PARALLEL_SIZES) as pool, progress_of(len(urls), "objects", "ask sizes") as progress:
+        for answer in pool.map(size_or_refusal, urls):
+            answers.append(answer)
             progress.advance()
-    if found and all(isinstance(answer, Forbidden) for answer in found):
-        raise next(answer for answer in found if isinstance(answer, Forbidden))
-    return [-1 if isinstance(answer, Forbidden) else answer for answer in found]
+    refusals = [answer for answer in answers if isinstance(answer, Forbidden)]
+    if refusals and len(refusals) == len(answers):
+        raise refusals[0]
+    return [-1 if isinstance(answer, Forbidden) else answer for answer in answers]
 
 
 def pieces(url: str, total: int) -> Iterator[bytes]:
-    """The first `total` bytes in order, several requests under way at a time; ends early where the object does."""
+    """The first `total` bytes in order, read by several requests at a time; ends early where the object does."""
     starts = iter(range(0, total, PIECE_BYTES))
-    with ThreadPoolExecutor(PARALLEL_PIECES) as pool:
-        coming: deque[Future[bytes]] = deque()
-        try:
-            while True:
-                for start in islice(starts, PARALLEL_PIECES - len(coming)):
-                    coming.append(pool.submit(_read, url, start, min(PIECE_BYTES, total - start)))
-                piece = coming.popleft().result() if coming else b""
-                if not piece:
-                    return
-                yield piece
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    pool, coming = ThreadPoolExecutor(PARALLEL_PIECES), deque[Future[bytes]]()
+    try:
+        while True:
+            for start in islice(starts, PARALLEL_PIECES - len(coming)):
+                coming.append(pool.submit(_read, url, start, min(PIECE_BYTES, total - start)))
+            piece = coming.popleft().result() if coming else b""
+            if not piece:
+                return
+            yield piece
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def download(url: str, path: Path) -> int:
@@ -126,54 +122,51 @@ def download(url: str, path: Path) -> int:
     if total < 0:
         raise Missing(2, f"there is no {without_secrets(url)}; check the address")
     if total > (free := disk_usage(path.parent).free):
-        raise RemoteError(f"{without_secrets(url)} has {total:,} bytes, the disk of {path.parent} {free:,} free ones")
+        raise _error(url, f"it has {total:,} bytes, the disk of {path.parent} {free:,} free ones")
     with replacing(path) as file:
         written = sum(file.write(piece) for piece in pieces(url, total))
         if written != total:
-            raise RemoteError(
-                f"{without_secrets(url)}: {written:,} bytes came of {total:,}; it was changed meanwhile, try again"
-            )
+            raise _error(url, f"{written:,} bytes came of {total:,}; it was changed meanwhile, try again")
     return total
 
 
 def upload(path: Path, url: str) -> None:
-    """The file as the object, held against its size afterwards (S3 also checks the CRC that botocore sends)."""
-    filesystem, there = _writable(url)
-    persistently(lambda: filesystem.put_file(str(path), there), url)
+    """The file as the object, whose size is checked afterwards (S3 also checks the CRC that botocore sends)."""
+    _ask(require_writable(url), lambda filesystem, there: filesystem.put_file(str(path), there))
     _require_size(url, path.stat().st_size)
 
 
 def write_bytes(url: str, data: bytes) -> None:
     """The bytes as the object."""
-    filesystem, there = _writable(url)
-    persistently(lambda: filesystem.pipe_file(there, data), url)
+    _ask(require_writable(url), lambda filesystem, there: filesystem.pipe_file(there, data))
     _require_size(url, len(data))
 
 
 def remove(url: str) -> None:
     """Also where there is none."""
-    filesystem, there = _writable(url)
-    try:
-        persistently(lambda: filesystem.rm_file(there), url)
-    except Missing:
-        pass
+    with suppress(Missing):
+        _ask(require_writable(url), lambda filesystem, there: filesystem.rm_file(there))
 
 
 def listing(url: str) -> list[str]:
-    """Names of what lies directly under the address, sorted; none where there is nothing."""
-    filesystem, path = _filesystem(url)
+    """Sorted names of the objects directly under the address; none where there is nothing."""
     try:
-        found = persistently(lambda: filesystem.ls(path, detail=False), url)
+        paths = _ask(url, lambda filesystem, path: filesystem.ls(path, detail=False))
     except Missing:
         return []
-    return sorted({str(name).rstrip("/").rpartition("/")[2] for name in found})
+    return sorted({str(path).rstrip("/").rpartition("/")[2] for path in paths})
+
+
+def _ask(url: str, request: Callable[[Any, str], Any]) -> Any:
+    """The answer to `request(filesystem, path)`, which is repeated while it may help."""
+    filesystem, path = _filesystem(url)
+    return persistently(lambda: request(filesystem, path), url)
 
 
 def _read(url: str, first: int, length: int) -> bytes:
     """Up to `length` bytes from `first` on, by one request."""
-    filesystem, path = _filesystem(url)
 
-    def once() -> bytes:
+    def request(filesystem: Any, path: str) -> bytes:
         try:
             if url.startswith("http"):
                 from fsspec.asyn import sync
@@ -186,35 +179,33 @@ def _read(url: str, first: int, length: int) -> bytes:
                 return b""
             raise
 
-    return persistently(once, url)
+    return _ask(url, request)
 
 
 async def _web_range(filesystem: Any, url: str, first: int, length: int) -> bytes:
-    """fsspec's own would read all that a server sends, however much: of a file without ranges, or of a lie.
+    """As `_read`. fsspec's own would read all that a server sends: of a file without ranges, or of a lie.
 
-    What is compressed on the way is refused: a few bytes could become any number of them.
+    Compressed answers are refused: a few bytes could become any number of them.
     """
     session = await filesystem.set_session()
     headers = {"Range": f"bytes={first}-{first + length - 1}", "Accept-Encoding": "identity"}
     async with session.get(filesystem.encode_url(url), headers=headers) as response:
         response.raise_for_status()
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise RemoteError(f"{without_secrets(url)}: the server sends it compressed; ask for it to be sent as it is")
+            raise _error(url, "the server sends it compressed; ask for it to be sent as it is")
         if response.status == 206:
             stated = response.headers.get("Content-Range", "")
             if not stated.startswith(f"bytes {first}-"):
-                raise RemoteError(f"{without_secrets(url)}: asked for byte {first:,}, the server sends {stated[:40]!r}")
+                raise _error(url, f"asked for byte {first:,}, the server sends {stated[:40]!r}")
             return _at_most(length, await _body(response, length + 1), url)
         if response.content_length is None or response.content_length > NO_RANGES_BYTES:
             limit = f"{NO_RANGES_BYTES >> 20} MB"
-            raise RemoteError(
-                f"{without_secrets(url)}: the server gives no ranges, so no file over {limit} is read from it"
-            )
+            raise _error(url, f"the server gives no ranges, so no file over {limit} is read from it")
         return (await _body(response, NO_RANGES_BYTES))[first : first + length]
 
 
 async def _body(response: Any, most: int) -> bytes:
-    """What comes, up to `most` bytes."""
+    """Up to `most` bytes of the answer."""
     body = bytearray()
     while len(body) < most and (piece := await response.content.read(most - len(body))):
         body += piece
@@ -223,22 +214,26 @@ async def _body(response: Any, most: int) -> bytes:
 
 def _at_most(length: int, data: bytes, url: str) -> bytes:
     if len(data) > length:
-        raise RemoteError(
-            f"{without_secrets(url)}: asked for {length:,} bytes, the server sends more; check the address"
-        )
+        raise _error(url, f"asked for {length:,} bytes, the server sends more; check the address")
     return data
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """fsspec's object and what the address is called there. UserError for an address that is not read."""
-    scheme = _require_readable(url)
+    """fsspec's filesystem and the address's path in it. UserError for another scheme or a missing package."""
+    scheme = url.partition("://")[0]
+    if "::" in url or scheme not in REMOTE:
+        known = ", ".join(REMOTE)
+        raise UserError(f"{without_secrets(url)[:100]!r} is no known address; give a path, or {known}://...")
     import fsspec
 
+    package = NEEDS.get(scheme)
+    if package and importlib.util.find_spec(package) is None:
+        version = f"=={fsspec.__version__}" if package != "aiohttp" else ""  # the two are released together
+        raise UserError(f"{scheme}:// needs the package {package}, which is not there: pip install {package}{version}")
     options: dict[str, Any] = {"use_listings_cache": False}
     if scheme == "s3":
         config = {"retries": {"total_max_attempts": 1}, "max_pool_connections": 2 * PARALLEL_SIZES}
-        config |= {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
-        options["config_kwargs"] = config
+        options["config_kwargs"] = config | {"connect_timeout": CONNECT_SECONDS, "read_timeout": ANSWER_SECONDS}
     elif scheme in ("http", "https"):
         import aiohttp
 
@@ -250,27 +245,10 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return filesystem, filesystem._strip_protocol(url)
 
 
-def _writable(url: str) -> tuple[Any, str]:
-    return _filesystem(require_writable(url))
+def _require_size(url: str, expected: int) -> None:
+    if (stored := size(url)) != expected:
+        raise _error(url, f"it has {stored:,} bytes after {expected:,} were written; run it again")
 
 
-def _require_size(url: str, wanted: int) -> None:
-    found = size(url)
-    if found != wanted:
-        raise RemoteError(f"{without_secrets(url)} has {found:,} bytes after {wanted:,} were written; run it again")
-
-
-def _require_readable(url: str) -> str:
-    """The scheme, if it is one that is read, and its package is there."""
-    scheme = url.partition("://")[0]
-    if "::" in url or scheme not in REMOTE:
-        raise UserError(
-            f"{without_secrets(url)[:100]!r} is no address that is read; give a path, or {', '.join(REMOTE)}://..."
-        )
-    package = NEEDS.get(scheme)
-    if package and importlib.util.find_spec(package) is None:
-        import fsspec
-
-        version = f"=={fsspec.__version__}" if package != "aiohttp" else ""  # the two are released together
-        raise UserError(f"{scheme}:// needs the package {package}, which is not there: pip install {package}{version}")
-    return scheme
+def _error(url: str, problem: str) -> RemoteError:
+    return RemoteError(f"{without_secrets(url)}: {problem}")

@@ -21,9 +21,10 @@ from data_prep.progress import Progress
 from data_prep.refusals import DROPPED, Note, by_reason, write_notes
 from data_prep.shards.columns import BLOCK, padded
 from data_prep.shards.coverage import AUDIO_CRC
-from data_prep.shards.index import FORMAT, VERSION, ShardIndex, ShardInfo, finished_shard, write_index
+from data_prep.shards.files import finished_shard
+from data_prep.shards.index import FORMAT, VERSION, ShardIndex, ShardInfo, write_index
 from data_prep.shards.tar import ShardWriter, read_sample
-from data_prep.workers import InPlace, Stopped, Tally, run_all
+from data_prep.workers import Stopped, TaskCounts, run_all
 
 NOT_KEPT = ("kept_shards", "already_done")  # of CopyTotals: they tell of one run, not of the data
 
@@ -104,7 +105,7 @@ def copy_all(
         return declare(out, index.kind, shards, fingerprint, options, frames, notes, kept)
 
 
-def copy_shard(task: CopyTask, tally: Tally | InPlace) -> tuple[ShardInfo, bool]:
+def copy_shard(task: CopyTask, tally: TaskCounts) -> tuple[ShardInfo, bool]:
     """One shard, and whether it was found finished. Stopped if the whole run stops meanwhile."""
     info = finished_shard(task.path, task.notes["recipe"])
     if info is not None:

@@ -21,8 +21,8 @@ from data_prep.figures import counted
 from data_prep.progress import Progress
 from data_prep.rework.copying import CopyTotals, copy_all, copy_task, declare
 from data_prep.rework.joined import concatenate, extension_of, open_all, part_of, require_own_keys
-from data_prep.shards.files import require_plain
-from data_prep.shards.index import ShardIndex, ShardInfo, columns_path, read_document, shard_name
+from data_prep.shards.files import read_document, require_plain
+from data_prep.shards.index import ShardIndex, ShardInfo, columns_path, shard_name
 from data_prep.shards.opening import shard_path
 from data_prep.utterance import KEY, safe_key
 from model.errors import UserError

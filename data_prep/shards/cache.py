@@ -1,7 +1,6 @@
-"""Remote datasets on this machine: shards as copies in a bounded cache, the index as files.
+"""Remote datasets on this machine: shards as verified copies in a bounded cache (cache_folder.py), the index as files.
 
-A shard is copied whole, checked by its sha256 on the way, once for all processes of the machine. cache_folder.py says
-where copies lie and which go when room is needed.
+A shard is copied whole and checked by its sha256 on the way, once for all processes of the machine.
 """
 
 from __future__ import annotations
@@ -12,44 +11,36 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from queue import Full, Queue
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from data_prep.addresses import is_remote, resolve_address, without_secrets
-from data_prep.durable import FULL, write_durably
+from data_prep.durable import replacing, write_durably
 from data_prep.remote.objects import pieces, read_bytes, require_bare
 from data_prep.retries import Missing, RemoteError
-from data_prep.shards.cache_folder import CacheFolder, cache_folder, configure, is_there
-from data_prep.shards.files import (
-    INDEX_NAME,
-    ShardError,
-    ShardInfo,
-    columns_path,
-    document_of,
-    meta_path,
-    read_document,
-    shard_info,
-)
+from data_prep.shards.cache_folder import CacheFolder, cache_folder, is_there
+from data_prep.shards.files import document_of, read_document, read_files, shard_info
+from data_prep.shards.index import INDEX_NAME, ShardError, ShardIndex, ShardInfo, columns_path, meta_path
 from model.errors import UserError
-
-if TYPE_CHECKING:
-    from data_prep.shards.index import ShardIndex
-
-__all__ = ["configure", "index_folder", "local_copy", "prefetch", "renew"]
+from model.files import file_sha256
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 INDEX_FOLDER = re.compile(r"[0-9a-f]{64}(\.[0-9]+-[0-9]+\.tmp)?")
-FAILED_SECONDS = 30.0  # for which a shard that could not be copied is not asked for again
-INDEX_FOLDERS = 64  # indexes kept, those last asked for
+FAILED_SECONDS = 30.0  # during which a shard that could not be copied is not asked for again
+INDEX_FOLDERS = 64  # indexes kept, the most recently used
 PARALLEL_FILES = 8
 PREFETCH_THREADS, PREFETCH_QUEUE = 2, 64
-IDLE_SECONDS = 60.0  # a shard asked for ahead takes the place of none that was used since
 _failed: dict[str, tuple[float, str]] = {}
+
+
+class _Mismatch(Exception):
+    """Bytes of another sha256."""
 
 
 def local_copy(url: str, size: int, sha256: str) -> Path:
@@ -62,157 +53,128 @@ def local_copy(url: str, size: int, sha256: str) -> Path:
         raise ShardError(f"{without_secrets(url)}: its index gives {sha256[:80]!r} for its sha256; publish it again")
     folder = cache_folder()
     path = folder.copy_path(sha256)
-    if is_there(path, size):
-        return path
-    _refuse_failed(url)
-    folder.make()
-    with folder.shard_locked(sha256):
-        if not is_there(path, size):
-            path.unlink(missing_ok=True)  # of another size: damaged
-            _fetch(folder, url, path, size, sha256)
+    if not is_there(path, size):
+        _refuse_failed(url)
+        with folder.shard_locked(sha256):
+            if not is_there(path, size):
+                path.unlink(missing_ok=True)  # of another size: damaged
+                _copy_shard(folder, url, path, size, sha256)
     return path
 
 
 def renew(url: str, sha256: str) -> None:
-    """For a reader that failed, before its second attempt: a copy that is damaged is removed, to be made anew."""
+    """Removes a damaged copy, so that a reader that failed gets a new one at its second attempt."""
     _refuse_failed(url)
-    folder = cache_folder()
-    folder.make()
-    with folder.shard_locked(sha256), suppress(FileNotFoundError):
-        path = folder.copy_path(sha256)
-        with open(path, "rb") as file:
-            if path.is_symlink() or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                path.unlink()
+    with cache_folder().shard_locked(sha256) as path, suppress(FileNotFoundError):
+        if path.is_symlink() or file_sha256(path) != sha256:
+            path.unlink()
 
 
 def prefetch(index: ShardIndex, shards: Iterable[int]) -> None:
-    """Asks for shards that will soon be read, in this order, and returns at once; a hint, so faults are not raised."""
+    """Starts copying shards that will soon be read, in this order, and returns at once; errors are not raised."""
     for shard in shards:
         info, place = index.shards[shard], index.location(shard)
         if is_remote(place):
             with suppress(Full):
-                _ahead().put_nowait((place, info.bytes, info.sha256))
+                _prefetch_queue(os.getpid()).put_nowait((place, info.bytes, info.sha256))
 
 
-@contextmanager
-def index_folder(address: str) -> Iterator[tuple[Path, str]]:
-    """A folder with the index of a remote dataset, and the address: index.json, always read anew, and its columns.
+def read_remote_index(address: str) -> ShardIndex:
+    """The index of a remote dataset: index.json is always read anew, its columns come from the cache.
 
-    UserError: no dataset there, an unfinished one, files that are not the ones that index.json describes. What is said
-    inside of the folder is said of the address.
+    UserError, which names the address: no dataset there, an unfinished one, files that index.json does not describe.
     """
     try:
         document = read_bytes(f"{require_bare(address)}/{INDEX_NAME}")
     except Missing:
-        raise UserError(
-            f"{address} has no {INDEX_NAME}: there is no dataset there, or it is not finished; run the command that "
-            "builds it again"
-        ) from None
-    parent = cache_folder().path / "indexes"
-    folder = parent / hashlib.sha256(address.encode() + b"\0" + document).hexdigest()  # so none meets another's files
+        problem = f"{address} has no {INDEX_NAME}: there is no dataset, or an unfinished one"
+        raise UserError(f"{problem}; run the command that builds it again") from None
+    cache = cache_folder()
+    # The hash is of both, so that no dataset meets the files of another.
+    folder = cache.path / "indexes" / hashlib.sha256(address.encode() + b"\0" + document).hexdigest()
     try:
-        cache_folder().make()
+        cache.make()
         if not (folder / INDEX_NAME).exists():
             _copy_index(address, document, folder)
-            _forget_old_indexes(parent)
+            _forget_old_indexes(folder.parent)
         os.utime(folder)
-        yield folder, address
+        return read_files(folder, address)
     except UserError as error:
-        raise UserError(str(error).replace(str(folder), address)) from None
+        local = re.escape(str(folder)) + r"(\.[0-9]+-[0-9]+\.tmp)?"
+        raise UserError(re.sub(local, lambda _: address, str(error))) from None
     except OSError as error:
-        raise UserError(
-            f"cannot use the cache {parent}: {error.strerror}; set SLAM_ASR_CACHE to another folder"
-        ) from None
+        raise cache.unusable(error) from None
 
 
 def _copy_index(address: str, document: bytes, folder: Path) -> None:
     """index.json and the files that it needs, as `folder`, which appears whole."""
-    made = folder.with_name(f"{folder.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
-    made.mkdir(mode=0o700)
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
+    temporary.mkdir(mode=0o700)
     try:
-        write_durably(made / INDEX_NAME, document)
-        shards = [shard_info(made, entry) for entry in document_of(made)["shards"]]
+        write_durably(temporary / INDEX_NAME, document)
+        shards = [shard_info(temporary, entry) for entry in document_of(temporary)["shards"]]
         with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-            list(pool.map(lambda shard: _copy_files(address, shard, made), shards))
+            list(pool.map(lambda shard: _copy_columns(address, shard, temporary), shards))
         with suppress(OSError):  # another process was faster
-            made.rename(folder)
-    except UserError as error:
-        raise UserError(str(error).replace(str(made), address)) from None
+            temporary.rename(folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _copy_files(address: str, shard: ShardInfo, made: Path) -> None:
-    """The shard's columns and, of a tar of others, its metadata, each of the hash that the one before it gives."""
-    columns = columns_path(made / shard.name)
+def _copy_columns(address: str, shard: ShardInfo, folder: Path) -> None:
+    """The shard's columns and, if its tar is indexed in place, its metadata, each verified by the file before it."""
+    columns = columns_path(folder / shard.name)
     _copy_file(address, columns, shard.columns_sha256, INDEX_NAME)
     if shard.source:
         if urlsplit(resolve_address(address, shard.source))[:2] != urlsplit(address)[:2]:
             place = without_secrets(shard.source)[:100]
             raise UserError(f"{address}: its index names a tar that lies elsewhere, {place!r}; index it beside the tar")
-        sha256 = str(read_document(columns).get("meta_sha256"))
-        _copy_file(address, meta_path(made / shard.name), sha256, columns.name)
+        meta_sha256 = str(read_document(columns).get("meta_sha256"))
+        _copy_file(address, meta_path(folder / shard.name), meta_sha256, columns.name)
 
 
-def _copy_file(address: str, path: Path, sha256: str, described: str) -> None:
-    data = _part(address, path.name)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError(f"{address}: {path.name} is not the file that {described} describes; make and publish it again")
-    write_durably(path, data)
-
-
-def _part(address: str, name: str) -> bytes:
+def _copy_file(address: str, path: Path, sha256: str, described_by: str) -> None:
     try:
-        return read_bytes(f"{address}/{name}")
+        with replacing(path) as file:
+            _write_verified(file, [read_bytes(f"{address}/{path.name}")], sha256)
     except Missing:
-        raise UserError(f"{address}: {name} is missing, its index needs it; publish it again") from None
+        raise UserError(f"{address}: {path.name} is missing, its index needs it; publish it again") from None
+    except _Mismatch:
+        problem = f"{path.name} is not the file that {described_by} describes"
+        raise UserError(f"{address}: {problem}; make and publish it again") from None
 
 
-def _fetch(folder: CacheFolder, url: str, path: Path, size: int, sha256: str, ahead: bool = False) -> None:
-    """Copies the shard to `path`; a copy that is not what the index says is made a second time."""
+def _copy_shard(folder: CacheFolder, url: str, path: Path, size: int, sha256: str) -> None:
+    """Copies the shard to `path`, a second time if the first copy is damaged."""
     if size > folder.limit:
-        raise UserError(
-            f"{without_secrets(url)} has {size:,} bytes, the cache {folder.path} may hold {folder.limit:,}; raise "
-            "SLAM_ASR_CACHE_GB (data.cache_gb of a recipe)"
-        )
+        problem = f"{without_secrets(url)} has {size:,} bytes, the cache {folder.path} may hold {folder.limit:,}"
+        raise UserError(f"{problem}; raise SLAM_ASR_CACHE_GB (data.cache_gb of a recipe)")
     try:
-        if not any(_copied(folder, url, path, size, sha256, ahead) for _ in range(2)):
-            raise RemoteError(
-                f"{without_secrets(url)} is not the shard that its index describes (sha256); publish it again"
-            )
+        for _ in range(2):
+            with suppress(_Mismatch), folder.room_for(path, size) as file:
+                _write_verified(file, pieces(url, size), sha256)
+                return
+        raise RemoteError(f"{without_secrets(url)} is not what its index describes (sha256); publish it again")
     except RemoteError as error:
         _failed[url] = (time.monotonic(), str(error))
         raise ShardError(str(error)) from None
     except OSError as error:
-        advice = "make room" if error.errno in FULL else "look at its disk"
-        raise UserError(
-            f"cannot write {size:,} bytes to the cache {folder.path}: {error.strerror}; {advice}, or set SLAM_ASR_CACHE"
-        ) from None
+        problem = f"cannot write {size:,} bytes to the cache {folder.path}: {error.strerror}"
+        raise UserError(f"{problem}; make room, check its disk, or set SLAM_ASR_CACHE") from None
 
 
-def _copied(folder: CacheFolder, url: str, path: Path, size: int, sha256: str, ahead: bool) -> bool:
-    """Whether what came was right, and so is at `path` now; also where there is no room for a shard asked for ahead."""
+def _write_verified(file: BinaryIO, parts: Iterable[bytes], sha256: str) -> None:
+    """_Mismatch, once all is written, for bytes of another hash."""
     digest = hashlib.sha256()
-    try:
-        with folder.room_for(path, size, IDLE_SECONDS if ahead else None) as file:
-            if file is None:
-                return True
-            for piece in pieces(url, size):
-                file.write(piece)
-                digest.update(piece)
-            if digest.hexdigest() != sha256:
-                raise _Wrong
-    except _Wrong:
-        return False
-    return True
-
-
-class _Wrong(Exception):
-    """Bytes that are not what they must be."""
+    for part in parts:
+        file.write(part)
+        digest.update(part)
+    if digest.hexdigest() != sha256:
+        raise _Mismatch
 
 
 def _refuse_failed(url: str) -> None:
-    """So that a thousand utterances of one lost shard do not wait for the storage one after the other."""
+    """ShardError for a shard that failed lately, so that its utterances do not wait for the storage one by one."""
     when, why = _failed.get(url, (0.0, ""))
     if why and time.monotonic() - when < FAILED_SECONDS:
         raise ShardError(why)
@@ -220,35 +182,22 @@ def _refuse_failed(url: str) -> None:
 
 
 def _forget_old_indexes(parent: Path) -> None:
-    with suppress(OSError):  # others may forget at the same time
+    with suppress(OSError):  # another process may remove them at the same time
         ours = (folder for folder in parent.iterdir() if INDEX_FOLDER.fullmatch(folder.name))
-        found = sorted(ours, key=lambda folder: folder.stat().st_mtime, reverse=True)
-        for folder in found[INDEX_FOLDERS:]:
+        for folder in sorted(ours, key=lambda folder: folder.stat().st_mtime, reverse=True)[INDEX_FOLDERS:]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-_queue: Queue[tuple[str, int, str]] | None = None
-_queue_owner = 0
+@lru_cache(maxsize=1)
+def _prefetch_queue(pid: int) -> Queue[tuple[str, int, str]]:
+    """The queue of this process, with its threads; a fork has to make its own."""
+    queue: Queue[tuple[str, int, str]] = Queue(PREFETCH_QUEUE)
+    for _ in range(PREFETCH_THREADS):
+        threading.Thread(target=_prefetch_from, args=(queue,), name="prefetch", daemon=True).start()
+    return queue
 
 
-def _ahead() -> Queue[tuple[str, int, str]]:
-    """The queue of this process, with its threads."""
-    global _queue, _queue_owner
-    if _queue is None or _queue_owner != os.getpid():
-        _queue, _queue_owner = Queue(PREFETCH_QUEUE), os.getpid()
-        for _ in range(PREFETCH_THREADS):
-            threading.Thread(target=_fetch_ahead, args=(_queue,), name="prefetch", daemon=True).start()
-    return _queue
-
-
-def _fetch_ahead(queue: Queue[tuple[str, int, str]]) -> None:
+def _prefetch_from(queue: Queue[tuple[str, int, str]]) -> None:
     while True:
-        url, size, sha256 = queue.get()
         with suppress(UserError, OSError):
-            folder = cache_folder()
-            folder.make()
-            path = folder.copy_path(sha256)
-            if SHA256.fullmatch(sha256) and not is_there(path, size):
-                with folder.shard_locked(sha256):
-                    if not is_there(path, size):
-                        _fetch(folder, url, path, size, sha256, ahead=True)
+            local_copy(*queue.get())

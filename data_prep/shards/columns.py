@@ -27,7 +27,7 @@ Count = TypeVar("Count", int, np.ndarray)
 
 
 def padded(count: Count, to: int = BLOCK) -> Count:
-    """The number of bytes, or each of an array of them, rounded up to whole blocks."""
+    """Bytes (a number or an array) rounded up to whole blocks."""
     return -(-count // to) * to
 
 
@@ -41,7 +41,7 @@ def parse_columns(raw: dict[str, Any]) -> dict[str, Any] | None:
     columns: dict[str, Any] = {"key": keys}
     for name, kind in COLUMNS.items():
         values = raw[name]
-        if not isinstance(values, list) or len(values) != len(keys) or not all(type(v) is int for v in values):
+        if not isinstance(values, list) or len(values) != len(keys) or set(map(type, values)) - {int}:
             return None
         limits = np.iinfo(kind)
         if values and not limits.min <= min(values) <= max(values) <= limits.max:
@@ -53,8 +53,8 @@ def parse_columns(raw: dict[str, Any]) -> dict[str, Any] | None:
 def in_bounds(columns: dict[str, Any], size: int, meta_size: int | None = None) -> bool:
     """Whether every member lies inside the tar of `size` bytes, and is of a length that an utterance can have.
 
-    In ours, media lie before their own metadata, with one header between them. Of a tar of others, metadata lie in a
-    file of their own, of `meta_size` bytes, end to end.
+    Media lie before their own metadata, with one header between them. For a tar indexed in place, metadata lie end to
+    end in a file of `meta_size` bytes.
     """
     offset, length, meta_offset, meta_length = (columns[n] for n in ("offset", "length", "meta_offset", "meta_length"))
     if any((columns[name] < 0).any() for name in COLUMNS) or (offset > size).any() or (length > size - offset).any():

@@ -1,180 +1,149 @@
-"""The files that an index consists of, each read and checked by itself; index.py makes one index of them."""
+"""Reading a local index: each of its files is checked by itself, then all are made one ShardIndex.
+
+Every function raises a UserError that names the directory or file and what is wrong.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.addresses import without_secrets
+import numpy as np
+
 from data_prep.durable import read_regular, strict_json
 from data_prep.figures import counted
 from data_prep.paths import no_such
-from data_prep.shards.columns import in_bounds, parse_columns
+from data_prep.shards import index as names
+from data_prep.shards.columns import COLUMNS, in_bounds, parse_columns
+from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, tar_path
 from model.errors import UserError
+from model.files import file_sha256
 from model.sample_rate import SAMPLE_RATE
 
-FORMAT, VERSION = "slam-asr-shards", 1
-INDEX_NAME = "index.json"
 UNFINISHED_NAME = ".unfinished.json"  # what is being made here; gone when index.json is there
-SHARD_NAME = re.compile(r"shard-[0-9]{6}\.tar")
-KINDS = ("audio", "features")
+MEDIA = ("flac", "opus", "any")
 MAX_JSON_BYTES = 1 << 30
-SECONDS_SLACK = 0.001  # of a shard's own, which are rounded to four places
-ANEW = "run the command that built it again with --overwrite: finished shards are kept"
+SECONDS_SLACK = 0.001  # a shard's seconds are rounded to four places
+DOCUMENT_FIELDS = {"shards": list, "fingerprint": dict, "options": dict, "totals": dict}
+SHARD_FIELDS = {"name": str, "bytes": int, "sha256": str, "utterances": int, "seconds": float | int}
+SHARD_FIELDS |= {"columns_sha256": str, "source": str}
 
 
-class ShardError(UserError):
-    """A shard that does not hold what its index says."""
+def read_files(root: Path, address: str = "") -> ShardIndex:
+    """The index whose files lie in `root`, checked against the sizes of its shards and the hashes of its columns.
+
+    Of an `address` they are copies, and shards are checked when they are copied. The bytes inside the tars are checked
+    when they are read.
+    """
+    document = document_of(root)
+    media = document["options"].get("media", "flac")
+    if media not in MEDIA:  # exports name files by it
+        raise _stale(root, f"media {str(media)[:40]!r} is none of {', '.join(MEDIA)}")
+    infos = tuple(shard_info(root, entry) for entry in document["shards"])
+    for info in () if address else infos:
+        _require_size(root, info)
+    parts = [_columns_of(root, info) for info in infos]
+    keys = [key for part in parts for key in part["key"]]
+    if len(set(keys)) != len(keys):
+        raise _stale(root, "its index holds a key twice")
+    columns: dict[str, Any] = {
+        name: np.concatenate([np.zeros(0, kind), *(part[name] for part in parts)]) for name, kind in COLUMNS.items()
+    }
+    columns |= {name: document[name] for name in ("kind", "fingerprint", "options", "totals")}
+    shard = np.repeat(np.arange(len(infos), dtype=np.int32), [info.utterances for info in infos])
+    return ShardIndex(root=root, shards=infos, key=keys, shard=shard, address=address, **columns)
 
 
-@dataclass(frozen=True)
-class ShardInfo:
-    """One finished tar."""
-
-    name: str
-    bytes: int
-    sha256: str
-    utterances: int
-    seconds: float
-    columns_sha256: str
-    source: str = ""
-    """Where the tar lies, if it is not ours: a path, from the index's folder on. The metadata is then beside the
-    index, in `shard-000000.meta`."""
-
-    @property
-    def label(self) -> str:
-        """What a message calls the tar: its place may be an address with secrets in it."""
-        return without_secrets(self.source) or self.name
+def read_listing(root: Path) -> list[ShardInfo]:
+    """The shards that index.json names, with nothing checked but its own form."""
+    return [shard_info(root, entry) for entry in document_of(root)["shards"]]
 
 
-def shard_name(number: int) -> str:
-    return f"shard-{number:06d}.tar"
+def finished_shard(path: Path, recipe: str, source: str = "") -> ShardInfo | None:
+    """A shard that its own columns show to be complete and made by this very `recipe`; None if there is none.
 
-
-def columns_path(shard: Path) -> Path:
-    """`shard-000000.idx.json` beside `shard-000000.tar`."""
-    return shard.with_suffix(".idx.json")
-
-
-def meta_path(shard: Path) -> Path:
-    """`shard-000000.meta`: the metadata of a tar of others, canonical JSON end to end."""
-    return shard.with_suffix(".meta")
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """A JSON object of ours; UserError if it is none."""
-    return _parsed(path, _data_of(path))
-
-
-def _data_of(path: Path) -> bytes:
+    `source`: the path of a tar indexed in place, which its columns do not name.
+    """
     try:
-        return read_regular(path, MAX_JSON_BYTES)
+        document = read_document(columns_path(path))
+        shard = ShardInfo(**document["shard"], columns_sha256="", source=source)
+        if document["recipe"] != recipe or tar_path(path.parent, shard).stat().st_size != shard.bytes:
+            return None
+        return replace(shard, columns_sha256=file_sha256(columns_path(path)))
+    except (UserError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_document(path: Path, sha256: str = "") -> dict[str, Any]:
+    """A JSON object; with `sha256`, only of the file with this hash."""
+    try:
+        data = read_regular(path, MAX_JSON_BYTES)
+        if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+            raise _stale(path.parent, f"{path.name} is not the file that {INDEX_NAME} describes")
+        document = strict_json(data)
+        if isinstance(document, dict):
+            return document
+        reason = "it is no JSON object"
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; see to that, and run it again") from None
-    except ValueError as error:
-        raise UserError(f"cannot read {path}: {error}; {_hint(path)}") from None
-
-
-def _parsed(path: Path, data: bytes) -> dict[str, Any]:
-    try:
-        document = strict_json(data)
-        if not isinstance(document, dict):
-            raise ValueError("it is no JSON object")
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}; {_hint(path)}") from None
-    return document
-
-
-def _hint(path: Path) -> str:
-    return ANEW if path.name in (INDEX_NAME, UNFINISHED_NAME) else _check_hint(path.parent)
+        reason = " ".join(str(error).split())
+    advice = "run the command that built it again with --overwrite: finished shards are kept"
+    if path.name not in (INDEX_NAME, UNFINISHED_NAME):
+        advice = _check(path.parent)
+    raise UserError(f"cannot read {path}: {reason}; {advice}")
 
 
 def document_of(root: Path) -> dict[str, Any]:
-    """index.json. This and all below raise a UserError that names the directory and what is wrong."""
+    """index.json."""
     if not root.exists():
         raise UserError(no_such(root, "give a directory that `slam-asr prep build` or `prep features` made"))
     if not root.is_dir():
         raise UserError(f"{root} is no directory; give one that `slam-asr prep build` or `prep features` made")
     if not (root / INDEX_NAME).exists():
-        if (root / UNFINISHED_NAME).exists() or any(map(SHARD_NAME.fullmatch, os.listdir(root))):
+        if (root / UNFINISHED_NAME).exists() or any(map(names.SHARD_NAME.fullmatch, os.listdir(root))):
             raise UserError(f"{root} has no {INDEX_NAME}: it is not finished; run the command that builds it again")
         raise UserError(f"{root} is no shard directory; `slam-asr prep build` or `prep index` makes one")
     document = read_document(root / INDEX_NAME)
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
-        found = f"{document.get('format')!r} version {document.get('version')!r}"
-        raise UserError(
-            f"{root / INDEX_NAME} is {found}, this program reads {FORMAT!r} version {VERSION}; build it again"
-        )
-    kinds = {"shards": list, "fingerprint": dict, "options": dict, "totals": dict}
-    wrong = [name for name, kind in kinds.items() if not isinstance(document.get(name), kind)]
-    if wrong or document.get("kind") not in KINDS:
-        raise stale(root, f"field {(wrong or ['kind'])[0]!r} of {INDEX_NAME} is not what it must be")
+    stated, expected = (document.get("format"), document.get("version")), (names.FORMAT, names.VERSION)
+    if stated != expected:
+        read = "{!r} version {!r}, this program reads {!r} version {!r}".format(*stated, *expected)
+        raise UserError(f"{root / INDEX_NAME} is {read}; build it again")
+    wrong = [name for name, kind in DOCUMENT_FIELDS.items() if not isinstance(document.get(name), kind)]
+    if wrong or document.get("kind") not in ("audio", "features"):
+        raise _stale(root, f"field {(wrong or ['kind'])[0]!r} of {INDEX_NAME} is not what it must be")
     unlike = next((name for name, value in document["totals"].items() if not _is_total(name, value)), None)
     if unlike is not None:
-        raise stale(root, f"{unlike[:40]!r} of the totals in {INDEX_NAME} is no number")
+        raise _stale(root, f"{unlike[:40]!r} of the totals in {INDEX_NAME} is no number")
     return document
 
 
 def _is_total(name: str, value: Any) -> bool:
-    """A number, a text (the hash of the encoder's files), or such by name; of what stayed out, a count by reason."""
+    """A number, a text (the hash of the encoder's files), or such by name; of refused utterances, counts by reason."""
     if name in ("bad", "dropped"):
         return isinstance(value, dict) and all(type(count) is int for count in value.values())
     return isinstance(value, int | float | str | dict)
 
 
 def shard_info(root: Path, entry: Any) -> ShardInfo:
-    """One of its shards."""
-    kinds = {"name": str, "bytes": int, "sha256": str, "utterances": int, "seconds": float | int, "columns_sha256": str}
-    kinds |= {"source": str}
+    """One of the shards that index.json lists."""
     entry = {"source": "", **entry} if isinstance(entry, dict) else {}
-    if set(entry) != set(kinds) or not all(isinstance(entry[k], kinds[k]) for k in kinds) or "\0" in entry["source"]:
-        raise stale(root, f"a shard of {INDEX_NAME} is not described as it must be")
-    info = ShardInfo(**entry)
-    if not SHARD_NAME.fullmatch(info.name):
-        raise stale(root, f"{INDEX_NAME} names a shard {info.name[:40]!r}")
-    return info
-
-
-def require_size(root: Path, info: ShardInfo) -> None:
-    """The tar is there, with as many bytes."""
-    name = info.label
-    try:
-        found = tar_path(root, info).stat().st_size
-    except OSError:
-        raise stale(root, f"{name} is missing, the index lists it") from None
-    if found != info.bytes:
-        raise stale(root, f"{name} has {found:,} bytes, its index says {info.bytes:,}")
-
-
-def columns_of(root: Path, info: ShardInfo) -> dict[str, Any]:
-    """Arrays of COLUMNS' types, and the keys; every member inside the tar."""
-    path = columns_path(root / info.name)
-    if not path.exists():
-        raise stale(root, f"{path.name} is missing")
-    data = _data_of(path)
-    if hashlib.sha256(data).hexdigest() != info.columns_sha256:
-        raise stale(root, f"{path.name} is not the file that {INDEX_NAME} describes")
-    raw = _parsed(path, data).get("columns")
-    columns = parse_columns(raw) if isinstance(raw, dict) else None
-    meta_bytes = _size(meta_path(root / info.name)) if info.source else None
-    if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes, meta_bytes):
-        raise stale(
-            root,
-            f"{path.name} does not describe a tar of {info.bytes:,} bytes and {counted(info.utterances, 'utterance')}",
-        )
-    seconds = int(columns["samples"].sum()) / SAMPLE_RATE
-    if not seconds - SECONDS_SLACK <= info.seconds <= seconds + SECONDS_SLACK:
-        raise stale(root, f"{path.name} holds {seconds:.4f} s, {INDEX_NAME} says {str(info.seconds)[:20]} s")
-    return columns
+    right = entry.keys() == SHARD_FIELDS.keys() and all(isinstance(entry[k], SHARD_FIELDS[k]) for k in entry)
+    if not right or "\0" in entry["source"]:
+        raise _stale(root, f"a shard of {INDEX_NAME} is not described as it must be")
+    if not names.SHARD_NAME.fullmatch(entry["name"]):
+        raise _stale(root, f"{INDEX_NAME} names a shard {entry['name'][:40]!r}")
+    return ShardInfo(**entry)
 
 
 def require_plain(path: Path) -> Path:
-    """The file, which is given to others: a link in somebody's dataset may lead to anything on this machine."""
+    """The file, which will be published: a link in somebody's dataset may lead to anything on this machine."""
     try:
         plain = stat.S_ISREG(path.lstat().st_mode)
     except OSError as error:
@@ -184,21 +153,42 @@ def require_plain(path: Path) -> Path:
     return path
 
 
-def tar_path(root: Path, info: ShardInfo) -> Path:
-    return root / (info.source or info.name)
+def _require_size(root: Path, info: ShardInfo) -> None:
+    size = _size(tar_path(root, info))
+    if size is None:
+        raise _stale(root, f"{info.label} is missing, the index lists it")
+    if size != info.bytes:
+        raise _stale(root, f"{info.label} has {size:,} bytes, its index says {info.bytes:,}")
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
+def _columns_of(root: Path, info: ShardInfo) -> dict[str, Any]:
+    """Arrays of COLUMNS' types, and the keys; every member inside the tar."""
+    path = columns_path(root / info.name)
+    if not path.exists():
+        raise _stale(root, f"{path.name} is missing")
+    raw = read_document(path, info.columns_sha256 or "none").get("columns")
+    columns = parse_columns(raw) if isinstance(raw, dict) else None
+    meta_bytes = (_size(names.meta_path(root / info.name)) or 0) if info.source else None
+    if columns is None or len(columns["key"]) != info.utterances or not in_bounds(columns, info.bytes, meta_bytes):
+        described = f"{info.bytes:,} bytes and {counted(info.utterances, 'utterance')}"
+        raise _stale(root, f"{path.name} does not describe a tar of {described}")
+    seconds = int(columns["samples"].sum()) / SAMPLE_RATE
+    if not seconds - SECONDS_SLACK <= info.seconds <= seconds + SECONDS_SLACK:
+        raise _stale(root, f"{path.name} holds {seconds:.4f} s, {INDEX_NAME} says {str(info.seconds)[:20]} s")
+    return columns
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, None where there is none."""
     try:
         return path.stat().st_size
     except OSError:
-        return 0
+        return None
 
 
-def stale(root: Path, what: str) -> UserError:
-    return UserError(f"{root}: {what}; {_check_hint(root)}")
+def _stale(root: Path, problem: str) -> UserError:
+    return UserError(f"{root}: {problem}; {_check(root)}")
 
 
-def _check_hint(root: Path) -> str:
+def _check(root: Path) -> str:
     return f'run "slam-asr prep check {root}"'

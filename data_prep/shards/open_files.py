@@ -7,20 +7,19 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 
 class OpenFiles:
-    """A bounded set of open files, shared by threads. One being read is not closed, one that failed is not kept.
+    """The files read last, at most `limit`; one in use is closed only by its last reader.
 
-    `passing`: those whose file was removed are closed when the next one is opened, and the disk gets its room back.
+    `passing`: those whose file was removed are closed when the next one is opened, which frees their disk space.
     """
 
     def __init__(self, limit: int, passing: bool = False) -> None:
         self._limit, self._passing = limit, passing
         self._lock = threading.Lock()
-        self._files: OrderedDict[tuple[str, str], _OpenFile] = OrderedDict()
+        self._files: OrderedDict[tuple[str, str], _Descriptor] = OrderedDict()
 
     @contextmanager
     def open(self, path: Path, identity: str) -> Iterator[int]:
@@ -29,40 +28,26 @@ class OpenFiles:
         with self._lock:
             file = self._files.get(key)
             if file is None:
-                self._close_removed()
-                file = self._files[key] = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            file.readers += 1
+                for other in [k for k, f in self._files.items() if self._passing and not os.fstat(f.number).st_nlink]:
+                    del self._files[other]
+                file = self._files[key] = _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                if len(self._files) > self._limit:
+                    self._files.popitem(last=False)
             self._files.move_to_end(key)
         try:
-            yield file.descriptor
+            yield file.number
         except BaseException:
-            file.failed = True
-            raise
-        finally:
             with self._lock:
-                file.readers -= 1
-                self._close_unwanted(key, file)
-
-    def _close_removed(self) -> None:
-        for key, file in list(self._files.items()) if self._passing else []:
-            if not file.readers and not os.fstat(file.descriptor).st_nlink:
-                os.close(self._files.pop(key).descriptor)
-
-    def _close_unwanted(self, key: tuple[str, str], file: _OpenFile) -> None:
-        if file.failed:
-            if self._files.get(key) is file:
-                del self._files[key]
-            if not file.readers:
-                os.close(file.descriptor)
-        surplus = len(self._files) - self._limit
-        if surplus > 0:
-            idle = [key for key, other in self._files.items() if not other.readers]
-            for key in idle[:surplus]:
-                os.close(self._files.pop(key).descriptor)
+                if self._files.get(key) is file:
+                    del self._files[key]
+            raise
 
 
-@dataclass(eq=False)
-class _OpenFile:
-    descriptor: int
-    readers: int = 0
-    failed: bool = False
+class _Descriptor:
+    """An open file, which is closed when nothing refers to it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close=os.close) -> None:
+        close(self.number)

@@ -7,7 +7,6 @@ nothing is copied afterwards.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,9 @@ from torch import Tensor
 
 from data_prep.audio.decode import MAX_SECONDS, SAMPLE_RATE, AudioError, decode_media
 from data_prep.shards.buffers import Buffers
-from data_prep.shards.files import ShardError
-from data_prep.shards.frames import as_frames, row_bytes
+from data_prep.shards.frames import as_frames, bytes_per_frame
 from data_prep.shards.index import ShardIndex
-from data_prep.shards.opening import shard_path
 from data_prep.shards.tar import Sample, read_into, read_sample
-from data_prep.utterance import Utterance
 from model.batch import Batch, cumulative
 from model.prompt import Prompt
 
@@ -47,22 +43,8 @@ def read_batch(index: ShardIndex, ids: Sequence[int], prompt: Prompt) -> Batch:
     )
 
 
-def read_utterance(index: ShardIndex, i: int) -> Utterance:
-    """Key, transcript, speaker ... of utterance `i`; its audio is the stretch of the tar that holds it."""
-    sample = read_sample(index, i)
-    meta = sample.meta
-    fields = {name: meta[name] for name in ("text", "language", "speaker", "task", "meta")}
-    audio, part = str(shard_path(index, int(index.shard[i]))), f"bytes:{index.offset[i]}:{index.length[i]}"
-    return Utterance(key=sample.key, audio=audio, part=part, duration=meta["seconds"], **fields)
-
-
-def read_wave(index: ShardIndex, i: int) -> Tensor:
-    """Float32 [N], 16 kHz, of utterance `i` of an audio index."""
-    return wave_of(index, i, read_sample(index, i))
-
-
 def frames(index: ShardIndex, i: int, sample: Sample) -> Tensor:
-    """[T, D] in the cache's dtype, of a feature sample."""
+    """[T, D] in the stored dtype, of a feature sample."""
     assert len(sample.media) == _frame_bytes(index, i)
     return as_frames(index.fingerprint, np.frombuffer(sample.media, np.uint8))
 
@@ -86,7 +68,7 @@ def _packed_waves(index: ShardIndex, ids: Sequence[int]) -> tuple[Tensor, list[d
 
 
 def _packed_frames(index: ShardIndex, ids: Sequence[int]) -> tuple[Tensor, list[dict[str, Any]]]:
-    """[sum T, D] in the cache's dtype, and the metadata of each."""
+    """[sum T, D] in the stored dtype, and the metadata of each."""
     ends = np.cumsum([_frame_bytes(index, i) for i in ids]).tolist()
     packed = _BUFFERS.empty(ends[-1], np.uint8)
     view = packed.data
@@ -98,11 +80,12 @@ def _frame_bytes(index: ShardIndex, i: int) -> int:
     """Bytes of an utterance's frames. ShardError if the index contradicts itself."""
     count, length = int(index.frames[i]), int(index.length[i])
     try:
-        width, of_row = index.fingerprint["dim"], row_bytes(index.fingerprint)
+        dim = index.fingerprint["dim"]
+        frame_bytes = bytes_per_frame(int(dim), index.fingerprint["feature_dtype"])
     except (KeyError, TypeError, ValueError):
-        raise _broken(index, i, "its index does not say what a frame is") from None
-    if length != count * of_row:
-        raise _broken(index, i, f"{length:,} bytes, the index says {count} frames of {width}")
+        raise index.error(i, "its index does not say what a frame is") from None
+    if length != count * frame_bytes:
+        raise index.error(i, f"{length:,} bytes, the index says {count} frames of {dim}")
     return length
 
 
@@ -110,7 +93,7 @@ def _count(index: ShardIndex, i: int) -> int:
     """Samples of an utterance. ShardError for more than any utterance has."""
     count = int(index.samples[i])
     if count > MAX_SECONDS * SAMPLE_RATE:
-        raise _broken(index, i, f"its index declares {count:,} samples for it")
+        raise index.error(i, f"its index declares {count:,} samples for it")
     return count
 
 
@@ -118,11 +101,4 @@ def _decode(index: ShardIndex, i: int, media: bytearray, wave: np.ndarray) -> No
     try:
         decode_media(media, index.media, wave)
     except AudioError as error:
-        raise _broken(index, i, str(error)) from None
-
-
-def _broken(index: ShardIndex, i: int, what: str) -> ShardError:
-    shard = int(index.shard[i])
-    info, home = index.shards[shard], index.home(shard)
-    name = info.label if info.source else Path(info.name).name
-    return ShardError(f'{name}, utterance {index.key[i]}: {what}; run "slam-asr prep check {home}"')
+        raise index.error(i, str(error)) from None

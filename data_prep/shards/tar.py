@@ -1,8 +1,8 @@
 """Shards: plain ustar tars of `<key>.flac` (or `.f16`, `.bf16`) and `<key>.json`, written once, read by position.
 
 The same members give the same bytes: no time, owner or pax header is in them. Reading one utterance is one `preadv` of
-header, media and metadata together, the media into where they are wanted, held against the index by name, size and CRC.
-Nothing is ever unpickled.
+header, media and metadata, the media straight into the caller's memory, checked by name, size and CRC. Nothing is ever
+unpickled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,14 +19,13 @@ from typing import Any
 
 from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the speed
 
-from data_prep.addresses import is_remote
 from data_prep.durable import canonical_json, sync_folder, temporary_name, write_durably
+from data_prep.shards.cache import renew
 from data_prep.shards.columns import BLOCK, COLUMNS, padded
-from data_prep.shards.files import ShardError
-from data_prep.shards.index import ShardIndex, ShardInfo, columns_path
-from data_prep.shards.metadata import parse_metadata
+from data_prep.shards.index import ShardIndex, ShardInfo, columns_path, meta_path
+from data_prep.shards.metadata import Fault, parse_metadata
 from data_prep.shards.open_files import OpenFiles
-from data_prep.shards.opening import metadata_path, shard_path
+from data_prep.shards.opening import shard_path
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -47,7 +46,7 @@ class Sample:
 
 
 class ShardWriter:
-    """Writes one tar under a temporary name; `close` publishes it and its columns, an error leaves nothing."""
+    """Writes one tar under a temporary name; `close` publishes it and its columns, an error leaves nothing behind."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,13 +74,13 @@ class ShardWriter:
             values.append(row[name])
 
     def close(self, notes: dict[str, Any] | None = None) -> ShardInfo:
-        """Ends the tar, syncs and renames it, then does the same for its columns; `notes` are kept beside those."""
+        """Ends the tar, syncs and renames it, then writes its columns, with `notes` beside them in the same file."""
         self._write(bytes(2 * BLOCK))
         self._write(bytes(-self._position % RECORD))
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
-        columns_path(self.path).unlink(missing_ok=True)  # those of another tar that was here are of this one never
+        columns_path(self.path).unlink(missing_ok=True)  # of another tar that was here: they must not describe this one
         sync_folder(self.path.parent)
         os.replace(self._temporary, self.path)
         sync_folder(self.path.parent)
@@ -96,7 +95,7 @@ class ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(OSError):  # a full disk says so once more
+        with suppress(OSError):  # a full disk fails once more
             self._file.close()
         self._temporary.unlink(missing_ok=True)
 
@@ -113,37 +112,34 @@ def read_sample(index: ShardIndex, i: int) -> Sample:
 
 
 def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
-    """Reads the media of utterance `i` into `media`, of just that many bytes, and returns its metadata.
+    """Reads the media of utterance `i` into `media`, of exactly that many bytes, and returns its metadata.
 
-    ShardError as `read_sample`; what is in `media` then is not defined. A file that gave an error is opened anew by the
-    next read. One that did not stays open, also where its path is gone or has another file since: it is the one that
-    the index describes. The copy of a remote shard is looked at after an error, made anew if it is gone or damaged, and
-    read once more.
+    ShardError as `read_sample`; the content of `media` is then undefined. A file stays open, even when its path is
+    gone or names another file: it is the one that the index describes. After an error it is opened anew by the next
+    read; the copy of a remote shard is verified, made anew if it is gone or damaged, and read once more.
     """
     shard, meta_length = int(index.shard[i]), int(index.meta_length[i])
-    with _explained(index, shard, index.key[i]):
+    with _explained(index, i):
         if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
-            raise _Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
+            raise Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
         read = _read_apart if index.shards[shard].source else _read_together
-        meta = _meta(index.key[i], _persistently(index, shard, lambda: read(index, shard, i, media)))
-        found = len(meta["text"]), len(meta["text"].encode())
-        if found != (index.characters[i], index.text_bytes[i]):  # what the plan counted on
-            raise _Fault("its transcript is not as long as the index says")
+        meta = parse_metadata(index.key[i], _persistently(index, shard, lambda: read(index, shard, i, media)))
+        if (len(meta["text"]), len(meta["text"].encode())) != (index.characters[i], index.text_bytes[i]):
+            raise Fault("its transcript is not as long as the index says")  # which the plan counts on
         return meta
 
 
 def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:
-    """The metadata of utterance `i` alone. Its CRC, which is over the media too, is not looked at."""
+    """The metadata of utterance `i` alone, without its CRC, which is over the media too."""
     shard, length = int(index.shard[i]), int(index.meta_length[i])
-    with _explained(index, shard, index.key[i]):
+    with _explained(index, i):
         if length > MAX_META_BYTES:
-            raise _Fault(f"its index declares {length:,} bytes of metadata for it")
-        data = _persistently(index, shard, lambda: _read_meta(index, shard, i))
-        return _meta(index.key[i], data)
+            raise Fault(f"its index declares {length:,} bytes of metadata for it")
+        return parse_metadata(index.key[i], _persistently(index, shard, lambda: _read_meta(index, shard, i)))
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(name, offset of the data, size) of each member, by its headers alone. ValueError for a tar that is not ours."""
+    """(name, offset of the data, size) of each member by its headers. ValueError for a tar of another program."""
     with open(path, "rb") as file:
         total = file.seek(0, os.SEEK_END)
         position = 0
@@ -179,80 +175,74 @@ def stream(paths: Sequence[str | os.PathLike[str]]) -> Any:
 _OPEN, _COPIES = OpenFiles(OPEN_SHARDS), OpenFiles(OPEN_SHARDS, passing=True)
 
 
-class _Fault(Exception):
-    """What is wrong with an utterance in its shard."""
-
-
 @contextmanager
-def _explained(index: ShardIndex, shard: int, key: str) -> Iterator[None]:
-    """ShardError with shard and utterance for what goes wrong inside."""
+def _explained(index: ShardIndex, i: int) -> Iterator[None]:
+    """ShardError for what goes wrong with utterance `i` inside."""
     try:
         yield
-    except (_Fault, OSError) as error:
-        what = f"it cannot be read ({error.strerror})" if isinstance(error, OSError) else str(error)
-        name = index.shards[shard].label
-        check = f'run "slam-asr prep check {index.home(shard)}"'
-        raise ShardError(f"{name}, utterance {key}: {what}; {check}") from None
+    except Fault as error:
+        raise index.error(i, str(error)) from None
+    except OSError as error:
+        raise index.error(i, f"it cannot be read ({error.strerror})") from None
 
 
 def _persistently(index: ShardIndex, shard: int, read: Callable[[], bytes]) -> bytes:
-    """What `read` gives; of a remote shard at the second attempt, on a copy that was made anew."""
+    """The result of `read`; of a remote shard at the second attempt, on a verified copy."""
     try:
         return read()
-    except (_Fault, OSError):
-        if not is_remote(index.location(shard)):
+    except (Fault, OSError):
+        if index.places[shard][1] is not None:
             raise
-    from data_prep.shards.cache import renew
-
     renew(index.location(shard), index.shards[shard].sha256)
     return read()
 
 
-def _files(index: ShardIndex, shard: int) -> OpenFiles:
-    return _COPIES if is_remote(index.location(shard)) else _OPEN
+def _open_tar(index: ShardIndex, shard: int) -> AbstractContextManager[int]:
+    files = _COPIES if index.places[shard][1] is None else _OPEN
+    return files.open(shard_path(index, shard), index.shards[shard].sha256)
 
 
 def _read_meta(index: ShardIndex, shard: int, i: int) -> bytes:
-    data = bytearray(int(index.meta_length[i]))
-    files = _OPEN if index.shards[shard].source else _files(index, shard)  # of others' tars they lie beside the index
-    with files.open(metadata_path(index, shard), index.shards[shard].sha256) as descriptor:
+    data, info = bytearray(int(index.meta_length[i])), index.shards[shard]
+    opened = _OPEN.open(meta_path(index.root / info.name), info.sha256) if info.source else _open_tar(index, shard)
+    with opened as descriptor:
         _fill(descriptor, [memoryview(data)], int(index.meta_offset[i]))
     return bytes(data)
 
 
 def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
-    """Fills `media` and returns the metadata of an utterance of a tar of ours."""
+    """Fills `media` and returns the metadata of an utterance, for a tar that this program wrote."""
     start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
     header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
-    with _files(index, shard).open(shard_path(index, shard), index.shards[shard].sha256) as descriptor:
-        _fill(descriptor, [memoryview(header), media, memoryview(rest)], start)
+    with _open_tar(index, shard) as tar:
+        _fill(tar, [memoryview(header), media, memoryview(rest)], start)
         name, size = _parse_header(header)
         if name.rpartition(".")[0] != index.key[i] or size != len(media):
-            raise _Fault(f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
+            raise Fault(f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
         _require_crc(index, i, crc32(rest, crc32(media)))
     return bytes(rest[between:])
 
 
 def _read_apart(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
-    """The same for a tar of others; the metadata are in a file beside the index."""
+    """The same for a tar indexed in place, whose metadata lies in a file beside the index."""
     data = _read_meta(index, shard, i)
-    with _files(index, shard).open(shard_path(index, shard), index.shards[shard].sha256) as tar:
+    with _open_tar(index, shard) as tar:
         _fill(tar, [media], int(index.offset[i]))
         _require_crc(index, i, crc32(data, crc32(media)))
     return data
 
 
-def _require_crc(index: ShardIndex, i: int, found: int) -> None:
-    if found != index.crc32[i]:
-        raise _Fault("its bytes have changed since they were written (CRC)")
+def _require_crc(index: ShardIndex, i: int, crc: int) -> None:
+    if crc != index.crc32[i]:
+        raise Fault("its bytes have changed since they were written (CRC)")
 
 
 def _fill(descriptor: int, parts: list[memoryview], position: int) -> None:
-    """Reads one part after the other, from `position` on. _Fault where the file ends before."""
+    """Reads one part after the other, from `position` on. Fault where the file ends before."""
     while parts:
         got = os.preadv(descriptor, parts, position)
         if not got:
-            raise _Fault(f"the tar ends {sum(map(len, parts)):,} bytes too early")
+            raise Fault(f"the tar ends {sum(map(len, parts)):,} bytes too early")
         position += got
         while parts and got >= len(parts[0]):
             got -= len(parts.pop(0))
@@ -260,32 +250,10 @@ def _fill(descriptor: int, parts: list[memoryview], position: int) -> None:
             parts[0] = parts[0][got:]
 
 
-def _meta(key: str, data: bytes) -> dict[str, Any]:
-    try:
-        return parse_metadata(data)
-    except ValueError as error:
-        raise _Fault(f"{key}.json is not what it must be: {error}") from None
-
-
 def _header(name: str, size: int) -> bytes:
-    """What tarfile writes for a plain file of mode 644 in ustar format, at a fifth of its cost."""
-    block = bytearray(_PLAIN_FILE)
-    block[: len(name)] = name.encode("ascii")
-    block[124:135] = b"%011o" % size
-    block[148:155] = b"%06o\0" % sum(block)
-    return bytes(block)
-
-
-def _plain_file() -> bytes:
-    """The header of a file without name and size, its checksum's eight bytes blank, as they are summed up."""
-    info = tarfile.TarInfo()
-    info.mode = 0o644
-    block = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
-    block[148:156] = b" " * 8
-    return bytes(block)
-
-
-_PLAIN_FILE = _plain_file()
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def _parse_header(header: bytes | bytearray) -> tuple[str, int]:

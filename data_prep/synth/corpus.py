@@ -97,9 +97,7 @@ def perform(lines: list[Line]) -> Iterator[tuple[Line, np.ndarray, espeak.Phonem
             yield line, _flite(line.text), []
         else:
             wave, phonemes = espeak.speak(line.text, line.voice, line.words_per_minute, line.pitch)
-            with audio.one_thread():
-                wave = audio.resample(wave, espeak.SAMPLE_RATE)
-            yield line, wave, phonemes
+            yield line, audio.resample(wave, espeak.SAMPLE_RATE), phonemes
 
 
 def _write_part(lines: list[Line], folder: Path) -> list[float]:

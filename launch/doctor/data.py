@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from data_prep.figures import counted
-from data_prep.shards.files import ShardError
-from data_prep.shards.index import ShardIndex
+from data_prep.shards.index import ShardError, ShardIndex
 from data_prep.shards.tar import read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from model.errors import TransientError, UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.figures import counted
-from data_prep.shards.frame_bytes import EXTENSIONS
+from data_prep.shards.frames import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
 from model.errors import UserError, require_at_least
 from train.dist.launch_env import Place, find_place

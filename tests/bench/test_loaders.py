@@ -11,7 +11,7 @@ from data_prep.shards.opening import read_index, shard_path
 from data_prep.utterance import Utterance
 from model.prompt import Prompt
 from tests.data_prep.conftest import tone
-from tests.data_prep.test_reader import Letters
+from tests.data_prep.shards.test_reader import Letters
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

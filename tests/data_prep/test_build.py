@@ -21,12 +21,12 @@ from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.progress import Progress
 from data_prep.shards.opening import read_index
-from data_prep.shards.reader import read_utterance, read_wave
 from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.utterance import write_jsonl
 from data_prep.workers import run_all
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.reading import read_utterance, read_wave
 
 OPTIONS = BuildOptions(shard_size=5)
 

@@ -14,13 +14,13 @@ from data_prep.build.split import build_parts, parse_fractions, split
 from data_prep.inspect.check import check
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import read_index
-from data_prep.shards.reader import read_wave
 from data_prep.shards.tar import read_sample
 from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
 from launch.prep.arguments import parse_bytes
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.reading import read_wave
 from tests.data_prep.test_build import contents
 
 

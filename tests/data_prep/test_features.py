@@ -17,12 +17,13 @@ from data_prep.inspect.stats import table
 from data_prep.rework.joined import concatenate
 from data_prep.shards.frames import EXTENSIONS, FEATURE_DTYPES
 from data_prep.shards.opening import read_index, shard_path
-from data_prep.shards.reader import frames, read_batch, read_utterance, read_wave
+from data_prep.shards.reader import frames, read_batch
 from data_prep.shards.tar import ShardWriter, read_sample, walk
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.int8_frames import quantise
 from model.prompt import Prompt
+from tests.data_prep.reading import read_utterance, read_wave
 from tests.tiny import tiny_models
 
 
@@ -70,7 +71,7 @@ def test_cached_frames_are_the_encoders_own(tmp_path, audio, encoder, dtype):
     wave = read_wave(audio, 3)
     frames, _ = encoder(wave, torch.tensor([0, len(wave)]))
     assert batch.features is not None
-    kept = quantise(frames) if dtype == "int8" else frames.to(FEATURE_DTYPES[dtype])
+    kept = quantise(frames) if dtype == "int8" else frames.to(getattr(torch, dtype))
     assert torch.equal(batch.features, kept) and index.length[3] == kept.nbytes
     assert read_utterance(index, 3).text == read_utterance(audio, 3).text
     assert f"{audio.key[3]}.{EXTENSIONS[dtype]}" in [name for name, _, _ in walk(shard_path(index, 0))]

@@ -30,10 +30,10 @@ from data_prep.importers.webdataset import import_webdataset
 from data_prep.recordings.tar_members import members
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index
-from data_prep.shards.reader import read_wave
 from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.utterance import Utterance, write_jsonl
 from model.errors import UserError
+from tests.data_prep.reading import read_wave
 from tests.data_prep.test_foreign import encoded, write_tar
 
 ROOT = Path(__file__).parents[2]

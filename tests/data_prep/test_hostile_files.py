@@ -59,7 +59,7 @@ def test_totals_and_seconds_that_cannot_be_are_refused(out):
         with pytest.raises(UserError, match=said):
             read_index(out)
     (out / "index.json").write_text(json.dumps(right | {"totals": {"hours": 0.125}}).replace("0.125", "1e999"))
-    with pytest.raises(UserError, match="1e999.* is beyond all numbers"):
+    with pytest.raises(UserError, match="1e999"):
         read_index(out)
 
 
@@ -128,7 +128,7 @@ def test_parquet_files_of_too_much_are_refused_before_they_are_unpacked(tmp_path
     columns = [pyarrow.array([""]).take(pyarrow.array(np.zeros(5_000_001, np.int8)))] * 2
     parquet.write_table(pyarrow.table(columns, ["audio", "text"]), path)
     assert path.stat().st_size < 200_000
-    with pytest.raises(UserError, match="a.parquet: 5,000,001 rows, of one file at most 5,000,000 are read"):
+    with pytest.raises(UserError, match="a.parquet: 5,000,001 rows.*5,000,000"):
         list(IMPORTERS["parquet"].read(path, options))
     recording = {"bytes": encode_flac(tone(0.4)), "path": "a.flac"}
     parquet.write_table(pyarrow.table({"audio": [recording], "text": ["a"]}), path)

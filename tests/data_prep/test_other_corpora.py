@@ -231,7 +231,7 @@ def test_import_and_build_from_the_command_line(tmp_path, hub, waves, capsys):
     index = read_index(out)
     by_key = {f"clip{number}": wave for number, wave in enumerate(waves)}
     assert sorted(index.key) == sorted(by_key)
-    from data_prep.shards.reader import read_utterance
+    from tests.data_prep.reading import read_utterance
 
     for i in range(len(index)):
         utterance = read_utterance(index, i)

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.features.build import build_features
 from data_prep.shards.opening import read_index
-from data_prep.shards.reader import read_utterance
 from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
+from tests.data_prep.reading import read_utterance
 from tests.model.test_encoders import checkpoint
 from train import parts
 

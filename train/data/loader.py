@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.shards.files import ShardError
+from data_prep.shards.index import ShardError
 from model.batch import Batch
 from model.errors import UserError
 from model.prompt import Prompt

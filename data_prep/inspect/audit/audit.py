@@ -22,7 +22,7 @@ from data_prep.inspect.check import CheckOptions, ShardCheck, check_all, check_s
 from data_prep.inspect.stats import Breakdown, breakdown
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import read_index
-from data_prep.workers import InPlace, Tally
+from data_prep.workers import TaskCounts
 from model.errors import UserError
 
 BARS = 40
@@ -151,6 +151,6 @@ def _survey(root: str, options: CheckOptions) -> Surveyed:
     return Surveyed(root, problems, index, joined(zip(parts, firsts, strict=False)))
 
 
-def _survey_shard(task: ShardCheck, tally: Tally | InPlace) -> tuple[list[str], Measured]:
+def _survey_shard(task: ShardCheck, tally: TaskCounts) -> tuple[list[str], Measured]:
     measurer = Measurer(task.index)
     return check_shard(task, tally, measurer.look), measurer.measured()

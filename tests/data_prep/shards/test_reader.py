@@ -6,10 +6,9 @@ import pytest
 import soundfile
 import torch
 
-from data_prep.audio.decode import AudioError, decode_into, encode_flac
+from data_prep.audio.decode import AudioError, decode_media, encode_flac
 from data_prep.build.build import BuildOptions, build
-from data_prep.shards.files import ShardError
-from data_prep.shards.index import ShardIndex, write_index
+from data_prep.shards.index import ShardError, ShardIndex, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import ShardWriter
@@ -66,27 +65,28 @@ def test_a_batch_of_frames_holds_the_bits_that_were_written(tmp_path):
     assert torch.equal(batches[0].features, torch.cat([frames[2], frames[0], frames[1]]))
     assert torch.equal(batches[1].features, torch.cat([frames[1], frames[2]]))  # and the first is still as it was
     assert batches[0].feature_cu.tolist() == [0, 7, 10, 11] and batches[0].audio is None
-    with pytest.raises(ShardError, match="utt-1: 48 bytes, the index says 2 frames of 24"):
+    with pytest.raises(ShardError, match="utt-1: 48 bytes.* 2 frames of 24"):
         read_batch(replace(index, frames=np.array([3, 2, 7])), [0, 1], PROMPT)
 
 
 def test_an_index_that_lies_about_lengths_is_refused_before_memory_is_taken(audio):
-    for samples, said in ((audio.samples + 1, "samples, the index says"), (audio.samples + 2**50, "declares")):
-        with pytest.raises(ShardError, match=f"utterance {audio.key[3]}: .*{said}.*prep check {audio.root}"):
+    for samples in (audio.samples + 1, audio.samples + 2**50):
+        with pytest.raises(ShardError, match=f"utterance {audio.key[3]}: .*{samples[3]:,}.*prep check {audio.root}"):
             read_batch(replace(audio, samples=samples), [3], PROMPT)
 
 
 def test_only_what_a_shard_holds_is_decoded_in_place():
     wave, out = tone(0.5), np.empty(8000, np.float32)
-    decode_into(encode_flac(wave), out)
+    decode_media(encode_flac(wave), "flac", out)
     assert np.abs(out - wave).max() < 1 / 32768
     for rate, channels, kind in ((8000, 1, "FLAC"), (16000, 2, "FLAC"), (16000, 1, "WAV")):
         other = io.BytesIO()
         soundfile.write(other, np.stack([wave] * channels, axis=1), rate, format=kind, subtype="PCM_16")
         with pytest.raises(AudioError) as error:
-            decode_into(other.getvalue(), out)
+            decode_media(other.getvalue(), "flac", out)
         assert error.value.reason == "not-ready"
-    with pytest.raises(AudioError, match="8,000 samples, the index says 7,999"):
-        decode_into(encode_flac(wave), out[1:])
-    with pytest.raises(AudioError, match="decoding stops|samples where"):
-        decode_into(encode_flac(wave)[:-400], out)
+    with pytest.raises(AudioError, match="8,000 .*7,999"):
+        decode_media(encode_flac(wave), "flac", out[1:])
+    with pytest.raises(AudioError) as error:
+        decode_media(encode_flac(wave)[:-400], "flac", out)
+    assert error.value.reason in ("damaged", "truncated")

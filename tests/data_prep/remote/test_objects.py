@@ -1,6 +1,7 @@
 """Bytes at addresses, against a real S3 server (object_storage.py) and a web server that knows little."""
 
 import gzip
+import re
 import subprocess
 import sys
 import threading
@@ -17,12 +18,13 @@ import pytest
 
 from data_prep import retries
 from data_prep.recordings import remote as remote_recordings
+from data_prep.recordings.windows import Stretch
 from data_prep.remote import objects as remote
 from data_prep.retries import Forbidden, Missing, RemoteError
 from data_prep.shards.opening import read_index
 from model.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 
 
@@ -38,7 +40,7 @@ def test_bytes_go_there_and_come_back(s3, tmp_path):
     assert (tmp_path / "back").read_bytes() == data
     assert remote.sizes([f"{s3}/a/small", f"{s3}/a/none", f"{s3}/a"]) == [10, -1, -1]
     recording = remote_recordings.recording(f"{s3}/a/big")
-    assert isinstance(recording, remote_recordings.RemoteStretch)
+    assert isinstance(recording, Stretch)
     with recording.open() as file:  # as libsndfile reads: the head, the end, somewhere, straight on
         assert file.read(12) == data[:12] and file.seek(0, 2) == len(data)
         file.seek(9 << 20)
@@ -60,11 +62,11 @@ def test_what_may_pass_is_tried_again_and_counted(s3, storage):
 
 def test_what_does_not_pass_is_one_line_after_a_bounded_time(s3, storage, monkeypatch):
     storage.statuses = [503] * 100
-    with pytest.raises(RemoteError, match=rf"^{s3}/x: no success after 8 tries in \d+ s \(HTTP status 503\); run"):
+    with pytest.raises(RemoteError, match=rf"^{s3}/x: .* 8 tries .*503"):
         remote.read_bytes(f"{s3}/x")
     assert len(storage.statuses) == 100 - retries.ATTEMPTS
     monkeypatch.setattr(retries, "PATIENCE_SECONDS", -1.0)
-    with pytest.raises(RemoteError, match="after 1 try"):
+    with pytest.raises(RemoteError, match="1 try"):
         remote.write_bytes(f"{s3}/x", b"here")
 
 
@@ -83,12 +85,12 @@ def test_addresses_that_are_not_read_are_refused(monkeypatch):
         "s3://bucket/a::file:///etc/passwd",
         "file:///etc/passwd",
     ):
-        with pytest.raises(UserError, match="is no address that is read"):
+        with pytest.raises(UserError, match=re.escape(repr(url))):
             remote.read_bytes(url)
-    with pytest.raises(UserError, match="nothing can be written to http addresses"):
+    with pytest.raises(UserError, match="https://host/x"):
         remote.write_bytes("https://host/x", b"")
     monkeypatch.setitem(remote.NEEDS, "s3", "no_such_package")
-    with pytest.raises(UserError, match="pip install no_such_package"):
+    with pytest.raises(UserError, match="no_such_package"):
         remote.read_bytes("s3://bucket/x")
 
 
@@ -97,7 +99,7 @@ def test_secrets_in_an_address_are_not_printed(s3, storage):
     with pytest.raises(RemoteError) as caught:
         remote.read_bytes(url)
     assert "hunter2" not in str(caught.value) and "/nothing/x.wav" in str(caught.value)
-    with pytest.raises(UserError, match="without user, password") as caught:
+    with pytest.raises(UserError, match="^s3://bucket/data: ") as caught:
         read_index("s3://user:hunter2@bucket/data")
     assert "hunter2" not in str(caught.value)
 
@@ -112,10 +114,10 @@ def test_a_web_server_without_ranges_gives_small_files_alone(tmp_path, monkeypat
         assert remote.read_bytes(f"{url}/a%20b.wav?token=1") == data and remote.size(f"{url}/a%20b.wav") == len(data)
         assert remote.read_bytes(f"{url}/a%20b.wav", 99_990, 100) == data[99_990:]
         assert remote.size(f"{url}/none") == -1
-        with pytest.raises(Missing, match=f"there is no {url}/none; check the address"):
+        with pytest.raises(Missing, match=f"{url}/none;"):
             remote.read_bytes(f"{url}/none?token=1")
         monkeypatch.setattr(remote, "NO_RANGES_BYTES", 99_999)
-        with pytest.raises(RemoteError, match="the server gives no ranges"):
+        with pytest.raises(RemoteError, match="a%20b.wav.* no ranges"):
             remote.read_bytes(f"{url}/a%20b.wav", 10, 10)
         server.shutdown()
 
@@ -155,34 +157,35 @@ LIES = {
     "endless": (200, {}, repeat(bytes(1 << 20))),
     "slow": (206, RANGE, drip()),
 }
-SAID = {
-    "more": "asked for 10 bytes, the server sends more",
-    "other": "asked for byte 0, the server sends 'bytes 5-14/20'",
-    "no-range": "asked for byte 0, the server sends ''",
-    "gzip": "the server sends it compressed",
-    "endless": "the server gives no ranges",
-    "slow": r"no success after . (try|tries) in \d+ s \(no answer in time\)",
+REFUSALS = {
+    "more": "10 bytes",
+    "other": "byte 0.*'bytes 5-14/20'",
+    "no-range": "byte 0.*''",
+    "gzip": "compressed",
+    "endless": "no ranges",
+    "slow": "no answer in time",
 }
 
 
 def test_a_web_server_that_lies_is_not_read(monkeypatch):
     from fsspec.implementations.http import HTTPFileSystem
 
-    monkeypatch.setattr(remote, "WEB_SECONDS", 5.0)
     monkeypatch.setattr(retries, "PATIENCE_SECONDS", 0.5)
-    HTTPFileSystem.clear_instance_cache()
     with ThreadingHTTPServer(("127.0.0.1", 0), Liar) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         assert remote.read_bytes(f"{url}/true", 0, 10) == b"0123456789"
-        for name, said in SAID.items():
-            with pytest.raises(RemoteError, match=f"^{url}/{name}: {said}"):
+        for name, refusal in REFUSALS.items():
+            if name == "slow":  # alone, as the others must answer in time however busy the machine is
+                monkeypatch.setattr(remote, "WEB_SECONDS", 0.7)
+                HTTPFileSystem.clear_instance_cache()
+            with pytest.raises(RemoteError, match=f"^{url}/{name}: .*{refusal}"):
                 remote.read_bytes(f"{url}/{name}", 0, 10)
         monkeypatch.setattr(remote, "DOCUMENT_BYTES", 30)
         monkeypatch.setattr(remote, "PIECE_BYTES", 10)
         monkeypatch.setattr(remote, "_read", lambda url, first, length: bytes(length))
-        with pytest.raises(RemoteError, match="has more than 30 bytes"):
+        with pytest.raises(RemoteError, match="30 bytes"):
             remote.read_bytes(f"{url}/true")
         server.shutdown()
     HTTPFileSystem.clear_instance_cache()
@@ -192,7 +195,7 @@ def test_a_stated_size_takes_neither_memory_nor_disk(s3, tmp_path, monkeypatch):
     remote.write_bytes(f"{s3}/x", b"here")
     assert b"".join(remote.pieces(f"{s3}/x", 10**18)) == b"here"
     monkeypatch.setattr(remote, "size", lambda url: 10**18)
-    with pytest.raises(RemoteError, match="has 1,000,000,000,000,000,000 bytes, the disk of"):
+    with pytest.raises(RemoteError, match=f"1,000,000,000,000,000,000 bytes.*{tmp_path}"):
         remote.download(f"{s3}/x", tmp_path / "x")
     assert not list(tmp_path.glob("*x*"))
 

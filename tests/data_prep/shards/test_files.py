@@ -28,17 +28,17 @@ def test_an_index_that_disagrees_is_refused_with_the_place(out):
             read_index(out)
         assert "\n" not in str(error.value)
 
-    refused("not the file that index.json describes", right.replace(b'"crc32":[', b'"crc32":[1,', 1))
+    refused("shard-000000.idx.json .*index.json", right.replace(b'"crc32":[', b'"crc32":[1,', 1))
     refused("version 2", version=2)
     refused("kind", kind="video")
-    refused("names a shard '../x", shards=[json.loads(right_document)["shards"][0] | {"name": "../x.tar"}])
-    refused("not described", shards=[{"name": "shard-000000.tar"}])
+    refused("'../x", shards=[json.loads(right_document)["shards"][0] | {"name": "../x.tar"}])
+    refused("shard of index.json", shards=[{"name": "shard-000000.tar"}])
     refused("missing", shards=[json.loads(right_document)["shards"][0] | {"name": "shard-000099.tar"}])
     document.write_text("{")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=f"{document}: "):
         read_index(out)
     document.unlink()
-    with pytest.raises(UserError, match="not finished"):
+    with pytest.raises(UserError, match=f"{out} has no index.json"):
         read_index(out)
 
 
@@ -64,7 +64,7 @@ def test_columns_out_of_bounds_are_refused_even_with_the_right_hash(out):
         text = json.loads(document.read_bytes())
         text["shards"][0]["columns_sha256"] = hashlib.sha256(data).hexdigest()
         document.write_text(json.dumps(text))
-        with pytest.raises(UserError, match="does not describe a tar"):
+        with pytest.raises(UserError, match="shard-000000.idx.json"):
             read_index(out)
 
 
@@ -80,5 +80,5 @@ def test_an_index_of_unknown_media_is_refused(tmp_path, corpus):
     build(corpus, tmp_path / "out", BuildOptions())
     path = tmp_path / "out" / "index.json"
     path.write_text(path.read_text().replace('"options": {', '"options": {"media": "x; id |",', 1))
-    with pytest.raises(UserError, match="media 'x; id |' is none of flac, opus, any"):
+    with pytest.raises(UserError, match="'x; id |' .*flac, opus, any"):
         read_index(tmp_path / "out")

@@ -18,7 +18,7 @@ from data_prep.shards.opening import read_index
 from model.errors import UserError
 from tests.data_prep.test_foreign import encoded, write_tar
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 END = bytes(1024)
 
 
@@ -118,7 +118,7 @@ def test_tars_cut_off_put_together_or_compressed_are_refused(tmp_path):
     with pytest.raises(UserError, match="is compressed; unpack it once with gunzip"):
         list(members(tmp_path / "b.tar"))
     os.mkfifo(tmp_path / "c.tar")
-    for name, said in (("c.tar", "no plain file"), (".", "no plain file"), ("d.tar", "No such file"), ("\0", "NUL")):
+    for name, said in (("c.tar", "no plain file"), (".", "directory"), ("d.tar", "No such file"), ("\0", "NUL")):
         with pytest.raises(UserError, match=said):
             list(members(tmp_path / name))
 

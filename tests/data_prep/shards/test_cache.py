@@ -18,16 +18,17 @@ import torch
 from data_prep.build.build import BuildOptions, build
 from data_prep.remote import objects as remote
 from data_prep.shards import cache, cache_folder
-from data_prep.shards.files import ShardError
+from data_prep.shards.index import ShardError
 from data_prep.shards.opening import read_index, shard_path
-from data_prep.shards.reader import read_batch, read_wave
+from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from model.prompt import Prompt
-from tests.data_prep.test_reader import Letters
+from tests.data_prep.reading import read_wave
+from tests.data_prep.shards.test_reader import Letters
 from train.data.corpus import open_indexes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROMPT = Prompt(Letters())
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 
@@ -56,7 +57,7 @@ def test_a_remote_dataset_is_the_local_one(dataset, storage):
     assert len(copies()) == 4 and all(storage.gets(shard.name) == 1 for shard in index.shards)
     gets = sum(storage.seen.values())
     assert read_index(there).digest() == here.digest() and sum(storage.seen.values()) == gets + 1  # index.json alone
-    with pytest.raises(UserError, match=f"{there}/none has no index.json"):
+    with pytest.raises(UserError, match=f"{there}/none .*index.json"):
         read_index(f"{there}/none")
 
 
@@ -93,10 +94,10 @@ def test_training_reads_from_a_cache_of_two_shards(dataset, storage, monkeypatch
 
 def test_a_shard_larger_than_the_cache_is_refused(dataset, monkeypatch):
     monkeypatch.setenv("SLAM_ASR_CACHE_GB", "0.000001")
-    with pytest.raises(UserError, match=r"the cache .* may hold 1,000; raise SLAM_ASR_CACHE_GB"):
+    with pytest.raises(UserError, match=r"1,000;.*SLAM_ASR_CACHE_GB"):
         read_sample(read_index(dataset[1]), 0)
     monkeypatch.setenv("SLAM_ASR_CACHE_GB", "much")
-    with pytest.raises(UserError, match="is 'much', it must be gigabytes"):
+    with pytest.raises(UserError, match="SLAM_ASR_CACHE_GB is 'much'"):
         read_sample(read_index(dataset[1]), 0)
 
 
@@ -150,15 +151,15 @@ def test_an_object_that_is_another_is_named_and_not_asked_for_again_and_again(da
     data[len(data) // 2] ^= 1
     remote.write_bytes(f"{there}/shard-000000.tar", bytes(data))
     for _ in range(3):
-        with pytest.raises(ShardError, match=rf"^{there}/shard-000000.tar is not the shard that its index describes"):
+        with pytest.raises(ShardError, match=rf"^{there}/shard-000000.tar .*sha256"):
             read_sample(index, 0)
     assert storage.gets("shard-000000.tar") == 2 and not copies()
     remote.remove(f"{there}/shard-000001.tar")
-    with pytest.raises(ShardError, match=rf"^there is no {there}/shard-000001.tar"):
+    with pytest.raises(ShardError, match=rf"{there}/shard-000001.tar"):
         read_sample(index, 3)
     remote.write_bytes(f"{there}/shard-000000.idx.json", b"{}")
     (Path(os.environ["SLAM_ASR_CACHE"]) / "indexes").rename(Path(os.environ["SLAM_ASR_CACHE"]) / "old")
-    with pytest.raises(UserError, match=rf"^{there}: shard-000000.idx.json is not the file that index.json describes"):
+    with pytest.raises(UserError, match=rf"^{there}: shard-000000.idx.json .*index.json"):
         read_index(there)
 
 
@@ -201,17 +202,17 @@ def test_a_cache_that_others_could_have_filled_is_not_used(dataset, monkeypatch,
     folder.mkdir(parents=True)
     for mode in (0o775, 0o757):
         folder.chmod(mode)
-        with pytest.raises(UserError, match=rf"cannot use the cache {folder}: others may write to it"):
+        with pytest.raises(UserError, match=rf"{folder}: .*mode {mode:o}"):
             read_index(dataset[1])
     folder.rmdir()
     (tmp_path / "theirs").mkdir(exist_ok=True)
     folder.symlink_to(tmp_path / "theirs")
-    with pytest.raises(UserError, match=rf"cannot use the cache {folder}: it is a link"):
+    with pytest.raises(UserError, match=rf"{folder}: .*link"):
         read_index(dataset[1])
     folder.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
-        with pytest.raises(UserError, match=r"cannot use the cache .*: it belongs to user"):
+        with pytest.raises(UserError, match=rf"user {tmp_path.stat().st_uid}"):
             read_index(dataset[1])
     read_sample(read_index(dataset[1]), 0)
     assert {path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir()) if path.is_dir()} == {0o700}
@@ -230,7 +231,7 @@ def test_no_link_is_followed_where_copies_lie(dataset, tmp_path):
     lock = path.parents[1] / "locks" / f"{int(index.shards[0].sha256[:8], 16) % cache_folder.LOCKS:03}"
     lock.parent.mkdir(mode=0o700)
     lock.symlink_to(tmp_path / "new")
-    with pytest.raises(UserError, match="cannot use the cache .*symbolic links"):
+    with pytest.raises(UserError, match="symbolic links"):
         shard_path(index, 0)
     assert not (tmp_path / "new").exists()
 
@@ -254,10 +255,13 @@ def test_a_full_disk_is_said_in_a_line_and_leaves_nothing(dataset, monkeypatch):
     index = read_index(dataset[1])
     with monkeypatch.context() as patch:
         patch.setattr(cache, "pieces", full)
-        with pytest.raises(UserError, match=r"cannot write [\d,]+ bytes to the cache .*: No space left on device"):
+        with pytest.raises(
+            UserError,
+            match=rf"{index.shards[0].bytes:,} bytes .*{os.environ['SLAM_ASR_CACHE']}.*No space left on device",
+        ):
             read_sample(index, 0)
     assert not copies() and read_sample(index, 0).key == index.key[0]
     (Path(os.environ["SLAM_ASR_CACHE"]) / "file").write_bytes(b"")
     monkeypatch.setenv("SLAM_ASR_CACHE", os.environ["SLAM_ASR_CACHE"] + "/file")
-    with pytest.raises(UserError, match="^cannot use the cache .*/file.*: Not a directory; set SLAM_ASR_CACHE to"):
+    with pytest.raises(UserError, match="/file.*: Not a directory; .*SLAM_ASR_CACHE"):
         read_index(dataset[1])

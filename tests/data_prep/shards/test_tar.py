@@ -11,8 +11,7 @@ import pytest
 from data_prep.build.build import BuildOptions, build
 from data_prep.inspect.check import check
 from data_prep.shards import tar as shards
-from data_prep.shards.files import ShardError
-from data_prep.shards.index import columns_path
+from data_prep.shards.index import ShardError, columns_path
 from data_prep.shards.open_files import OpenFiles
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_sample, stream, walk
@@ -46,7 +45,7 @@ def test_tar_and_webdataset_read_the_same(out):
 
 @UNCLOSED
 def test_stream_runs_no_command_and_unpickles_nothing(tmp_path):
-    with pytest.raises(UserError, match="only local tar files"):
+    with pytest.raises(UserError, match=f"{tmp_path}/owned"):
         stream([f"pipe:touch {tmp_path}/owned"])
 
     class Evil:
@@ -67,7 +66,7 @@ def test_a_truncated_tar_is_refused_and_mended_by_building_again(out, corpus):
     path = out / "shard-000001.tar"
     whole = path.read_bytes()
     path.write_bytes(whole[:1024])
-    with pytest.raises(UserError, match=r'has 1,024 bytes, its index says [0-9,]+; run "slam-asr prep check'):
+    with pytest.raises(UserError, match=rf"1,024 bytes.* {len(whole):,};.*prep check {out}"):
         read_index(out)
     assert [problem.split(":")[0] for problem in check(out)] == ["shard-000001.tar"]
     path.unlink()
@@ -76,7 +75,7 @@ def test_a_truncated_tar_is_refused_and_mended_by_building_again(out, corpus):
     assert path.read_bytes() == whole
 
 
-def test_a_flipped_byte_is_found_wherever_it_is(out):
+def test_a_flipped_byte_is_detected_wherever_it_is(out):
     index = read_index(out)
     path = shard_path(index, 0)
     whole = path.read_bytes()
@@ -93,14 +92,14 @@ def test_a_flipped_byte_is_found_wherever_it_is(out):
         assert read_sample(index, 2).key == index.key[2]
 
 
-def test_foreign_tars_are_refused_by_the_walk(tmp_path):
+def test_walk_refuses_tars_of_other_programs(tmp_path):
     for number, (name, kind) in enumerate([("../../x", b"0"), ("a", b"2"), ("a", b"S"), ("/etc/x", b"0")]):
         info = tarfile.TarInfo(name)
         info.type, info.size, info.linkname = kind, 0, "b" if kind == b"2" else ""
         info.mtime = 1 if kind == b"0" else 0
         path = tmp_path / f"{number}.tar"
         path.write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
-        with pytest.raises(ValueError, match="no header of a plain file"):
+        with pytest.raises(ValueError, match="byte 0"):
             list(walk(path))
     (tmp_path / "big.tar").write_bytes(tarfile.TarInfo("a").tobuf(tarfile.USTAR_FORMAT)[:124] + b"7" * 11 + bytes(377))
     with pytest.raises(ValueError):
@@ -150,16 +149,16 @@ def fail_in_the_device(path):
 
 
 @pytest.mark.parametrize(
-    "damage, said",
+    "damage, reason",
     [
-        (vanish, "cannot be read .No such file"),
-        (truncate, "ends [0-9,]+ bytes too early"),
-        (overwrite, "byte [0-9,]+ holds ''"),
-        (become_a_folder, "cannot be read .Is a directory"),
-        (fail_in_the_device, "cannot be read .Input/output error"),
+        (vanish, "No such file"),
+        (truncate, "[0-9,]+ bytes too early"),
+        (overwrite, "byte [0-9,]+ .*''"),
+        (become_a_folder, "Is a directory"),
+        (fail_in_the_device, "Input/output error"),
     ],
 )
-def test_what_cannot_be_read_is_named_and_the_next_try_opens_it_anew(out, monkeypatch, damage, said):
+def test_a_read_error_names_the_shard_and_the_next_read_opens_it_anew(out, monkeypatch, damage, reason):
     monkeypatch.setattr(shards, "_OPEN", OpenFiles(4))
     index = read_index(out)
     path = shard_path(index, 0)
@@ -167,7 +166,7 @@ def test_what_cannot_be_read_is_named_and_the_next_try_opens_it_anew(out, monkey
     path.write_bytes((out / "aside").read_bytes())
     damage(path)
     for _ in range(2):
-        with pytest.raises(ShardError, match=f"{path.name}, utterance {index.key[1]}: .*{said}.*prep check {out}"):
+        with pytest.raises(ShardError, match=f"{path.name}, utterance {index.key[1]}: .*{reason}.*prep check {out}"):
             read_sample(index, 1)
     if path.is_dir():
         path.rmdir()
@@ -175,7 +174,7 @@ def test_what_cannot_be_read_is_named_and_the_next_try_opens_it_anew(out, monkey
     assert read_sample(index, 1).key == index.key[1]
 
 
-def test_a_file_that_is_open_is_read_on_when_its_path_is_gone_or_anothers(out, monkeypatch):
+def test_an_open_file_is_read_after_its_path_is_gone_or_names_another(out, monkeypatch):
     monkeypatch.setattr(shards, "_OPEN", OpenFiles(4))
     index = read_index(out)
     before = read_sample(index, 1)
@@ -185,21 +184,14 @@ def test_a_file_that_is_open_is_read_on_when_its_path_is_gone_or_anothers(out, m
     assert read_sample(index, 1) == before
 
 
-def test_a_file_system_that_gives_less_than_was_asked_for_is_asked_again(out, monkeypatch):
+def test_short_reads_are_continued(out, monkeypatch):
     index = read_index(out)
     whole, read = read_sample(index, 3), os.preadv
     monkeypatch.setattr(shards.os, "preadv", lambda file, parts, position: read(file, [parts[0][:1000]], position))
     assert read_sample(index, 3) == whole
 
 
-def test_headers_are_those_of_tarfile():
-    for name, size in (("a.flac", 1), ("x" * 95 + ".flac", 1 << 30), ("k-_9.json", 2 << 20)):
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = size, 0o644
-        assert shards._header(name, size) == info.tobuf(tarfile.USTAR_FORMAT)
-
-
-def test_columns_never_describe_a_tar_that_took_another_ones_place(tmp_path, monkeypatch):
+def test_columns_of_a_replaced_tar_are_removed_before_it(tmp_path, monkeypatch):
     meta = {"text": "a", "seconds": 0.1, "language": "", "speaker": "", "task": "", "meta": {}}
     path = tmp_path / "shard-000000.tar"
 
