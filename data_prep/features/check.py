@@ -67,7 +67,7 @@ def compare(audio: ShardIndex, cache: ShardIndex, encoder: Encoder, ids: Sequenc
     """Utterances `ids` of the audio encoded again: a line for each whose frames in the cache are others."""
     place = {key: j for j, key in enumerate(cache.key)}
     dtype, problems = cache.fingerprint["feature_dtype"], []
-    groups = grouped(audio, ids, device_of(encoder), None)
+    groups = grouped(audio, ids, device_of(encoder))
     for _, encoded in encode_in_order(audio, encoder, dtype, groups):
         for one in encoded:
             j = place[audio.key[one.id]]

@@ -8,10 +8,10 @@ import torch
 
 from data_prep.build.build import BuildOptions, build
 from data_prep.features import encoding as feature_encoding
-from data_prep.features.build import Share, build_features
-from data_prep.features.place import LOCK_NAME
+from data_prep.features.build import FeatureRank, build_features
+from data_prep.features.folder import LOCK_NAME
 from data_prep.features.speed import SPEED_NAME
-from data_prep.features.writer import FeatureWriter, finish
+from data_prep.features.writer import FeatureWriter, finish_features
 from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.rework.joined import concatenate
@@ -77,10 +77,10 @@ def test_cached_frames_are_the_encoders_own(tmp_path, audio, encoder, dtype):
 
 
 def test_the_bytes_follow_neither_from_threads_nor_from_groups(tmp_path, audio, encoder, monkeypatch):
-    build_features(audio, encoder, tmp_path / "one", share=Share(threads=1))
+    build_features(audio, encoder, tmp_path / "one", rank=FeatureRank(threads=1))
     monkeypatch.setitem(feature_encoding.GROUP_UTTERANCES, "cpu", 3)
     monkeypatch.setitem(feature_encoding.GROUP_SECONDS, "cpu", 0.9)
-    build_features(audio, encoder, tmp_path / "many", share=Share(threads=3))
+    build_features(audio, encoder, tmp_path / "many", rank=FeatureRank(threads=3))
     assert files(tmp_path / "one") == files(tmp_path / "many") and len(files(tmp_path / "one")) == 7
 
 
@@ -138,7 +138,7 @@ def test_a_broken_off_feature_build_goes_on_to_the_same_bytes(tmp_path, audio, e
     out = tmp_path / "features"
     build_features(audio, encoder, out)
     before = files(out)
-    assert build_features(audio, encoder, out).already_built
+    assert build_features(audio, encoder, out).totals.already_built
     for name in ("index.json", "shard-000001.idx.json"):
         (out / name).unlink()
     (out / ".unfinished.json").write_bytes(_unfinished(audio, encoder))
@@ -163,9 +163,9 @@ def test_what_training_wrote_is_kept_and_only_the_rest_is_encoded(tmp_path, audi
     with pytest.raises(ZeroDivisionError), FeatureWriter(out, audio, encoder.fingerprint()) as writer:
         writer.add(audio.key[1], frames(whole, 1, read_sample(whole, 1)))
         raise ZeroDivisionError  # what was not published is not there
-    assert not finish(out, audio) and not (out / "index.json").exists()
+    assert not finish_features(out, audio) and not (out / "index.json").exists()
     run = build_features(audio, encoder, out)
-    assert run.utterances == len(audio) - 5 and finish(out, audio)
+    assert run.utterances == len(audio) - 5 and finish_features(out, audio)
     index = read_index(out)
     assert sorted(index.key) == sorted(audio.key) and check(out) == []
     for j, key in enumerate(index.key):
@@ -240,7 +240,7 @@ def test_a_full_disk_keeps_what_is_finished_and_says_how_much_is_missing(tmp_pat
         write(self, data)
 
     monkeypatch.setattr(ShardWriter, "_write", filling)
-    with pytest.raises(UserError, match="no space left .* are still to be written, .* are free; what is finished"):
+    with pytest.raises(UserError, match="no space left for .*features: .* are free; finished shards stay valid"):
         build_features(audio, encoder, out)
     monkeypatch.undo()
     assert sorted(path.name for path in out.glob("*.tar")) == ["shard-000000.tar"]
