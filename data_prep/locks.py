@@ -27,10 +27,10 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
 
 
 @contextmanager
-def locked_folder(folder: Path) -> Iterator[bool]:
-    """Makes the folder and locks it for the time of the block; yields False if another process has locked it.
+def locked_folder(folder: Path, busy: UserError) -> Iterator[None]:
+    """Makes the folder and locks it for the time of the block; raises `busy` if another process has locked it.
 
-    Where folders cannot be locked, as on NFS, it yields True. UserError for a folder that cannot be made.
+    Where folders cannot be locked, as on NFS, it is not. UserError for a folder that cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +42,8 @@ def locked_folder(folder: Path) -> Iterator[bool]:
             locked = lock(descriptor)
         except OSError:
             locked = True
-        yield locked
+        if not locked:
+            raise busy
+        yield
     finally:
         os.close(descriptor)

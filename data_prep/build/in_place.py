@@ -1,7 +1,8 @@
 """Existing webdataset tars indexed in place: only metadata is written. The steps, in order:
 
 1. the headers of every tar are read, keys made of the samples' names, a repeated key refused (`_survey`);
-2. each tar is read by one process, each recording decoded once (in_place_tar.py);
+2. each tar is read by one process (`index_tar`): hashed, each transcript read, each recording decoded once, to know its
+   exact length and that it can be used; metadata goes into `shard-000000.meta`, offsets into the columns beside it;
 3. quarantine.jsonl names what stayed out, then index.json declares the directory finished (finish.py).
 
 Training, scoring, features and check read such a directory like any other.
@@ -13,21 +14,49 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
+from typing import Any, BinaryIO
 
+from isal.isal_zlib import crc32
+
+from data_prep.audio import decode as audio
+from data_prep.audio.cuts import MAX_SECONDS, AudioError
+from data_prep.audio.silence import refuse_silence
 from data_prep.build.finish import Totals, finish
-from data_prep.build.in_place_tar import TarTask, index_tar
 from data_prep.build.options import ForeignOptions
+from data_prep.build.prepare import metadata
+from data_prep.build.room import disk_full_explained
 from data_prep.build.workdir import claim
-from data_prep.build.write import run_bounded
-from data_prep.durable import canonical_json
+from data_prep.build.write import ShardResult, run_bounded
+from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.figures import counted
-from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of
+from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of, utterance_of
 from data_prep.progress import Progress
-from data_prep.shards.index import shard_name
+from data_prep.refusals import Note, Refused
+from data_prep.shards.columns import COLUMNS
+from data_prep.shards.files import FORMAT, VERSION, ShardInfo, columns_path, meta_path, read_document, shard_name
+from data_prep.shards.index import finished_shard
+from data_prep.shards.tar import MAX_MEDIA_BYTES, MAX_META_BYTES
+from data_prep.text import normalised, tidy_text
+from data_prep.workers import InPlace, Stopped, Tally
 from model.errors import UserError
+from model.files import file_sha256
 
 __all__ = ["ForeignOptions", "index_in_place"]
+
+
+@dataclass(frozen=True)
+class TarTask:
+    """All that a worker needs to index one tar."""
+
+    tar: Path
+    path: Path
+    """Its name in the index, as of a shard; there is no such file."""
+    source: str
+    """The tar's path in the index."""
+    options: ForeignOptions
 
 
 def index_in_place(
@@ -59,7 +88,6 @@ def index_in_place(
 def _survey(tars: list[Path], options: SampleOptions) -> int:
     """Number of samples. UserError for a key that two of them have."""
     count, owner = 0, {}
-    hint = "rename one" if options.prefix_shard else "--prefix-shard puts the tar's name in front"
     with Progress(len(tars), "tars", label="headers") as progress:
         for tar in tars:
             samples, _ = samples_of(tar, options)
@@ -68,13 +96,13 @@ def _survey(tars: list[Path], options: SampleOptions) -> int:
                 key = key_of(tar, sample, options)
                 if key in owner:
                     both = f"{owner[key][1]!r} in {owner[key][0]} and {sample.name!r} in {tar}"
+                    hint = "rename one" if options.prefix_shard else "--prefix-shard puts the tar's name in front"
                     raise UserError(f"key {key} is there twice: {both}; {hint}")
                 owner[key] = tar, sample.name
             progress.advance()
     if not owner:
-        raise UserError(
-            f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}; are these tars of audio?"
-        )
+        first = f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}"
+        raise UserError(f"{first}; are these tars of audio?")
     return count
 
 
@@ -82,3 +110,90 @@ def _source(tar: Path, out: Path) -> str:
     """The tar's path relative to `out` where it lies beside or below it, so that both can move together; else whole."""
     tar, out = tar.resolve(), out.resolve()
     return os.path.relpath(tar, out) if tar.is_relative_to(out.parent) else str(tar)
+
+
+def index_tar(task: TarTask, tally: Tally | InPlace) -> ShardResult:
+    """One tar, indexed; one that an earlier run had finished, of the same bytes and options, is not decoded again.
+
+    Notes have the name of the `sample`, too. Stopped if the whole work stops meanwhile; UserError as
+    tar_members.members, and for an error of the disk.
+    """
+    try:
+        with open(task.tar, "rb") as file:
+            return _index_tar(task, file, tally)
+    except OSError as error:
+        raise UserError(f"cannot read {task.tar}: {error.strerror}") from None
+
+
+def _index_tar(task: TarTask, file: BufferedReader, tally: Tally | InPlace) -> ShardResult:
+    samples, unused = samples_of(task.tar, task.options.samples)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    options, stem = task.options, task.tar.stem if task.options.samples.prefix_shard else ""
+    decides = [FORMAT, VERSION, sha256, stem, asdict(options.samples), options.verify, options.normalise]
+    recipe = hashlib.sha256(canonical_json(decides)).hexdigest()
+    metas_path, info = meta_path(task.path), finished_shard(task.path, recipe, task.source)
+    if info is not None:
+        document = read_document(columns_path(task.path))
+        if metas_path.is_file() and file_sha256(metas_path) == document.get("meta_sha256"):
+            tally.add(len(samples), kept=True)
+            return ShardResult(info, document["bad"], unused=dict(unused), kept=True)
+    columns: dict[str, list[Any]] = {"key": [], **{name: [] for name in COLUMNS}}
+    bad: list[Note] = []
+    columns_path(task.path).unlink(missing_ok=True)  # they would describe metadata that are about to go
+    with disk_full_explained(task.path.parent), replacing(metas_path) as metas:
+        for sample in samples:
+            if tally.stopped:
+                raise Stopped
+            try:
+                _add(columns, metas, file, sample, task)
+            except Refused as error:
+                note = {"key": key_of(task.tar, sample, options.samples), "sample": sample.name}
+                bad.append(note | {"reason": error.reason, "message": str(error)})
+            tally.add(1)
+    shard = {"name": task.path.name, "bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
+    shard |= {"utterances": len(columns["key"]), "seconds": round(sum(columns["samples"]) / audio.SAMPLE_RATE, 4)}
+    document = {"shard": shard, "columns": columns, "recipe": recipe, "bad": bad}
+    data = canonical_json(document | {"meta_sha256": file_sha256(metas_path)})
+    write_durably(columns_path(task.path), data)
+    info = ShardInfo(**shard, columns_sha256=hashlib.sha256(data).hexdigest(), source=task.source)
+    return ShardResult(info, bad, unused=dict(unused))
+
+
+def _add(columns: dict[str, list[Any]], metas: BinaryIO, file: BinaryIO, sample: TarSample, task: TarTask) -> None:
+    """Adds one utterance to the columns and its metadata to their file; Refused if it cannot be used."""
+    utterance = utterance_of(task.tar, file.fileno(), sample, task.options.samples)
+    written = tidy_text(utterance.text)
+    text = normalised(written, task.options.normalise)
+    recording = sample.recordings()[0]
+    if not 0 < recording.size <= MAX_MEDIA_BYTES:
+        raise Refused("bad-size", f"{recording.size:,} bytes, a recording has 1 to {MAX_MEDIA_BYTES:,}")
+    file.seek(recording.offset)
+    media = file.read(recording.size)
+    count = _length(media, task.options.verify)
+    data = canonical_json(metadata(utterance, written, text, count))
+    if len(data) > MAX_META_BYTES:
+        raise Refused("bad-json", f"{len(data):,} bytes of metadata, at most {MAX_META_BYTES:,} are kept")
+    row = {"key": utterance.key, "offset": recording.offset, "length": recording.size, "samples": count, "frames": 0}
+    row |= {"crc32": crc32(data, crc32(media)), "meta_offset": metas.tell(), "meta_length": len(data)}
+    row |= {"characters": len(text), "text_bytes": len(text.encode())}
+    metas.write(data)
+    for name, values in columns.items():
+        values.append(row[name])
+
+
+def _length(media: bytes, verify: bool) -> int:
+    """Samples at 16 kHz. Refused for what cannot be decoded."""
+    try:
+        info = audio.probe(media)
+        if verify or info.format == "MP3":  # its header only estimates the length
+            with audio.one_thread():
+                wave = audio.decode(media)
+            refuse_silence(wave)
+            return len(wave)
+    except AudioError as error:
+        raise Refused(error.reason, str(error)) from None
+    count = audio.resampled_count(info.frames, info.rate)
+    if not audio.MIN_SAMPLES <= count <= MAX_SECONDS * audio.SAMPLE_RATE:
+        limits = f"{audio.MIN_SAMPLES} samples at 16 kHz to {MAX_SECONDS:,} s"
+        raise Refused("bad-length", f"{info.seconds:,.2f} s, an utterance has {limits}")
+    return count

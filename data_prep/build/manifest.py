@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.addresses import without_secrets
 from data_prep.build.assign import unique
-from data_prep.build.prepare import stated_seconds
+from data_prep.build.prepare import header_of
 from data_prep.durable import strict_json
 from data_prep.figures import counted
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, reasons_of, require_few, write_notes
+from data_prep.text import tidy_text
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, require_fraction
 
@@ -25,33 +25,22 @@ HOPELESS = 1000  # this many bad ones and not one good: something is wrong with 
 REQUIRED = {"key", "audio", "text"}  # fields of each row of an utterance manifest
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImportReport:
-    """Counts of an import; filled while it runs."""
+    """Counts of an import."""
 
-    read: int = 0
-    kept: int = 0
-    seconds_by_language: dict[str, float] = field(default_factory=dict)
+    read: int
+    kept: int
+    dropped: dict[str, int]
+    """Number by reason."""
+    seconds_by_language: dict[str, float]
     """Of those kept."""
-    notes: list[Note] = field(default_factory=list)
-    """Of those dropped."""
-    first: list[tuple[Utterance, float]] = field(default_factory=list)
-    """With their seconds."""
+    first: list[tuple[Utterance, float]]
+    """Some of those kept, with their seconds."""
 
     @property
     def seconds(self) -> float:
         return sum(self.seconds_by_language.values())
-
-    @property
-    def dropped(self) -> Counter[str]:
-        return Counter(by_reason(self.notes))
-
-    def add(self, utterance: Utterance, seconds: float) -> None:
-        self.kept += 1
-        by_language = self.seconds_by_language
-        by_language[utterance.language] = by_language.get(utterance.language, 0.0) + seconds
-        if len(self.first) < SHOWN:
-            self.first.append((utterance, seconds))
 
 
 def import_corpus(
@@ -69,31 +58,32 @@ def import_corpus(
     require_fraction("max_bad", max_bad)
     _require_manifest(out)
     corpus = unique(utterances)  # before any recording is looked at
-    report, quarantine = ImportReport(), out.with_name(f"{out.stem}.quarantine.jsonl")
+    quarantine = out.with_name(f"{out.stem}.quarantine.jsonl")
     out.parent.mkdir(parents=True, exist_ok=True)
-
-    def kept(progress: Progress) -> Iterator[Utterance]:
+    kept: list[tuple[Utterance, float]] = []
+    notes: list[Note] = []
+    by_language: dict[str, float] = {}
+    with progress or Progress(len(corpus), label="import") as progress:
         for utterance, seconds in _with_seconds(corpus, allow_pipes):
-            report.read += 1
             progress.advance()
             if not isinstance(seconds, Refused):
-                report.add(utterance, seconds)
-                yield utterance
+                kept.append((utterance, seconds))
+                by_language[utterance.language] = by_language.get(utterance.language, 0.0) + seconds
                 continue
             note = {"key": utterance.key, "audio": without_secrets(utterance.audio)}
-            report.notes.append(note | {"reason": seconds.reason, "message": str(seconds)})
-            if not report.kept and report.read == HOPELESS:
+            notes.append(note | {"reason": seconds.reason, "message": str(seconds)})
+            if not kept and len(notes) == HOPELESS:
                 break
-        _require_usable(report, len(corpus), max_bad, quarantine)
-        write_notes(quarantine, report.notes)  # before the manifest is published: a full disk leaves none without it
-
-    try:
-        with progress or Progress(len(corpus), label="import") as progress:
-            write_jsonl(out, kept(progress))
-    except (UserError, KeyboardInterrupt):
-        write_notes(quarantine, report.notes)
-        raise
-    return report
+    write_notes(quarantine, notes)  # before the manifest: a full disk leaves none without it
+    if not kept:
+        what = f"none of {counted(len(notes), 'utterance')} can be used"
+        if len(notes) < len(corpus):
+            what = f"stopped after {len(notes):,} bad utterances and not a good one"
+        moved = ": do its paths start elsewhere? --audio-root" if "missing-audio" in by_reason(notes) else ""
+        raise UserError(f"{what} ({reasons_of(notes)}{moved}); see {quarantine}")
+    require_few(notes, len(corpus), max_bad, quarantine)
+    write_jsonl(out, (utterance for utterance, _ in kept))
+    return ImportReport(len(corpus), len(kept), by_reason(notes), by_language, kept[:SHOWN])
 
 
 def _require_manifest(out: Path) -> None:
@@ -117,7 +107,8 @@ def _with_seconds(corpus: list[Utterance], allow_pipes: bool) -> Iterator[tuple[
 
     def measured(utterance: Utterance) -> float | Refused:
         try:
-            return stated_seconds(utterance, allow_pipes)
+            tidy_text(utterance.text)
+            return header_of(utterance, allow_pipes)[0]
         except Refused as error:
             return error
 
@@ -125,13 +116,3 @@ def _with_seconds(corpus: list[Utterance], allow_pipes: bool) -> Iterator[tuple[
         for first in range(0, len(corpus), AHEAD):
             chunk = corpus[first : first + AHEAD]
             yield from zip(chunk, pool.map(measured, chunk), strict=True)
-
-
-def _require_usable(report: ImportReport, total: int, max_bad: float, quarantine: Path) -> None:
-    if not report.kept:
-        what = f"none of {counted(report.read, 'utterance')} can be used"
-        if report.read < total:
-            what = f"stopped after {report.read:,} bad utterances and not a good one"
-        moved = ": do its paths start elsewhere? --audio-root" if "missing-audio" in report.dropped else ""
-        raise UserError(f"{what} ({reasons_of(report.notes)}{moved}); see {quarantine}")
-    require_few(report.notes, report.read, max_bad, quarantine)

@@ -5,11 +5,41 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data_prep.build.order import Layout
 from data_prep.build.prepare import Limits
 from data_prep.importers.webdataset import SampleOptions
 from data_prep.text import require_normaliser
-from model.errors import require_at_least, require_fraction
+from model.errors import require_at_least, require_fraction, require_known
+
+SHUFFLES = ("random", "stratified", "sorted", "none")
+"""Random; every shard with nearly the same share of each language, length and speaker; every shard with utterances of
+similar length; the order of the corpus. Each but the last is decided by `key_hash`."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Size and order of the shards that `prep build` and `prep reshard` write."""
+
+    shard_size: int = 1000
+    """Utterances a shard: about 200 MB of read speech."""
+    shard_bytes: int = 0
+    """About so many bytes a shard, in place of `shard_size`; 0 for by number."""
+    shuffle: str = "random"
+    """One of SHUFFLES."""
+    seed: int = 0
+    """Of the shuffle, and of a split."""
+    workers: int = 1
+    """Processes. Changes nothing but the time."""
+    overwrite: bool = False
+    """Replace what was made from other input or options."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("shard_size", 1), ("shard_bytes", 0), ("workers", 1)):
+            require_at_least(name, getattr(self, name), least)
+        require_known("shuffle", self.shuffle, SHUFFLES)
+
+    def size_option(self) -> dict[str, int]:
+        """The size that decides, by its name."""
+        return {"shard_bytes": self.shard_bytes} if self.shard_bytes else {"shard_size": self.shard_size}
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,10 @@ def make_ready(utterance: Utterance, limits: Limits) -> Ready:
     with _faults_refused():
         source = _source(utterance, limits)
         info = audio.probe(source)
-        _refuse_length(_cut_seconds(utterance, info), limits)
+        if info.covered_by(utterance.start, utterance.duration) or utterance.duration is None:
+            _refuse_length(info.seconds - (utterance.start or 0.0), limits)
+        else:
+            _refuse_length(utterance.duration, limits)
         media, samples, trimmed = _media(utterance, source, info, limits)
     if any(trimmed):
         _refuse_length(samples / SAMPLE_RATE, limits)
@@ -112,14 +115,11 @@ def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dic
     return meta if text == written else meta | {"raw_text": written}
 
 
-def stated_seconds(utterance: Utterance, allow_pipes: bool = False) -> float:
-    """Length by header and cut alone. Refused if the transcript or the header shows that it cannot be used."""
-    tidy_text(utterance.text)
-    return header_of(utterance, allow_pipes)[0]
-
-
 def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "flac") -> tuple[float, int]:
-    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not. Refused likewise."""
+    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not.
+
+    By header and cut alone; Refused if they show that it cannot be used.
+    """
     with _faults_refused():
         source = open_source(utterance.audio, utterance.part, allow_pipes)
         info = audio.probe(source)
@@ -166,19 +166,16 @@ def _refuse_length(seconds: float, limits: Limits) -> None:
         raise Refused("too-long", f"{seconds:,.0f} s, an utterance has at most {MAX_SECONDS:,} s: cut it")
 
 
-def _cut_seconds(utterance: Utterance, info: AudioInfo) -> float:
-    whole = info.covered_by(utterance.start, utterance.duration)
-    if whole or utterance.duration is None:
-        return info.seconds - (utterance.start or 0.0)
-    return utterance.duration
-
-
 def _media(
     utterance: Utterance, source: audio.Source, info: AudioInfo, limits: Limits
 ) -> tuple[bytes, int, tuple[int, int]]:
     """The file's own bytes if they are of the right kind already, else decoded and encoded; the number of samples, and
     how many were cut off before and after."""
-    data = _copyable(utterance, source, info, limits.media)
+    data = None
+    whole = info.covered_by(utterance.start, utterance.duration)
+    if whole and may_be_ready(info, limits.media) and length_of(source) <= MAX_MEDIA_BYTES:
+        recording = read_all(source)
+        data = recording if audio.is_ready(recording, info, limits.media) else None
     if data is not None and not limits.verify and limits.trim_silence is None:
         return data, info.frames, (0, 0)
     wave = audio.decode(source, utterance.start, utterance.duration) if data is None else audio.decode(data)
@@ -187,12 +184,3 @@ def _media(
     if data is not None and end - first == len(wave):
         return data, len(wave), (0, 0)
     return AUDIO_ENCODERS[limits.media](wave[first:end]), end - first, (first, len(wave) - end)
-
-
-def _copyable(utterance: Utterance, source: audio.Source, info: AudioInfo, media: str) -> bytes | None:
-    """The recording's own bytes, if just these belong into the shard."""
-    whole = info.covered_by(utterance.start, utterance.duration)
-    if not whole or not may_be_ready(info, media) or length_of(source) > MAX_MEDIA_BYTES:
-        return None
-    data = read_all(source)
-    return data if audio.is_ready(data, info, media) else None

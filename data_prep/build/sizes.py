@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from data_prep.addresses import is_remote
 from data_prep.build.options import BuildOptions
-from data_prep.build.order import Sizes
 from data_prep.build.prepare import Limits, header_of
 from data_prep.progress import Progress
 from data_prep.refusals import Refused
@@ -21,6 +21,15 @@ SAMPLED = 200  # utterances, spread over the corpus, whose headers give an estim
 
 Chunk = tuple[Sequence[Utterance], Limits, bool]
 """Utterances that a worker measures at a time, and whether only their seconds are needed."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Lengths and sizes of N utterances; empty where they are not needed."""
+
+    seconds: Sequence[float] = field(default_factory=list)
+    bytes: Sequence[int] = field(default_factory=list)
+    """In the tar, headers and padding included."""
 
 
 def measure(corpus: Sequence[Utterance], options: BuildOptions) -> Sizes:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.build.assign import unique
+from data_prep.build.assign import key_hash, unique
 from data_prep.build.build import BuildOptions, Totals, build
-from data_prep.build.order import key_hash
 from data_prep.build.workdir import remove_dataset, require_not_source
 from data_prep.figures import counted
 from data_prep.shards.files import UNFINISHED_NAME

@@ -34,8 +34,7 @@ def claim(
 
     UserError if another process holds it, or if it holds something made from other input or with other options.
     """
-    with locked_folder(out) as locked:
-        _require_lock(locked, out)
+    with locked_folder(out, _busy(out)):
         finished = look_around(out, fingerprint, options, overwrite)
         if finished is None:
             with disk_full_explained(out):
@@ -63,8 +62,7 @@ def require_not_source(corpus: Iterable[Utterance], *folders: Path) -> None:
 
 def remove_dataset(out: Path) -> None:
     """Removes the dataset's own files and, if no others are in it, the directory. UserError while it is being built."""
-    with locked_folder(out) as locked:
-        _require_lock(locked, out)
+    with locked_folder(out, _busy(out)):
         for name in (INDEX_NAME, UNFINISHED_NAME, QUARANTINE, DROPPED):
             (out / name).unlink(missing_ok=True)
         remove_stale(out, set())
@@ -106,9 +104,8 @@ def look_around(
     return None
 
 
-def _require_lock(locked: bool, out: Path) -> None:
-    if not locked:
-        raise UserError(f"another process is building {out}; wait for it, or give another directory")
+def _busy(out: Path) -> UserError:
+    return UserError(f"another process is building {out}; wait for it, or give another directory")
 
 
 def _document(path: Path, overwrite: bool) -> dict[str, Any] | None:

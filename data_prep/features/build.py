@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,11 @@ import numpy as np
 from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.build.finish import Totals
 from data_prep.build.room import disk_full_explained
-from data_prep.features.encoding import Group, device_of, encode_in_order, grouped
-from data_prep.features.folder import FeatureFolder, join
+from data_prep.features.encoding import device_of, encode_in_order
 from data_prep.features.speed import Speed, device_name, write_speed
-from data_prep.features.writer import OpenShard, finish_folder, loose_path
+from data_prep.features.writer import FeatureWriter
 from data_prep.figures import counted
 from data_prep.progress import Progress, Silent
-from data_prep.shards.coverage import Coverage, cache_fingerprint
 from data_prep.shards.frames import FEATURE_DTYPES, bytes_per_frame
 from data_prep.shards.index import INDEX_NAME, ShardIndex, shard_name
 from data_prep.shards.tar import MAX_MEDIA_BYTES
@@ -79,16 +78,18 @@ def build_features(
     """
     require_fit(index, encoder, out, dtype)
     rank = rank or FeatureRank()
-    with join(out, cache_fingerprint(encoder.fingerprint(), dtype), {"audio": index.digest()}, overwrite) as folder:
-        if folder.workdir.finished:
-            return FeatureRun(folder.workdir.finished)
-        build = _FeatureBuild(index, encoder, folder, dtype, rank)
+    with FeatureWriter(out, index, encoder.fingerprint(), dtype, rank.rank, rank.size, overwrite) as writer:
+        if writer.folder.workdir.finished:
+            return FeatureRun(writer.folder.workdir.finished)
+        kept_shards, utterances, before = len(writer.coverage.shards), 0, -1
         shown = progress or (Silent if rank.rank else Progress)(len(index), label="features")
         with shown as progress, disk_full_explained(out):
-            build.encode_missing(progress)
-            totals = finish_folder(folder, index, encoder.source)
-    missing = 0 if totals or (out / INDEX_NAME).exists() else int((~build.coverage.covered).sum())
-    return FeatureRun(totals, missing, build.utterances, build.kept_shards)
+            while before < utterances:  # until nothing is missing but what other ranks are encoding
+                before = utterances
+                utterances += _encode_missing(writer, encoder, rank, progress)
+            totals = writer.finish(encoder.source)
+        missing = 0 if totals or (out / INDEX_NAME).exists() else int((~writer.coverage.covered).sum())
+    return FeatureRun(totals, missing, utterances, kept_shards)
 
 
 def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> None:
@@ -116,77 +117,55 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
         )
 
 
-class _FeatureBuild:
-    """One rank's work on a cache."""
+def _encode_missing(writer: FeatureWriter, encoder: Encoder, rank: FeatureRank, progress: Progress) -> int:
+    """Encodes what no other rank is encoding, and returns the number of utterances."""
+    index, coverage = writer.audio, writer.coverage
+    began, ids = time.monotonic(), []
+    encoded = encode_in_order(index, encoder, writer.dtype, _missing(writer), rank.threads)
 
-    def __init__(
-        self, index: ShardIndex, encoder: Encoder, folder: FeatureFolder, dtype: str, rank: FeatureRank
-    ) -> None:
-        self.index, self.encoder, self.folder, self.dtype, self.rank = index, encoder, folder, dtype, rank
-        self.fingerprint = folder.workdir.fingerprint
-        self.coverage = Coverage(folder.out, index, self.fingerprint)
-        self.kept_shards = len(self.coverage.shards)
-        self.utterances, self.seconds = 0, 0.0
+    def publish(number: int) -> None:
+        writer.flush()
+        writer.folder.release(number)
+        coverage.refresh()
+        assert coverage.covered[ids].all(), "a shard that was just written does not count"
+        progress.advance(max(0, int(coverage.covered.sum()) - progress.done))  # those of other ranks
 
-    def encode_missing(self, progress: Progress) -> None:
-        """Until nothing is missing but what other ranks are encoding."""
-        began, before = time.monotonic(), -1
-        while before < self.utterances:
-            before = self.utterances
-            self._encode_once(progress)
-        if self.seconds:
-            speed = self.seconds / max(time.monotonic() - began, 1e-9)
-            write_speed(self.folder.out, Speed(round(speed, 2), device_name(device_of(self.encoder)), self.rank.size))
+    with closing(encoded):
+        for utterance in encoded:
+            number = int(index.shard[utterance.id])
+            if ids and index.shard[ids[-1]] != number:
+                publish(int(index.shard[ids[-1]]))
+            path = writer.out / shard_name(number)
+            free = None if path.name in coverage.shards else path  # else a loose shard
+            writer.write(utterance.id, utterance.media, utterance.meta, utterance.frames, encoder.dim, free)
+            ids.append(utterance.id)
+            progress.advance()
+    if ids:
+        publish(int(index.shard[ids[-1]]))
+        speed = float(index.samples[ids].sum()) / SAMPLE_RATE / max(time.monotonic() - began, 1e-9)
+        write_speed(writer.out, Speed(round(speed, 2), device_name(device_of(encoder)), rank.size))
+    return len(ids)
 
-    def _encode_once(self, progress: Progress) -> None:
-        shard: OpenShard | None = None
-        groups = encode_in_order(self.index, self.encoder, self.dtype, self._groups(), self.rank.threads)
-        try:
-            for group, encoded in groups:
-                if shard is None:
-                    shard = OpenShard(self._path(group.shard))
-                for own in encoded:
-                    meta = {**own.meta, "frames": own.frames, "dim": self.encoder.dim}
-                    shard.add(self.index, own.id, self.dtype, own.media, meta)
-                if group.last:
-                    shard.publish(self.index, self.fingerprint)
-                    shard = None
-                    self.folder.release(group.shard)
-                    self.coverage.refresh()
-                    assert self.coverage.covered[group.ids].all(), "a shard that was just written does not count"
-                self.utterances, self.seconds = self.utterances + len(encoded), self.seconds + group.seconds
-                # of all ranks, and in hand:
-                done = int(self.coverage.covered.sum()) + (0 if shard is None else len(shard))
-                progress.advance(max(0, done - progress.done))
-        finally:
-            groups.close()
-            if shard is not None:
-                shard.drop()
 
-    def _groups(self) -> Iterator[Group]:
-        """Of one shard after the other, each taken when its first group is asked for."""
-        device = device_of(self.encoder)
-        for number, ids in self._shards_to_do():
-            if self.folder.take(number):
-                self.coverage.refresh()
-                missing = self.coverage.missing(ids)
-                yield from grouped(self.index, missing, device, number)
-                if not missing:
-                    self.folder.release(number)
+def _missing(writer: FeatureWriter) -> Iterator[int]:
+    """Utterances to encode, of one shard after the other, each taken when its first utterance is asked for."""
+    for number, ids in _shards_to_do(writer):
+        if writer.folder.take(number):
+            writer.coverage.refresh()
+            missing = writer.coverage.missing(ids)
+            yield from missing
+            if not missing:
+                writer.folder.release(number)
 
-    def _shards_to_do(self) -> list[tuple[int, range]]:
-        """Audio shards with something missing, and their utterances: this rank's own, then the others' from the end."""
-        self.coverage.refresh()
-        ends = np.cumsum([info.utterances for info in self.index.shards]).tolist()
-        shards = list(enumerate(range(start, end) for start, end in zip([0, *ends], ends, strict=False)))
-        shards = [(number, ids) for number, ids in shards if self.coverage.missing(ids)]
-        rank, size = self.rank.rank, self.rank.size
-        if not self.folder.has_locks:  # all ranks must divide the shards alike, whenever they look
-            return [shard for shard in shards if shard[0] % size == rank]
-        others = [shard for i, shard in enumerate(shards) if i % size != rank]
-        return shards[rank::size] + others[::-1]
 
-    def _path(self, number: int) -> Path:
-        """A shard of the audio shard's number, or a loose one where that number is taken."""
-        out, taken = self.folder.out, shard_name(number) in self.coverage.shards
-        return loose_path(out, self.rank.rank, self.rank.size) if taken else out / shard_name(number)
+def _shards_to_do(writer: FeatureWriter) -> list[tuple[int, range]]:
+    """Audio shards with something missing, and their utterances: this rank's own, then the others' from the end."""
+    writer.coverage.refresh()
+    ends = np.cumsum([info.utterances for info in writer.audio.shards]).tolist()
+    shards = list(enumerate(range(start, end) for start, end in zip([0, *ends], ends, strict=False)))
+    shards = [(number, ids) for number, ids in shards if writer.coverage.missing(ids)]
+    rank, size = writer.rank, writer.size
+    if writer.folder.locks is None:  # all ranks must divide the shards alike, whenever they look
+        return [shard for shard in shards if shard[0] % size == rank]
+    others = [shard for i, shard in enumerate(shards) if i % size != rank]
+    return shards[rank::size] + others[::-1]

@@ -8,7 +8,7 @@ On a GPU the utterances of a group go through the transformer together, and thre
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,29 +29,47 @@ GROUP_UTTERANCES, GROUP_SECONDS = {"cpu": 8, "cuda": 64}, {"cpu": 60.0, "cuda": 
 
 
 @dataclass(frozen=True)
-class Group:
-    """Utterances of the index that are read and encoded at a time."""
-
-    ids: list[int]
-    seconds: float
-    shard: int
-    """The audio shard that they are encoded for."""
-    last: bool
-    """Whether no other group of that shard follows."""
-
-
-@dataclass(frozen=True)
 class Encoded:
     """The frames of one utterance."""
 
     id: int
+    """Its number in the index."""
     media: bytes
     frames: int
     meta: dict[str, Any]
     """That of its audio."""
 
 
-def grouped(index: ShardIndex, ids: Sequence[int], device: torch.device, shard: int = 0) -> Iterator[Group]:
+def encode_in_order(
+    index: ShardIndex, encoder: Encoder, dtype: str, ids: Iterable[int], threads: int | None = None
+) -> Generator[Encoded, None, None]:
+    """The utterances `ids`, encoded in groups, in order.
+
+    Groups are read a few ahead, of as many seconds of audio as the threads hold in full groups: a longer utterance is
+    read when nothing else is. UserError for what cannot be read or kept, naming the utterance.
+    """
+    device = device_of(encoder)
+    threads = threads or (torch.get_num_threads() if device.type == "cpu" else GPU_THREADS)
+    limit = (threads + 1) * GROUP_SECONDS.get(device.type, 240.0)
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
+    pending: deque[tuple[float, Future[list[Encoded]]]] = deque()
+    groups = grouped(index, ids, device)
+    following = next(groups, None)
+    try:
+        while following or pending:
+            ahead = sum(seconds for seconds, _ in pending)
+            if following and (not pending or (len(pending) <= threads and ahead + following[1] <= limit)):
+                pending.append((following[1], pool.submit(_encode, index, encoder, dtype, following[0])))
+                following = next(groups, None)
+            else:
+                yield from pending.popleft()[1].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def grouped(index: ShardIndex, ids: Iterable[int], device: torch.device) -> Iterator[tuple[list[int], float]]:
     """`ids` in order, cut into groups by number and seconds; a longer utterance is a group of its own."""
     most, limit = GROUP_UTTERANCES.get(device.type, 64), GROUP_SECONDS.get(device.type, 240.0)
     group: list[int] = []
@@ -59,42 +77,12 @@ def grouped(index: ShardIndex, ids: Sequence[int], device: torch.device, shard: 
     for i in ids:
         more = int(index.samples[i]) / SAMPLE_RATE
         if group and (len(group) == most or seconds + more > limit):
-            yield Group(group, seconds, shard, last=False)
+            yield group, seconds
             group, seconds = [], 0.0
         group.append(i)
         seconds += more
     if group:
-        yield Group(group, seconds, shard, last=True)
-
-
-def encode_in_order(
-    index: ShardIndex, encoder: Encoder, dtype: str, groups: Iterable[Group], threads: int | None = None
-) -> Generator[tuple[Group, list[Encoded]], None, None]:
-    """Each group with its encoded utterances, in order.
-
-    Groups are taken from `groups` a few ahead, of as many seconds of audio as the threads hold in full groups: a longer
-    utterance is read when nothing else is. UserError for what cannot be read or kept, naming the utterance.
-    """
-    device = device_of(encoder)
-    threads = threads or (torch.get_num_threads() if device.type == "cpu" else GPU_THREADS)
-    limit = (threads + 1) * GROUP_SECONDS.get(device.type, 240.0)
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
-    pending: deque[tuple[Group, Future[list[Encoded]]]] = deque()
-    source = iter(groups)
-    following = next(source, None)
-    try:
-        while following or pending:
-            ahead = sum(group.seconds for group, _ in pending)
-            if following and (not pending or (len(pending) <= threads and ahead + following.seconds <= limit)):
-                pending.append((following, pool.submit(_encode, index, encoder, dtype, following.ids)))
-                following = next(source, None)
-            else:
-                group, future = pending.popleft()
-                yield group, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+        yield group, seconds
 
 
 def device_of(encoder: Encoder) -> torch.device:

@@ -12,7 +12,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,16 @@ from data_prep.shards.files import UNFINISHED_NAME
 from model.errors import UserError
 
 LOCK_NAME = ".ranks.lock"
-BEGIN_OR_FINISH, FIRST_SHARD, PROBE = 0, 1, 1 << 40  # bytes of LOCK_NAME: locked for a moment; of shard 0; to try
+BEGIN_OR_FINISH, FIRST_SHARD = 0, 1  # bytes of LOCK_NAME: locked for a moment; of shard 0, those of others behind it
 
 
+@dataclass
 class FeatureFolder:
     """A directory that this process has joined; `join` makes one."""
 
-    def __init__(self, workdir: WorkDir, folder: int, locks: int) -> None:
-        """`folder` and `locks` are descriptors of the directory and of its file of locks."""
-        self.workdir, self._folder, self._locks = workdir, folder, locks
-        self.has_locks = True
-        try:
-            shared = lock(folder, shared=True)
-            fcntl.lockf(locks, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, PROBE)
-        except OSError:
-            self.has_locks = False
-        else:
-            if not shared:
-                raise UserError(f"another process is building {workdir.out}; wait for it, or give another directory")
-
-    @property
-    def out(self) -> Path:
-        return self.workdir.out
+    workdir: WorkDir
+    locks: int | None
+    """Descriptor of LOCK_NAME; None on a file system without locks."""
 
     def take(self, shard: int) -> bool:
         """Whether audio shard `shard` is now this process's to encode; False while another one has it."""
@@ -69,38 +57,16 @@ class FeatureFolder:
         finally:
             self._lock(fcntl.LOCK_UN, BEGIN_OR_FINISH)
 
-    def begin(self, overwrite: bool | None) -> None:
-        """Declares the directory unfinished, unless this very cache is finished. UserError if it holds something else,
-        or another job is at work in it."""
-        out, made_of = self.out, (self.workdir.fingerprint, self.workdir.options)
-        with self.alone():
-            if overwrite and self.has_locks and not self._is_begun():
-                if not lock(self._folder):
-                    raise UserError(f"another job is building {out}; wait for it, or give another directory")
-                lock(self._folder, shared=True)
-            finished = look_around(out, *made_of, overwrite)
-            if finished is None:
-                mark_unfinished(out, *made_of)
-        self.workdir = replace(self.workdir, finished=finished)
+    def _lock(self, operation: int, byte: int) -> None:
+        if self.locks is not None:
+            fcntl.lockf(self.locks, operation, 1, byte)
 
     def remove_leftovers(self) -> None:
         """Removes what killed writers left and the marks of unfinished work; only where nobody writes any more."""
-        remove_temporaries(self.out)
+        remove_temporaries(self.workdir.out)
         for name in (UNFINISHED_NAME, LOCK_NAME):
-            (self.out / name).unlink(missing_ok=True)
-        sync_folder(self.out)
-
-    def _lock(self, operation: int, byte: int) -> None:
-        if self.has_locks:
-            fcntl.lockf(self._locks, operation, 1, byte)
-
-    def _is_begun(self) -> bool:
-        """Whether it is this very cache that is unfinished here."""
-        document = {"fingerprint": self.workdir.fingerprint, "options": self.workdir.options}
-        try:
-            return (self.out / UNFINISHED_NAME).read_bytes() == canonical_json(document)
-        except OSError:
-            return False
+            (self.workdir.out / name).unlink(missing_ok=True)
+        sync_folder(self.workdir.out)
 
 
 @contextmanager
@@ -109,7 +75,7 @@ def join(
 ) -> Iterator[FeatureFolder]:
     """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of workdir.look_around.
 
-    UserError if another command is writing into it, or if it holds what was made from other input or options.
+    UserError if another command or job is writing into it, or if it holds what was made from other input or options.
     """
     with ExitStack() as descriptors:
         try:
@@ -121,9 +87,38 @@ def join(
         except OSError as error:
             raise UserError(f"cannot write to {out}: {error.strerror}; give another directory") from None
         try:
-            joined = FeatureFolder(WorkDir(out, fingerprint, options), folder, locks)
-            joined.begin(overwrite)
+            joined = FeatureFolder(WorkDir(out, fingerprint, options), locks if _share(folder, locks, out) else None)
+            with joined.alone():
+                if overwrite and joined.locks is not None and not _is_begun(joined.workdir):
+                    if not lock(folder):
+                        raise UserError(f"another job is building {out}; wait for it, or give another directory")
+                    lock(folder, shared=True)
+                finished = look_around(out, fingerprint, options, overwrite)
+                if finished is None:
+                    mark_unfinished(out, fingerprint, options)
+            joined.workdir = WorkDir(out, fingerprint, options, finished)
             yield joined
         finally:
             if not (out / UNFINISHED_NAME).exists():
                 (out / LOCK_NAME).unlink(missing_ok=True)
+
+
+def _share(folder: int, locks: int, out: Path) -> bool:
+    """Locks the directory against other commands; False on a file system without locks."""
+    try:
+        shared = lock(folder, shared=True)
+        fcntl.lockf(locks, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1 << 40)  # a byte that nobody else locks
+    except OSError:
+        return False
+    if not shared:
+        raise UserError(f"another process is building {out}; wait for it, or give another directory")
+    return True
+
+
+def _is_begun(workdir: WorkDir) -> bool:
+    """Whether it is this very cache that is unfinished here."""
+    try:
+        begun = (workdir.out / UNFINISHED_NAME).read_bytes()
+    except OSError:
+        return False
+    return begun == canonical_json({"fingerprint": workdir.fingerprint, "options": workdir.options})

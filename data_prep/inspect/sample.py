@@ -14,7 +14,7 @@ import numpy as np
 
 from data_prep.audio import decode as audio
 from data_prep.audio.decode import SAMPLE_RATE, AudioError
-from data_prep.build.order import key_hash
+from data_prep.build.assign import key_hash
 from data_prep.durable import temporary_name
 from data_prep.figures import counted, in_hours
 from data_prep.rework.joined import place_of

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,51 +62,49 @@ class CopyTask:
         return {"recipe": hashlib.sha256(canonical_json(document)).hexdigest(), **known}
 
 
-@dataclass(frozen=True)
-class Copying:
-    """A new dataset directory to be made of others."""
+def copy_all(
+    out: Path,
+    index: ShardIndex,
+    tasks: list[CopyTask],
+    options: dict[str, Any],
+    dropped: Sequence[Note] = (),
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Totals:
+    """Makes, or goes on making, the dataset directory `out` of utterances of `index`; `options` say how.
 
-    out: Path
-    index: ShardIndex
-    """Of all utterances read."""
-    tasks: list[CopyTask]
-    options: dict[str, Any]
-    """How it is made; recorded."""
-    dropped: list[Note] = field(default_factory=list)
-    workers: int = 1
-    overwrite: bool = False
-
-    def run(self, progress: Progress | None = None) -> Totals:
-        """Makes, or goes on making, the directory.
-
-        UserError: `out` taken, a full disk, an utterance or a tar that is not what its index says.
-        """
-        index, rewritten = self.index, [task for task in self.tasks if not task.columns]
-        digest = index.digest()
-        options = {**index.options, **self.options}
-        if rewritten:
-            digest = hashlib.sha256("".join(task.notes()["recipe"] for task in self.tasks).encode()).hexdigest()
-            options["input"] = digest
-        fingerprint = index.fingerprint if index.kind == "features" else {"input": digest}
-        with claim(self.out, fingerprint, options, self.overwrite) as workdir:
-            if workdir.finished:
-                return workdir.finished
-            require_room(self.out, sum(int(record_bytes(task.index).sum()) for task in rewritten))
-            with progress or Progress(sum(len(task.index) for task in self.tasks), label="copy") as progress:
-                results = dict(run_all(make_shard, self.tasks, self.workers, progress))
-            ordered = [results[number] for number in range(len(results))]
-            frames = sum(int(task.index.frames.sum()) for task in self.tasks)
-            return finish(workdir, index.kind, ordered, ("dropped",), self.dropped, frames=frames)
+    UserError: `out` taken, a full disk, an utterance or a tar that is not what its index says.
+    """
+    rewritten, digest, options = [task for task in tasks if not task.columns], index.digest(), index.options | options
+    if rewritten:
+        digest = hashlib.sha256("".join(task.notes()["recipe"] for task in tasks).encode()).hexdigest()
+        options["input"] = digest
+    fingerprint = index.fingerprint if index.kind == "features" else {"input": digest}
+    with claim(out, fingerprint, options, overwrite) as workdir:
+        if workdir.finished:
+            return workdir.finished
+        require_room(out, sum(int(record_bytes(task.index).sum()) for task in rewritten))
+        with progress or Progress(sum(len(task.index) for task in tasks), label="copy") as progress:
+            results = dict(run_all(make_shard, tasks, workers, progress))
+        frames = sum(int(task.index.frames.sum()) for task in tasks)
+        ordered = [results[number] for number in range(len(tasks))]
+        return finish(workdir, index.kind, ordered, ("dropped",), dropped, frames=frames)
 
 
 def make_shard(task: CopyTask, tally: Tally | InPlace) -> ShardResult:
     """One shard, made, or found finished by an earlier run. Stopped if the whole run stops meanwhile."""
+    index = task.index
     with disk_full_explained(task.path.parent):
-        result = _adopt(task, task.columns) if task.columns else _finished(task)
-        if result:
-            tally.add(len(task.index), kept=result.kept)
+        if task.columns:
+            result = _adopt(task, task.columns)
+            tally.add(len(index), kept=result.kept)
             return result
-        index = task.index
+        notes = task.notes()
+        info = finished_shard(task.path, notes["recipe"])
+        if info:
+            tally.add(len(index), kept=True)
+            return ShardResult(info, kept=True)
         with ShardWriter(task.path) as writer:
             for i, key in enumerate(task.keys or index.key):
                 if tally.stopped:
@@ -114,17 +113,12 @@ def make_shard(task: CopyTask, tally: Tally | InPlace) -> ShardResult:
                 media, samples, frames = bytes(sample.media), int(index.samples[i]), int(index.frames[i])
                 writer.add(key, task.extension, media, sample.meta, samples, frames)
                 tally.add(1)
-            return ShardResult(writer.close(task.notes()))
+            return ShardResult(writer.close(notes))
 
 
 def record_bytes(index: ShardIndex) -> np.ndarray:
     """int64 [N], the bytes of each utterance in a tar: two headers, media and metadata, padded."""
     return 2 * BLOCK + padded(index.length) + padded(index.meta_length)
-
-
-def _finished(task: CopyTask) -> ShardResult | None:
-    info = finished_shard(task.path, task.notes()["recipe"])
-    return ShardResult(info, kept=True) if info else None
 
 
 def _adopt(task: CopyTask, columns: Path) -> ShardResult:
@@ -154,10 +148,8 @@ def _has_size(path: Path, size: int) -> bool:
 
 
 def _copy(source: Path, path: Path, sha256: str) -> None:
-    digest = hashlib.sha256()
     with open(source, "rb") as old, replacing(path) as new:
-        while piece := old.read(PIECE):
-            digest.update(piece)
-            new.write(piece)
-        if digest.hexdigest() != sha256:
+        shutil.copyfileobj(old, new, PIECE)
+        old.seek(0)
+        if hashlib.file_digest(old, "sha256").hexdigest() != sha256:
             raise UserError(f'{source} has changed since it was made; run "slam-asr prep check {source.parent}"')

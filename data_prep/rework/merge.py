@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.build.finish import Totals
 from data_prep.figures import counted
 from data_prep.progress import Progress
-from data_prep.rework.copying import Copying, CopyTask
+from data_prep.rework.copying import CopyTask, copy_all
 from data_prep.rework.joined import concatenate, extension_of, open_all, part_of, require_own_keys
 from data_prep.shards.files import require_plain
 from data_prep.shards.index import ShardIndex, columns_path, shard_name
@@ -59,7 +59,7 @@ def merge(
             for path, ids in zip(paths, parts, strict=True)
         ]
         options["prefixes"] = list(prefixes)
-    return Copying(out, index, tasks, options, workers=workers, overwrite=overwrite).run(progress)
+    return copy_all(out, index, tasks, options, (), workers, overwrite, progress)
 
 
 def _plain_columns(indexes: Sequence[ShardIndex]) -> list[Path]:

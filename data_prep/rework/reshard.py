@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.build.assign import divide
 from data_prep.build.finish import Totals
-from data_prep.build.order import Layout, Sizes, divide
+from data_prep.build.options import Layout
+from data_prep.build.sizes import Sizes
 from data_prep.figures import in_units
 from data_prep.progress import Progress
-from data_prep.rework.copying import Copying, CopyTask, record_bytes
+from data_prep.rework.copying import CopyTask, copy_all, record_bytes
 from data_prep.rework.joined import audio_crcs, concatenate, extension_of, open_all, part_of, place_of, require_own_keys
 from data_prep.rework.subset import Subset, choose, fields_of
 from data_prep.shards.cache_folder import cache_folder
@@ -54,7 +56,7 @@ def reshard(
         for number, part in enumerate(plan(index, ids, options))
     ]
     how = {**options.size_option(), "shuffle": options.shuffle, "seed": options.seed}
-    return Copying(out, index, tasks, how, dropped, options.workers, options.overwrite).run(progress)
+    return copy_all(out, index, tasks, how, dropped, options.workers, options.overwrite, progress)
 
 
 def plan(index: ShardIndex, ids: np.ndarray, options: ReshardOptions) -> list[np.ndarray]:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from data_prep.audio.decode import decode, encode_flac, encode_opus, write_flac
+from data_prep.build.assign import divide
 from data_prep.build.build import BuildOptions, build
-from data_prep.build.order import Layout, Sizes, divide
+from data_prep.build.options import Layout
 from data_prep.build.prepare import Limits
+from data_prep.build.sizes import Sizes
 from data_prep.build.split import build_parts, parse_fractions, split
 from data_prep.inspect.check import check
 from data_prep.shards.index import ShardIndex
