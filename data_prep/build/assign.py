@@ -1,7 +1,5 @@
 """Which utterance goes into which shard, decided before any work starts, by keys, lengths and seed alone."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The same utterances and options give the same bytes, on any number of workers. A
 options) is the same is kept: this is how an interrupted build goes on.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The end of every command that makes a dataset directory: notes of what stayed out, totals, stale files, index."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -8,8 +8,6 @@
 Training, scoring, features and check read such a directory like any other.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

@@ -1,15 +1,13 @@
 """A corpus to an utterance manifest: headers and transcripts are checked, nothing is decoded."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.addresses import without_secrets
 from data_prep.build.assign import unique
 from data_prep.build.prepare import header_of
+from data_prep.build.sizes import in_threads
 from data_prep.durable import strict_json
 from data_prep.figures import counted
 from data_prep.progress import Progress
@@ -19,8 +17,6 @@ from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, require_fraction
 
 SHOWN = 3  # utterances in the report
-THREADS = 16  # a header on a network disk takes milliseconds, nearly all of them waiting
-AHEAD = 8 * THREADS  # utterances whose headers are read at a time
 HOPELESS = 1000  # this many bad ones and not one good: something is wrong with the whole
 REQUIRED = {"key", "audio", "text"}  # fields of each row of an utterance manifest
 
@@ -64,7 +60,8 @@ def import_corpus(
     notes: list[Note] = []
     by_language: dict[str, float] = {}
     with progress or Progress(len(corpus), label="import") as progress:
-        for utterance, seconds in _with_seconds(corpus, allow_pipes):
+        lengths = in_threads(lambda utterance: _seconds(utterance, allow_pipes), corpus)
+        for utterance, seconds in zip(corpus, lengths, strict=False):
             progress.advance()
             if not isinstance(seconds, Refused):
                 kept.append((utterance, seconds))
@@ -102,17 +99,10 @@ def _require_manifest(out: Path) -> None:
         raise UserError(f"{out} is there already and is no utterance manifest; give another name")
 
 
-def _with_seconds(corpus: list[Utterance], allow_pipes: bool) -> Iterator[tuple[Utterance, float | Refused]]:
-    """Each utterance with its length by the header, or why it cannot be used."""
-
-    def measured(utterance: Utterance) -> float | Refused:
-        try:
-            tidy_text(utterance.text)
-            return header_of(utterance, allow_pipes)[0]
-        except Refused as error:
-            return error
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        for first in range(0, len(corpus), AHEAD):
-            chunk = corpus[first : first + AHEAD]
-            yield from zip(chunk, pool.map(measured, chunk), strict=True)
+def _seconds(utterance: Utterance, allow_pipes: bool) -> float | Refused:
+    """Its length by the header, or why it cannot be used."""
+    try:
+        tidy_text(utterance.text)
+        return header_of(utterance, allow_pipes)[0]
+    except Refused as error:
+        return error

@@ -1,7 +1,5 @@
 """The options of `prep build` and `prep index`."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One utterance made ready for a shard: its audio as 16 kHz mono, its transcript tidied, or the reason why not."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Iterator

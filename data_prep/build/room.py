@@ -1,7 +1,5 @@
 """Space on the disk: checked before a build, and explained when there is none left."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,9 +1,9 @@
 """Length and size of utterances by their headers alone, before anything is decoded."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from data_prep.addresses import is_remote
 from data_prep.build.options import BuildOptions
@@ -12,23 +12,22 @@ from data_prep.progress import Progress
 from data_prep.refusals import Refused
 from data_prep.shards.columns import BLOCK, padded
 from data_prep.utterance import Utterance
-from data_prep.workers import InPlace, Stopped, Tally, run_all
 
 BYTES_PER_SECOND = {"flac": 17_000, "opus": 3_500}  # of read speech, by media
 METADATA_BYTES = 250  # of `<key>.json`, without the transcript and the corpus's own fields
-CHUNK = 256  # utterances a task
 SAMPLED = 200  # utterances, spread over the corpus, whose headers give an estimate for all
+THREADS = 16  # a header on a network disk takes milliseconds, nearly all of them waiting
+AHEAD = 8 * THREADS  # utterances whose headers are read at a time
 
-Chunk = tuple[Sequence[Utterance], Limits, bool]
-"""Utterances that a worker measures at a time, and whether only their seconds are needed."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Lengths and sizes of N utterances; empty where they are not needed."""
 
-    seconds: Sequence[float] = field(default_factory=list)
-    bytes: Sequence[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
     """In the tar, headers and padding included."""
 
 
@@ -36,11 +35,20 @@ def measure(corpus: Sequence[Utterance], options: BuildOptions) -> Sizes:
     """Sizes of the utterances if order or size of the shards depend on them; else none."""
     if not options.shard_bytes and options.shuffle in ("random", "none"):
         return Sizes()
-    chunks = [(corpus[i : i + CHUNK], options.limits, not options.shard_bytes) for i in range(0, len(corpus), CHUNK)]
     with Progress(len(corpus), label="read headers") as progress:
-        measured = dict(run_all(_measure_chunk, chunks, options.workers, progress))
-    seconds, sizes = zip(*(size for number in range(len(chunks)) for size in measured[number]), strict=True)
-    return Sizes(seconds, sizes)
+        only_seconds, sizes = not options.shard_bytes, Sizes()
+        for seconds, size in in_threads(lambda u: _measured(u, options.limits, only_seconds), corpus):
+            sizes.seconds.append(seconds)
+            sizes.bytes.append(size)
+            progress.advance()
+    return sizes
+
+
+def in_threads(function: Callable[[Utterance], Result], corpus: Sequence[Utterance]) -> Iterator[Result]:
+    """`function` of each utterance, in order."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        for first in range(0, len(corpus), AHEAD):
+            yield from pool.map(function, corpus[first : first + AHEAD])
 
 
 def expected_bytes(corpus: Sequence[Utterance], sizes: Sizes, limits: Limits) -> int:
@@ -50,14 +58,6 @@ def expected_bytes(corpus: Sequence[Utterance], sizes: Sizes, limits: Limits) ->
     sample = [u for u in corpus[:: -(-len(corpus) // SAMPLED)] if u.duration is not None or not _is_costly(u)]
     total = sum(_measured(utterance, limits, only_seconds=True)[1] for utterance in sample)
     return round(total * len(corpus) / max(1, len(sample)))
-
-
-def _measure_chunk(chunk: Chunk, tally: Tally | InPlace) -> list[tuple[float, int]]:
-    if tally.stopped:
-        raise Stopped
-    utterances, limits, only_seconds = chunk
-    tally.add(len(utterances))
-    return [_measured(utterance, limits, only_seconds) for utterance in utterances]
 
 
 def _measured(utterance: Utterance, limits: Limits, only_seconds: bool) -> tuple[float, int]:

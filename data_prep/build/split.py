@@ -1,7 +1,5 @@
 """A corpus divided into train, dev, test ... by a hash, so that utterances added later move no others."""
 
-from __future__ import annotations
-
 import math
 import re
 import sys
@@ -21,7 +19,6 @@ from data_prep.utterance import Utterance
 from model.errors import UserError, require_known
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
-FAR_OFF = 0.5  # of the fraction asked for
 BALANCED = "balanced"
 LEAST_SPEAKERS = 3  # named in a corpus for `balanced` to divide it by speaker
 
@@ -55,8 +52,7 @@ def split(
     require_known("split by", by, SPLIT_BY)
     parts: dict[str, list[Utterance]] = {name: [] for name in fractions}
     if by == BALANCED:
-        names = _speakers(utterances)
-        by_speaker = len(names) >= LEAST_SPEAKERS
+        by_speaker = len({utterance.speaker for utterance in utterances} - {""}) >= LEAST_SPEAKERS
         units = [f"speaker:{u.speaker}" if by_speaker and u.speaker else f"key:{u.key}" for u in utterances]
         part_of = _balanced(Counter(units), fractions, seed)
     else:
@@ -66,7 +62,8 @@ def split(
         parts[part_of[unit]].append(utterance)
     for name, part in parts.items():
         if not part:
-            raise UserError(f"split {name} gets none of {counted(len(utterances), 'utterance')}; {_advice(by)}")
+            advice = "give fewer parts" if by == BALANCED else "try another --seed or --split-by balanced"
+            raise UserError(f"split {name} gets none of {counted(len(utterances), 'utterance')}; {advice}")
     return parts
 
 
@@ -88,7 +85,8 @@ def build_parts(
             f"{out} holds {former[0].name}, a part of another split, which may share utterances with these; give "
             "another directory, or --overwrite, which removes it"
         )
-    _report(corpus, parts, fractions, by)
+    if by == BALANCED:
+        print(_balanced_units(corpus), file=sys.stderr)
     rule = ",".join(f"{name}={fraction:g}" for name, fraction in fractions.items()) + f" by {by}"
     totals: dict[str, Totals] = {}
     for name, part in parts.items():
@@ -101,43 +99,26 @@ def build_parts(
     return totals
 
 
-def _report(
-    corpus: Sequence[Utterance], parts: Mapping[str, Sequence[Utterance]], fractions: Mapping[str, float], by: str
-) -> None:
-    """On stderr, what `balanced` divides by, or that the parts are far from their fractions."""
-    shares = {name: len(part) / len(corpus) for name, part in parts.items()}
-    names = _speakers(corpus)
-    line = ""
-    if by != BALANCED:
-        if any(abs(shares[name] - fraction) > FAR_OFF * fraction for name, fraction in fractions.items()):
-            listed = ", ".join(f"{name} has {share:.1%}" for name, share in shares.items())
-            line = f"warning: {listed} of the utterances; {_advice(by)}"
-    elif len(names) >= LEAST_SPEAKERS:
-        line = f"split by speaker: none of {len(names):,} is in two parts"
-    else:
-        named = f"{counted(len(names), 'speaker')} named, {LEAST_SPEAKERS} needed" if names else "no speaker is named"
-        line = f"split by utterance ({named}): the same voices are in all parts, which flatters scores"
-    if line:
-        print(line, file=sys.stderr)
-
-
-def _advice(by: str) -> str:
-    return f"try another --seed or --split-by {BALANCED}" if by != BALANCED else "give fewer parts"
+def _balanced_units(corpus: Iterable[Utterance]) -> str:
+    """What `balanced` divides the corpus by."""
+    speakers = len({utterance.speaker for utterance in corpus} - {""})
+    if speakers >= LEAST_SPEAKERS:
+        return f"split by speaker: none of {speakers:,} is in two parts"
+    named = f"{counted(speakers, 'speaker')} named, {LEAST_SPEAKERS} needed" if speakers else "no speaker is named"
+    return f"split by utterance ({named}): the same voices are in all parts, which flatters scores"
 
 
 def _parts_of_another_split(out: Path, fractions: Mapping[str, float]) -> list[Path]:
     """Directories in `out` that a split with other parts made."""
-    folders = {path.parent for name in (INDEX_NAME, UNFINISHED_NAME) for path in out.glob(f"*/{name}")}
-    return [folder for folder in sorted(folders) if folder.name not in fractions and _is_part(folder)]
-
-
-def _is_part(folder: Path) -> bool:
-    name = INDEX_NAME if (folder / INDEX_NAME).exists() else UNFINISHED_NAME
-    try:
-        options = read_document(folder / name).get("options")
-    except UserError:  # of another kind
-        return False
-    return isinstance(options, dict) and bool(options.get("part"))
+    folders = []
+    for path in (*out.glob(f"*/{INDEX_NAME}"), *out.glob(f"*/{UNFINISHED_NAME}")):
+        try:
+            options = read_document(path).get("options")
+        except UserError:  # of another kind
+            continue
+        if path.parent.name not in fractions and isinstance(options, dict) and options.get("part"):
+            folders.append(path.parent)
+    return sorted(set(folders))
 
 
 def _speaker(utterance: Utterance) -> str:
@@ -151,10 +132,6 @@ def _speaker(utterance: Utterance) -> str:
 UNITS: dict[str, Callable[[Utterance], str]] = {"speaker": _speaker, "hash": lambda utterance: utterance.key}
 """What is never divided, where a hash alone decides."""
 SPLIT_BY = (*UNITS, BALANCED)
-
-
-def _speakers(utterances: Iterable[Utterance]) -> set[str]:
-    return {utterance.speaker for utterance in utterances} - {""}
 
 
 def _balanced(weights: Mapping[str, int], fractions: Mapping[str, float], seed: int) -> dict[str, str]:

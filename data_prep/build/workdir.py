@@ -1,9 +1,7 @@
 """The directory a dataset is made in: one writer at a time, resumed or refused, no other files overwritten."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,7 @@ def claim(
     UserError if another process holds it, or if it holds something made from other input or with other options.
     """
     with locked_folder(out, _busy(out)):
-        finished = look_around(out, fingerprint, options, overwrite)
+        finished = require_resumable(out, fingerprint, options, overwrite)
         if finished is None:
             with disk_full_explained(out):
                 mark_unfinished(out, fingerprint, options)
@@ -77,7 +75,7 @@ def remove_temporaries(out: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def look_around(
+def require_resumable(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None
 ) -> Totals | None:
     """The totals of just this dataset if it is finished; None for a part of it or nothing; UserError for another.
@@ -92,8 +90,12 @@ def look_around(
             same = all(document.get(field) == value for field, value in wanted.items())
             if not same and not overwrite:
                 raise UserError(f"{out} holds {_difference(document, wanted)}; {advice}")
-            finished = same and name == INDEX_NAME and _is_whole(out)
-            return Totals(**document["totals"], already_built=True) if finished else None
+            if not same or name != INDEX_NAME:
+                return None
+            with suppress(UserError):  # of a file that was lost or cut since: it is made again
+                read_index(out)
+                return Totals(**document["totals"], already_built=True)
+            return None
     tars = sorted(path for path in out.iterdir() if SHARD_NAME.fullmatch(path.name))
     if (out / UNFINISHED_NAME).exists():  # one that cannot be read, to be overwritten
         return None
@@ -121,15 +123,6 @@ def _document(path: Path, overwrite: bool) -> dict[str, Any] | None:
     if path.name == INDEX_NAME and document.get("format") != FORMAT:
         raise UserError(f"{path} was not made here; give another directory")
     return document
-
-
-def _is_whole(out: Path) -> bool:
-    """Whether no file of a finished directory was lost or cut since; what was, is built again."""
-    try:
-        read_index(out)
-    except UserError:
-        return False
-    return True
 
 
 def _difference(document: dict[str, Any], wanted: dict[str, Any]) -> str:

@@ -1,7 +1,5 @@
 """Shards written by processes, each finished shard kept when a build is run again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

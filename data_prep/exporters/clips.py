@@ -1,7 +1,5 @@
 """The utterances of a shard directory, and their recordings as files or as members of tars."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import os

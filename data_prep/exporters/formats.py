@@ -4,8 +4,6 @@ NeMo's paths start at the manifest's folder; the others open paths from where th
 Kaldi and SLAM-LLM's multi-task loader read WAV alone; ESPnet, k2 and the others read FLAC, too.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from pathlib import Path

@@ -11,8 +11,6 @@ steps, on each of R ranks, none of which waits for another:
 On a CPU the bytes are the same on any number of ranks and threads.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ All utterances by their columns (`check_features`); some, drawn by a seed, by en
 themselves are read by `prep check`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -5,8 +5,6 @@ so where another process wants a core too. There an utterance has the same bytes
 On a GPU the utterances of a group go through the transformer together, and threads read for the next groups meanwhile.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What a feature cache takes: bytes by arithmetic, time by encoding a sample, and the space on the disk."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from pathlib import Path

@@ -5,8 +5,6 @@ the same, and the unfinished work of a dead rank is taken up by another. Where t
 keeps to its own share. Another job, and any other command that writes into this directory, is refused.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os
@@ -17,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.build.finish import WorkDir
-from data_prep.build.workdir import look_around, mark_unfinished, remove_temporaries
+from data_prep.build.workdir import mark_unfinished, remove_temporaries, require_resumable
 from data_prep.durable import canonical_json, sync_folder
 from data_prep.locks import lock
 from data_prep.shards.files import UNFINISHED_NAME
@@ -73,7 +71,7 @@ class FeatureFolder:
 def join(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None = None
 ) -> Iterator[FeatureFolder]:
-    """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of workdir.look_around.
+    """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of `require_resumable`.
 
     UserError if another command or job is writing into it, or if it holds what was made from other input or options.
     """
@@ -93,7 +91,7 @@ def join(
                     if not lock(folder):
                         raise UserError(f"another job is building {out}; wait for it, or give another directory")
                     lock(folder, shared=True)
-                finished = look_around(out, fingerprint, options, overwrite)
+                finished = require_resumable(out, fingerprint, options, overwrite)
                 if finished is None:
                     mark_unfinished(out, fingerprint, options)
             joined.workdir = WorkDir(out, fingerprint, options, finished)

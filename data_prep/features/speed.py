@@ -1,7 +1,5 @@
 """speed.json beside a cache's index: how fast its encoder was, so that training can tell whether reading is faster."""
 
-from __future__ import annotations
-
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path

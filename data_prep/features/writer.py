@@ -47,7 +47,7 @@ class FeatureWriter:
         overwrite: bool | None = None,
     ) -> None:
         """`fingerprint` is the encoder's; frames are kept as `dtype`. No rank of `size` takes another's names.
-        `overwrite`: as of workdir.look_around."""
+        `overwrite`: as of workdir.require_resumable."""
         self.out, self.audio, self.dtype, self.rank, self.size = out, audio, dtype, rank, size
         self.fingerprint = cache_fingerprint(fingerprint, dtype)
         self._stack = ExitStack()

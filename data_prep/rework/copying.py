@@ -4,8 +4,6 @@ A new shard is an old tar under a new number (linked, or copied), or written fro
 its CRC. A shard is made by one process, and one that an earlier run had finished is kept.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil

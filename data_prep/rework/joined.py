@@ -1,7 +1,5 @@
 """Several dataset directories as one index in memory, to be written anew, merged or trained on."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Several dataset directories as one: their tars under new numbers, or, with new keys, written anew."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,24 +40,18 @@ def merge(
     renamed = indexes if prefixes is None else _renamed(indexes, prefixes)
     require_own_keys(renamed, "choose other prefixes" if prefixes else "give each directory its own with --prefix-keys")
     index, extension = concatenate(indexes), extension_of(indexes)
-    parts = np.split(np.arange(len(index)), np.cumsum([shard.utterances for shard in index.shards])[:-1])
-    paths = [out / shard_name(number) for number in range(len(parts))]
+    columns = _plain_columns(indexes) if prefixes is None else []
+    keys = [key for source in renamed for key in source.key]
+    tasks, ends = [], np.cumsum([shard.utterances for shard in index.shards])[:-1]
+    for number, ids in enumerate(np.split(np.arange(len(index)), ends)):
+        path, part = out / shard_name(number), part_of(index, ids)
+        if prefixes is None:
+            tasks.append(CopyTask(path, part, columns=columns[number], link=not copy))
+        else:
+            tasks.append(CopyTask(path, part, extension, [keys[i] for i in ids]))
     options: dict[str, Any] = {"merged": [source.digest() for source in indexes]}
-    if prefixes is None:
-        columns = _plain_columns(indexes)
-        tasks = [
-            CopyTask(path, part_of(index, ids), columns=column, link=not copy)
-            for path, ids, column in zip(paths, parts, columns, strict=True)
-        ]
-        workers = 1
-    else:
-        keys = [key for source in renamed for key in source.key]
-        tasks = [
-            CopyTask(path, part_of(index, ids), extension, [keys[i] for i in ids])
-            for path, ids in zip(paths, parts, strict=True)
-        ]
-        options["prefixes"] = list(prefixes)
-    return copy_all(out, index, tasks, options, (), workers, overwrite, progress)
+    options |= {} if prefixes is None else {"prefixes": list(prefixes)}
+    return copy_all(out, index, tasks, options, (), workers if prefixes else 1, overwrite, progress)
 
 
 def _plain_columns(indexes: Sequence[ShardIndex]) -> list[Path]:

@@ -4,8 +4,6 @@ The same directories and options give the same bytes, on any number of workers. 
 build, the tars are those that the build would have written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which utterances of a dataset directory are kept: by key, by length, by fields of their metadata."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,11 +60,10 @@ def _key(line: bytes) -> str:
 
 def parse_where(conditions: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """["speaker=19", ...] to ((speaker, 19), ...)."""
-    pairs = [condition.partition("=") for condition in conditions]
-    for condition, (name, equals, _) in zip(conditions, pairs, strict=True):
-        if not name or not equals:
+    for condition in conditions:
+        if not condition.partition("=")[0] or "=" not in condition:
             raise UserError(f"{condition!r} is no condition; write it as field=value, say speaker=19")
-    return tuple((name, value) for name, _, value in pairs)
+    return tuple((name, value) for name, _, value in (condition.partition("=") for condition in conditions))
 
 
 def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
@@ -87,18 +84,18 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
     kept, notes = [], []
     for i, key in enumerate(index.key):
         labels = {name: column[i] for name, column in columns.items()}
-        fault = _fault(key, int(index.samples[i]) / SAMPLE_RATE, labels, subset)
-        if fault is None:
-            kept.append(i)
+        reason, message = _fault(key, int(index.samples[i]) / SAMPLE_RATE, labels, subset)
+        if reason:
+            notes.append({"key": key, "reason": reason, "message": message})
         else:
-            notes.append({"key": key, "reason": fault[0], "message": fault[1]})
+            kept.append(i)
     if not kept:
         raise UserError(f"none of {counted(len(index), 'utterance')} is what was asked for; ask for something else")
     return np.array(kept, np.int64), notes
 
 
-def _fault(key: str, seconds: float, labels: dict[str, str], subset: Subset) -> tuple[str, str] | None:
-    """(reason, message) of an utterance that is not kept."""
+def _fault(key: str, seconds: float, labels: dict[str, str], subset: Subset) -> tuple[str, str]:
+    """(reason, message) of an utterance that is not kept; empty for one that is."""
     if subset.keys is not None and key not in subset.keys:
         return "not-in-keys", "--keys does not name it"
     if key in subset.drop_keys:
@@ -110,7 +107,7 @@ def _fault(key: str, seconds: float, labels: dict[str, str], subset: Subset) -> 
     for name, value in subset.where:
         if labels[name] != value:
             return f"other-{name}", f"{name} is {labels[name]!r}, --where asks for {value!r}"
-    return None
+    return "", ""
 
 
 def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:

@@ -4,8 +4,6 @@ A directory may come from anybody, and what is sent may be read by others: so no
 against its hash.
 """
 
-from __future__ import annotations
-
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,4 +1,3 @@
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,13 +19,9 @@ from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_meta, read_sample
 from launch.command import main
 from model.errors import UserError
-from tests.data_prep.test_build import HELD, kill_midway
+from tests.data_prep.test_build import HELD, contents, kill_midway
 
 ENCODER = {"encoder": "hubert", "layer": 9, "dim": 4, "feature_dtype": "float16"}
-
-
-def contents(folder: Path, pattern: str = "*") -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob(pattern)}
 
 
 def samples_of(*roots: Path) -> dict[str, tuple]:
