@@ -71,17 +71,11 @@ def require_seconds(least: float, most: float) -> None:
         raise UserError(f"--min-seconds {least:g} is more than --max-seconds {most:g}; no utterance is both")
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Encoded audio, its length at 16 kHz, and the metadata beside it."""
+def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[str, Any]]:
+    """Encoded audio, its length in samples at 16 kHz, and the metadata beside it.
 
-    media: bytes
-    samples: int
-    meta: dict[str, Any]
-
-
-def make_ready(utterance: Utterance, limits: Limits) -> Ready:
-    """Raises Refused with the reason, and nothing else, for an utterance that cannot be used."""
+    Raises Refused with the reason, and nothing else, for an utterance that cannot be used.
+    """
     written = tidy_text(utterance.text)
     text = normalised(written, limits.normalise)
     with _faults_refused():
@@ -97,7 +91,7 @@ def make_ready(utterance: Utterance, limits: Limits) -> Ready:
     meta = metadata(utterance, written, text, samples)
     if any(trimmed):
         meta["trimmed_seconds"] = [round(count / SAMPLE_RATE, 4) for count in trimmed]  # before and after
-    return Ready(media, samples, meta)
+    return media, samples, meta
 
 
 def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dict[str, Any]:

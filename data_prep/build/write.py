@@ -102,9 +102,9 @@ def write_shard(task: ShardTask, tally: Tally | InPlace) -> ShardResult:
 
 def _add(writer: ShardWriter, utterance: Utterance, task: ShardTask) -> float:
     """Writes the utterance and returns its seconds."""
-    ready = make_ready(utterance, task.limits)
+    media, samples, meta = make_ready(utterance, task.limits)
     try:
-        writer.add(utterance.key, task.limits.media, ready.media, ready.meta, ready.samples)
+        writer.add(utterance.key, task.limits.media, media, meta, samples)
     except ValueError as error:
         raise Refused("bad-metadata", " ".join(str(error).split())) from None
-    return ready.samples / SAMPLE_RATE
+    return samples / SAMPLE_RATE

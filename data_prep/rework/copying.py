@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,10 @@ def _adopt(task: CopyTask, columns: Path) -> ShardResult:
     document = read_document(columns)
     described = canonical_json({**document, "shard": {**document["shard"], "name": path.name}})
     info = replace(shard, name=path.name, columns_sha256=hashlib.sha256(described).hexdigest())
-    if _has_size(path, shard.bytes) and _has_size(columns_path(path), len(described)):
-        if columns_path(path).read_bytes() == described:
+    with suppress(OSError):
+        if path.stat().st_size == shard.bytes and columns_path(path).read_bytes() == described:
             return ShardResult(info, kept=True)
-    columns_path(path).unlink(missing_ok=True)  # first: it vouches for the tar
+    columns_path(path).unlink(missing_ok=True)  # first, as it declares the tar finished
     path.unlink(missing_ok=True)
     source = shard_path(task.index, 0)
     try:
@@ -139,10 +140,6 @@ def _adopt(task: CopyTask, columns: Path) -> ShardResult:
         _copy(source, path, shard.sha256)
     write_durably(columns_path(path), described)
     return ShardResult(info)
-
-
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
 
 
 def _copy(source: Path, path: Path, sha256: str) -> None:

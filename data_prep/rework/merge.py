@@ -44,7 +44,9 @@ def merge(
     keys = [key for source in renamed for key in source.key]
     tasks, ends = [], np.cumsum([shard.utterances for shard in index.shards])[:-1]
     for number, ids in enumerate(np.split(np.arange(len(index)), ends)):
-        path, part = out / shard_name(number), part_of(index, ids)
+        if not len(ids):  # an empty shard
+            continue
+        path, part = out / shard_name(len(tasks)), part_of(index, ids)
         if prefixes is None:
             tasks.append(CopyTask(path, part, columns=columns[number], link=not copy))
         else:

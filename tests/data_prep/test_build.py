@@ -52,9 +52,9 @@ def test_the_bytes_do_not_depend_on_workers_or_order(tmp_path, corpus):
 def test_a_flac_that_is_copied_is_opened_once(tmp_path, corpus):
     opened, watching = [], [True]
     sys.addaudithook(lambda event, given: opened.append(given[0]) if watching[0] and event == "open" else None)
-    ready = make_ready(corpus[0], Limits())
+    media, _, _ = make_ready(corpus[0], Limits())
     watching[0] = False  # an audit hook cannot be removed
-    assert opened.count(corpus[0].audio) == 1 and ready.media == Path(corpus[0].audio).read_bytes()
+    assert opened.count(corpus[0].audio) == 1 and media == Path(corpus[0].audio).read_bytes()
 
 
 def test_transcripts_come_back_and_flac_is_copied_as_it_is(tmp_path, corpus):
