@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from data_prep.build.build import BuildOptions, build
+from data_prep.durable import canonical_json
 from data_prep.features import encoding as feature_encoding
 from data_prep.features.build import FeatureRank, build_features
 from data_prep.features.folder import LOCK_NAME
@@ -22,7 +23,7 @@ from data_prep.shards.tar import ShardWriter, read_sample, walk
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.int8_frames import quantise
-from model.prompt import Prompt
+from tests.data_prep.test_reader import PROMPT
 from tests.tiny import tiny_models
 
 
@@ -66,7 +67,7 @@ def test_cached_frames_are_the_encoders_own(tmp_path, audio, encoder, dtype):
     assert run.totals is not None and run.totals.frames == index.frames.sum() and run.utterances == len(audio)
     assert np.array_equal(index.frames, encoder.out_len(audio.samples))
     assert check(tmp_path / "features") == [] and f"feature_dtype {dtype}" in table(index)
-    batch = read_batch(index, [3], _prompt())
+    batch = read_batch(index, [3], PROMPT)
     wave = read_wave(audio, 3)
     frames, _ = encoder(wave, torch.tensor([0, len(wave)]))
     assert batch.features is not None
@@ -108,7 +109,7 @@ def test_a_long_utterance_is_a_group_of_its_own_and_read_with_nothing_beside_it(
 def test_both_kinds_of_index_give_the_same_batch_but_for_the_speech(tmp_path, audio, encoder):
     build_features(audio, encoder, tmp_path / "features")
     ids = [7, 0, 4]
-    heard, cached = (read_batch(index, ids, _prompt()) for index in (audio, read_index(tmp_path / "features")))
+    heard, cached = (read_batch(index, ids, PROMPT) for index in (audio, read_index(tmp_path / "features")))
     assert heard.keys == cached.keys == tuple(audio.key[i] for i in ids)
     assert heard.texts == cached.texts and torch.equal(heard.targets, cached.targets)
     assert heard.audio_cu.diff().tolist() == audio.samples[ids].tolist()
@@ -138,10 +139,15 @@ def test_a_broken_off_feature_build_goes_on_to_the_same_bytes(tmp_path, audio, e
     out = tmp_path / "features"
     build_features(audio, encoder, out)
     before = files(out)
-    assert build_features(audio, encoder, out).totals.already_built
+    again = build_features(audio, encoder, out).totals
+    assert again is not None and again.already_built
     for name in ("index.json", "shard-000001.idx.json"):
         (out / name).unlink()
-    (out / ".unfinished.json").write_bytes(_unfinished(audio, encoder))
+    made_of = {
+        "fingerprint": encoder.fingerprint() | {"feature_dtype": "float16"},
+        "options": {"audio": audio.digest()},
+    }
+    (out / ".unfinished.json").write_bytes(canonical_json(made_of))
     (out / ".shard-000001.tar.elsewhere.77.tmp").write_bytes(b"what a killed rank left")
     run = build_features(audio, encoder, out)
     assert (run.kept_shards, run.utterances) == (2, 5) and files(out) == before
@@ -250,25 +256,3 @@ def test_a_full_disk_keeps_what_is_finished_and_says_how_much_is_missing(tmp_pat
 def files(folder):
     """The bytes of all but what differs from run to run."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != SPEED_NAME}
-
-
-def _unfinished(audio, encoder):
-    from data_prep.durable import canonical_json
-
-    fingerprint = encoder.fingerprint() | {"feature_dtype": "float16"}
-    return canonical_json({"fingerprint": fingerprint, "options": {"audio": audio.digest()}})
-
-
-def _prompt():
-    class Letters:
-        """The least tokenizer that Prompt works with."""
-
-        eos_token_id, pad_token_id, bos_token_id = 0, 0, None
-
-        def encode(self, text, **options):
-            return list(text.encode())
-
-        def convert_ids_to_tokens(self, ids):
-            return [chr(i) for i in ids]
-
-    return Prompt(Letters())
