@@ -3,7 +3,7 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,8 +27,8 @@ def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
 
 
 @contextmanager
-def locked_folder(folder: Path, busy: UserError) -> Iterator[None]:
-    """Makes the folder and locks it for the time of the block; raises `busy` if another process has locked it.
+def locked_folder(folder: Path, busy: Callable[[], UserError]) -> Iterator[None]:
+    """Makes the folder and locks it for the time of the block; raises `busy()` if another process has locked it.
 
     Where folders cannot be locked, as on NFS, it is not. UserError for a folder that cannot be made.
     """
@@ -43,7 +43,7 @@ def locked_folder(folder: Path, busy: UserError) -> Iterator[None]:
         except OSError:
             locked = True
         if not locked:
-            raise busy
+            raise busy()
         yield
     finally:
         os.close(descriptor)

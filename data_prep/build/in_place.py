@@ -57,9 +57,7 @@ class TarTask:
     options: ForeignOptions
 
 
-def index_in_place(
-    paths: Sequence[Path], out: Path, options: ForeignOptions, progress: Progress | None = None
-) -> Totals:
+def index_in_place(paths: Sequence[Path], out: Path, options: ForeignOptions) -> Totals:
     """Makes, or goes on making, the dataset directory `out` of tars, and of folders of tars, in order.
 
     UserError: no tars, one that tar_members.members refuses, a repeated key, too many samples that cannot be used, an
@@ -75,7 +73,7 @@ def index_in_place(
     with claim(out, fingerprint, options.shaping(), options.overwrite) as workdir:
         if workdir.finished:
             return workdir.finished
-        progress = progress or Progress(count, label="index")
+        progress = Progress(count, label="index")
         results = run_bounded(
             index_tar, tasks, options, count, lambda task, note: f"{task.tar}: {note['sample']}", progress
         )

@@ -40,11 +40,7 @@ class ImportReport:
 
 
 def import_corpus(
-    utterances: Iterable[Utterance],
-    out: Path,
-    max_bad: float = 0.01,
-    allow_pipes: bool = False,
-    progress: Progress | None = None,
+    utterances: Iterable[Utterance], out: Path, max_bad: float = 0.01, allow_pipes: bool = False
 ) -> ImportReport:
     """Writes usable utterances to `out`, in their order, the others with reasons to `<out>.quarantine.jsonl`.
 
@@ -59,7 +55,7 @@ def import_corpus(
     kept: list[tuple[Utterance, float]] = []
     notes: list[Note] = []
     by_language: dict[str, float] = {}
-    with progress or Progress(len(corpus), label="import") as progress:
+    with Progress(len(corpus), label="import") as progress:
         lengths = in_threads(lambda utterance: _seconds(utterance, allow_pipes), corpus)
         for utterance, seconds in zip(corpus, lengths, strict=False):
             progress.advance()

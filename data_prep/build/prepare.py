@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from io import FileIO
+from typing import Any, BinaryIO
 
 from data_prep.audio import decode as audio
 from data_prep.audio.cuts import MAX_SECONDS, cut_frames, may_be_ready
@@ -134,10 +135,13 @@ def _faults_refused() -> Iterator[None]:
 def _source(utterance: Utterance, limits: Limits) -> audio.Source:
     """The recording; its bytes, from opening it once, if it begins as FLAC that is copied as it is."""
     source = open_source(utterance.audio, utterance.part, limits.allow_pipes)
-    is_file = isinstance(source, str) and source.endswith(".flac")
-    if limits.media != "flac" or not (is_file or isinstance(source, Stretch)):
+    if limits.media == "flac" and isinstance(source, Stretch):
+        opened: BinaryIO | FileIO = source.open()
+    elif limits.media == "flac" and isinstance(source, str) and source.endswith(".flac"):
+        opened = FileIO(source)
+    else:
         return source
-    with open(source, "rb", buffering=0) if isinstance(source, str) else source.open() as file:
+    with opened as file:
         declared = stream_info(file.read(STREAMINFO_END))
         if declared is None or declared.bits != 16 or file.seek(0, os.SEEK_END) > MAX_MEDIA_BYTES:
             return source

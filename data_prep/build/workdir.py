@@ -32,7 +32,7 @@ def claim(
 
     UserError if another process holds it, or if it holds something made from other input or with other options.
     """
-    with locked_folder(out, _busy(out)):
+    with locked_folder(out, lambda: _busy(out)):
         finished = require_resumable(out, fingerprint, options, overwrite)
         if finished is None:
             with disk_full_explained(out):
@@ -60,7 +60,7 @@ def require_not_source(corpus: Iterable[Utterance], *folders: Path) -> None:
 
 def remove_dataset(out: Path) -> None:
     """Removes the dataset's own files and, if no others are in it, the directory. UserError while it is being built."""
-    with locked_folder(out, _busy(out)):
+    with locked_folder(out, lambda: _busy(out)):
         for name in (INDEX_NAME, UNFINISHED_NAME, QUARANTINE, DROPPED):
             (out / name).unlink(missing_ok=True)
         remove_stale(out, set())

@@ -87,5 +87,5 @@ def write_tars(
 def _extension(index: ShardIndex, media: bytes | bytearray) -> str:
     if index.media != "any":
         return index.media
-    info = probe(media)  # soundfile's own names, whatever the index says
+    info = probe(media)
     return EXTENSIONS.get(info.subtype) or EXTENSIONS.get(info.format, info.format.lower())

@@ -82,6 +82,7 @@ def build_features(
         kept_shards, utterances, before = len(writer.coverage.shards), 0, -1
         shown = progress or (Silent if rank.rank else Progress)(len(index), label="features")
         with shown as progress, disk_full_explained(out):
+            progress.keep(int(writer.coverage.covered.sum()))
             while before < utterances:  # until nothing is missing but what other ranks are encoding
                 before = utterances
                 utterances += _encode_missing(writer, encoder, rank, progress)

@@ -69,7 +69,7 @@ class FeatureWriter:
         i = self.coverage.number(key)
         assert not self.coverage.covered[i], f"the frames of {key} are there already"
         meta = read_meta(self.audio, i) if meta is None else meta
-        self.write(i, to_bytes(frames, self.dtype, key), meta, *frames.shape)
+        self.write(i, to_bytes(frames, self.dtype, key), meta, len(frames), frames.shape[1])
         self.coverage.covered[i] = True
         if len(self._ids) >= MAX_UTTERANCES or self._bytes >= MAX_BYTES:
             self.flush()

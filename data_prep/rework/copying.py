@@ -69,7 +69,6 @@ def copy_all(
     dropped: Sequence[Note] = (),
     workers: int = 1,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Totals:
     """Makes, or goes on making, the dataset directory `out` of utterances of `index`; `options` say how.
 
@@ -84,7 +83,7 @@ def copy_all(
         if workdir.finished:
             return workdir.finished
         require_room(out, sum(int(record_bytes(task.index).sum()) for task in rewritten))
-        with progress or Progress(sum(len(task.index) for task in tasks), label="copy") as progress:
+        with Progress(sum(len(task.index) for task in tasks), label="copy") as progress:
             results = dict(run_all(make_shard, tasks, workers, progress))
         frames = sum(int(task.index.frames.sum()) for task in tasks)
         ordered = [results[number] for number in range(len(tasks))]

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def audio_crcs(indexes: Sequence[ShardIndex]) -> list[int | None]:
     crcs: list[int | None] = []
     for index in indexes:
         for shard in index.shards:
-            noted = read_document(columns_path(index.root / shard.name)).get(AUDIO_CRC)
+            noted: Any = read_document(columns_path(index.root / shard.name)).get(AUDIO_CRC)
             usable = isinstance(noted, list) and len(noted) == shard.utterances
             crcs += noted if usable else [None] * shard.utterances
     return crcs

@@ -9,7 +9,6 @@ import numpy as np
 
 from data_prep.build.finish import Totals
 from data_prep.figures import counted
-from data_prep.progress import Progress
 from data_prep.rework.copying import CopyTask, copy_all
 from data_prep.rework.joined import concatenate, extension_of, open_all, part_of, require_own_keys
 from data_prep.shards.files import require_plain
@@ -25,7 +24,6 @@ def merge(
     prefixes: Sequence[str] | None = None,
     workers: int = 1,
     overwrite: bool = False,
-    progress: Progress | None = None,
 ) -> Totals:
     """Merges `roots`, in their order, into the dataset directory `out`, or goes on with it.
 
@@ -53,7 +51,7 @@ def merge(
             tasks.append(CopyTask(path, part, extension, [keys[i] for i in ids]))
     options: dict[str, Any] = {"merged": [source.digest() for source in indexes]}
     options |= {} if prefixes is None else {"prefixes": list(prefixes)}
-    return copy_all(out, index, tasks, options, (), workers if prefixes else 1, overwrite, progress)
+    return copy_all(out, index, tasks, options, (), workers if prefixes else 1, overwrite)
 
 
 def _plain_columns(indexes: Sequence[ShardIndex]) -> list[Path]:

@@ -15,7 +15,6 @@ from data_prep.build.finish import Totals
 from data_prep.build.options import Layout
 from data_prep.build.sizes import Sizes
 from data_prep.figures import in_units
-from data_prep.progress import Progress
 from data_prep.rework.copying import CopyTask, copy_all, record_bytes
 from data_prep.rework.joined import audio_crcs, concatenate, extension_of, open_all, part_of, place_of, require_own_keys
 from data_prep.rework.subset import Subset, choose, fields_of
@@ -35,9 +34,7 @@ class ReshardOptions(Layout):
     subset: Subset = field(default_factory=Subset)
 
 
-def reshard(
-    roots: Sequence[Path | str], out: Path, options: ReshardOptions, progress: Progress | None = None
-) -> Totals:
+def reshard(roots: Sequence[Path | str], out: Path, options: ReshardOptions) -> Totals:
     """Writes the utterances of `roots` that `options.subset` keeps into new shards in `out`, or goes on with it.
 
     UserError: directories that do not fit together, a key in two of them, nothing left, `out` taken, a full disk, a
@@ -54,7 +51,7 @@ def reshard(
         for number, part in enumerate(plan(index, ids, options))
     ]
     how = {**options.size_option(), "shuffle": options.shuffle, "seed": options.seed}
-    return copy_all(out, index, tasks, how, dropped, options.workers, options.overwrite, progress)
+    return copy_all(out, index, tasks, how, dropped, options.workers, options.overwrite)
 
 
 def plan(index: ShardIndex, ids: np.ndarray, options: ReshardOptions) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from model.files import file_sha256
 PARALLEL_UPLOADS = 4  # files; large ones go up in parallel parts as well
 
 
-def publish_directory(root: Path, address: str, progress: Progress | None = None) -> int:
+def publish_directory(root: Path, address: str) -> int:
     """Copies a finished dataset directory to the address, and returns the number of shards that were not there yet.
 
     UserError: not finished, or the address holds something else; a file that is a link, or is not what the index says.
@@ -49,7 +49,7 @@ def publish_directory(root: Path, address: str, progress: Progress | None = None
         return True
 
     count = 0
-    progress = progress or Progress(len(index.shards), unit="shards", label="publish")
+    progress = Progress(len(index.shards), unit="shards", label="publish")
     with progress, ThreadPoolExecutor(PARALLEL_UPLOADS) as pool:
         for copied in pool.map(copy, index.shards):
             count += copied

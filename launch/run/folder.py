@@ -23,9 +23,8 @@ FLAGS = {"corpus": "CORPUS", "importer": "--importer", "build_options": "--build
 @contextmanager
 def claim(out: Path) -> Iterator[None]:
     """Makes `out`, and holds it for this process. TransientError if another one is at work there."""
-    with locked_folder(
-        out, TransientError(f"another `slam-asr run` is at work in {out}; wait for it, or give another")
-    ):
+    at_work = f"another `slam-asr run` is at work in {out}; wait for it, or give another"
+    with locked_folder(out, lambda: TransientError(at_work)):
         yield
 
 
