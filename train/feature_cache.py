@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from data_prep.features.build import Share, build_features
+from data_prep.features.build import FeatureRank, build_features
 from data_prep.features.writer import FeatureWriter
 from data_prep.progress import Silent
 from data_prep.shards.index import INDEX_NAME
@@ -130,8 +130,8 @@ class Keeping:
             self._fault = f"{left:.0%} of the audio is not in the recipe's epoch"
             return
         try:
-            share, progress = Share(world.rank, world.size), _Beats(len(index), beat)
-            build_features(index, encoder, self.folder, self.dtype, progress, share=share)
+            rank, progress = FeatureRank(world.rank, world.size), _Beats(len(index), beat)
+            build_features(index, encoder, self.folder, self.dtype, progress, rank=rank)
         except (UserError, OSError) as error:
             self._fault = _told(error)
 

@@ -1,4 +1,4 @@
-"""From utterances to a dataset directory. build.py: sizes, assignment to shards, writing by processes, index.
+"""From utterances to a dataset directory. Begin with build.py: sizes, assignment to shards, writing, finishing.
 
-May import importers, recordings, shards and audio.
+May import exporters, importers, recordings, shards and audio.
 """

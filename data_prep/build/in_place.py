@@ -1,109 +1,88 @@
-"""Tars of others indexed where they lie: nothing is copied but the metadata. The steps, in order:
+"""Existing webdataset tars indexed in place: only metadata is written. The steps, in order:
 
-1. the headers of every tar are read, keys made of the samples' names, a key that is there twice refused (`_survey`);
-2. each tar is read by one process, each recording decoded once (foreign_tar.py);
-3. quarantine.jsonl names what stayed out, then index.json declares the directory finished.
+1. the headers of every tar are read, keys made of the samples' names, a repeated key refused (`_survey`);
+2. each tar is read by one process (`index_tar`): hashed, each transcript read, each recording decoded once, to know its
+   exact length and that it can be used; metadata goes into `shard-000000.meta`, offsets into the columns beside it;
+3. quarantine.jsonl names what stayed out, then index.json declares the directory finished (finish.py).
 
-Training, scoring, features and check read such a directory as any other.
+Training, scoring, features and check read such a directory like any other.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from data_prep.build import workdir as workplace
-from data_prep.build.in_place_tar import TarResult, TarTask, index_tar
-from data_prep.durable import canonical_json
+from isal.isal_zlib import crc32
+
+from data_prep.audio import decode as audio
+from data_prep.audio.cuts import MAX_SECONDS, AudioError, refuse_silence
+from data_prep.build.finish import Totals, finish
+from data_prep.build.options import ForeignOptions
+from data_prep.build.prepare import metadata
+from data_prep.build.room import disk_full_explained
+from data_prep.build.workdir import claim
+from data_prep.build.write import ShardResult, run_bounded
+from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.figures import counted
-from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of
+from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of, utterance_of
 from data_prep.progress import Progress
-from data_prep.refusals import QUARANTINE, Note, by_reason, reasons_of, require_few, write_notes
-from data_prep.shards.index import columns_path, shard_name, write_index
-from data_prep.text import require_normaliser
-from data_prep.workers import run_all
-from model.errors import UserError, require_at_least, require_fraction
+from data_prep.refusals import Note, Refused
+from data_prep.shards.columns import COLUMNS
+from data_prep.shards.files import finished_shard, read_document
+from data_prep.shards.index import FORMAT, VERSION, ShardInfo, columns_path, meta_path, shard_name
+from data_prep.shards.tar import MAX_MEDIA_BYTES, MAX_META_BYTES
+from data_prep.text import normalised, tidy_text
+from data_prep.workers import Stopped, TaskCounts
+from model.errors import UserError
+from model.files import file_sha256
+
+__all__ = ["ForeignOptions", "index_in_place"]
 
 
 @dataclass(frozen=True)
-class ForeignOptions:
-    """How tars of others are indexed."""
+class TarTask:
+    """All that a worker needs to index one tar."""
 
-    samples: SampleOptions = field(default_factory=SampleOptions)
-    normalise: str = "none"
-    """One of text.NORMALISERS."""
-    verify: bool = True
-    """Decode every recording; else lengths are reckoned from headers, and damage is found when it is trained on."""
-    workers: int = 1
-    """Processes. Changes nothing but the time."""
-    max_bad: float = 0.01
-    """Fraction of the samples that may be bad before it stops."""
-    overwrite: bool = False
-    """Replace what was indexed from other tars or with other options."""
-
-    def __post_init__(self) -> None:
-        require_normaliser(self.normalise)
-        require_at_least("workers", self.workers, 1)
-        require_fraction("max_bad", self.max_bad)
-
-    def shaping(self) -> dict[str, Any]:
-        """Those that change what is written."""
-        return {"media": "any", "verify": self.verify, "normalise": self.normalise, **asdict(self.samples)}
+    tar: Path
+    path: Path
+    """Its name in the index, as of a shard; there is no such file."""
+    source: str
+    """The tar's path in the index."""
+    options: ForeignOptions
 
 
-@dataclass(frozen=True)
-class ForeignTotals:
-    """What indexing gave."""
-
-    utterances: int
-    seconds: float
-    bytes: int
-    """Of the tars."""
-    shards: int
-    bad: dict[str, int]
-    """Number of samples by reason."""
-    dropped: dict[str, int]
-    """Empty: there is no limit to drop by."""
-    unused: dict[str, int]
-    """Number of members that are of no use, by their last extension."""
-    kept_shards: int = 0
-    """Of `shards`, those found finished by an earlier, unfinished run."""
-    already_built: bool = False
-
-
-def index_in_place(
-    paths: Sequence[Path], out: Path, options: ForeignOptions, progress: Progress | None = None
-) -> ForeignTotals:
+def index_in_place(paths: Sequence[Path], out: Path, options: ForeignOptions) -> Totals:
     """Makes, or goes on making, the dataset directory `out` of tars, and of folders of tars, in order.
 
-    UserError: no tars, one that archives.members refuses, a key twice, too many samples that cannot be used, an `out`
-    that holds the tars themselves or something else.
+    UserError: no tars, one that tar_members.members refuses, a repeated key, too many samples that cannot be used, an
+    `out` that holds the tars themselves or something else.
     """
     tars = find_tars(paths)
     if any(tar.resolve().parent == out.resolve() for tar in tars):
         raise UserError(f"{out} holds the tars themselves; give the index a directory of its own")
     count = _survey(tars, options.samples)
-    reading = (options.samples, options.verify, options.normalise)
-    tasks = [TarTask(tar, out / shard_name(n), _source(tar, out), *reading) for n, tar in enumerate(tars)]
-    found = [(task.source, (stat := task.tar.stat()).st_size, stat.st_mtime_ns) for task in tasks]
-    fingerprint = {"input": hashlib.sha256(canonical_json(found)).hexdigest()}
-    with workplace.claim(out, fingerprint, options.shaping(), options.overwrite) as finished:
-        if finished is not None:
-            return ForeignTotals(**finished["totals"], already_built=True)
-        workplace.remove_stale(out, set())
-        results, bad = _run(tasks, count, options, progress or Progress(count, label="index"))
-        return _finish(out, results, bad, fingerprint, options)
+    tasks = [TarTask(tar, out / shard_name(n), _source(tar, out), options) for n, tar in enumerate(tars)]
+    states = [(task.source, (stat := task.tar.stat()).st_size, stat.st_mtime_ns) for task in tasks]
+    fingerprint = {"input": hashlib.sha256(canonical_json(states)).hexdigest()}
+    with claim(out, fingerprint, options.shaping(), options.overwrite) as workdir:
+        if workdir.finished:
+            return workdir.finished
+        progress = Progress(count, label="index")
+        results = run_bounded(
+            index_tar, tasks, options, count, lambda task, note: f"{task.tar}: {note['sample']}", progress
+        )
+        unused = dict(sum((Counter(result.unused) for result in results), Counter()))
+        return finish(workdir, "audio", results, ("bad", "dropped"), unused=unused)
 
 
 def _survey(tars: list[Path], options: SampleOptions) -> int:
     """Number of samples. UserError for a key that two of them have."""
     count, owner = 0, {}
-    hint = "rename one" if options.prefix_shard else "--prefix-shard puts the tar's name in front"
     with Progress(len(tars), "tars", label="headers") as progress:
         for tar in tars:
             samples, _ = samples_of(tar, options)
@@ -112,70 +91,103 @@ def _survey(tars: list[Path], options: SampleOptions) -> int:
                 key = key_of(tar, sample, options)
                 if key in owner:
                     both = f"{owner[key][1]!r} in {owner[key][0]} and {sample.name!r} in {tar}"
+                    hint = "rename one" if options.prefix_shard else "--prefix-shard puts the tar's name in front"
                     raise UserError(f"key {key} is there twice: {both}; {hint}")
                 owner[key] = tar, sample.name
             progress.advance()
     if not owner:
-        raise UserError(
-            f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}; are these tars of audio?"
-        )
+        first = f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}"
+        raise UserError(f"{first}; are these tars of audio?")
     return count
 
 
 def _source(tar: Path, out: Path) -> str:
-    """From `out` on where the tar lies beside or below it, so that both can move together; else the whole path."""
+    """The tar's path relative to `out` where it lies beside or below it, so that both can move together; else whole."""
     tar, out = tar.resolve(), out.resolve()
     return os.path.relpath(tar, out) if tar.is_relative_to(out.parent) else str(tar)
 
 
-def _run(
-    tasks: list[TarTask], count: int, options: ForeignOptions, progress: Progress
-) -> tuple[list[TarResult], list[Note]]:
-    """All tars' results in their order, and what is bad; stops early when the bound on that is passed."""
-    results: dict[int, TarResult] = {}
+def index_tar(task: TarTask, tally: TaskCounts) -> ShardResult:
+    """One tar, indexed; one that an earlier run had finished, of the same bytes and options, is not decoded again.
+
+    Notes have the name of the `sample`, too. Stopped if the whole work stops meanwhile; UserError as
+    tar_members.members, and for an error of the disk.
+    """
+    try:
+        with open(task.tar, "rb") as file:
+            return _index_tar(task, file, tally)
+    except OSError as error:
+        raise UserError(f"cannot read {task.tar}: {error.strerror}") from None
+
+
+def _index_tar(task: TarTask, file: BufferedReader, tally: TaskCounts) -> ShardResult:
+    samples, unused = samples_of(task.tar, task.options.samples)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    options, stem = task.options, task.tar.stem if task.options.samples.prefix_shard else ""
+    decides = [FORMAT, VERSION, sha256, stem, asdict(options.samples), options.verify, options.normalise]
+    recipe = hashlib.sha256(canonical_json(decides)).hexdigest()
+    metas_path, info = meta_path(task.path), finished_shard(task.path, recipe, task.source)
+    if info is not None:
+        document = read_document(columns_path(task.path))
+        if metas_path.is_file() and file_sha256(metas_path) == document.get("meta_sha256"):
+            tally.add(len(samples), kept=True)
+            return ShardResult(info, document["bad"], unused=dict(unused), kept=True)
+    columns: dict[str, list[Any]] = {"key": [], **{name: [] for name in COLUMNS}}
     bad: list[Note] = []
-    with progress:
-        for number, result in run_all(index_tar, tasks, options.workers, progress):
-            results[number] = result
-            bad += _placed(result, tasks[number].tar)
-            stopped = len(results) < len(tasks)
-            require_few(bad, count, options.max_bad, tasks[0].shard.with_name(QUARANTINE), stopped=stopped)
-    return [results[number] for number in range(len(tasks))], bad
+    columns_path(task.path).unlink(missing_ok=True)  # they would describe metadata that are about to go
+    with disk_full_explained(task.path.parent), replacing(metas_path) as metas:
+        for sample in samples:
+            if tally.stopped:
+                raise Stopped
+            try:
+                _add(columns, metas, file, sample, task)
+            except Refused as error:
+                note = {"key": key_of(task.tar, sample, options.samples), "sample": sample.name}
+                bad.append(note | {"reason": error.reason, "message": str(error)})
+            tally.add(1)
+    shard = {"name": task.path.name, "bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
+    shard |= {"utterances": len(columns["key"]), "seconds": round(sum(columns["samples"]) / audio.SAMPLE_RATE, 4)}
+    document = {"shard": shard, "columns": columns, "recipe": recipe, "bad": bad}
+    data = canonical_json(document | {"meta_sha256": file_sha256(metas_path)})
+    write_durably(columns_path(task.path), data)
+    info = ShardInfo(**shard, columns_sha256=hashlib.sha256(data).hexdigest(), source=task.source)
+    return ShardResult(info, bad, unused=dict(unused))
 
 
-def _placed(result: TarResult, tar: Path) -> list[Note]:
-    """What is kept beside the index names no path, so that its bytes do not depend on one."""
-    return [
-        {name: value for name, value in note.items() if name != "sample"} | {"audio": f"{tar}: {note['sample']}"}
-        for note in result.bad
-    ]
+def _add(columns: dict[str, list[Any]], metas: BinaryIO, file: BinaryIO, sample: TarSample, task: TarTask) -> None:
+    """Adds one utterance to the columns and its metadata to their file; Refused if it cannot be used."""
+    utterance = utterance_of(task.tar, file.fileno(), sample, task.options.samples)
+    written = tidy_text(utterance.text)
+    text = normalised(written, task.options.normalise)
+    recording = sample.recordings()[0]
+    if not 0 < recording.size <= MAX_MEDIA_BYTES:
+        raise Refused("bad-size", f"{recording.size:,} bytes, a recording has 1 to {MAX_MEDIA_BYTES:,}")
+    file.seek(recording.offset)
+    media = file.read(recording.size)
+    count = _length(media, task.options.verify)
+    data = canonical_json(metadata(utterance, written, text, count))
+    if len(data) > MAX_META_BYTES:
+        raise Refused("bad-json", f"{len(data):,} bytes of metadata, at most {MAX_META_BYTES:,} are kept")
+    row = {"key": utterance.key, "offset": recording.offset, "length": recording.size, "samples": count, "frames": 0}
+    row |= {"crc32": crc32(data, crc32(media)), "meta_offset": metas.tell(), "meta_length": len(data)}
+    row |= {"characters": len(text), "text_bytes": len(text.encode())}
+    metas.write(data)
+    for name, values in columns.items():
+        values.append(row[name])
 
 
-def _finish(
-    out: Path, results: list[TarResult], bad: list[Note], fingerprint: dict[str, Any], options: ForeignOptions
-) -> ForeignTotals:
-    shards = [result.info for result in results if result.info.utterances]
-    with workplace.disk_full_explained(out):
-        write_notes(out / QUARANTINE, bad)
-        if not shards:
-            raise UserError(
-                f"none of {counted(len(bad), 'sample')} can be used ({reasons_of(bad)}); see {out / QUARANTINE}"
-            )
-        totals = ForeignTotals(
-            utterances=sum(shard.utterances for shard in shards),
-            seconds=round(sum(shard.seconds for shard in shards), 4),
-            bytes=sum(shard.bytes for shard in shards),
-            shards=len(shards),
-            bad=by_reason(bad),
-            dropped={},
-            unused=dict(sum((Counter(result.unused) for result in results), Counter())),
-            kept_shards=sum(result.kept for result in results),
-        )
-        keep = {shard.name for shard in shards}
-        for path in out.glob("shard-*.meta"):
-            if path.with_suffix(".tar").name not in keep:
-                path.unlink()
-                columns_path(path).unlink(missing_ok=True)
-        kept = {name: v for name, v in asdict(totals).items() if name not in ("kept_shards", "already_built")}
-        write_index(out, "audio", shards, fingerprint, options.shaping(), kept)
-    return totals
+def _length(media: bytes, verify: bool) -> int:
+    """Samples at 16 kHz. Refused for what cannot be decoded."""
+    try:
+        info = audio.probe(media)
+        if verify or info.format == "MP3":  # its header only estimates the length
+            wave = audio.decode(media)
+            refuse_silence(wave)
+            return len(wave)
+    except AudioError as error:
+        raise Refused(error.reason, str(error)) from None
+    count = audio.resampled_count(info.frames, info.rate)
+    if not audio.MIN_SAMPLES <= count <= MAX_SECONDS * audio.SAMPLE_RATE:
+        limits = f"{audio.MIN_SAMPLES} samples at 16 kHz to {MAX_SECONDS:,} s"
+        raise Refused("bad-length", f"{info.seconds:,.2f} s, an utterance has {limits}")
+    return count

@@ -1,17 +1,18 @@
 """One utterance made ready for a shard: its audio as 16 kHz mono, its transcript tidied, or the reason why not."""
 
-from __future__ import annotations
-
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from io import FileIO
+from typing import Any, BinaryIO
 
 from data_prep.audio import decode as audio
 from data_prep.audio.cuts import MAX_SECONDS, cut_frames, may_be_ready, refuse_silence, sounding_part
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, AudioInfo
-from data_prep.recordings.open import length_of, open_source, read_all
+from data_prep.audio.flac import STREAMINFO_END, stream_info
+from data_prep.recordings.open import Stretch, length_of, open_source, read_all
 from data_prep.refusals import Refused
 from data_prep.shards.tar import MAX_MEDIA_BYTES
 from data_prep.text import normalised, require_normaliser, tidy_text
@@ -20,14 +21,14 @@ from model.errors import UserError, require_known
 
 MAX_CHARACTERS_PER_SECOND = 60  # three times the fastest speech: past it the transcript is of something else
 FREE_CHARACTERS = 100  # on top, so that short cuts are not judged by their rounding
-ENCODERS = {"flac": audio.encode_flac, "opus": audio.encode_opus}  # by media, which is the members' extension too
+AUDIO_ENCODERS = {"flac": audio.encode_flac, "opus": audio.encode_opus}  # by media, which is the members' extension too
 
 ALWAYS_RECORDED = ("min_seconds", "max_seconds", "verify")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an utterance must be, and what is made of it."""
+    """The requirements on an utterance, and how its audio and transcript are changed."""
 
     normalise: str = "none"
     """One of text.NORMALISERS."""
@@ -40,13 +41,13 @@ class Limits:
     allow_pipes: bool = False
     """Run the commands that a Kaldi wav.scp gives in place of files."""
     media: str = "flac"
-    """One of ENCODERS."""
+    """A key of AUDIO_ENCODERS."""
     trim_silence: float | None = None
     """Decibels below its loudest moment at which the ends of an utterance are silence, and cut off; None for never."""
 
     def __post_init__(self) -> None:
         require_normaliser(self.normalise)
-        require_known("format", self.media, ENCODERS)
+        require_known("format", self.media, AUDIO_ENCODERS)
         require_seconds(self.min_seconds, self.max_seconds)
         if self.trim_silence is not None and not 0 < self.trim_silence <= 120:
             raise UserError(
@@ -54,8 +55,8 @@ class Limits:
             )
 
     def shaping(self) -> dict[str, Any]:
-        """All that change what is written; one that is at its default is left out, but for the oldest, so that a new
-        option leaves what was built before as it is."""
+        """The options that change what is written. All but the oldest are left out at their defaults, so that a new
+        option does not invalidate what was built before."""
         values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
         return {n: value for n, (value, default) in values.items() if n in ALWAYS_RECORDED or value != default}
 
@@ -70,46 +71,47 @@ def require_seconds(least: float, most: float) -> None:
         raise UserError(f"--min-seconds {least:g} is more than --max-seconds {most:g}; no utterance is both")
 
 
-@dataclass(frozen=True)
-class Ready:
-    """Encoded audio, its length at 16 kHz, and the metadata beside it."""
+def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[str, Any]]:
+    """Encoded audio, its length in samples at 16 kHz, and the metadata beside it.
 
-    media: bytes
-    samples: int
-    meta: dict[str, Any]
-
-
-def make_ready(utterance: Utterance, limits: Limits) -> Ready:
-    """Raises Refused with the reason, and nothing else, for an utterance that cannot be used."""
+    Raises Refused with the reason, and nothing else, for an utterance that cannot be used.
+    """
     written = tidy_text(utterance.text)
     text = normalised(written, limits.normalise)
     with _faults_refused():
-        source = open_source(utterance.audio, utterance.part, limits.allow_pipes)
+        source = _source(utterance, limits)
         info = audio.probe(source)
-        _refuse_length(_cut_seconds(utterance, info), limits)
+        if info.covered_by(utterance.start, utterance.duration) or utterance.duration is None:
+            _refuse_length(info.seconds - (utterance.start or 0.0), limits)
+        else:
+            _refuse_length(utterance.duration, limits)
         media, samples, trimmed = _media(utterance, source, info, limits)
-    seconds = samples / SAMPLE_RATE
     if any(trimmed):
-        _refuse_length(seconds, limits)
+        _refuse_length(samples / SAMPLE_RATE, limits)
+    meta = metadata(utterance, written, text, samples)
+    if any(trimmed):
+        meta["trimmed_seconds"] = [round(count / SAMPLE_RATE, 4) for count in trimmed]  # before and after
+    return media, samples, meta
+
+
+def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dict[str, Any]:
+    """The metadata of an utterance with the transcript `text`, `written` before it was normalised.
+
+    Refused for more characters than can be spoken in its time.
+    """
+    seconds = samples / SAMPLE_RATE
     if len(written) > FREE_CHARACTERS + MAX_CHARACTERS_PER_SECOND * seconds:
         raise Refused("text-too-long", f"{len(written):,} characters in {seconds:.2f} s of speech")
     meta: dict[str, Any] = {"text": text, "seconds": round(seconds, 4), "meta": dict(utterance.meta)}
     meta |= {"language": utterance.language, "speaker": utterance.speaker, "task": utterance.task}
-    if text != written:
-        meta["raw_text"] = written
-    if any(trimmed):
-        meta["trimmed_seconds"] = [round(count / SAMPLE_RATE, 4) for count in trimmed]  # before and after
-    return Ready(media, samples, meta)
-
-
-def stated_seconds(utterance: Utterance, allow_pipes: bool = False) -> float:
-    """Length by header and cut alone. Refused if the transcript or the header shows that it cannot be used."""
-    tidy_text(utterance.text)
-    return header_of(utterance, allow_pipes)[0]
+    return meta if text == written else meta | {"raw_text": written}
 
 
 def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "flac") -> tuple[float, int]:
-    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not. Refused likewise."""
+    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not.
+
+    By header and cut alone; Refused if they show that it cannot be used.
+    """
     with _faults_refused():
         source = open_source(utterance.audio, utterance.part, allow_pipes)
         info = audio.probe(source)
@@ -129,8 +131,28 @@ def _faults_refused() -> Iterator[None]:
         raise Refused(reason, error.strerror or "cannot be read") from None
 
 
+def _source(utterance: Utterance, limits: Limits) -> audio.Source:
+    """The recording; its bytes, from opening it once, if it begins as FLAC that is copied as it is."""
+    source = open_source(utterance.audio, utterance.part, limits.allow_pipes)
+    if limits.media == "flac" and isinstance(source, Stretch):
+        opened: BinaryIO | FileIO = source.open()
+    elif limits.media == "flac" and isinstance(source, str) and source.endswith(".flac"):
+        opened = FileIO(source)
+    else:
+        return source
+    with opened as file:
+        declared = stream_info(file.read(STREAMINFO_END))
+        if declared is None or declared.bits != 16 or file.seek(0, os.SEEK_END) > MAX_MEDIA_BYTES:
+            return source
+        info = AudioInfo(declared.rate, declared.channels, declared.frames, "FLAC", "PCM_16")
+        if not may_be_ready(info, "flac") or not info.covered_by(utterance.start, utterance.duration):
+            return source
+        file.seek(0)
+        return file.read()
+
+
 def _refuse_length(seconds: float, limits: Limits) -> None:
-    """Before decoding, by what the header and the cut say; a cut that cannot be is left to the decoder."""
+    """Before decoding, by the header and the cut; a cut beyond the recording is left to the decoder."""
     if 0 < seconds < limits.min_seconds:
         raise Refused("below-min-seconds", f"{seconds:.2f} s, --min-seconds is {limits.min_seconds:g}", dropped=True)
     if seconds > limits.max_seconds and limits.max_seconds != MAX_SECONDS:
@@ -139,19 +161,16 @@ def _refuse_length(seconds: float, limits: Limits) -> None:
         raise Refused("too-long", f"{seconds:,.0f} s, an utterance has at most {MAX_SECONDS:,} s: cut it")
 
 
-def _cut_seconds(utterance: Utterance, info: AudioInfo) -> float:
-    whole = info.covered_by(utterance.start, utterance.duration)
-    if whole or utterance.duration is None:
-        return info.seconds - (utterance.start or 0.0)
-    return utterance.duration
-
-
 def _media(
     utterance: Utterance, source: audio.Source, info: AudioInfo, limits: Limits
 ) -> tuple[bytes, int, tuple[int, int]]:
-    """The file's own bytes where they are right already, else decoded and encoded; the number of samples, and how many
-    were cut off before and after."""
-    data = _copyable(utterance, source, info, limits.media)
+    """The file's own bytes if they are of the right kind already, else decoded and encoded; the number of samples, and
+    how many were cut off before and after."""
+    data = None
+    whole = info.covered_by(utterance.start, utterance.duration)
+    if whole and may_be_ready(info, limits.media) and length_of(source) <= MAX_MEDIA_BYTES:
+        recording = read_all(source)
+        data = recording if audio.is_ready(recording, info, limits.media) else None
     if data is not None and not limits.verify and limits.trim_silence is None:
         return data, info.frames, (0, 0)
     wave = audio.decode(source, utterance.start, utterance.duration) if data is None else audio.decode(data)
@@ -159,13 +178,4 @@ def _media(
     first, end = (0, len(wave)) if limits.trim_silence is None else sounding_part(wave, limits.trim_silence)
     if data is not None and end - first == len(wave):
         return data, len(wave), (0, 0)
-    return ENCODERS[limits.media](wave[first:end]), end - first, (first, len(wave) - end)
-
-
-def _copyable(utterance: Utterance, source: audio.Source, info: AudioInfo, media: str) -> bytes | None:
-    """The recording's own bytes, if just these belong into the shard."""
-    whole = info.covered_by(utterance.start, utterance.duration)
-    if not whole or not may_be_ready(info, media) or length_of(source) > MAX_MEDIA_BYTES:
-        return None
-    data = read_all(source)
-    return data if audio.is_ready(data, info, media) else None
+    return AUDIO_ENCODERS[limits.media](wave[first:end]), end - first, (first, len(wave) - end)

@@ -1,24 +1,21 @@
-"""Datasets for other toolkits, from shards. One file a kind, each with
+"""Datasets for other toolkits, from shards: formats.py has one function for each, clips.py the recordings.
 
-export(index, out, options, progress) -> Path    fills an empty folder; returns what to give to the importer
-
-Everything that an utterance has goes along: what a format has no place for stands in fields of ours beside its own, so
-that importing the result gives the same utterances, and building from it the same FLAC, byte by byte.
+Fields that a format has no place for are written under their own names beside the format's, so that importing the
+result gives the same utterances, and building from it the same FLAC, byte by byte. May import importers, shards, audio.
 """
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import UserError
 
-if TYPE_CHECKING:  # the command asks for the names alone
+if TYPE_CHECKING:  # the command needs the names alone, without numpy
     from data_prep.shards.index import ShardIndex
 
-EXPORTERS = {  # kind: what it writes; its module is data_prep.exporters.KIND
+EXPORTERS = {  # format: what it writes; its function is the one of that name in formats.py
     "nemo": "manifest.json and audio files",
     "nemo_tarred": "tarred_audio_manifest.json and audio_N.tar",
     "kaldi": "wav.scp, text, utt2spk ... and audio files",
@@ -29,21 +26,27 @@ EXPORTERS = {  # kind: what it writes; its module is data_prep.exporters.KIND
 
 
 def export(index: ShardIndex, out: Path, kind: str, wav: bool = False) -> Path:
-    """Writes the audio dataset to `out` for the toolkit `kind`; the manifest comes last. Returns that, or its folder.
+    """Writes the audio dataset to `out` in the format `kind`; returns the manifest, written last, or its folder.
 
-    With `wav`, 16-bit WAV in place of the bytes that lie in the shards. UserError: features, a folder that is not
-    empty, a full disk, shards that do not hold what their index says.
+    With `wav`, 16-bit WAV in place of the bytes in the shards, for tools that cannot read FLAC. UserError: features, a
+    folder that is not empty, a full disk, shards that do not hold what their index says.
     """
     from data_prep.durable import FULL
-    from data_prep.exporters.clips import ExportOptions, make_empty_folder
+    from data_prep.exporters import formats
+    from data_prep.exporters.clips import clips
     from data_prep.progress import Progress
 
     if index.kind != "audio":
         raise UserError(f"{index.root} holds {index.kind}, no recordings; export the directory they were made from")
-    make_empty_folder(out)
-    write = importlib.import_module(f"data_prep.exporters.{kind}").export
     try:
-        return write(index, out, ExportOptions(wav), Progress(len(index), label="export"))
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(f"{out} is not empty; give a new folder, or remove what an interrupted export left")
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; give another folder") from None
+    try:
+        with Progress(len(index), label="export") as progress:
+            return getattr(formats, kind)(clips(index, wav, progress), out)
     except OSError as error:
         if error.errno not in FULL:
             raise

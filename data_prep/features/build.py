@@ -1,35 +1,33 @@
-"""The frozen encoder run once: audio shards in, shards of its frames out, same keys, same places.
+"""The frozen encoder run once: audio shards in, shards of its frames out, same keys, same order.
 
 The index carries the encoder's fingerprint, so that training with another encoder, layer or precision is refused. The
 steps, on each of R ranks, none of which waits for another:
 
-1. look which utterances have their frames already, by whomever they were written (coverage.py);
-2. take shards r, r + R ... of those with something missing, then whatever nobody is at (`_shards_to_do`);
-3. encode what is missing of each (encoding.py), in order, into a shard of the same number;
-4. whoever finds that all is there writes index.json (writer.py). A killed run goes on, on any number of ranks.
+1. find which utterances have their frames already, whoever wrote them (coverage.py);
+2. take shards r, r + R ... of those with something missing, then any that no rank has taken (`_shards_to_do`);
+3. encode the missing utterances of each (encoding.py), in order, into a shard of the same number;
+4. the rank that finds nothing missing writes index.json (writer.py). A killed run goes on, on any number of ranks.
 
 On a CPU the bytes are the same on any number of ranks and threads.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.audio.decode import SAMPLE_RATE
-from data_prep.features.encoding import Group, device_of, encode_in_order, grouped
-from data_prep.features.estimate import disk_full_explained
-from data_prep.features.place import Place, join
+from data_prep.build.finish import Totals
+from data_prep.build.room import disk_full_explained
+from data_prep.features.encoding import device_of, encode_in_order
 from data_prep.features.speed import Speed, device_name, write_speed
-from data_prep.features.writer import FeatureTotals, OpenShard, finish_place, loose_path
+from data_prep.features.writer import FeatureWriter
 from data_prep.figures import counted
 from data_prep.progress import Progress, Silent
-from data_prep.shards.coverage import Coverage, cache_fingerprint
 from data_prep.shards.frames import FEATURE_DTYPES, bytes_per_frame
 from data_prep.shards.index import INDEX_NAME, ShardIndex, shard_name
 from data_prep.shards.tar import MAX_MEDIA_BYTES
@@ -39,37 +37,26 @@ from model.errors import UserError, require_known
 
 @dataclass(frozen=True)
 class FeatureRun:
-    """What one rank did."""
+    """The work of one rank."""
 
-    totals: FeatureTotals | None
-    """Of the cache, if this rank finished it."""
-    already_built: bool = False
+    totals: Totals | None
+    """Of the cache, if this rank finished it, or an earlier run had."""
     missing: int = 0
-    """Utterances that other ranks are at, or left when they died."""
+    """Utterances that other ranks are encoding, or left when they died."""
     utterances: int = 0
     """Encoded by this rank."""
-    seconds: float = 0.0
-    """Of audio, in those."""
     kept_shards: int = 0
     """Found finished at the start."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """This rank among those that build one cache together."""
+class FeatureRank:
+    """This process among those that build one cache together."""
 
     rank: int = 0
     size: int = 1
     threads: int | None = None
     """Of this rank; None chooses."""
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The missing utterances of an audio shard."""
-
-    shard: int
-    ids: list[int]
 
 
 def build_features(
@@ -79,26 +66,29 @@ def build_features(
     dtype: str = "float16",
     progress: Progress | None = None,
     overwrite: bool = False,
-    share: Share | None = None,
+    rank: FeatureRank | None = None,
 ) -> FeatureRun:
-    """Encodes what `out` lacks of an audio index; frames are kept as `dtype`, a key of FEATURE_DTYPES.
+    """Encodes the utterances of an audio index that are missing in `out`; frames are kept as `dtype`, a key of
+    FEATURE_DTYPES.
 
     UserError: the index holds features already, another sample rate, an utterance under one frame, frames too large for
     the dtype, `out` taken, a full disk.
     """
     require_fit(index, encoder, out, dtype)
-    share = share or Share()
-    fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
-    with join(out, fingerprint, {"audio": index.digest()}, overwrite) as place:
-        if place.finished is not None:
-            return FeatureRun(FeatureTotals(**place.finished["totals"]), already_built=True)
-        run = _Run(index, encoder, place, dtype, share)
-        shown = progress or (Silent if share.rank else Progress)(len(index), label="features")
-        with shown as progress, disk_full_explained(index, encoder, out, dtype):
-            run.encode_missing(progress)
-            totals = finish_place(place, index, fingerprint, encoder.source)
-    missing = 0 if totals or (out / INDEX_NAME).exists() else int((~run.coverage.covered).sum())
-    return FeatureRun(totals, False, missing, run.utterances, run.seconds, run.kept_shards)
+    rank = rank or FeatureRank()
+    with FeatureWriter(out, index, encoder.fingerprint(), dtype, rank.rank, rank.size, overwrite) as writer:
+        if writer.folder.workdir.finished:
+            return FeatureRun(writer.folder.workdir.finished)
+        kept_shards, utterances, before = len(writer.coverage.shards), 0, -1
+        shown = progress or (Silent if rank.rank else Progress)(len(index), label="features")
+        with shown as progress, disk_full_explained(out):
+            progress.keep(int(writer.coverage.covered.sum()))
+            while before < utterances:  # until nothing is missing but what other ranks are encoding
+                before = utterances
+                utterances += _encode_missing(writer, encoder, rank, progress)
+            totals = writer.finish(encoder.source)
+        missing = 0 if totals or (out / INDEX_NAME).exists() else int((~writer.coverage.covered).sum())
+    return FeatureRun(totals, missing, utterances, kept_shards)
 
 
 def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> None:
@@ -108,7 +98,7 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
         raise UserError(f"{index.root} holds {index.kind}, an encoder needs audio; give what `prep build` made")
     require_known("feature dtype", dtype, FEATURE_DTYPES)
     if encoder.sample_rate != SAMPLE_RATE:
-        raise UserError(f"the encoder hears {encoder.sample_rate} Hz, shards hold {SAMPLE_RATE} Hz; use another")
+        raise UserError(f"the encoder expects {encoder.sample_rate} Hz, shards hold {SAMPLE_RATE} Hz; use another")
     if out.resolve() == index.root.resolve():
         raise UserError(f"{out} holds the audio itself; give another directory for its features")
     frames = encoder.out_len(index.samples)
@@ -126,76 +116,55 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
         )
 
 
-class _Run:
-    """One rank's work on a place."""
+def _encode_missing(writer: FeatureWriter, encoder: Encoder, rank: FeatureRank, progress: Progress) -> int:
+    """Encodes what no other rank is encoding, and returns the number of utterances."""
+    index, coverage = writer.audio, writer.coverage
+    began, ids = time.monotonic(), []
+    encoded = encode_in_order(index, encoder, writer.dtype, _missing(writer), rank.threads)
 
-    def __init__(self, index: ShardIndex, encoder: Encoder, place: Place, dtype: str, share: Share) -> None:
-        self.index, self.encoder, self.place, self.dtype, self.share = index, encoder, place, dtype, share
-        self.fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
-        self.coverage = Coverage(place.out, index, self.fingerprint)
-        self.kept_shards = len(self.coverage.shards)
-        self.utterances, self.seconds = 0, 0.0
+    def publish(number: int) -> None:
+        writer.flush()
+        writer.folder.release(number)
+        coverage.refresh()
+        assert coverage.covered[ids].all(), "a shard that was just written does not count"
+        progress.advance(max(0, int(coverage.covered.sum()) - progress.done))  # those of other ranks
 
-    def encode_missing(self, progress: Progress) -> None:
-        """Until nothing is missing but what other ranks are at."""
-        began, before = time.monotonic(), -1
-        while before < self.utterances:
-            before = self.utterances
-            self._encode_once(progress)
-        if self.seconds:
-            rate = self.seconds / max(time.monotonic() - began, 1e-9)
-            write_speed(self.place.out, Speed(round(rate, 2), device_name(device_of(self.encoder)), self.share.size))
+    with closing(encoded):
+        for utterance in encoded:
+            number = int(index.shard[utterance.id])
+            if ids and index.shard[ids[-1]] != number:
+                publish(int(index.shard[ids[-1]]))
+            path = writer.out / shard_name(number)
+            free = None if path.name in coverage.shards else path  # else a loose shard
+            writer.write(utterance.id, utterance.media, utterance.meta, utterance.frames, encoder.dim, free)
+            ids.append(utterance.id)
+            progress.advance()
+    if ids:
+        publish(int(index.shard[ids[-1]]))
+        speed = float(index.samples[ids].sum()) / SAMPLE_RATE / max(time.monotonic() - began, 1e-9)
+        write_speed(writer.out, Speed(round(speed, 2), device_name(device_of(encoder)), rank.size))
+    return len(ids)
 
-    def _encode_once(self, progress: Progress) -> None:
-        shard: OpenShard | None = None
-        groups = encode_in_order(self.index, self.encoder, self.dtype, self._groups(), self.share.threads)
-        try:
-            for group, encoded in groups:
-                if shard is None:
-                    shard = OpenShard(self._path(group.mark.shard))
-                for one in encoded:
-                    meta = {**one.meta, "frames": one.frames, "dim": self.encoder.dim}
-                    shard.add(self.index, one.id, self.dtype, one.media, meta)
-                if group.ids[-1] == group.mark.ids[-1]:
-                    shard.publish(self.index, self.fingerprint)
-                    shard = None
-                    self.place.release(group.mark.shard)
-                    self.coverage.refresh()
-                    assert self.coverage.covered[group.mark.ids].all(), "a shard that was just written does not count"
-                self.utterances, self.seconds = self.utterances + len(encoded), self.seconds + group.seconds
-                # of all ranks, and in hand:
-                done = int(self.coverage.covered.sum()) + (0 if shard is None else len(shard))
-                progress.advance(max(0, done - progress.done))
-        finally:
-            groups.close()
-            if shard is not None:
-                shard.drop()
 
-    def _groups(self) -> Iterator[Group[_Task]]:
-        """Of one task after the other, each taken when its first group is asked for."""
-        device = device_of(self.encoder)
-        for number, ids in self._shards_to_do():
-            if self.place.take(number):
-                self.coverage.refresh()
-                missing = self.coverage.missing(ids)
-                yield from grouped(self.index, missing, device, _Task(number, missing))
-                if not missing:
-                    self.place.release(number)
+def _missing(writer: FeatureWriter) -> Iterator[int]:
+    """Utterances to encode, of one shard after the other, each taken when its first utterance is asked for."""
+    for number, ids in _shards_to_do(writer):
+        if writer.folder.take(number):
+            writer.coverage.refresh()
+            missing = writer.coverage.missing(ids)
+            yield from missing
+            if not missing:
+                writer.folder.release(number)
 
-    def _shards_to_do(self) -> list[tuple[int, range]]:
-        """Audio shards with something missing, and their utterances: this rank's own, then the others' from the end."""
-        self.coverage.refresh()
-        ends = np.cumsum([info.utterances for info in self.index.shards]).tolist()
-        shards = list(enumerate(range(start, end) for start, end in zip([0, *ends], ends, strict=False)))
-        shards = [(number, ids) for number, ids in shards if self.coverage.missing(ids)]
-        rank, size = self.share.rank, self.share.size
-        if not self.place.has_locks:  # all ranks must take the same view, whenever they look
-            return [shard for shard in shards if shard[0] % size == rank]
-        others = [shard for i, shard in enumerate(shards) if i % size != rank]
-        return shards[rank::size] + others[::-1]
 
-    def _path(self, number: int) -> Path:
-        """A shard of the audio shard's number, or a loose one where that number is taken."""
-        taken = shard_name(number) in self.coverage.shards
-        out = self.place.out
-        return loose_path(out, self.share.rank, self.share.size) if taken else out / shard_name(number)
+def _shards_to_do(writer: FeatureWriter) -> list[tuple[int, range]]:
+    """Audio shards with something missing, and their utterances: this rank's own, then the others' from the end."""
+    writer.coverage.refresh()
+    ends = np.cumsum([info.utterances for info in writer.audio.shards]).tolist()
+    shards = list(enumerate(range(start, end) for start, end in zip([0, *ends], ends, strict=False)))
+    shards = [(number, ids) for number, ids in shards if writer.coverage.missing(ids)]
+    rank, size = writer.rank, writer.size
+    if writer.folder.locks is None:  # all ranks must divide the shards alike, whenever they look
+        return [shard for shard in shards if shard[0] % size == rank]
+    others = [shard for i, shard in enumerate(shards) if i % size != rank]
+    return shards[rank::size] + others[::-1]

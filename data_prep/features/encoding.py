@@ -1,17 +1,15 @@
-"""Utterances to encoded frames as bytes: read, decoded, encoded and converted in threads, given back in order.
+"""Utterances to encoded frames as bytes: read, decoded, encoded and converted in threads, returned in order.
 
 On a CPU each thread runs passes of its own with one core: sharing one small pass among cores makes it slower, ten times
 so where another process wants a core too. There an utterance has the same bytes in any group, on any number of threads.
 On a GPU the utterances of a group go through the transformer together, and threads read for the next groups meanwhile.
 """
 
-from __future__ import annotations
-
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 
@@ -27,73 +25,62 @@ from model.errors import UserError
 GPU_THREADS = 4  # one waits for the GPU, the others read
 GROUP_UTTERANCES, GROUP_SECONDS = {"cpu": 8, "cuda": 64}, {"cpu": 60.0, "cuda": 240.0}
 
-Mark = TypeVar("Mark")
-
-
-@dataclass(frozen=True)
-class Group(Generic[Mark]):
-    """Utterances of the index that are read and encoded at a time, and whatever the caller wants to know them by."""
-
-    ids: list[int]
-    seconds: float
-    mark: Mark
-
 
 @dataclass(frozen=True)
 class Encoded:
-    """One utterance."""
+    """The frames of one utterance."""
 
     id: int
+    """Its number in the index."""
     media: bytes
     frames: int
     meta: dict[str, Any]
     """That of its audio."""
 
 
-def grouped(index: ShardIndex, ids: Sequence[int], device: torch.device, mark: Mark) -> Iterator[Group[Mark]]:
-    """`ids` in order, cut into groups by number and seconds; a longer utterance is a group of its own."""
-    most, limit = GROUP_UTTERANCES.get(device.type, 64), GROUP_SECONDS.get(device.type, 240.0)
-    group: list[int] = []
-    seconds = 0.0
-    for i in ids:
-        of_one = int(index.samples[i]) / SAMPLE_RATE
-        if group and (len(group) == most or seconds + of_one > limit):
-            yield Group(group, seconds, mark)
-            group, seconds = [], 0.0
-        group.append(i)
-        seconds += of_one
-    if group:
-        yield Group(group, seconds, mark)
-
-
 def encode_in_order(
-    index: ShardIndex, encoder: Encoder, dtype: str, groups: Iterable[Group[Mark]], threads: int | None = None
-) -> Generator[tuple[Group[Mark], list[Encoded]], None, None]:
-    """Each group with what came of it, in order.
+    index: ShardIndex, encoder: Encoder, dtype: str, ids: Iterable[int], threads: int | None = None
+) -> Generator[Encoded, None, None]:
+    """The utterances `ids`, encoded in groups, in order.
 
-    Groups are taken from `groups` a few ahead, of as many seconds of audio as the threads hold in full groups: a longer
-    utterance is read when nothing else is. UserError for what cannot be read or kept, naming the utterance.
+    Groups are read a few ahead, of as many seconds of audio as the threads hold in full groups: a longer utterance is
+    read when nothing else is. UserError for what cannot be read or kept, naming the utterance.
     """
     device = device_of(encoder)
     threads = threads or (torch.get_num_threads() if device.type == "cpu" else GPU_THREADS)
     limit = (threads + 1) * GROUP_SECONDS.get(device.type, 240.0)
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
-    coming: deque[tuple[Group[Mark], Future[list[Encoded]]]] = deque()
-    source = iter(groups)
-    following = next(source, None)
+    pending: deque[tuple[float, Future[list[Encoded]]]] = deque()
+    groups = grouped(index, ids, device)
+    following = next(groups, None)
     try:
-        while following or coming:
-            ahead = sum(group.seconds for group, _ in coming)
-            if following and (not coming or (len(coming) <= threads and ahead + following.seconds <= limit)):
-                coming.append((following, pool.submit(_encode, index, encoder, dtype, following.ids)))
-                following = next(source, None)
+        while following or pending:
+            ahead = sum(seconds for seconds, _ in pending)
+            if following and (not pending or (len(pending) <= threads and ahead + following[1] <= limit)):
+                pending.append((following[1], pool.submit(_encode, index, encoder, dtype, following[0])))
+                following = next(groups, None)
             else:
-                group, future = coming.popleft()
-                yield group, future.result()
+                yield from pending.popleft()[1].result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
+
+
+def grouped(index: ShardIndex, ids: Iterable[int], device: torch.device) -> Iterator[tuple[list[int], float]]:
+    """`ids` in order, cut into groups by number and seconds; a longer utterance is a group of its own."""
+    most, limit = GROUP_UTTERANCES.get(device.type, 64), GROUP_SECONDS.get(device.type, 240.0)
+    group: list[int] = []
+    seconds = 0.0
+    for i in ids:
+        more = int(index.samples[i]) / SAMPLE_RATE
+        if group and (len(group) == most or seconds + more > limit):
+            yield group, seconds
+            group, seconds = [], 0.0
+        group.append(i)
+        seconds += more
+    if group:
+        yield group, seconds
 
 
 def device_of(encoder: Encoder) -> torch.device:
@@ -110,8 +97,10 @@ def _encode(index: ShardIndex, encoder: Encoder, dtype: str, ids: list[int]) -> 
             frames, frame_cu = encoder(audio, cumulative([len(wave) for wave in waves]))
             counts = frame_cu.diff().tolist()
             assert counts == [int(encoder.out_len(len(wave))) for wave in waves], "out_len does not describe forward"
-            each = zip(ids, samples, frames.split(counts), strict=True)
-            return [Encoded(i, to_bytes(of_one, dtype, it.key), len(of_one), it.meta) for i, it, of_one in each]
+            return [
+                Encoded(i, to_bytes(own, dtype, sample.key), len(own), sample.meta)
+                for i, sample, own in zip(ids, samples, frames.split(counts), strict=True)
+            ]
     except torch.OutOfMemoryError:
         if len(ids) == 1:
             raise UserError(
@@ -119,4 +108,4 @@ def _encode(index: ShardIndex, encoder: Encoder, dtype: str, ids: list[int]) -> 
                 "has; build without such long ones (--max-seconds), or encode on another device"
             ) from None
     half = len(ids) // 2
-    return [one for part in (ids[:half], ids[half:]) for one in _encode(index, encoder, dtype, part)]
+    return _encode(index, encoder, dtype, ids[:half]) + _encode(index, encoder, dtype, ids[half:])

@@ -1,18 +1,13 @@
-"""What a feature cache will take, before it is begun: bytes by arithmetic, time by a measured sample, free disk."""
-
-from __future__ import annotations
+"""What a feature cache takes: bytes by arithmetic, time by encoding a sample, and the space on the disk."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.audio.decode import SAMPLE_RATE
-from data_prep.durable import FULL
-from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order, grouped
+from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order
 from data_prep.figures import in_units
 from data_prep.paths import free_bytes
 from data_prep.shards.columns import BLOCK, padded
@@ -79,36 +74,12 @@ def bytes_of(index: ShardIndex, encoder: Encoder, dtype: str, ids: np.ndarray) -
     return int(padded(tars[tars > 0] + 2 * BLOCK, RECORD).sum())
 
 
-@contextmanager
-def disk_full_explained(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> Iterator[None]:
-    """Turns "no space left" into a line with what is missing and what is free."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        coverage = Coverage(out, index, cache_fingerprint(encoder.fingerprint(), dtype))
-        more = bytes_of(index, encoder, dtype, np.flatnonzero(~coverage.covered))
-        raise UserError(
-            f"no space left for {out}: {in_units(more)} are still to be written, {in_units(free_bytes(out))} are "
-            "free; what is finished stays valid: make room and run it again"
-        ) from None
-
-
 def _measure(index: ShardIndex, encoder: Encoder, dtype: str, ids: list[int], threads: int | None) -> float:
-    """Seconds of audio a second, over some of `ids` from all over; what comes first is not counted."""
-    device = device_of(encoder)
-    first, sample = ids[:1], _spread(index, ids, SAMPLE_SECONDS.get(device.type, 20.0))
-    for _ in encode_in_order(index, encoder, dtype, grouped(index, first, device, None), threads):
-        pass
+    """Seconds of audio a second, over some of `ids`, evenly spaced; the first, which is slower, is not counted."""
+    wanted = SAMPLE_SECONDS.get(device_of(encoder).type, 20.0) * SAMPLE_RATE / float(index.samples[ids].mean())
+    count = min(len(ids), max(1, round(wanted)))
+    sample = [ids[i * len(ids) // count] for i in range(count)]
+    list(encode_in_order(index, encoder, dtype, ids[:1], threads))
     began = time.monotonic()
-    for _ in encode_in_order(index, encoder, dtype, grouped(index, sample, device, None), threads):
-        pass
+    list(encode_in_order(index, encoder, dtype, sample, threads))
     return float(index.samples[sample].sum()) / SAMPLE_RATE / max(time.monotonic() - began, 1e-9)
-
-
-def _spread(index: ShardIndex, ids: list[int], seconds: float) -> list[int]:
-    """As many of `ids` as hold about that much audio, evenly spaced; at least one."""
-    mean = float(index.samples[ids].mean()) / SAMPLE_RATE
-    wanted = min(len(ids), max(1, round(seconds / mean)))
-    return [ids[i * len(ids) // wanted] for i in range(wanted)]

@@ -1,14 +1,13 @@
 """Frames written as they are computed, in any order, and the index once all are there.
 
-Training keeps the frames that its encoder gives anyway (`FeatureWriter`), `prep features` makes those that are missing.
-Both write into one directory; what counts is which utterances its shards hold (coverage.py).
+Training keeps the frames that its encoder computes anyway, `prep features` computes the missing ones. Both write into
+one directory; its shards say which utterances they hold (coverage.py).
 """
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -16,26 +15,25 @@ from typing import Any
 
 from torch import Tensor
 
-from data_prep.build import workdir as workplace
-from data_prep.features.place import Place, join, remove_leftovers
+from data_prep.build.finish import Totals, finish
+from data_prep.build.write import ShardResult
+from data_prep.features.folder import join
 from data_prep.shards.coverage import Coverage, cache_fingerprint, notes_of
-from data_prep.shards.files import UNFINISHED_NAME, read_document
+from data_prep.shards.files import UNFINISHED_NAME
 from data_prep.shards.frames import EXTENSIONS, to_bytes
-from data_prep.shards.index import INDEX_NAME, ShardIndex, columns_path, shard_name, write_index
+from data_prep.shards.index import ShardIndex, columns_path, shard_name
 from data_prep.shards.tar import ShardWriter, read_meta
 from model.loading.pretrained import files_digest
 
-FIRST_LOOSE = 500_000  # shards that are no image of an audio shard are numbered from here on
-MAX_UTTERANCES = 1000
-MAX_BYTES = 512 << 20
-"""Of a loose shard: past either it is published and another one begun."""
+FIRST_LOOSE = 500_000  # shards that correspond to no audio shard are numbered from here on
+MAX_UTTERANCES, MAX_BYTES = 1000, 512 << 20  # of such a shard: at either it is published
 
 
 class FeatureWriter:
-    """One rank's share of a cache: give it frames as they come, `close` or leave the `with` block at the end.
+    """One rank's part of a cache: add frames in any order; `close`, or leave the `with` block, at the end.
 
-    Of shards that this rank publishes each utterance is in one; two ranks should not add the same. UserError if `out`
-    holds another encoder's work. An error inside the block leaves what is not published unwritten.
+    Each utterance is in one of the shards that this rank publishes; two ranks should not add the same. UserError if
+    `out` holds another encoder's work. An error inside the block leaves what is not published unwritten.
     """
 
     def __init__(
@@ -46,148 +44,96 @@ class FeatureWriter:
         dtype: str = "float16",
         rank: int = 0,
         size: int = 1,
+        overwrite: bool | None = None,
     ) -> None:
-        """`fingerprint` is the encoder's; frames are kept as `dtype`. No rank of `size` takes another's names."""
+        """`fingerprint` is the encoder's; frames are kept as `dtype`. No rank of `size` takes another's names.
+        `overwrite`: as of workdir.require_resumable."""
+        self.out, self.audio, self.dtype, self.rank, self.size = out, audio, dtype, rank, size
         self.fingerprint = cache_fingerprint(fingerprint, dtype)
-        self._out, self._audio, self._dtype, self._rank, self._size = out, audio, dtype, rank, size
         self._stack = ExitStack()
-        self._stack.enter_context(join(out, self.fingerprint, {"audio": audio.digest()}))
-        self._coverage = Coverage(out, audio, self.fingerprint)
-        self._shard: OpenShard | None = None
+        self.folder = self._stack.enter_context(join(out, self.fingerprint, {"audio": audio.digest()}, overwrite))
+        self.coverage = Coverage(out, audio, self.fingerprint)
+        self._shard: ShardWriter | None = None
+        self._ids: list[int] = []
+        self._bytes = 0
 
     def has(self, key: str) -> bool:
-        """Whether the frames of the utterance are there, published by any rank before this one opened or added here."""
-        return bool(self._coverage.covered[self._coverage.number(key)])
+        """Whether the utterance's frames were published by any rank before this one opened, or added here."""
+        return bool(self.coverage.covered[self.coverage.number(key)])
 
     def add(self, key: str, frames: Tensor, meta: dict[str, Any] | None = None) -> None:
-        """frames [T, D] of an utterance that `has` says is not there; `meta` is that of its audio, read if not given.
+        """frames [T, D] of an utterance for which `has` is false; `meta` is that of its audio, read if not given.
 
         UserError for frames that the dtype cannot hold, naming the utterance. OSError for a full disk.
         """
-        i = self._coverage.number(key)
-        assert not self._coverage.covered[i], f"the frames of {key} are there already"
-        meta = read_meta(self._audio, i) if meta is None else meta
-        media = to_bytes(frames, self._dtype, key)
-        if self._shard is None:
-            self._shard = OpenShard(loose_path(self._out, self._rank, self._size))
-        self._shard.add(self._audio, i, self._dtype, media, {**meta, "frames": len(frames), "dim": frames.shape[1]})
-        self._coverage.covered[i] = True
-        if self._shard.full:
+        i = self.coverage.number(key)
+        assert not self.coverage.covered[i], f"the frames of {key} are there already"
+        meta = read_meta(self.audio, i) if meta is None else meta
+        self.write(i, to_bytes(frames, self.dtype, key), meta, len(frames), frames.shape[1])
+        self.coverage.covered[i] = True
+        if len(self._ids) >= MAX_UTTERANCES or self._bytes >= MAX_BYTES:
             self.flush()
+
+    def write(
+        self, i: int, media: bytes, meta: dict[str, Any], frames: int, dim: int, path: Path | None = None
+    ) -> None:
+        """The frames of utterance `i` of the audio as bytes. `path`: of the shard that is begun if none is open."""
+        if self._shard is None:
+            self._shard = ShardWriter(path or self.loose_path())
+        meta, samples = meta | {"frames": frames, "dim": dim}, int(self.audio.samples[i])
+        self._shard.add(self.audio.key[i], EXTENSIONS[self.dtype], media, meta, samples, frames)
+        self._ids.append(i)
+        self._bytes += len(media)
 
     def flush(self) -> None:
         """Publishes what was added so far as a shard of its own, on disk when this returns."""
         if self._shard is not None:
-            self._shard.publish(self._audio, self.fingerprint)
-            self._shard = None
+            with self._shard:
+                self._shard.close(notes_of(self.audio, self._ids, self.fingerprint))
+            self._shard, self._ids, self._bytes = None, [], 0
+
+    def finish(self, encoder: str = "") -> Totals | None:
+        """Writes index.json; None if something is missing, or another rank has done it. `encoder`: its source."""
+        with self.folder.alone():
+            self.coverage = Coverage(self.out, self.audio, self.fingerprint)
+            if not (self.out / UNFINISHED_NAME).exists() or not self.coverage.complete:
+                return None
+            totals = finish(
+                self.folder.workdir,
+                "features",
+                [ShardResult(self.coverage.shards[name]) for name in sorted(self.coverage.shards)],
+                seconds=round(self.audio.seconds, 4),
+                frames=self.coverage.frames,
+                encoder_files=(files_digest(encoder) if encoder else None) or "",
+            )
+            self.folder.remove_leftovers()
+        return totals
 
     def close(self) -> None:
-        """Publishes, and leaves the directory to others."""
+        """Publishes what was added, and unlocks the directory."""
         self.flush()
         self._stack.close()
 
     def abandon(self) -> None:
-        """Leaves the directory, and nothing of what is not published: after an error in `add` or `flush`."""
+        """Drops what is not published, and unlocks the directory: after an error in `write` or `flush`."""
         if self._shard is not None:
-            self._shard.drop()
+            self._shard.__exit__(None, None, None)
+            if self._shard.path.exists() and not self._shard.path.stat().st_size:  # loose_path made it
+                self._shard.path.unlink()
         self._stack.close()
+
+    def loose_path(self) -> Path:
+        """The path of a new shard with a number that no rank of this or another job has taken."""
+        for number in count(FIRST_LOOSE + self.rank, self.size):
+            path = self.out / shard_name(number)
+            if not columns_path(path).exists():
+                with suppress(FileExistsError):
+                    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+                    return path
+        raise AssertionError
 
     def __enter__(self) -> FeatureWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close() if kind is None else self.abandon()
-
-
-@dataclass(frozen=True)
-class FeatureTotals:
-    """What a finished cache holds."""
-
-    utterances: int
-    frames: int
-    seconds: float
-    bytes: int
-    shards: int
-    encoder_files: str = ""
-    """model.loading.pretrained.files_digest of the encoder: who has the same files need not load them to know it."""
-
-
-def finish(out: Path, audio: ShardIndex) -> bool:
-    """Whether the frames of every utterance of `audio` are in `out`; if so, index.json is written.
-
-    When all writers have closed. UserError if the features in `out` are of other audio.
-    """
-    if (out / UNFINISHED_NAME).exists():
-        begun = read_document(out / UNFINISHED_NAME)
-        with join(out, begun["fingerprint"], {"audio": audio.digest()}) as place:
-            finish_place(place, audio, begun["fingerprint"])
-    return (out / INDEX_NAME).exists()
-
-
-def finish_place(
-    place: Place, audio: ShardIndex, fingerprint: dict[str, Any], encoder: str = ""
-) -> FeatureTotals | None:
-    """What `finish` does, of a place that was joined; None if something is missing, or another rank has done it."""
-    with place.alone_for_a_moment():
-        if not (place.out / UNFINISHED_NAME).exists():
-            return None
-        coverage = Coverage(place.out, audio, fingerprint)
-        if not coverage.complete:
-            return None
-        shards = [coverage.shards[name] for name in sorted(coverage.shards)]
-        totals = FeatureTotals(
-            utterances=len(audio),
-            frames=coverage.frames,
-            seconds=round(audio.seconds, 4),
-            bytes=sum(shard.bytes for shard in shards),
-            shards=len(shards),
-            encoder_files=(files_digest(encoder) if encoder else None) or "",
-        )
-        workplace.remove_stale(place.out, set(coverage.shards))
-        write_index(place.out, "features", shards, fingerprint, {"audio": audio.digest()}, asdict(totals))
-        remove_leftovers(place.out)
-    return totals
-
-
-def loose_path(out: Path, rank: int, size: int) -> Path:
-    """Where a rank's next loose shard goes: a number that neither it nor, of this job, another rank has taken."""
-    for number in count(FIRST_LOOSE + rank, size):
-        path = out / shard_name(number)
-        if not columns_path(path).exists():
-            with suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # taken, for another job too
-                return path
-    raise AssertionError
-
-
-class OpenShard:
-    """A shard of frames that is being written, and which utterances it holds."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._writer = path, ShardWriter(path)
-        self._ids: list[int] = []
-        self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    @property
-    def full(self) -> bool:
-        return len(self._ids) >= MAX_UTTERANCES or self._bytes >= MAX_BYTES
-
-    def add(self, audio: ShardIndex, i: int, dtype: str, media: bytes, meta: dict[str, Any]) -> None:
-        """Utterance `i` of the audio index; `meta` with frames and dim."""
-        self._writer.add(audio.key[i], EXTENSIONS[dtype], media, meta, int(audio.samples[i]), meta["frames"])
-        self._ids.append(i)
-        self._bytes += len(media)
-
-    def publish(self, audio: ShardIndex, fingerprint: dict[str, Any]) -> None:
-        """On disk, with its columns, when this returns."""
-        with self._writer:
-            self._writer.close(notes_of(audio, self._ids, fingerprint))
-
-    def drop(self) -> None:
-        """Leaves nothing of it."""
-        self._writer.__exit__(None, None, None)
-        if self._path.exists() and not self._path.stat().st_size:  # what loose_path had taken
-            self._path.unlink()

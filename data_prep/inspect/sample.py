@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.audio import decode as audio
 from data_prep.audio.decode import SAMPLE_RATE, AudioError
-from data_prep.build.assign import chance
+from data_prep.build.assign import key_hash
 from data_prep.durable import temporary_name
 from data_prep.figures import counted, in_hours
 from data_prep.inspect.html_page import page, text
@@ -92,7 +92,7 @@ def pick(index: ShardIndex, options: SampleChoice) -> list[int]:
             raise UserError(f"{place_of(index)} has no utterance {missing[0]}{more}; see the keys in its shards")
         return sorted(place[key] for key in options.keys)
     if options.order == "random":
-        ordered = sorted(range(len(index)), key=lambda i: chance(options.seed, index.key[i]))
+        ordered = sorted(range(len(index)), key=lambda i: key_hash(options.seed, index.key[i]))
     else:
         sign = -1 if options.order == "longest" else 1
         ordered = np.argsort(sign * index.samples, kind="stable").tolist()

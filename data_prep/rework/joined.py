@@ -1,6 +1,4 @@
-"""Several dataset directories seen as one, to be written anew or merged."""
-
-from __future__ import annotations
+"""Several dataset directories as one index in memory, to be written anew, merged or trained on."""
 
 import sys
 from collections.abc import Sequence
@@ -20,13 +18,13 @@ from data_prep.text import printable
 from model.errors import UserError
 
 OF_ONE = {"shard_size", "shard_bytes", "shuffle", "seed", "part", "input", "merged", "prefixes"}
-"""Options that tell how one directory was laid out; of several they tell nothing."""
+"""Options of the layout of one directory; they do not describe several."""
 
 
 def open_all(roots: Sequence[Path | str], out: Path) -> list[ShardIndex]:
-    """The index of each directory. UserError unless they are of one kind and media and ours, and none of them is `out`.
+    """The index of each directory. UserError unless they are of one kind and media, hold their tars, and none is `out`.
 
-    Says on stderr where transcripts were normalised in different ways.
+    Warns on stderr where transcripts were normalised in different ways.
     """
     indexes = [read_index(root) for root in roots]
     for index in indexes:
@@ -35,17 +33,37 @@ def open_all(roots: Sequence[Path | str], out: Path) -> list[ShardIndex]:
         if any(shard.source for shard in index.shards):
             raise UserError(f"{place_of(index)} lists tars of others where they lie; build it instead, from those tars")
         _require_alike(indexes[0], index)
-    _warn_of_mixture(indexes)
+    spellings = {printable(str(index.options.get("normalise", "none")))[:40]: place_of(index) for index in indexes}
+    if len(spellings) > 1:
+        mixture = " and ".join(f"normalise is {name} in {place}" for name, place in list(spellings.items())[:2])
+        print(f"warning: transcripts will be mixed: {mixture}; better build them alike", file=sys.stderr)
     return indexes
+
+
+def _require_alike(first: ShardIndex, other: ShardIndex) -> None:
+    here, there = place_of(first), place_of(other)
+    if other.kind != first.kind:
+        raise UserError(f"{here} holds {first.kind}, {there} {other.kind}; they cannot be one set")
+    if other.media != first.media:
+        raise UserError(f"{here} holds {first.media}, {there} {other.media}; build one of them again as the other")
+    if first.kind == "features" and other.fingerprint != first.fingerprint:
+        names = sorted({*first.fingerprint, *other.fingerprint})
+        name = next(name for name in names if first.fingerprint.get(name) != other.fingerprint.get(name))
+        raise UserError(
+            f"{here} and {there} hold features of different encoders: {name} is {first.fingerprint.get(name)} and "
+            f"{other.fingerprint.get(name)}; make one of them again"
+        )
 
 
 def concatenate(indexes: Sequence[ShardIndex]) -> ShardIndex:
     """All utterances in the order given, as one index in memory; its shards are named by their whole path."""
     first = indexes[0]
     before = np.cumsum([0, *(len(index.shards) for index in indexes[:-1])])
-    common = {name: value for name, value in first.options.items() if name not in OF_ONE}
-    for index in indexes:
-        common = {name: value for name, value in common.items() if index.options.get(name) == value}
+    common = {
+        name: value
+        for name, value in first.options.items()
+        if name not in OF_ONE and all(name in index.options and index.options[name] == value for index in indexes)
+    }
     if any(index.media != first.media for index in indexes):
         common["media"] = "any"
     return replace(
@@ -85,59 +103,32 @@ def require_own_keys(indexes: Sequence[ShardIndex], hint: str) -> None:
 
 def extension_of(indexes: Sequence[ShardIndex]) -> str:
     """Of the media members, by the first of each directory. UserError if they are not the same."""
-    found: dict[str, str] = {}
-    for index in indexes:
-        if len(index):
-            name = _first_member(shard_path(index, int(index.shard[0])), place_of(index))
-            found.setdefault(name.rpartition(".")[2], place_of(index))
-    if len(found) > 1:
-        (one, here), (other, there), *_ = found.items()
-        raise UserError(f"{here} holds .{one} files, {there} .{other}; they cannot be one set")
-    return next(iter(found), "")
+    extensions: dict[str, str] = {}
+    for index in filter(len, indexes):
+        tar = shard_path(index, int(index.shard[0]))
+        try:
+            name = next(walk(tar))[0]
+        except (ValueError, OSError, StopIteration) as error:
+            fault, check = str(error) or "it is empty", f'run "slam-asr prep check {place_of(index)}"'
+            raise UserError(f"{tar.name} cannot be read: {fault}; {check}") from None
+        extensions.setdefault(name.rpartition(".")[2], place_of(index))
+    if len(extensions) > 1:
+        (first, here), (second, there), *_ = extensions.items()
+        raise UserError(f"{here} holds .{first} files, {there} .{second}; they cannot be one set")
+    return next(iter(extensions), "")
 
 
 def audio_crcs(indexes: Sequence[ShardIndex]) -> list[int | None]:
     """Of each utterance of features, the CRC of the audio it was made from, where its shard keeps it."""
-    found: list[int | None] = []
+    crcs: list[int | None] = []
     for index in indexes:
         for shard in index.shards:
             noted: Any = read_document(columns_path(index.root / shard.name)).get(AUDIO_CRC)
             usable = isinstance(noted, list) and len(noted) == shard.utterances
-            found += noted if usable else [None] * shard.utterances
-    return found
+            crcs += noted if usable else [None] * shard.utterances
+    return crcs
 
 
 def place_of(index: ShardIndex) -> str:
     """Its directory or address, for a message."""
     return index.address or str(index.root)
-
-
-def _first_member(tar: Path, place: str) -> str:
-    try:
-        return next(walk(tar))[0]
-    except (ValueError, OSError, StopIteration) as error:
-        what = str(error) or "it is empty"
-        raise UserError(f'{tar.name} cannot be read: {what}; run "slam-asr prep check {place}"') from None
-
-
-def _require_alike(first: ShardIndex, other: ShardIndex) -> None:
-    here, there = place_of(first), place_of(other)
-    if other.kind != first.kind:
-        raise UserError(f"{here} holds {first.kind}, {there} {other.kind}; they cannot be one set")
-    if other.media != first.media:
-        raise UserError(f"{here} holds {first.media}, {there} {other.media}; build one of them again as the other")
-    if first.kind == "features" and other.fingerprint != first.fingerprint:
-        names = sorted({*first.fingerprint, *other.fingerprint})
-        name = next(name for name in names if first.fingerprint.get(name) != other.fingerprint.get(name))
-        raise UserError(
-            f"{here} and {there} hold features of different encoders: {name} is {first.fingerprint.get(name)} and "
-            f"{other.fingerprint.get(name)}; make one of them again"
-        )
-
-
-def _warn_of_mixture(indexes: Sequence[ShardIndex]) -> None:
-    said = {printable(str(index.options.get("normalise", "none")))[:40]: place_of(index) for index in indexes}
-    if len(said) > 1:
-        (one, here), (other, there), *_ = said.items()
-        mixture = f"normalise is {one} in {here} and {other} in {there}"
-        print(f"warning: transcripts will be mixed: {mixture}; better build them alike", file=sys.stderr)

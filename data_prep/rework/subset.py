@@ -1,12 +1,9 @@
-"""Which utterances of a dataset directory are kept: by key, by length, by what their metadata says."""
-
-from __future__ import annotations
+"""Which utterances of a dataset directory are kept: by key, by length, by fields of their metadata."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,13 +17,13 @@ from data_prep.shards.tar import read_meta
 from model.errors import UserError, closest
 from model.sample_rate import SAMPLE_RATE
 
-FIELDS = ("language", "speaker", "task")  # of the metadata, beside what the corpus says in its `meta`
+FIELDS = ("language", "speaker", "task")  # of the metadata, beside the corpus's own in `meta`
 NAMED, LISTED = 3, 8  # keys and values that a message shows
 
 
 @dataclass(frozen=True)
 class Subset:
-    """What an utterance must be to stay. The default keeps all."""
+    """Conditions for an utterance to be kept. The default keeps all."""
 
     keys: frozenset[str] | None = None
     """Only these."""
@@ -54,21 +51,25 @@ def read_keys(path: Path) -> frozenset[str]:
     return keys
 
 
+def _key(line: bytes) -> str:
+    key = strict_json(line)["key"] if line.startswith(b"{") else line.decode("utf-8-sig")
+    if not isinstance(key, str) or not key.isprintable():
+        raise ValueError
+    return key
+
+
 def parse_where(conditions: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """["speaker=19", ...] to ((speaker, 19), ...)."""
-    pairs = []
     for condition in conditions:
-        name, equals, value = condition.partition("=")
-        if not name or not equals:
+        if not condition.partition("=")[0] or "=" not in condition:
             raise UserError(f"{condition!r} is no condition; write it as field=value, say speaker=19")
-        pairs.append((name, value))
-    return tuple(pairs)
+    return tuple((name, value) for name, _, value in (condition.partition("=") for condition in conditions))
 
 
 def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
-    """The numbers of the utterances that stay, int64, in order, and why each of the others does not.
+    """The numbers of the utterances that are kept, int64, in order, and why each of the others is not.
 
-    UserError if none stays. Keys asked for that are not there are counted on stderr.
+    UserError if none is kept. Keys asked for that are not there are counted on stderr.
     """
     wanted = subset.drop_keys | (subset.keys or frozenset())
     unknown = sorted(wanted.difference(index.key))
@@ -76,24 +77,41 @@ def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
         first = ", ".join(unknown[:NAMED]) + (" ..." if len(unknown) > NAMED else "")
         are = f"asked for {'is' if len(unknown) == 1 else 'are'} not there"
         print(f"warning: {len(unknown):,} of {counted(len(wanted), 'key')} {are}: {first}", file=sys.stderr)
-    said = fields_of(index, [name for name, _ in subset.where]) if subset.where else {}
+    columns = fields_of(index, [name for name, _ in subset.where]) if subset.where else {}
     for name, value in subset.where:
-        if value not in said[name]:
-            raise UserError(f"no utterance has {name} {value!r}; {_known(value, set(said[name]))}")
+        if value not in columns[name]:
+            raise UserError(f"no utterance has {name} {value!r}; {_known(value, set(columns[name]))}")
     kept, notes = [], []
     for i, key in enumerate(index.key):
-        fault = _fault(key, int(index.samples[i]) / SAMPLE_RATE, {name: said[name][i] for name in said}, subset)
-        if fault is None:
-            kept.append(i)
+        labels = {name: column[i] for name, column in columns.items()}
+        reason, message = _fault(key, int(index.samples[i]) / SAMPLE_RATE, labels, subset)
+        if reason:
+            notes.append({"key": key, "reason": reason, "message": message})
         else:
-            notes.append({"key": key, "reason": fault[0], "message": fault[1]})
+            kept.append(i)
     if not kept:
         raise UserError(f"none of {counted(len(index), 'utterance')} is what was asked for; ask for something else")
     return np.array(kept, np.int64), notes
 
 
+def _fault(key: str, seconds: float, labels: dict[str, str], subset: Subset) -> tuple[str, str]:
+    """(reason, message) of an utterance that is not kept; empty for one that is."""
+    if subset.keys is not None and key not in subset.keys:
+        return "not-in-keys", "--keys does not name it"
+    if key in subset.drop_keys:
+        return "in-drop-keys", "--drop-keys names it"
+    if seconds < subset.min_seconds:
+        return "below-min-seconds", f"{seconds:.2f} s, --min-seconds is {subset.min_seconds:g}"
+    if seconds > subset.max_seconds:
+        return "above-max-seconds", f"{seconds:,.2f} s, --max-seconds is {subset.max_seconds:g}"
+    for name, value in subset.where:
+        if labels[name] != value:
+            return f"other-{name}", f"{name} is {labels[name]!r}, --where asks for {value!r}"
+    return "", ""
+
+
 def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:
-    """What the metadata of each utterance says in these fields, as text, "" where nothing; read from the tars.
+    """These fields of each utterance's metadata as text, "" for a missing one; read from the tars.
 
     UserError for a field that no utterance has.
     """
@@ -105,8 +123,9 @@ def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:
             meta = read_meta(index, i)
             known.update(meta["meta"])
             for name, column in columns.items():
-                value = _text_of(meta, name)
-                column.append(same.setdefault(value, value))
+                value = meta.get(name) if name in FIELDS else meta["meta"].get(name)
+                text = "" if value is None else str(value)
+                column.append(same.setdefault(text, text))
             progress.advance()
     for name in names:
         if name not in known:
@@ -114,36 +133,8 @@ def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:
     return columns
 
 
-def _text_of(meta: dict[str, Any], name: str) -> str:
-    value = meta.get(name) if name in FIELDS else meta["meta"].get(name)
-    return "" if value is None else str(value)
-
-
 def _known(given: str, known: set[str]) -> str:
-    """The one that was meant, or the first of all."""
+    """The nearest known name, or the first of all."""
     near = closest(given, known)
     listed = ", ".join(sorted(known)[:LISTED]) + (" ..." if len(known) > LISTED else "")
     return f"did you mean {near!r}?" if near else f"known: {listed}"
-
-
-def _fault(key: str, seconds: float, said: dict[str, str], subset: Subset) -> tuple[str, str] | None:
-    """(reason, message) of an utterance that does not stay."""
-    if subset.keys is not None and key not in subset.keys:
-        return "not-in-keys", "--keys does not name it"
-    if key in subset.drop_keys:
-        return "in-drop-keys", "--drop-keys names it"
-    if seconds < subset.min_seconds:
-        return "below-min-seconds", f"{seconds:.2f} s, --min-seconds is {subset.min_seconds:g}"
-    if seconds > subset.max_seconds:
-        return "above-max-seconds", f"{seconds:,.2f} s, --max-seconds is {subset.max_seconds:g}"
-    for name, value in subset.where:
-        if said[name] != value:
-            return f"other-{name}", f"{name} is {said[name]!r}, --where asks for {value!r}"
-    return None
-
-
-def _key(line: bytes) -> str:
-    key = strict_json(line)["key"] if line.startswith(b"{") else line.decode("utf-8-sig")
-    if not isinstance(key, str) or not key.isprintable():
-        raise ValueError
-    return key

@@ -14,7 +14,7 @@ from model.errors import UserError, require_at_least
 from train.dist.launch_env import Place, find_place
 
 if TYPE_CHECKING:
-    from data_prep.features.build import FeatureRun, Share
+    from data_prep.features.build import FeatureRank, FeatureRun
     from data_prep.features.estimate import Estimate
     from data_prep.shards.index import ShardIndex
     from model.encoders import Encoder
@@ -63,13 +63,13 @@ def run(args: argparse.Namespace) -> int:
         index = read_index(args.shards)  # before the slow imports: a mistyped path is said at once
         if args.check:
             return _check(args, index) if rank.first else 0
-        encoder, share = _encoder(args, rank), _share(args, rank)
-        _ask(args, index, encoder, share, rank)
+        encoder, feature_rank = _encoder(args, rank), _feature_rank(args, rank)
+        _ask(args, index, encoder, feature_rank, rank)
     except UserError as error:
         raise UserError(str(error) if rank.first else f"rank {rank.rank}: {error}") from None
     from data_prep.features.build import build_features
 
-    made = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, share=share)
+    made = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, rank=feature_rank)
     return _report(args, index, encoder, made, rank)
 
 
@@ -93,24 +93,24 @@ def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
     return encoder
 
 
-def _share(args: argparse.Namespace, rank: Place) -> Share:
+def _feature_rank(args: argparse.Namespace, rank: Place) -> FeatureRank:
     """Ranks on one host share its cores."""
     import torch
 
-    from data_prep.features.build import Share
+    from data_prep.features.build import FeatureRank
     from data_prep.features.encoding import GPU_THREADS
 
     most = torch.get_num_threads() if args.device == "cpu" or not torch.cuda.is_available() else GPU_THREADS
-    return Share(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
+    return FeatureRank(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
 
 
-def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: Share, rank: Place) -> None:
+def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, feature_rank: FeatureRank, rank: Place) -> None:
     """Says what is to be expected; asks, or wants --yes, if that is much. UserError to end it here."""
     from data_prep.features.build import require_fit
     from data_prep.features.estimate import estimate, require_room
 
     require_fit(index, encoder, args.out, args.feature_dtype)
-    of = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
+    of = estimate(index, encoder, args.out, args.feature_dtype, feature_rank.size, feature_rank.threads)
     if not of.utterances:
         return
     require_room(of, args.out, args.feature_dtype)
@@ -141,11 +141,11 @@ def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
 
 
 def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: Place) -> int:
-    if made.already_built:
+    totals = made.totals
+    if totals and totals.already_built:
         if rank.first:
             print(f"{args.out} already holds these features; nothing done")
         return 0
-    totals = made.totals
     if totals is None:
         rest = f"{made.missing:,} are left to other ranks; if none is running, run it again" if made.missing else "done"
         print(f"rank {rank.rank} of {rank.size}: {counted(made.utterances, 'utterance')} encoded; {rest}")

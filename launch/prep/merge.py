@@ -20,14 +20,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.retries import say_retries
-    from data_prep.rework.merge import merge, merge_renamed
+    from data_prep.rework.merge import merge
 
     require_at_least("workers", args.workers, 1)
-    if args.prefix_keys is None:
-        totals = merge(args.directories, args.out, args.copy, args.overwrite)
-    else:
-        prefixes = args.prefix_keys.split(",")
-        totals = merge_renamed(args.directories, args.out, prefixes, args.workers, args.overwrite)
+    prefixes = None if args.prefix_keys is None else args.prefix_keys.split(",")
+    totals = merge(args.directories, args.out, args.copy, prefixes, args.workers, args.overwrite)
     print(summary(args.out, totals))
     say_retries()
     return 0

@@ -11,7 +11,7 @@ from data_prep.refusals import DROPPED
 from launch.prep.arguments import cores, local_folder, parse_bytes
 
 if TYPE_CHECKING:
-    from data_prep.rework.copying import CopyTotals
+    from data_prep.build.finish import Totals
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +57,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def summary(out: Path, totals: CopyTotals) -> str:
+def summary(out: Path, totals: Totals) -> str:
     """What `out` holds now, in a line or a few."""
     lines = []
-    if totals.already_done:
+    if totals.already_built:
         lines.append(f"{out} already holds just this; nothing done")
     if totals.kept_shards:
         lines.append(f"of {counted(totals.shards, 'shard')}, {totals.kept_shards:,} finished before and kept")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 from data_prep.addresses import is_remote
 from data_prep.durable import canonical_json, write_durably
+from data_prep.locks import locked_folder
 from launch.run.request import Request
 from model.errors import TransientError, UserError
 
@@ -24,21 +23,9 @@ FLAGS = {"corpus": "CORPUS", "importer": "--importer", "build_options": "--build
 @contextmanager
 def claim(out: Path) -> Iterator[None]:
     """Makes `out`, and holds it for this process. TransientError if another one is at work there."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to --out {out}: {error.strerror}; give another folder") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TransientError(f"another `slam-asr run` is at work in {out}; wait for it, or give another") from None
-        except OSError:
-            pass  # a file system without locks
+    at_work = f"another `slam-asr run` is at work in {out}; wait for it, or give another"
+    with locked_folder(out, lambda: TransientError(at_work)):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def require_ours(request: Request) -> bool:

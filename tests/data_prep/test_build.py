@@ -16,7 +16,7 @@ import pytest
 
 from data_prep.audio.decode import encode_flac, write_flac
 from data_prep.build.build import BuildOptions, build
-from data_prep.build.prepare import Limits
+from data_prep.build.prepare import Limits, make_ready
 from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.progress import Progress
@@ -31,8 +31,8 @@ from tests.data_prep.reading import read_utterance, read_wave
 OPTIONS = BuildOptions(shard_size=5)
 
 
-def contents(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+def contents(folder: Path, pattern: str = "*") -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob(pattern)}
 
 
 def test_the_bytes_do_not_depend_on_workers_or_order(tmp_path, corpus):
@@ -43,14 +43,21 @@ def test_the_bytes_do_not_depend_on_workers_or_order(tmp_path, corpus):
     corpus = [*corpus, replace(corpus[0], key="phone", audio=str(resampled))]
     build(corpus, tmp_path / "one", OPTIONS)
     build(reversed(corpus), tmp_path / "two", replace(OPTIONS, workers=2))
-    build(corpus[6:] + corpus[:6], tmp_path / "four", replace(OPTIONS, shard_size=5, workers=4))
-    assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "four")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert sorted(contents(tmp_path / "one"))[0] == "index.json"
     assert not list((tmp_path / "one").glob(".*"))
     assert check(tmp_path / "one") == []
 
 
-def test_what_was_said_comes_back_and_flac_is_copied_as_it_is(tmp_path, corpus):
+def test_a_flac_that_is_copied_is_opened_once(tmp_path, corpus):
+    opened, watching = [], [True]
+    sys.addaudithook(lambda event, given: opened.append(given[0]) if watching[0] and event == "open" else None)
+    media, _, _ = make_ready(corpus[0], Limits())
+    watching[0] = False  # an audit hook cannot be removed
+    assert opened.count(corpus[0].audio) == 1 and media == Path(corpus[0].audio).read_bytes()
+
+
+def test_transcripts_come_back_and_flac_is_copied_as_it_is(tmp_path, corpus):
     totals = build(corpus, tmp_path / "out", OPTIONS)
     index = read_index(tmp_path / "out")
     assert len(index) == totals.utterances == 12 and len(index.shards) == 3
@@ -87,8 +94,8 @@ def test_building_again_does_nothing_and_other_options_are_refused(tmp_path, cor
     assert len(read_index(tmp_path / "out")) == 4 and len(contents(tmp_path / "out")) == 3
 
 
-def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
-    many = [replace(corpus[i % 12], key=f"copy-{i}") for i in range(600)]
+def test_a_build_killed_twice_goes_on_to_the_same_bytes(tmp_path, corpus):
+    many = [replace(corpus[i % 12], key=f"copy-{i}") for i in range(300)]
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
@@ -97,12 +104,12 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
         f"out, BuildOptions(shard_size=10, workers=2))"
     )
     (tmp_path / "program.py").write_text(program)
-    for _ in range(3):
+    for _ in range(2):
         kill_midway(tmp_path / "program.py", tmp_path / "out")
         with pytest.raises(UserError, match="not finished"):
             read_index(tmp_path / "out")
     totals = build(many, tmp_path / "out", replace(OPTIONS, shard_size=10))
-    assert 6 <= totals.kept_shards < 60
+    assert 4 <= totals.kept_shards < 30
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -237,7 +244,7 @@ def test_a_full_disk_is_told_with_what_is_missing_and_the_finished_shards_stay(t
 
     with monkeypatch.context() as patched:
         patched.setattr(ShardWriter, "_write", write)
-        with pytest.raises(UserError, match=r"free, about [0-9.]+ kB more are needed; 5 of 12 utterances"):
+        with pytest.raises(UserError, match=r"no space left for .*out: .* free; finished shards stay valid: make room"):
             build(corpus, tmp_path / "out", OPTIONS)
     assert sorted(path.name for path in (tmp_path / "out").glob("[a-z]*")) == [
         "shard-000000.idx.json",

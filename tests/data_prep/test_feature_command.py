@@ -14,7 +14,7 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.features import estimate as feature_estimate
 from data_prep.features.build import build_features
 from data_prep.features.estimate import bytes_of
-from data_prep.features.speed import SPEED_NAME, read_speed
+from data_prep.features.speed import read_speed
 from data_prep.inspect.check import check
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index
@@ -24,6 +24,7 @@ from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled
+from tests.data_prep.test_features import files
 from tests.tiny import tiny_models
 
 PUBLISH = "data_prep.shards.tar:ShardWriter.close"
@@ -186,8 +187,3 @@ def rewrite(out: Path, change) -> None:
                 writer.add(sample.key, "f16", media, sample.meta, int(index.samples[i]), count)
             shards.append(writer.close())
     write_index(out, "features", shards, index.fingerprint, index.options, index.totals)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The bytes of all but what differs from run to run."""
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != SPEED_NAME}

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from data_prep.build.build import BuildOptions, build
+from data_prep.durable import canonical_json
 from data_prep.features import encoding as feature_encoding
-from data_prep.features.build import Share, build_features
-from data_prep.features.place import LOCK_NAME
+from data_prep.features.build import FeatureRank, build_features
+from data_prep.features.folder import LOCK_NAME
 from data_prep.features.speed import SPEED_NAME
-from data_prep.features.writer import FeatureWriter, finish
+from data_prep.features.writer import FeatureWriter
 from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.rework.joined import concatenate
@@ -22,8 +23,8 @@ from data_prep.shards.tar import ShardWriter, read_sample, walk
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.int8_frames import quantise
-from model.prompt import Prompt
 from tests.data_prep.reading import read_utterance, read_wave
+from tests.data_prep.shards.test_reader import PROMPT
 from tests.tiny import tiny_models
 
 
@@ -67,7 +68,7 @@ def test_cached_frames_are_the_encoders_own(tmp_path, audio, encoder, dtype):
     assert run.totals is not None and run.totals.frames == index.frames.sum() and run.utterances == len(audio)
     assert np.array_equal(index.frames, encoder.out_len(audio.samples))
     assert check(tmp_path / "features") == [] and f"feature_dtype {dtype}" in table(index)
-    batch = read_batch(index, [3], _prompt())
+    batch = read_batch(index, [3], PROMPT)
     wave = read_wave(audio, 3)
     frames, _ = encoder(wave, torch.tensor([0, len(wave)]))
     assert batch.features is not None
@@ -78,18 +79,18 @@ def test_cached_frames_are_the_encoders_own(tmp_path, audio, encoder, dtype):
 
 
 def test_the_bytes_follow_neither_from_threads_nor_from_groups(tmp_path, audio, encoder, monkeypatch):
-    build_features(audio, encoder, tmp_path / "one", share=Share(threads=1))
+    build_features(audio, encoder, tmp_path / "one", rank=FeatureRank(threads=1))
     monkeypatch.setitem(feature_encoding.GROUP_UTTERANCES, "cpu", 3)
     monkeypatch.setitem(feature_encoding.GROUP_SECONDS, "cpu", 0.9)
-    build_features(audio, encoder, tmp_path / "many", share=Share(threads=3))
+    build_features(audio, encoder, tmp_path / "many", rank=FeatureRank(threads=3))
     assert files(tmp_path / "one") == files(tmp_path / "many") and len(files(tmp_path / "one")) == 7
 
 
 def test_a_long_utterance_is_a_group_of_its_own_and_read_with_nothing_beside_it(audio, encoder, monkeypatch):
     monkeypatch.setitem(feature_encoding.GROUP_SECONDS, "cpu", 0.5)
-    groups = list(feature_encoding.grouped(audio, range(len(audio)), torch.device("cpu"), None))
-    assert [i for group in groups for i in group.ids] == list(range(len(audio)))
-    assert all(group.seconds <= 0.5 or len(group.ids) == 1 for group in groups) and any(g.seconds > 0.5 for g in groups)
+    groups = list(feature_encoding.grouped(audio, range(len(audio)), torch.device("cpu")))
+    assert [i for ids, _ in groups for i in ids] == list(range(len(audio)))
+    assert all(seconds <= 0.5 or len(ids) == 1 for ids, seconds in groups) and any(s > 0.5 for _, s in groups)
     monkeypatch.setitem(feature_encoding.GROUP_SECONDS, "cpu", 0.1)  # all are too long: no two at a time
     busy, most, encode = [], [], feature_encoding._encode
 
@@ -102,14 +103,14 @@ def test_a_long_utterance_is_a_group_of_its_own_and_read_with_nothing_beside_it(
         return found
 
     monkeypatch.setattr(feature_encoding, "_encode", watched)
-    assert len(list(feature_encoding.encode_in_order(audio, encoder, "float16", groups, 4))) == len(groups)
+    assert len(list(feature_encoding.encode_in_order(audio, encoder, "float16", range(len(audio)), 4))) == len(audio)
     assert max(most) == 1
 
 
 def test_both_kinds_of_index_give_the_same_batch_but_for_the_speech(tmp_path, audio, encoder):
     build_features(audio, encoder, tmp_path / "features")
     ids = [7, 0, 4]
-    heard, cached = (read_batch(index, ids, _prompt()) for index in (audio, read_index(tmp_path / "features")))
+    heard, cached = (read_batch(index, ids, PROMPT) for index in (audio, read_index(tmp_path / "features")))
     assert heard.keys == cached.keys == tuple(audio.key[i] for i in ids)
     assert heard.texts == cached.texts and torch.equal(heard.targets, cached.targets)
     assert heard.audio_cu.diff().tolist() == audio.samples[ids].tolist()
@@ -139,10 +140,15 @@ def test_a_broken_off_feature_build_goes_on_to_the_same_bytes(tmp_path, audio, e
     out = tmp_path / "features"
     build_features(audio, encoder, out)
     before = files(out)
-    assert build_features(audio, encoder, out).already_built
+    again = build_features(audio, encoder, out).totals
+    assert again is not None and again.already_built
     for name in ("index.json", "shard-000001.idx.json"):
         (out / name).unlink()
-    (out / ".unfinished.json").write_bytes(_unfinished(audio, encoder))
+    made_of = {
+        "fingerprint": encoder.fingerprint() | {"feature_dtype": "float16"},
+        "options": {"audio": audio.digest()},
+    }
+    (out / ".unfinished.json").write_bytes(canonical_json(made_of))
     (out / ".shard-000001.tar.elsewhere.77.tmp").write_bytes(b"what a killed rank left")
     run = build_features(audio, encoder, out)
     assert (run.kept_shards, run.utterances) == (2, 5) and files(out) == before
@@ -164,9 +170,9 @@ def test_what_training_wrote_is_kept_and_only_the_rest_is_encoded(tmp_path, audi
     with pytest.raises(ZeroDivisionError), FeatureWriter(out, audio, encoder.fingerprint()) as writer:
         writer.add(audio.key[1], frames(whole, 1, read_sample(whole, 1)))
         raise ZeroDivisionError  # what was not published is not there
-    assert not finish(out, audio) and not (out / "index.json").exists()
+    assert not (out / "index.json").exists()
     run = build_features(audio, encoder, out)
-    assert run.utterances == len(audio) - 5 and finish(out, audio)
+    assert run.utterances == len(audio) - 5 and run.totals is not None
     index = read_index(out)
     assert sorted(index.key) == sorted(audio.key) and check(out) == []
     for j, key in enumerate(index.key):
@@ -241,7 +247,7 @@ def test_a_full_disk_keeps_what_is_finished_and_says_how_much_is_missing(tmp_pat
         write(self, data)
 
     monkeypatch.setattr(ShardWriter, "_write", filling)
-    with pytest.raises(UserError, match="no space left .* are still to be written, .* are free; what is finished"):
+    with pytest.raises(UserError, match="no space left for .*features: .* are free; finished shards stay valid"):
         build_features(audio, encoder, out)
     monkeypatch.undo()
     assert sorted(path.name for path in out.glob("*.tar")) == ["shard-000000.tar"]
@@ -251,25 +257,3 @@ def test_a_full_disk_keeps_what_is_finished_and_says_how_much_is_missing(tmp_pat
 def files(folder):
     """The bytes of all but what differs from run to run."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != SPEED_NAME}
-
-
-def _unfinished(audio, encoder):
-    from data_prep.durable import canonical_json
-
-    fingerprint = encoder.fingerprint() | {"feature_dtype": "float16"}
-    return canonical_json({"fingerprint": fingerprint, "options": {"audio": audio.digest()}})
-
-
-def _prompt():
-    class Letters:
-        """The least tokenizer that Prompt works with."""
-
-        eos_token_id, pad_token_id, bos_token_id = 0, 0, None
-
-        def encode(self, text, **options):
-            return list(text.encode())
-
-        def convert_ids_to_tokens(self, ids):
-            return [chr(i) for i in ids]
-
-    return Prompt(Letters())

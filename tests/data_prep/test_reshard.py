@@ -1,4 +1,3 @@
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from data_prep.build.prepare import Limits
 from data_prep.inspect.check import check
 from data_prep.rework.copying import record_bytes
 from data_prep.rework.joined import concatenate
-from data_prep.rework.merge import merge, merge_renamed
+from data_prep.rework.merge import merge
 from data_prep.rework.reshard import ReshardOptions, plan, reshard
 from data_prep.rework.subset import Subset, read_keys
 from data_prep.shards.coverage import AUDIO_CRC
@@ -21,13 +20,9 @@ from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_meta, read_sample
 from launch.command import main
 from model.errors import UserError
-from tests.data_prep.test_build import HELD, kill_midway
+from tests.data_prep.test_build import HELD, contents, kill_midway
 
 ENCODER = {"encoder": "hubert", "layer": 9, "dim": 4, "feature_dtype": "float16"}
-
-
-def contents(folder: Path, pattern: str = "*") -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob(pattern)}
 
 
 def samples_of(*roots: Path) -> dict[str, tuple]:
@@ -98,7 +93,7 @@ def test_merged_tars_are_links_with_all_bytes_and_again_does_nothing(tmp_path, t
     assert (totals.utterances, totals.shards) == (12, 5) and check(tmp_path / "m") == []
     assert samples_of(tmp_path / "m") == samples_of(*two)
     assert (tmp_path / "m/shard-000003.tar").samefile(two[1] / "shard-000000.tar")
-    assert merge(two, tmp_path / "m").already_done
+    assert merge(two, tmp_path / "m").already_built
     merge(two, tmp_path / "copied", copy=True)
     assert not (tmp_path / "copied/shard-000000.tar").samefile(two[0] / "shard-000000.tar")
     assert contents(tmp_path / "copied") == contents(tmp_path / "m")
@@ -125,15 +120,15 @@ def test_a_key_in_two_directories_is_refused_and_prefixes_keep_both(tmp_path, tw
     with pytest.raises(UserError, match=r"\(and 6 more\) is in both .*/a and .*/c; .*--prefix-keys"):
         merge([two[0], tmp_path / "c"], tmp_path / "m")
     assert not (tmp_path / "m").exists()
-    merge_renamed([two[0], tmp_path / "c"], tmp_path / "m", ["x", "y"])
+    merge([two[0], tmp_path / "c"], tmp_path / "m", prefixes=["x", "y"])
     found, given = samples_of(tmp_path / "m"), samples_of(two[0])
     assert set(found) == {f"{name}_{key}" for name in "xy" for key in given} and check(tmp_path / "m") == []
     assert all(found[f"y_{key}"][:2] == sample[:2] for key, sample in given.items())
     for prefixes, what in {("x",): "1 prefix for 2", ("x", "../y"): "prefix '../y' is not"}.items():
         with pytest.raises(UserError, match=what):
-            merge_renamed([two[0], two[1]], tmp_path / "no", prefixes)
+            merge([two[0], two[1]], tmp_path / "no", prefixes=prefixes)
     with pytest.raises(UserError, match="choose other prefixes"):
-        merge_renamed([two[0], tmp_path / "c"], tmp_path / "no", ["x", "x"])
+        merge([two[0], tmp_path / "c"], tmp_path / "no", prefixes=["x", "x"])
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path, two):

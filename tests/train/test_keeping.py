@@ -67,8 +67,8 @@ def full_disk(rank):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if rank == 1:
-        monkeypatched = importlib.import_module("data_prep.features.writer").OpenShard
-        monkeypatched.add = no_space
+        monkeypatched = importlib.import_module("data_prep.features.writer").FeatureWriter
+        monkeypatched.write = no_space
 
 
 def test_a_full_disk_ends_the_keeping_and_not_the_run(ground, plain, tmp_path):
