@@ -23,14 +23,15 @@ from train.recipe.kinds import (
     ONE_SPEECH,
     RATIO,
     SHARE,
-    WEB,
     Auto,
     Count,
     Positive,
     Text,
 )
 from train.recipe.overrides import lay_over
-from train.recipe.yaml import read_yaml_file
+from train.recipe.yaml import Mapping, Scalar, Tree, read_yaml_file
+
+REMOVED_FROM_LOG = {"pushgateway", "prometheus_textfiles"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,14 +221,10 @@ class LogConfig:
     mlflow: Annotated[str, NO_PASSWORD] | None = None
     """MLflow tracking server to report to (pip install 'slam-asr[mlflow]'; MLFLOW_TRACKING_PASSWORD); null = none."""
     prometheus: Annotated[str, ADDRESS] | None = None
-    """Where each rank serves its figures to Prometheus: an address, any free port, or address:port, plus the local
-    rank. 0.0.0.0 serves other hosts, under this one's name. Anybody who reaches it reads them. null = nowhere."""
+    """Where each rank serves its metrics to Prometheus: a port of 127.0.0.1, an address (any free port), or
+    address:port; the local rank is added to the port. 0.0.0.0 serves other hosts, to anybody. null = nowhere."""
     prometheus_targets: LocalPath | None = None
-    """Folder that gets NAME.json, where the ranks of run NAME are, beside prometheus/targets.json in the run."""
-    prometheus_textfiles: LocalPath | None = None
-    """The node exporter's folder for *.prom, one a rank, on each host; null = none."""
-    pushgateway: Annotated[str, WEB] | None = None
-    """Pushgateway that each rank pushes its figures to at each report; null = none."""
+    """Folder that gets NAME.json, the scrape targets of run NAME, beside prometheus/targets.json in the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,4 +288,20 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     An override's value is the text as it is, read by the rules of its field; a list may be written [a, b].
     UserError, one line with file and line number, for anything that is not a recipe.
     """
-    return section(lay_over(read_yaml_file(path), overrides), Config)
+    return section(without_removed_keys(lay_over(read_yaml_file(path), overrides)), Config)
+
+
+def without_removed_keys(recipe: Tree) -> Tree:
+    """The recipe without keys of earlier versions that are null there; UserError, with what replaces it, for others."""
+    log = recipe.entries.get("log") if isinstance(recipe, Mapping) else None
+    if not isinstance(recipe, Mapping) or not isinstance(log, Mapping):
+        return recipe
+    for name in REMOVED_FROM_LOG & log.entries.keys():
+        value = log.entries[name]
+        if not (isinstance(value, Scalar) and value.is_null):
+            raise UserError(
+                f"{value.where}: log.{name} is gone; give log.prometheus (such as 0.0.0.0:9400), which every rank "
+                "serves, and log.prometheus_targets, the folder where Prometheus finds the ranks"
+            )
+    kept = {name: value for name, value in log.entries.items() if name not in REMOVED_FROM_LOG}
+    return Mapping({**recipe.entries, "log": Mapping(kept, log.where)}, recipe.where)

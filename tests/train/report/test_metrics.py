@@ -7,11 +7,11 @@ import pytest
 from train.report import metrics
 from train.report.metrics import Report, StepResult
 from train.report.sinks import Console, JsonLines
-from train.report.step_sums import Tally
+from train.report.step_sums import StepSums
 
 
 def result(loss: float, norm: float = 1.0, waited: tuple[float, ...] = (0.0,)) -> StepResult:
-    return StepResult(10, norm, 0.1, 0.9, Tally(loss, 5, 3.0, 0, 10, 0, 0, waited))
+    return StepResult(10, norm, 0.1, 0.9, StepSums(loss, 5, 3.0, 0, 10, 0, 0, waited))
 
 
 class Kept:

@@ -1,6 +1,5 @@
 """The emergence watch, over a real curve and over made ones of runs that go right and wrong."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator
 
@@ -59,9 +58,9 @@ def test_emergence_after_a_long_plateau_is_told_once_when_it_comes():
         and 3000 <= step_of(plateau) <= 3300
     )
     assert "usual before emergence" in ignored and "usual before emergence" in plateau
-    listens, transcribes = sorted(rest, key=lambda line: "transcribes" in line)
-    assert "listens to the audio: another utterance's speech in place of its own changes the loss by +1." in listens
-    assert 6000 <= step_of(listens) <= 6400
+    uses, transcribes = sorted(rest, key=lambda line: "transcribes" in line)
+    assert "uses the audio: another utterance's speech in place of its own changes the loss by +1." in uses
+    assert 6000 <= step_of(uses) <= 6400
     assert "rose from 0.5" in transcribes and 6000 <= step_of(transcribes) <= 6400
     assert watch.emerged_at is not None and 6000 <= watch.emerged_at <= 6100
 
@@ -69,7 +68,7 @@ def test_emergence_after_a_long_plateau_is_told_once_when_it_comes():
 def test_a_good_run_whose_accuracy_rises_slowly_to_the_end_hears_no_alarm():
     records = curve(20_000, jump_at=500, last=0.92)
     said = watched(r | {"accuracy": r["accuracy"] + 0.04 * r["step"] / 20_000} for r in records)
-    assert len(said) == 2 and "listens" in "".join(said) and "transcribes" in "".join(said)
+    assert len(said) == 2 and "uses the audio" in "".join(said) and "transcribes" in "".join(said)
 
 
 def test_a_dead_run_is_told_its_plateau_once_and_the_closed_gap_every_five_thousand_steps():
@@ -102,7 +101,7 @@ def test_an_accuracy_that_falls_and_a_gap_that_closes_after_it_was_open_are_told
     alarms = [line for line in said if step_of(line) > 6000]
     assert len(alarms) == 2 and all("before it fell" in line for line in alarms)
     assert "token accuracy" in alarms[0] and "at best 0.95" in alarms[0]
-    assert "has stopped using the audio" in alarms[1] and 7200 <= step_of(alarms[1]) <= 7600
+    assert "stopped using the audio" in alarms[1] and 7200 <= step_of(alarms[1]) <= 7600
 
 
 def test_a_gap_that_opens_again_is_told_again_and_one_odd_check_is_not():
@@ -110,9 +109,9 @@ def test_a_gap_that_opens_again_is_told_again_and_one_odd_check_is_not():
     said = [line for i, gap in enumerate(gaps) for line in watch.gap(200 * (i + 1), gap)]
     assert [line.split(":")[1].removeprefix(" the LLM ") for line in said] == [
         "does not use the audio",
-        "listens to the audio",
-        "has stopped using the audio",
-        "listens to the audio",
+        "uses the audio",
+        "stopped using the audio",
+        "uses the audio",
     ]
 
 
@@ -135,12 +134,7 @@ def test_a_resumed_run_says_from_there_what_an_unbroken_one_would(kind):
     unbroken = watched(records)
     assert len(unbroken) == (3 if kind == "dead" else 4)
     for stop in range(1990, 8000, 290):
-        lines = [json.dumps(r) for r in records if r["step"] <= stop]
-        lines += [
-            json.dumps({"step": stop, "kind": "dev", "accuracy": 0.99, "loss": 0.1}),
-            '{"step": 17, "ki',
-            "[]",
-            "7",
-        ]
-        watch = Emergence.from_metrics(lines, PATIENCE, WARMUP)
+        earlier = [r for r in records if r["step"] <= stop]
+        earlier += [{"step": stop, "kind": "dev", "accuracy": 0.99, "loss": 0.1}, {"kind": "train"}, {}]
+        watch = Emergence.from_metrics(earlier, PATIENCE, WARMUP)
         assert watched((r for r in records if r["step"] > stop), watch) == [u for u in unbroken if step_of(u) > stop]
