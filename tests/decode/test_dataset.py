@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.shards.opening import read_index
 from decode import dataset
-from decode.dataset import DecodeOptions, decode_dataset, decode_ids, plan_batches, write_hypotheses
-from decode.generate import transcribe_batch
+from decode.dataset import decode_dataset, decode_ids, plan_batches, write_hypotheses
+from decode.generate import DecodeOptions, transcripts
 from model.errors import UserError
 from model.weights import load_for_decoding
 from tests.decode.conftest import SAMPLES, SPEAKERS, TEXTS
@@ -35,11 +35,11 @@ def test_an_answer_that_the_bound_ended_is_noted(model, audio_index):
 
 
 @pytest.mark.parametrize("options", [DecodeOptions(batch_tokens=1), DecodeOptions(batch_tokens=60), DecodeOptions()])
-def test_batches_change_nothing(model, audio_index, options):
+def test_batch_sizes_change_nothing(model, audio_index, options):
     alone = {}
     for i in (0, 1, 3, 4, 5):
         batch = dataset.read_batch(audio_index, [i], model.prompt)
-        alone[batch.keys[0]] = transcribe_batch(model, batch)[0]
+        alone[batch.keys[0]] = transcripts(model, batch, DecodeOptions())[0].text
     heard = {one.key: one.hypothesis for one in decode_ids(model, audio_index, range(6), options) if one.key != "u2"}
     assert heard == alone
 

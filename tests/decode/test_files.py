@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.audio.decode import SAMPLE_RATE, write_flac
 from decode import files
-from decode.dataset import DecodeOptions
 from decode.files import transcribe_files
+from decode.generate import DecodeOptions
 from tests.decode.conftest import noise
 
 

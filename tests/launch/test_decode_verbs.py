@@ -240,10 +240,10 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
         (["score", "{adapter}", "{folder}/cached"], "the adapter was trained with another encoder: its weights is"),
         (["score", "{adapter}", "{shards}", "--out", "{adapter}/adapter.json"], "cannot make --out"),
         (["transcribe", "{folder}", "{folder}/0.flac"], "no adapter in"),
-        (["transcribe", "{adapter}", "{folder}/0.flac", "--device", "warp"], "--device 'warp' is not on this machine"),
+        (["transcribe", "{adapter}", "{folder}/0.flac", "--device", "warp"], "device 'warp' is not on this machine"),
         (
             ["transcribe", "{adapter}", "{folder}/0.flac", "--device", "cuda:99"],
-            "--device 'cuda:99' is not on this machine",
+            "device 'cuda:99' is not on this machine",
         ),
         (["transcribe", "{adapter}", "{folder}/0.flac", "--dtype", "int3"], "unknown dtype 'int3'"),
         (

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from data_prep.audio.augment import AugmentConfig
 from data_prep.paths import LocalPath
 from model.errors import UserError
+from model.prompt import DEFAULT_TEMPLATE
 from train.recipe.fields import section
 from train.recipe.kinds import (
     ADDRESS,
@@ -29,9 +30,8 @@ from train.recipe.kinds import (
     Text,
 )
 from train.recipe.overrides import lay_over
-from train.recipe.yaml import Mapping, Scalar, Tree, read_yaml_file
-
-REMOVED_FROM_LOG = {"pushgateway", "prometheus_textfiles"}
+from train.recipe.removed_keys import without_removed_keys
+from train.recipe.yaml import read_yaml_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    prompt: Annotated[str, ONE_SPEECH] = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+    prompt: Annotated[str, ONE_SPEECH] = DEFAULT_TEMPLATE
     """What the LLM reads; <speech> is replaced by the speech embeddings. It is saved with the adapter."""
     trust_remote_code: bool = False
     """Whether code that comes with a checkpoint may run here."""
@@ -289,19 +289,3 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     UserError, one line with file and line number, for anything that is not a recipe.
     """
     return section(without_removed_keys(lay_over(read_yaml_file(path), overrides)), Config)
-
-
-def without_removed_keys(recipe: Tree) -> Tree:
-    """The recipe without keys of earlier versions that are null there; UserError, with what replaces it, for others."""
-    log = recipe.entries.get("log") if isinstance(recipe, Mapping) else None
-    if not isinstance(recipe, Mapping) or not isinstance(log, Mapping):
-        return recipe
-    for name in REMOVED_FROM_LOG & log.entries.keys():
-        value = log.entries[name]
-        if not (isinstance(value, Scalar) and value.is_null):
-            raise UserError(
-                f"{value.where}: log.{name} is gone; give log.prometheus (such as 0.0.0.0:9400), which every rank "
-                "serves, and log.prometheus_targets, the folder where Prometheus finds the ranks"
-            )
-    kept = {name: value for name, value in log.entries.items() if name not in REMOVED_FROM_LOG}
-    return Mapping({**recipe.entries, "log": Mapping(kept, log.where)}, recipe.where)

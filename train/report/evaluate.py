@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from decode.dataset import DecodeOptions, Hypothesis, decode_ids, write_hypotheses
+from decode.dataset import Hypothesis, decode_ids, write_hypotheses
+from decode.generate import DecodeOptions
 from decode.score import score
 from model.batch import with_speech_rolled
 from train.data.corpus import Corpus
