@@ -27,9 +27,8 @@ class Prompt:
         self._adds_space = first.startswith("\u2581")
         before, after = template.split(SPEECH)
         self._separator = "" if template.endswith("\n") else " "
-        bos = tokenizer.bos_token_id
-        uses_bos = bos is not None and tokenizer.encode("a")[0] == bos
-        self.prefix_ids: list[int] = [bos] * uses_bos + self._ids(before)
+        begins = tokenizer.encode("a")[:1]
+        self.prefix_ids = (begins if begins == [tokenizer.bos_token_id] else []) + self._ids(before)
         self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
         if not self.suffix_ids:
             raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
