@@ -33,8 +33,7 @@ class TranscribedFile:
     """ "cut" if the bound on new tokens ended the answer."""
     error: str = ""
     """One line; empty if there is none."""
-    wave: Tensor | None = None
-    """float32 [N] at 16 kHz while it waits for its batch."""
+    wave: Tensor | None = None  # float32 [N] at 16 kHz while it waits for its batch
 
 
 def recordings_in(folder: str) -> tuple[list[str], str]:

@@ -46,8 +46,7 @@ class Transcript:
     """The text of one utterance."""
 
     text: str
-    cut: bool
-    """Ended by the bound on new tokens, not by the model."""
+    cut: bool  # ended by the bound on new tokens, not by the model
 
 
 @torch.no_grad()
@@ -61,11 +60,12 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[Tr
         tokens = _search(model, embeds, mask, bounds, options)
     finally:
         model.train(was_training)
-    eos, found = model.prompt.eos_id, []
-    for ids, bound in zip(tokens.tolist(), bounds.tolist(), strict=True):
-        ids = ids[: ids.index(eos)] if eos in ids else ids
-        found.append(Transcript(model.prompt.decode(ids), cut=len(ids) >= bound))
-    return found
+    eos = model.prompt.eos_id
+    answers = [ids[: ids.index(eos)] if eos in ids else ids for ids in tokens.tolist()]
+    return [
+        Transcript(model.prompt.decode(ids), cut=len(ids) >= bound)
+        for ids, bound in zip(answers, bounds.tolist(), strict=True)
+    ]
 
 
 def token_bounds(model: SlamAsr, batch: Batch, prompt: Tensor, max_new_tokens: int | None = None) -> Tensor:

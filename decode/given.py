@@ -15,8 +15,7 @@ class Pair:
     key: str
     reference: str
     hypothesis: str
-    fields: dict[str, Any]
-    """The reference file's whole row."""
+    fields: dict[str, Any]  # the reference file's whole row
 
 
 def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:

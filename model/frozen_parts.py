@@ -40,15 +40,12 @@ class OtherModel(UserError):
 class FrozenPart:
     """One of the two, as adapter.json describes it."""
 
-    what: str
-    """ "encoder" or "LLM"."""
-    source: str
-    """As in the recipe."""
+    what: str  # "encoder" or "LLM"
+    source: str  # as in the recipe
     path: str
     """Relative to `folder`; "" if the source was no folder, or adapter.json does not say."""
     fingerprint: dict[str, Any]
-    folder: Path
-    """Of adapter.json."""
+    folder: Path  # of adapter.json
 
 
 def relative_path(source: str, folder: Path) -> str:
@@ -117,10 +114,9 @@ def _nearby(folder: Path) -> Iterator[Path]:
         if parent == parent.parent:
             return
         for pattern in PATTERNS:
-            found = sorted(islice(parent.glob(pattern), MAX_FOLDERS))
-            yield from (
-                file.parent for file in found if not any(p.startswith(".") for p in file.parts[len(parent.parts) :])
-            )
+            for file in sorted(islice(parent.glob(pattern), MAX_FOLDERS)):
+                if not any(name.startswith(".") for name in file.relative_to(parent).parts):
+                    yield file.parent
         if parent == Path.home():
             return
 

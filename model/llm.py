@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.errors import UserError
 from model.loading.hub import place_to_open
@@ -135,7 +135,11 @@ def _require_plain_logits(model: Any, source: str) -> None:
     """
     ids = torch.arange(1, 5, device=model.device)[None]
     embeds, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
-    with model.get_output_embeddings().register_forward_hook(_scale_up):
+
+    def scale_up(head: Any, inputs: Any, logits: Tensor) -> Tensor:
+        return PROBE * F.normalize(logits, p=float("inf"), dim=-1)
+
+    with model.get_output_embeddings().register_forward_hook(scale_up):
         own = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
         ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
     if not torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=1e-2 * PROBE):
@@ -143,7 +147,3 @@ def _require_plain_logits(model: Any, source: str) -> None:
             f"LLM {source!r} changes its logits after the output layer (soft-capping or scaling), which is not "
             "supported; use another LLM"
         )
-
-
-def _scale_up(head: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
-    return PROBE * F.normalize(logits, p=float("inf"), dim=-1)

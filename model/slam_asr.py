@@ -32,10 +32,8 @@ from model.prompt import Prompt
 class Output(NamedTuple):
     """Sums over the `batch.num_targets` answer tokens of a micro-batch; a tuple, as ZeRO-3 looks for tensors in one."""
 
-    loss: Tensor
-    """float32 scalar: the answer tokens' negative log likelihoods, summed."""
-    num_correct: Tensor
-    """int64 scalar: answer tokens predicted from the true tokens before them."""
+    loss: Tensor  # float32 scalar: the answer tokens' negative log likelihoods, summed
+    num_correct: Tensor  # int64 scalar: answer tokens predicted from the true tokens before them
 
 
 class SlamAsr(nn.Module):

@@ -32,17 +32,12 @@ class AdapterCard:
     """adapter.json: the adapter's shape, and which encoder, LLM and prompt it was trained with."""
 
     spec: AdapterSpec
-    encoder: dict[str, Any]
-    """Encoder.fingerprint() of the training run."""
-    encoder_source: str
-    """Hugging Face id or folder that the encoder came from."""
-    llm: dict[str, Any]
-    """Llm.fingerprint of the training run."""
+    encoder: dict[str, Any]  # Encoder.fingerprint() of the training run
+    encoder_source: str  # hugging Face id or folder that the encoder came from
+    llm: dict[str, Any]  # Llm.fingerprint of the training run
     llm_source: str
-    prompt: str
-    """The template, with its <speech> mark."""
-    step: int = 0
-    """Optimizer steps it was trained for."""
+    prompt: str  # the template, with its <speech> mark
+    step: int = 0  # optimizer steps it was trained for
     weights_sha256: str = ""
     """Of adapter.safetensors; filled when written."""
     encoder_path: str = ""

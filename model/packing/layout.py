@@ -14,18 +14,12 @@ from torch import Tensor
 class Layout:
     """Places of every part of the input; all tensors int64 on the CPU."""
 
-    lengths: Tensor
-    """[B], of each utterance's input."""
-    size: int
-    """Places in all."""
-    prefix: Tensor
-    """[B x prefix length]."""
-    speech: Tensor
-    """[sum of speech lengths]."""
-    suffix: Tensor
-    """[B x suffix length]."""
-    answer: Tensor
-    """[sum of answer lengths], the answer tokens that are fed in."""
+    lengths: Tensor  # [B], of each utterance's input
+    size: int  # places in all
+    prefix: Tensor  # [B x prefix length]
+    speech: Tensor  # [sum of speech lengths]
+    suffix: Tensor  # [B x suffix length]
+    answer: Tensor  # [sum of answer lengths], the answer tokens that are fed in
     predicting: Tensor
     """[sum of answer lengths + B]: where the answer's tokens and its end are predicted, one place before each."""
 

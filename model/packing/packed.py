@@ -26,10 +26,8 @@ ALTERATIONS = ("softcap", "s_aux", "position_bias", "head_mask")
 class PackedLengths:
     """The lengths of the utterances in a packed row."""
 
-    lengths: list[int]
-    """On the CPU, so that nothing is read back from an accelerator."""
-    cu: Tensor
-    """Cumulative lengths, int32 [B + 1] on the device that computes."""
+    lengths: list[int]  # on the CPU, so that nothing is read back from an accelerator
+    cu: Tensor  # cumulative lengths, int32 [B + 1] on the device that computes
 
 
 def packed_lengths(lengths: Tensor, device: torch.device) -> PackedLengths:

@@ -36,16 +36,16 @@ def test_batching_never_changes_an_utterances_transcript(model, beams, max_new_t
 def test_greedy_search_is_the_most_likely_token_at_every_step(model):
     batch = batch_of([3])
     embeds, mask = model.prompt_embeds(batch)
-    said = []
+    tokens = []
     for _ in range(int(token_bounds(model, batch, mask.sum(1)))):
         place = torch.tensor([embeds.shape[1] - 1])
         token = int(logits_at(model.llm, embeds, mask, place, torch.zeros_like(place)).argmax())
         if token == model.prompt.eos_id:
             break
-        said.append(token)
+        tokens.append(token)
         embeds = torch.cat([embeds, model.llm.get_input_embeddings()(torch.tensor([[token]]))], 1)
         mask = torch.ones(embeds.shape[:2], dtype=torch.int64)
-    assert texts(model, batch) == [model.prompt.decode(said)]
+    assert texts(model, batch) == [model.prompt.decode(tokens)]
 
 
 def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_of_all_answers(model):
@@ -98,7 +98,7 @@ def test_dropout_is_off_while_decoding_and_back_on_after(model, monkeypatch):
         model.eval()
 
 
-def test_what_cannot_be_heard_is_known_from_its_frames(model, monkeypatch):
+def test_utterances_too_short_or_too_long_are_known_from_their_frames(model, monkeypatch):
     monkeypatch.setattr(model.llm.config, "max_position_embeddings", 40)
     words = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
     places = 40 - words

@@ -25,8 +25,7 @@ class Evaluator:
     corpus: Corpus
     config: EvalConfig
     world: World
-    folder: Path
-    """Where hypotheses are written, for people to read."""
+    folder: Path  # where hypotheses are written, for people to read
     say: Callable[[str], None]
 
     def __call__(self, engine: Engine, step: int, at: Callable[[str], None]) -> dict[str, float]:

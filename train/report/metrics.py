@@ -24,13 +24,10 @@ from train.report.trackers import open_trackers
 class StepResult:
     """One optimizer step."""
 
-    num_targets: int
-    """Answer tokens of all ranks."""
-    grad_norm: float
-    """Before clipping; not finite if the step was skipped."""
+    num_targets: int  # answer tokens of all ranks
+    grad_norm: float  # before clipping; not finite if the step was skipped
     lr: float
-    load_balance: float
-    """Work of the mean rank over that of the busiest."""
+    load_balance: float  # work of the mean rank over that of the busiest
     sums: StepSums
 
 

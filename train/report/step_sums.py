@@ -15,22 +15,14 @@ from train.liveness import stop
 class StepSums:
     """Sums over all ranks, of the finished step and of the next one."""
 
-    loss: float
-    """Of the step's answer tokens, summed."""
-    correct: int
-    """Its answer tokens that were predicted."""
-    seconds: float
-    """Audio in it."""
-    stops: int
-    """Ranks that were asked to stop."""
-    targets: int
-    """Answer tokens of the next step."""
-    faults: int
-    """Ranks that could not read their share of it."""
-    lost: int
-    """Utterances of it that could not be read and are left out."""
-    waited: tuple[float, ...]
-    """Seconds that each rank waited for its share of it."""
+    loss: float  # of the step's answer tokens, summed
+    correct: int  # its answer tokens that were predicted
+    seconds: float  # audio in it
+    stops: int  # ranks that were asked to stop
+    targets: int  # answer tokens of the next step
+    faults: int  # ranks that could not read their share of it
+    lost: int  # utterances of it that could not be read and are left out
+    waited: tuple[float, ...]  # seconds that each rank waited for its share of it
 
 
 def add_up(world: World, loss: float, correct: float, done: Share | None, coming: Share) -> StepSums:

@@ -1,4 +1,4 @@
-"""A rank that is slow is told from those that it holds up, in every ZeRO stage."""
+"""The busy time shows which rank is slow, in every ZeRO stage."""
 
 import time
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Slow:
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_a_rank_that_is_slow_is_told_from_those_that_wait_for_it(ground, tmp_path, stage):
+def test_a_slow_rank_is_busier_than_those_that_wait_for_it(ground, tmp_path, stage):
     """Two micro-batches a step and rank, 0.3 s more in each. In ZeRO-3 the others wait for it in their forward too."""
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "optim.max_steps=4"]
     ranks.train([*arguments, "--deepspeed", f"zero{stage}"], 2, tmp_path / "log", before=Slow(tmp_path, 0.3))

@@ -108,8 +108,8 @@ def test_an_id_is_kept_and_one_that_is_none_is_replaced(tmp_path):
     assert stored_id(path, lambda: "three") == "three" and path.read_text() == "three\n"
 
 
-def test_a_server_that_comes_back_is_told_what_follows_and_one_that_is_slow_holds_nobody_up():
-    said, rows, fails, answers = [], [], [True, True, False], threading.Event()
+def test_a_server_that_comes_back_gets_what_follows_and_a_slow_one_delays_nothing():
+    lines, rows, fails, answers = [], [], [True, True, False], threading.Event()
 
     class Flaky:
         def write(self, step, kind, figures):
@@ -121,10 +121,10 @@ def test_a_server_that_comes_back_is_told_what_follows_and_one_that_is_slow_hold
         def close(self):
             rows.append("closed")
 
-    sink = BackgroundSink("Flaky", Flaky, said.append)
+    sink = BackgroundSink("Flaky", Flaky, lines.append)
     for step in range(1, 5):
         sink.write(step, "train", {"loss": 1.0})  # returns though the server has not answered
     answers.set()
     sink.close()
     assert rows == [3, 4, "closed"]
-    assert len(said) == 1 and said[0].startswith("no Flaky: 503 at") and "secret" not in said[0]
+    assert len(lines) == 1 and lines[0].startswith("no Flaky: 503 at") and "secret" not in lines[0]
