@@ -85,7 +85,8 @@ def _read(model: SlamAsr, path: str) -> TranscribedFile:
     seconds, error = len(wave) / audio.SAMPLE_RATE, ""
     match unfit(model, model.encoder.out_len(len(wave))):
         case "too-short":
-            least = shortest_samples(model) / audio.SAMPLE_RATE
+            lengths = range(60 * audio.SAMPLE_RATE)
+            least = bisect_left(lengths, 1, key=lambda n: _speech_embeddings(model, n)) / audio.SAMPLE_RATE
             error = f"{seconds:.3f} s is too short to transcribe; {least:.3f} s is enough"
         case "too-long":
             limit = f"the LLM's input has {model.max_positions} places"
@@ -110,8 +111,3 @@ def _transcribe(model: SlamAsr, window: list[TranscribedFile], options: DecodeOp
 def _speech_embeddings(model: SlamAsr, samples: int) -> int:
     assert model.encoder is not None
     return model.adapter.out_len(model.encoder.out_len(samples))
-
-
-def shortest_samples(model: SlamAsr) -> int:
-    """Samples at 16 kHz of the shortest recording that gives a speech embedding."""
-    return bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda samples: _speech_embeddings(model, samples))

@@ -1,28 +1,18 @@
 """References and hypotheses from JSONL files, matched by key, none missing on either side."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.utterance import read_rows
+from decode.dataset import Hypothesis
 from model.errors import UserError, counted
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One utterance of both files."""
-
-    key: str
-    reference: str
-    hypothesis: str
-    fields: dict[str, Any]  # the reference file's whole row
-
-
-def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:
-    """In the order of the references. UserError unless both files hold the same keys, each once, with text.
+def read_pairs(references: Path, hypotheses: Path) -> tuple[list[Hypothesis], list[dict[str, Any]]]:
+    """The utterances in the order of the references, and the references' whole rows.
 
     A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our hypotheses.jsonl can be
-    both files.
+    both files. UserError unless both files hold the same keys, each once, with text.
     """
     truth, answers = _texts(references, "reference"), _texts(hypotheses, "hypothesis")
     for keys, others, path, other in (truth, answers, references, hypotheses), (answers, truth, hypotheses, references):
@@ -33,7 +23,8 @@ def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:
             raise UserError(f"{where}: {names}; give files of the same data")
     if not truth:
         raise UserError(f"{references} holds no utterances; there is nothing to score")
-    return [Pair(key, text, answers[key][0], fields) for key, (text, fields) in truth.items()]
+    rows = [Hypothesis(key, text, answers[key][0]) for key, (text, _) in truth.items()]
+    return rows, [fields for _, fields in truth.values()]
 
 
 def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:

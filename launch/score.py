@@ -119,14 +119,12 @@ def _require_same_encoder(args: argparse.Namespace, index: ShardIndex, card: Ada
 
 
 def _given(args: argparse.Namespace) -> Rows:
-    from decode.dataset import Hypothesis
     from decode.given import read_pairs
 
-    pairs = read_pairs(args.ref, args.hyp)
+    rows, fields = read_pairs(args.ref, args.hyp)
     about = {"references": str(args.ref), "hypotheses": str(args.hyp)}
     require_replaceable(args, about)
-    rows = [Hypothesis(pair.key, pair.reference, pair.hypothesis) for pair in pairs]
-    return rows, [pair.fields for pair in pairs], about
+    return rows, fields, about
 
 
 def _groups(field: str, meta: list[dict[str, Any]]) -> list[str]:
