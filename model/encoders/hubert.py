@@ -63,14 +63,17 @@ class HubertEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, audio: Tensor, audio_cu: Tensor) -> tuple[Tensor, Tensor]:
         """audio [sum N] with audio_cu [B + 1] -> frames [sum T, D] in the encoder's dtype, with frame_cu [B + 1]."""
-        waves = audio.split(audio_cu.diff().tolist())
-        waves = [(normalise(wave) if self.do_normalize else wave).to(self.model.dtype)[None] for wave in waves]
+        waves = [self._prepared(wave) for wave in audio.split(audio_cu.diff().tolist())]
         frame_cu = cumulative(self.out_len(audio_cu.diff()))
         if self.packed:
             return self._encode_packed(waves, frame_cu.diff()), frame_cu
         with torch.random.fork_rng(devices=[]):  # transformers draws numbers for layer drop even without one; the
             # adapter's dropout must not depend on whether frames are cached
             return torch.cat([self._read(self.model(wave).last_hidden_state)[0] for wave in waves]), frame_cu
+
+    def _prepared(self, wave: Tensor) -> Tensor:  # [N] -> [1, N]
+        wave = normalise(wave) if self.do_normalize else wave
+        return wave.to(self.model.dtype)[None]
 
     def _read(self, last: Tensor) -> Tensor:
         """The output of the pass that ended with `last`: that, or the mean over the layers."""
