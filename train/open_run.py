@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from data_prep.json_lines import read_records
 from train.data.loader import Loader
 from train.data.plan import Epochs
 from train.dist.agreement import agree_on, versions
@@ -22,14 +23,14 @@ from train.recipe import auto
 from train.recipe.config import Config
 from train.recipe.identity import to_yaml
 from train.remarks import first_lines, rank_remarks, schedule_remarks
-from train.report.cache_speed import Reading
+from train.report.cache_speed import CacheSpeed
 from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator
 from train.report.gauges import open_gauges
 from train.report.metrics import open_report
 from train.report.mishaps import Mishaps
 from train.report.prometheus import open_exporter
-from train.report.step_timer import Pace
+from train.report.step_timer import StepTimer
 from train.resume import find_checkpoint, resume
 from train.run import Run
 from train.run_folder import require_run_folder, write_file
@@ -42,7 +43,6 @@ OF_A_HOST = {
     "data.cache_dir",
     "data.cache_gb",
     "data.reader_threads",
-    "log.prometheus_textfiles",
     "model.encoder",
     "model.llm",
     "augment.noise_dir",
@@ -100,8 +100,8 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         emergence=_emergence(folder, config, total_steps, world),
         gauges=gauges,
         exporter=open_exporter(config.log, world, folder, gauges, report.say),
-        pace=Pace(parts.model.adapter.parameters(), world.device),
-        reading=Reading(config.data.train if indexes.train.kind == "features" else (), step),
+        pace=StepTimer(parts.model.adapter.parameters(), world.device),
+        reading=CacheSpeed(config.data.train if indexes.train.kind == "features" else (), step),
         keeping=Keeping(config.data, parts.corpus, engine, loader, world, report) if keeps else None,
     )
     if run.keeping:
@@ -157,10 +157,9 @@ def _claim(folder: Path, config: Config) -> str:
 
 
 def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> Emergence:
-    """Told what the run has done so far."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines() if world.first and path.exists() else []
-    return Emergence.from_metrics(lines, config.watch.patience_steps, warmup_steps(config.optim, total_steps))
+    """The watch as the run's metrics.jsonl leaves it; empty on other ranks."""
+    records = read_records(folder / "metrics.jsonl") if world.first else []
+    return Emergence.from_metrics(records, config.watch.patience_steps, warmup_steps(config.optim, total_steps))
 
 
 def _recipe_of_all(config: Config) -> dict[str, str]:

@@ -21,15 +21,15 @@ from train.liveness.watchdog import Watchdog
 from train.recipe.config import Config
 from train.recipe.identity import result_fields
 from train.recipe.kinds import decided
-from train.report.cache_speed import Reading
+from train.report.cache_speed import CacheSpeed
 from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator, audio_gap, better
 from train.report.gauges import Gauges
 from train.report.metrics import Report, StepResult, memory_bytes
 from train.report.mishaps import Mishaps
 from train.report.prometheus import Exporter
-from train.report.step_sums import Tally
-from train.report.step_timer import Pace
+from train.report.step_sums import StepSums
+from train.report.step_timer import StepTimer
 from train.run_folder import write_file
 
 
@@ -57,17 +57,17 @@ class Run:
     watchdog: Watchdog
     emergence: Emergence
     keeping: Keeping | None
-    reading: Reading
+    reading: CacheSpeed
     gauges: Gauges
     exporter: Exporter
-    pace: Pace
+    pace: StepTimer
 
     def at(self, where: str) -> None:
         """Tells the watchdog, and monitors, where this rank stands."""
         self.watchdog.at(where, self.step)
         self.gauges.moved()
 
-    def check(self, coming: Share, tally: Tally) -> None:
+    def check(self, coming: Share, tally: StepSums) -> None:
         """Ends the run on all ranks if one could not read its part of the coming step; names what is left out of it.
 
         A collective.
@@ -84,18 +84,16 @@ class Run:
         if finite:
             self.mishaps.step_was_fine()
         else:
-            self.mishaps.skip(self.step, result.tally.loss, result.grad_norm, share.keys, lowered)
+            self.mishaps.skip(self.step, result.sums.loss, result.grad_norm, share.keys, lowered)
         read_again = self.loader.retries + retries()
         if read_again:
             self.report.note("read_again", read_again)
-        self._say(self.reading.step(self.step, result.tally))
+        self._say(self.reading.step(self.step, result.sums))
         self._gauge(share, read_again)
         every = self.config.watch.every_steps
         if every is not None and self.step % every == 0:
             self._ablate(share)
         figures = self.report.step(self.step, self.loader.epochs.locate(self.step - 1)[0], result)
-        if figures is not None:
-            self.exporter.report()
         if figures is not None and math.isfinite(figures["loss"]):
             self._say(self.emergence.accuracy(self.step, figures["accuracy"], figures["loss"]))
 

@@ -15,7 +15,6 @@ from data_prep.shards.cache_folder import cache_folder
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import read_index
 from data_prep.shards.reader import read_batch
-from decode.generate import max_positions
 from model.batch import Batch
 from model.errors import UserError, counted
 from model.prompt import Prompt
@@ -224,7 +223,7 @@ def make_corpus(
     utterance in LLM tokens; "auto" will be made large enough for the longest.
     """
     measure = _measure(index, model)
-    seconds, positions = index.samples / SAMPLE_RATE, max_positions(model) or NO_LIMIT
+    seconds, positions = index.samples / SAMPLE_RATE, model.max_positions or NO_LIMIT
     shortest, longest = (index.samples, index.samples) if augment is None else augment.extremes(index.samples)
     speech, most = measure.embeddings(index, shortest), measure.tokens(index, longest)
     faults = {

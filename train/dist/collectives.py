@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from model.errors import TransientError, UserError
-from train.dist.device import choose_device, require_own_gpu
+from train.dist.device import rank_device, require_own_gpu
 from train.dist.launch_env import find_place, require_master
 
 
@@ -106,7 +106,7 @@ def join_world() -> World:
     """
     place = find_place()
     require_master(place)
-    device = choose_device(place)
+    device = rank_device(place)
     os.environ |= {
         "RANK": str(place.rank),
         "WORLD_SIZE": str(place.size),
