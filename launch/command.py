@@ -17,9 +17,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from launch.arguments import Parser
 from model.errors import UserError, closest
 from train.dist.threads import set_threads
+from train.recipe.arguments import Parser
 
 VERBS = {  # verb: (module, one line)
     "run": ("launch.run", "from a corpus to a word error rate on this host: every stage, resumable"),

@@ -18,7 +18,7 @@ import argparse
 import importlib
 from typing import Any
 
-from launch.arguments import Parser
+from train.recipe.arguments import Parser
 
 VERBS = {
     "local": "train on this host",

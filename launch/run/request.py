@@ -119,9 +119,8 @@ def config_of(request: Request) -> Config:
     """The recipe that is trained by; one that is not written yet as it would be for little data."""
     from launch.recipes.text import Wanted, recipe_text
     from train.recipe.config import Config
-    from train.recipe.fields import section
-    from train.recipe.overrides import lay_over
-    from train.recipe.yaml import read_yaml, read_yaml_file
+    from train.recipe.validation import validated
+    from train.recipe.yaml import lay_over, read_yaml, read_yaml_file
 
     if request.recipe or request.recipe_file.exists():
         tree = read_yaml_file(request.recipe_file)
@@ -131,7 +130,7 @@ def config_of(request: Request) -> Config:
         tree = read_yaml(recipe_text(wanted), "the recipe")
     models = {"model.encoder": request.encoder, "model.llm": request.llm}
     given = [f"{key}={value}" for key, value in models.items() if value]
-    return section(lay_over(tree, [*given, *request.overrides]), Config)
+    return validated(Config, lay_over(tree, [*given, *request.overrides]), "the recipe")
 
 
 def _with_models(request: Request) -> Request:
