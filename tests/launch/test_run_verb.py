@@ -95,7 +95,7 @@ def test_frames_are_cached_where_they_are_read_again(place, more, cached):
     request = asked("words.csv", *MODELS, "--out", "out", *more)
     assert stages.caches(request) is cached
     with folder.claim(request.out):
-        folder.remember(request, not cached)  # as decided at an earlier start
+        folder.write(request, not cached)  # as decided at an earlier start
     assert stages.caches(request) is not cached
 
 
@@ -149,10 +149,10 @@ def test_the_same_folder_takes_no_other_request_but_more_tests(place, capsys):
     base = ["words.csv", *MODELS, "--out", "out"]
     request = asked(*base, "--test", "test/words.csv")
     (place / "out" / "manifests").mkdir(parents=True)
-    request.manifest(request.train).write_text("")
-    folder.remember(request, True)
+    request.manifest("train").write_text("")
+    folder.write(request, True)
     (place / "more.csv").write_text("file,text\n")
-    assert folder.require_ours(asked(*base, "--test", "more.csv", "optim.epochs=9", "--ranks", "2"))
+    assert folder.is_begun(asked(*base, "--test", "more.csv", "optim.epochs=9", "--ranks", "2"))
     for other, told in (
         (["test/words.csv", *base[1:]], ["CORPUS", str(place / "words.csv"), str(place / "test/words.csv")]),
         ([*base, "--llm", str(STAND_IN / "encoder")], ["--llm", str(STAND_IN / "llm")]),
@@ -174,7 +174,7 @@ def test_tests_of_one_name_get_names_of_their_own(place):
     for name in tests[1:]:
         (place / name).write_text("file,text\n")
     request = asked("words.csv", *MODELS, "--out", "out", *(word for test in tests for word in ("--test", test)))
-    assert [test.name for test in request.tests] == ["words", f"{place.name}-dev", "other-words"]
+    assert list(request.tests) == ["words", f"{place.name}-dev", "other-words"]
 
 
 def test_a_stage_that_fails_gives_its_exit_code_and_the_same_command_may_be_mended(place, capfd):
@@ -188,7 +188,7 @@ def test_a_stage_that_fails_gives_its_exit_code_and_the_same_command_may_be_mend
 def test_too_few_utterances_for_a_part_to_evaluate_on(place, capfd):
     request = asked("words.csv", *MODELS, "--out", "out")
     (place / "out" / "manifests").mkdir(parents=True)
-    request.manifest(request.train).write_text('{"key": "a", "audio": "a.wav", "text": "hello"}\n' * 3)
-    folder.remember(request)
+    request.manifest("train").write_text('{"key": "a", "audio": "a.wav", "text": "hello"}\n' * 3)
+    folder.write(request)
     assert main(["run", "words.csv", *MODELS, "--out", "out"]) == 2
     assert "has 3 utterances" in capfd.readouterr().err
