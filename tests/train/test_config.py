@@ -8,22 +8,6 @@ from train.recipe.config import Config, load_config
 from train.recipe.identity import config_digest, result_fields, to_yaml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-RECIPE = """\
-model: {encoder: models/hubert, llm: models/llama}
-data:
-  train: data/train
-optim:
-  lr: 1e-4
-  max_steps: 100
-run: {dir: runs/one}
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE)
-    return path
 
 
 def test_a_short_recipe_has_the_papers_defaults(recipe):

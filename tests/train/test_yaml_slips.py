@@ -43,6 +43,7 @@ run: {dir: runs/one}
         ("  lr", "\tlr", 8, ["lr: 1e-4", "tab"]),
         ("lr: ", "lr:\t", 8, ["tab"]),
         ("{dir: runs/one}", "{dir: runs/one", 10, ["{dir: runs/one", "the { is not closed; close it with }"]),
+        ("run: {dir: runs/one}", "run: {dir: runs/one\nlog: {}", 10, ["run: {dir: runs/one", "the { is not closed"]),
         ("train: data/train", "train: [data/train", 6, ["the [ is not closed; close it with ]"]),
         ("dir: runs", "dir: @runs", 10, ["dir: @runs", "quotes"]),
         ("encoder: models", "encoder: 'models' ", 2, ["encoder: 'models' /hubert", "after a closing quote"]),

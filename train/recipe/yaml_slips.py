@@ -26,27 +26,29 @@ ADVICE = (  # a part of PyYAML's context and problem: what to do
 
 
 def slip(text: str, error: yaml.MarkedYAMLError) -> str:
-    """ "LINE: the text there: what to do", in PyYAML's words where it is no common slip."""
+    """`LINE: text there: what to do`, or PyYAML's own words where it is no common slip."""
     context, problem, mark = error.context or "", error.problem or "", error.problem_mark
     assert mark is not None
     lines = [*LINE_END.split(text), ""]
     number = min(mark.line, len(lines) - 1)
-    advice = next((advice for part, advice in ADVICE if part in f"{context}; {problem}"), "")
     before = [i for i in range(number, -1, -1) if lines[i].split("#")[0].strip()]
+    description = f"{context}; {problem}"
     if error.context_mark is not None and context.endswith(("quoted scalar", "flow mapping", "flow sequence")):
         number = error.context_mark.line
-    elif "'<scalar>'" in problem:  # the quote that should have opened a text may have closed one above it
-        if opened := next((i for i in before if OPEN_QUOTE.fullmatch(lines[i])), None):
+        description = description if number == mark.line else context
+    advice = next((advice for part, advice in ADVICE if part in description), "")
+    if "'<scalar>'" in description:  # the quote that should have opened a text may have closed one above it
+        if (opened := next((i for i in before if OPEN_QUOTE.fullmatch(lines[i])), None)) is not None:
             number, advice = opened, "the quote is not closed; close it"
-    elif "'\\t'" not in problem:
+    elif "'\\t'" not in problem and number == mark.line:
         for i in before[:LINES_BACK]:
             if missing := missing_space(lines[i]):
                 return f"{i + 1}: {missing}"
-    if "mapping values" in problem and len(re.findall(r":(?:\s|$)", lines[number])) < 2:
+    if "mapping values" in description and len(re.findall(r":(?:\s|$)", lines[number])) < 2:
         advice = UNEVEN
     if not advice:
         return f"{mark.line + 1}: {problem} (column {mark.column + 1})"
-    return f"{number + 1}: {shortened(lines[number])}: {advice}"
+    return f"{number + 1}: `{shortened(lines[number])}`: {advice}"
 
 
 def missing_space(text: str) -> str:
