@@ -69,7 +69,7 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "values"),
     [
         (["--train", "nowhere"], ["nowhere", "--hours"]),
         (["--train", "nowhere", "--hours", "0"], ["--hours is 0"]),
@@ -78,12 +78,12 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
         (["--train", "SHARDS", "--hours", "5"], ["leave --hours out"]),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(shards, tmp_path, monkeypatch, capsys, more, told):
+def test_a_mistake_is_one_line_and_nothing_is_written(shards, tmp_path, monkeypatch, capsys, more, values):
     monkeypatch.chdir(tmp_path)
     more = [str(shards) if word == "SHARDS" else word for word in more]
     assert main(["recipe", "new", *MODELS, *more, "--out", "mine.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert all(value in err for value in told) and err.count("\n") == 1 and not out
+    assert all(value in err for value in values) and err.count("\n") == 1 and not out
     assert not list(tmp_path.iterdir())
 
 

@@ -76,7 +76,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("optim.warmup_step=5", "unknown key optim.warmup_step, did you mean warmup_steps?"),
         ("optm.lr=1", "unknown key optm, did you mean optim?"),
@@ -120,10 +120,10 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("run.dir=", "run.dir is empty, expected text"),
     ],
 )
-def test_a_wrong_override_is_one_line_with_key_value_and_what_to_write(line, said, recipe):
+def test_a_wrong_override_is_one_line_with_key_value_and_what_to_write(line, message, recipe):
     with pytest.raises(UserError) as error:
         load_config(recipe, [line])
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_warm_up_is_given_in_one_way(recipe):
@@ -135,7 +135,7 @@ LAUGHS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in ran
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("optim:\n  warmup_step: 5\n", ":2: unknown key optim.warmup_step, did you mean warmup_steps?"),
         ("optim:\n  lr: 1e-4\n  lr: 2e-4\n", ":3: lr is given twice in its section; keep one"),
@@ -162,18 +162,18 @@ LAUGHS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in ran
         ("#" * 300_000, ": larger than 256 KiB"),
     ],
 )
-def test_a_wrong_recipe_is_one_line_with_the_file_and_what_to_write(text, said, recipe):
+def test_a_wrong_recipe_is_one_line_with_the_file_and_what_to_write(text, message, recipe):
     recipe.write_text(text)
     with pytest.raises(UserError) as error:
         load_config(recipe)
     assert str(error.value).startswith(str(recipe))
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin").write_bytes(b"run: {dir: \xe4}")
-    for path, said in (("none.yaml", "No such file"), ("", "Is a directory"), ("latin", "is not UTF-8 text")):
-        with pytest.raises(UserError, match=said):
+    for path, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("latin", "is not UTF-8 text")):
+        with pytest.raises(UserError, match=message):
             load_config(tmp_path / path)
 
 
@@ -200,11 +200,11 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
         ("model.prompt=<speech>", False),
     ],
 )
-def test_the_digest_changes_with_what_the_weights_follow_from_and_with_nothing_else(override, same, recipe):
+def test_the_digest_changes_only_with_what_the_weights_depend_on(override, same, recipe):
     assert (config_digest(load_config(recipe)) == config_digest(load_config(recipe, [override]))) == same
 
 
-def test_a_run_may_be_made_longer_only_where_the_learning_rate_does_not_know_its_end(recipe):
+def test_the_end_of_a_run_counts_only_where_the_learning_rate_depends_on_it(recipe):
     def differing(schedule: str) -> set[str]:
         fields = [
             result_fields(load_config(recipe, [f"optim.schedule={schedule}", f"optim.max_steps={steps}"]))

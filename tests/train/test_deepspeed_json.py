@@ -35,7 +35,7 @@ def test_a_whole_number_may_be_written_as_deepspeeds_examples_do(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         *((f'{{"{key}": {{}}}}', f"set {ours} there") for ours, keys in RECIPE_OWNS.items() for key in keys),
         *((f'{{"{key}": true}}', "is set by the training engine") for key in deepspeed_json.ENGINE_OWNS),
@@ -60,12 +60,12 @@ def test_a_whole_number_may_be_written_as_deepspeeds_examples_do(tmp_path):
         (" " * 70_000, "is larger than 64 KiB"),
     ],
 )  # fmt: skip
-def test_what_would_be_ignored_or_contradict_the_recipe_is_refused_by_name(text, said, tmp_path):
+def test_a_key_that_deepspeed_ignores_or_the_recipe_sets_is_refused_by_name(text, message, tmp_path):
     path = tmp_path / "d.json"
     path.write_text(text)
     with pytest.raises(UserError) as error:
         read_deepspeed_json(path)
-    assert str(error.value).startswith(str(path)) and said in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(str(path)) and message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_named():

@@ -50,7 +50,7 @@ def test_for_a_recipe_that_is_not_there_the_nearest_is_named(tmp_path, monkeypat
     for name in ("recipes/demo.yaml", "recipes/librispeech.yaml", "mine.yml", "notes.txt"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
-    for given, said in (
+    for given, message in (
         ("demo.yaml", "did you mean recipes/demo.yaml?"),
         ("recipes/demo.yml", "did you mean recipes/demo.yaml?"),
         ("recipes/demo", "did you mean recipes/demo.yaml?"),
@@ -61,7 +61,7 @@ def test_for_a_recipe_that_is_not_there_the_nearest_is_named(tmp_path, monkeypat
     ):
         with pytest.raises(UserError) as error:
             load_config(given)
-        assert given in str(error.value) and said in str(error.value), error.value
+        assert given in str(error.value) and message in str(error.value), error.value
 
 
 @pytest.mark.parametrize("key", dotted_names(Config))

@@ -1,4 +1,4 @@
-"""Slips that are common in YAML: the line that is wrong, and how it is written right."""
+"""Common slips in YAML: the wrong line is named, with how to write it."""
 
 import pytest
 
@@ -20,7 +20,7 @@ run: {dir: runs/one}
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "line", "said"),
+    ("right", "wrong", "line", "values"),
     [
         ('prompt: "USER: <speech> ASSISTANT:"', "prompt: USER: <speech> ASSISTANT:", 4, ["prompt: USER", "quotes"]),
         (
@@ -49,14 +49,14 @@ run: {dir: runs/one}
         ("encoder: models", "encoder: 'models' ", 2, ["encoder: 'models' /hubert", "after a closing quote"]),
     ],
 )
-def test_a_slip_is_named_with_its_line_and_how_it_is_written_right(right, wrong, line, said, tmp_path):
+def test_a_slip_is_named_with_its_line_and_how_to_write_it(right, wrong, line, values, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(GOOD)
     load_config(recipe)
     recipe.write_text(GOOD.replace(right, wrong, 1))
     with pytest.raises(UserError) as error:
         load_config(recipe)
-    assert str(error.value).startswith(f"{recipe}:{line}: ") and all(value in str(error.value) for value in said)
+    assert str(error.value).startswith(f"{recipe}:{line}: ") and all(value in str(error.value) for value in values)
     assert "\n" not in str(error.value)
 
 
