@@ -1,6 +1,7 @@
 """Paths of a recipe, and values of a wrong type: what is expanded, and what each refusal names."""
 
 import re
+from typing import Any
 
 import pytest
 import yaml
@@ -66,7 +67,9 @@ def test_for_a_recipe_that_is_not_there_the_nearest_is_named(tmp_path, monkeypat
 
 @pytest.mark.parametrize("key", dotted_names(Config))
 def test_a_value_of_another_type_is_refused_with_its_key_value_and_what_is_expected(key, recipe):
-    kind = str(Config.model_fields[key.split(".")[0]].annotation.model_fields[key.split(".")[1]].annotation)
+    section, name, *_ = key.split(".")
+    model: Any = Config.model_fields[section].annotation
+    kind = str(model.model_fields[name].annotation)
     numeric = ("int" in kind or "float" in kind) and "Literal['float" not in kind
     for value in ["[[a]]", *(["fast", "1.5.2"] if numeric else [])]:
         with pytest.raises(UserError) as error:
