@@ -80,6 +80,7 @@ setup(
         "jiwer>=4.0",
         "numpy>=2.0",
         "pyyaml>=6.0",
+        "pydantic>=2.12",  # comes with deepspeed: checks recipes and DeepSpeed JSONs, makes the editors' JSON schema
         "prometheus-client>=0.26",
         "isal>=1.7",  # CRC-32 at over ten times zlib's speed: reading cached features is little else
         "fsspec>=2026.1",  # comes with torch: corpora and shards at addresses

@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from data_prep.addresses import is_remote
 from model.errors import UserError, closest
@@ -36,18 +37,22 @@ def expand_path(text: str) -> str:
     return expanded
 
 
-@dataclass(frozen=True)
-class PathRule:
-    """Marks a text field of a recipe as a path, to be read by `expand_path`; it may not be empty."""
-
-    says: str = "not empty"
-
-    def holds(self, value: str) -> bool:
-        return len(value) > 0
+def _as_typed(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
 
 
-LocalPath = Annotated[str, PathRule()]
-"""A path, an address, or a hub id."""
+AS_TYPED = BeforeValidator(_as_typed)
+"""For a recipe's text: a number or `true` is taken as the text that was typed (a folder may be named 010)."""
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(expand_path), AS_TYPED]
+"""A recipe's path, address or hub id, read by `expand_path`; not empty."""
+
+
+def one_or_more(item: Any, at_least: int = 0) -> BeforeValidator:
+    """Takes a single value for a list of one, as a recipe may write it."""
+    return BeforeValidator(
+        lambda value: (value,) if isinstance(value, str | int | float) else value,
+        json_schema_input_type=Annotated[tuple[item, ...], Field(min_length=at_least)] | item,
+    )
 
 
 def no_such(path: str | os.PathLike[str], otherwise: str) -> str:

@@ -17,13 +17,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from launch.arguments import Parser
 from model.errors import UserError, closest
 from train.dist.threads import set_threads
+from train.recipe.arguments import Parser
 
 VERBS = {  # verb: (module, one line)
     "run": ("launch.run", "from a corpus to a word error rate on this host: every stage, resumable"),
-    "recipe": ("launch.recipes", "write a commented recipe that fits given data and models"),
+    "recipe": ("launch.recipes", "write a commented recipe for given data and models, or its JSON schema"),
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
     "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),

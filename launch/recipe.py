@@ -1,4 +1,4 @@
-"""What every way to start a training is told: the recipe, and how it is trained."""
+"""The arguments that all commands which start a training share: the recipe, and how it is trained."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from train.recipe.arguments import add_recipe
+
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, such as recipes/librispeech_tinyllama.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
-    parser.add_argument("--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (zero0)")
-    parser.add_argument("--allow-changes", action="store_true", help="go on although recipe or data have changed")
+    add_recipe(parser)
     parser.add_argument("--dry-run", action="store_true", help="print what would be started, and start nothing")
 
 

@@ -1,6 +1,6 @@
 """Commands of the stages before and after a training, as `slam-asr submit pipeline` and `slam-asr run` start them.
 
-Each is the words after `slam-asr`, understood by its verb: a mistyped option is refused now, not in an hour.
+Each is the arguments of `slam-asr`. Its verb parses them here already, so that a mistyped option is refused at once.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from launch.arguments import Parser
 from model.errors import UserError
+from train.recipe.arguments import Parser
 
 if TYPE_CHECKING:
     from train.recipe.config import ModelConfig

@@ -1,4 +1,4 @@
-"""A newcomer's first hour: spoken digits in a folder of WAVs with a CSV, and one command from there to a WER.
+"""Spoken digits in a folder of WAVs with a CSV, and `slam-asr run` from there to a word error rate, with its time.
 
     python -m tests.newcomer [--folder DIR] [--busy]
 

@@ -1,4 +1,4 @@
-"""One command from recordings and a CSV to a word error rate; killed on its way, it ends with the same figures."""
+"""`slam-asr run` from recordings and a CSV to a word error rate; killed on the way, it ends with the same figures."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.command import main
 from tests.newcomer import command, write_digits
 
 SECONDS_TO_END = 300
@@ -58,15 +59,15 @@ def descendants(pid: int) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
             parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-    found, now = [], {pid}
+    below, now = [], {pid}
     while now:
         now = {child for child, parent in parents.items() if parent in now}
-        found += now
-    return found
+        below += now
+    return below
 
 
 def kill_all(process: subprocess.Popen) -> None:
-    """-9 to all of it at once: nothing can save, or tell that another has gone."""
+    """SIGKILL to all processes at once: none can save, or notice that another has gone."""
     process.send_signal(signal.SIGSTOP)
     victims = descendants(process.pid)
     for pid in [*victims, process.pid]:
@@ -114,21 +115,21 @@ def test_killed_in_features_and_in_training_it_ends_with_the_same_figures(folder
     assert adapters(out) == adapters(straight[0])
 
 
-def test_given_again_it_does_nothing_but_ask_the_training(folder, straight):
-    before = adapters(straight[0])
-    process = start(folder, folder / "straight")
-    assert process.wait(SECONDS_TO_END) == 0
-    again = log(folder / "straight").removeprefix(straight[1])
-    run = [line for line in again.splitlines() if line.startswith("$ ") and "  # " not in line]
-    assert run == ["$ python -m train out/recipe.yaml optim.epochs=15"] and adapters(straight[0]) == before
-
-
-def test_a_score_of_another_checkpoint_is_made_again(folder, straight):
-    path = straight[0] / "scores" / "test" / "score.json"
+def test_given_again_it_only_asks_the_training_and_replaces_a_score_of_another_checkpoint(
+    folder, straight, monkeypatch, capsys
+):
+    before, path = adapters(straight[0]), straight[0] / "scores" / "test" / "score.json"
     right = path.read_bytes()
     path.write_bytes(right.replace(b'"weights_sha256": "', b'"weights_sha256": "0'))
     process = start(folder, folder / "straight")
     assert process.wait(SECONDS_TO_END) == 0 and path.read_bytes() == right
+    again = log(folder / "straight").removeprefix(straight[1])
+    run = [line for line in again.splitlines() if line.startswith("$ ") and "  # " not in line]
+    score = "$ slam-asr score out/train out/shards/test --out out/scores/test --by speaker"
+    assert run == ["$ python -m train out/recipe.yaml optim.epochs=15", score] and adapters(straight[0]) == before
+    monkeypatch.chdir(folder / "straight")
+    assert main([*command(folder / "digits", Path("out"), "optim.epochs=15")[1:], "--dry-run"]) == 0
+    assert f"{score}  # out/scores/test is of this checkpoint" in capsys.readouterr().out
 
 
 def adapters(out: Path) -> dict[str, bytes]:

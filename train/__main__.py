@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
 from train.liveness.exit_status import AGAIN  # noqa: E402
-from train.recipe.arguments import TrainParser  # noqa: E402
+from train.recipe.arguments import Parser, add_recipe  # noqa: E402
 
 if TYPE_CHECKING:
     from train.recipe.config import Config
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     threads.set_threads()  # before torch is imported
     try:
-        args = TrainParser().parse(sys.argv[1:] if arguments is None else arguments)
+        args = read_arguments(arguments)
         recipe = _read(args)
     except UserError as error:  # every rank reads the same: one on each host says it
         return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
@@ -50,6 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
         except Exception:
             traceback.print_exc()
             return 1
+
+
+def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; UserError, one line, for a mistake."""
+    parser = Parser(prog="python -m train", description="Train the adapter of a recipe; the same command resumes.")
+    add_recipe(parser)
+    # The deepspeed launcher gives this one; the environment says it too.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 def _refuse(error: UserError, says: bool) -> int:

@@ -1,6 +1,5 @@
 """Opening a run: all parts of it built, checked and put back to where the last checkpoint left them."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +163,7 @@ def _emergence(folder: Path, config: Config, total_steps: int, world: World) -> 
 
 def _recipe_of_all(config: Config) -> dict[str, str]:
     """What of the recipe all ranks must hold alike, by key."""
-    fields = ((f"{section}.{key}", value) for section, own in asdict(config).items() for key, value in own.items())
+    fields = ((f"{section}.{key}", value) for section, own in config.model_dump().items() for key, value in own.items())
     return {key: str(value) for key, value in fields if key not in OF_A_HOST}
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 import torch
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, probe, resample
-from data_prep.paths import LocalPath
+from data_prep.paths import LocalPath, one_or_more
 from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
@@ -27,49 +28,46 @@ LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 
 
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+Speed = Annotated[float, Field(ge=0.5, le=2)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+Spans = Annotated[int, Field(ge=0, le=1000)]
+Decibels = Annotated[float, Field(ge=-100, le=100)]
+
+
+class AugmentConfig(
+    BaseModel, strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+):
     """How training samples are varied from epoch to epoch. Nothing is, unless it is asked for here."""
 
-    speed: tuple[float, ...] = ()
+    speed: Annotated[tuple[Speed, ...], one_or_more(Speed)] = ()
     """Speeds that utterances are played at, each as often as the others, e.g. [0.9, 1.0, 1.1]; pitch changes with it.
     From 0.5 to 2 in hundredths; empty = as recorded. Needs audio (Ko et al. 2015)."""
-    noise_share: float = 0.0
+    noise_share: Ratio = 0.0
     """Share of utterances that noise is added to, from 0 to 1. Needs audio."""
-    noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    noise_snr_db: tuple[Decibels, Decibels] = (5.0, 30.0)
     """Lowest and highest signal-to-noise ratio, in dB of mean power over the utterance; drawn evenly between."""
     noise_dir: LocalPath | None = None
     """Folder with recordings of noise (e.g. MUSAN's noise and music), each as likely as the others; null = made noise
     with a spectrum of power 1/f^a, a drawn from 0 (white) to 2 (brown)."""
-    time_masks: int = 0
+    time_masks: Spans = 0
     """Spans of encoder frames masked in each utterance (SpecAugment, arXiv 1904.08779); 0 = none."""
-    time_mask_seconds: float = 0.4
+    time_mask_seconds: Annotated[float, Field(gt=0)] = 0.4
     """Longest span; the length is drawn evenly from 0 to this."""
-    time_mask_share: float = 0.2
+    time_mask_share: Ratio = 0.2
     """Most that all spans together mask of an utterance, from 0 to 1."""
-    feature_masks: int = 0
+    feature_masks: Spans = 0
     """Spans of encoder dimensions masked in each utterance; 0 = none."""
-    feature_mask_share: float = 0.05
+    feature_mask_share: Ratio = 0.05
     """Widest span as a share of the dimensions, from 0 to 1; the width is drawn evenly from 0 to this."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if uneven := [speed for speed in self.speed if abs(100 * speed - round(100 * speed)) >= 1e-9]:
+            raise UserError(f"augment.speed has {uneven[0]}, expected numbers with at most two decimals")
         low, high = self.noise_snr_db
-        in_hundredths = all(0.5 <= s <= 2 and abs(100 * s - round(100 * s)) < 1e-9 for s in self.speed)
-        self._require("speed", in_hundredths, "numbers from 0.5 to 2 with at most two decimals")
-        self._require("noise_share", 0 <= self.noise_share <= 1, "a number from 0 to 1")
-        self._require("noise_snr_db", -100 <= low <= high <= 100, "two numbers from -100 to 100, the lower first")
-        self._require("noise_dir", self.noise_dir != "", "a folder, or null for made noise")
-        self._require("time_masks", 0 <= self.time_masks <= 1000, "a whole number from 0 to 1000")
-        self._require("time_mask_seconds", 0 < self.time_mask_seconds < math.inf, "a number above 0")
-        self._require("time_mask_share", 0 <= self.time_mask_share <= 1, "a number from 0 to 1")
-        self._require("feature_masks", 0 <= self.feature_masks <= 1000, "a whole number from 0 to 1000")
-        self._require("feature_mask_share", 0 <= self.feature_mask_share <= 1, "a number from 0 to 1")
-
-    def _require(self, name: str, holds: bool, expected: str) -> None:
-        if not holds:
-            value = getattr(self, name)
-            shown = list(value) if isinstance(value, tuple) else repr(value)
-            raise UserError(f"augment.{name} is {shown}, expected {expected}")
+        if low > high:
+            raise UserError(f"augment.noise_snr_db is {[low, high]}, expected the lower first")
+        return self
 
     @property
     def needs_audio(self) -> bool:

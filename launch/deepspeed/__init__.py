@@ -10,8 +10,8 @@ the launcher's own, or 1.
 import argparse
 from typing import Any
 
-from launch.arguments import Parser
 from launch.deepspeed import hostfile, local
+from train.recipe.arguments import Parser
 
 VERBS = {
     "local": (local, "train on this host"),

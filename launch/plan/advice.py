@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from launch.plan.estimate import Cache, Estimate, Row, Time, cache_of, time_of
@@ -68,8 +68,8 @@ def advise(
 
     tokens, micro_batches, batch_why = _batch(config, rows[name], found, cluster, paced)
     fly, cached = (paced(tokens, there).audio_hours_per_hour for there in (False, True))
-    batch = replace(config.batch, tokens=tokens, micro_batches=micro_batches)
-    time = time_of(replace(config, batch=batch), work, fly, cached)
+    decided = config.changed("batch", tokens=tokens, micro_batches=micro_batches)
+    time = time_of(decided, work, fly, cached)
     commands = _commands(name, recipe, overrides, tokens, micro_batches, config, cluster)
     cache = cache_of(config, shapes, work, cluster, time)
     pays, caching = _caching(work, time, cache)

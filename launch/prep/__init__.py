@@ -10,7 +10,7 @@ import argparse
 import importlib
 from typing import Any
 
-from launch.arguments import Parser
+from train.recipe.arguments import Parser
 
 VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which is a word of the language
     "synth": "make a corpus of synthetic speech",

@@ -1,38 +1,25 @@
-"""`slam-asr recipe`: recipes written for a person's own data.
+"""`slam-asr recipe`: new.py writes a recipe for given data and models, schema.py its JSON schema for editors.
 
-choices.py says what to train with, by hours of data and by the LLM; text.py writes it; new.py is the verb.
+choices.py chooses what to train with, by hours of data and by the LLM; text.py writes it as commented YAML.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
-from typing import Any
 
-from launch.arguments import Parser
+from launch.recipes import new, schema
 
-VERBS = {"new": "write a commented recipe that fits given data and models"}
-
-
-class _Verb(Parser):
-    """A verb whose arguments are asked of its module once it is the one that was typed."""
-
-    verb: str
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        _module(self.verb).configure(self)
-        return super().parse_known_args(args, namespace)
+VERBS = {
+    "new": (new, "write a commented recipe that fits given data and models"),
+    "schema": (schema, "print the JSON schema of recipes, by which an editor completes and checks them"),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="recipe", required=True, metavar="VERB", parser_class=_Verb)
-    for name, what in VERBS.items():
-        verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".").verb = name
+    verbs = parser.add_subparsers(dest="recipe", required=True, metavar="VERB")
+    for name, (module, what) in VERBS.items():
+        module.configure(verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + "."))
 
 
 def run(args: argparse.Namespace) -> int:
-    return _module(args.recipe).run(args)
-
-
-def _module(verb: str):
-    return importlib.import_module(f"launch.recipes.{verb}")
+    return VERBS[args.recipe][0].run(args)

@@ -6,16 +6,12 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launch.prep.arguments import local_path
 from model.errors import UserError, require_at_least
 
-if TYPE_CHECKING:
-    from launch.recipes.text import Wanted
-
 SPEECH_A_SECOND, BYTES_A_TOKEN, PROMPT_TOKENS = 10, 4, 14
-"""Speech embeddings of a second, and of the words around them: about, to count the steps of an epoch."""
+"""Rough speech embeddings a second, bytes of a transcript an LLM token, and tokens of the prompt."""
 EPILOG = """\
 Epochs and dropout are chosen by the hours of training data, the learning rate by the width of the LLM: starting points,
 which the recipe gives reasons for, with a table of those for 1, 10, 100 and 1,000 hours. All else is left to `auto`."""
@@ -36,38 +32,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from launch.recipes.text import recipe_text
+    from data_prep.durable import write_durably
+    from launch.recipes.text import Wanted, recipe_text
+    from model.skeleton import read_config
 
     if args.gpus:
         require_at_least("--gpus", args.gpus, 1)
     if args.out is not None and args.out.exists():
         raise UserError(f"--out {args.out} is there already; remove it, or give another name")
-    text = recipe_text(_wanted(args))
-    if args.out is None:
-        print(text, end="")
-        return 0
-    write_recipe(args.out, text)
-    print(f"wrote {args.out}; next: python -m train {args.out}", file=sys.stderr)
-    return 0
-
-
-def write_recipe(path: Path, text: str) -> None:
-    """The file, whole or not at all, with its folder."""
-    from data_prep.durable import write_durably
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_durably(path, text.encode())
-
-
-def _wanted(args: argparse.Namespace) -> Wanted:
-    from launch.recipes.text import Wanted
-    from model.skeleton import read_config
-
     hours, epoch_tokens = _size(args)
     read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
     llm = read_config("LLM", args.llm, args.trust_remote_code)
     name = args.out.stem if args.out is not None else Path(args.llm).name
-    return Wanted(
+    wanted = Wanted(
         train=tuple(args.train),
         dev=tuple(args.dev),
         encoder=args.encoder,
@@ -78,6 +55,13 @@ def _wanted(args: argparse.Namespace) -> Wanted:
         run=args.run_dir or f"runs/{name}",
         gpus=args.gpus,
     )
+    if args.out is None:
+        print(recipe_text(wanted), end="")
+        return 0
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(args.out, recipe_text(wanted).encode())
+    print(f"wrote {args.out}; next: python -m train {args.out}", file=sys.stderr)
+    return 0
 
 
 def _size(args: argparse.Namespace) -> tuple[float, float]:
@@ -88,7 +72,7 @@ def _size(args: argparse.Namespace) -> tuple[float, float]:
     missing = [path for path in args.train if not is_remote(path) and not Path(path).exists()]
     if missing:
         if args.hours is None:
-            raise UserError(f"there is no {missing[0]} to count hours of; build it first, or say --hours H")
+            raise UserError(f"there is no {missing[0]} to count hours of; build it first, or give --hours H")
         if not args.hours > 0:
             raise UserError(f"--hours is {args.hours:g}, it must be above 0")
         return args.hours, math.inf

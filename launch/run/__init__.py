@@ -1,12 +1,12 @@
 """`slam-asr run`: from a corpus to a word error rate on this host, stage after stage.
 
-request.py   what was asked, checked before anything is made     folder.py   DIR, and what it remembers of a request
-stages.py    which commands that means                           running.py  one of them run, with signals passed on
-scores.py    what came out                                       verb.py     all of it in order
+request.py   the arguments, checked before anything is made     folder.py   DIR and its run.json
+stages.py    the commands of each stage                         running.py  runs one, passing signals on
+verb.py      runs the stages in order and prints the results
 
-DIR gets run.json, manifests/, shards/, features/, recipe.yaml, train/ (the run), scores/ and summary.json. Each stage's
-command is printed as a person would type it; what it makes is whole or goes on when it is given again, and so does
-all of it: killed at any point, the same command ends with the same figures.
+DIR gets run.json, manifests/, shards/, features/, recipe.yaml, train/ (the run), scores/ and summary.json. Each command
+is printed as a person would type it, and given again it continues or finds its output there. So `slam-asr run` killed
+at any point and given again ends with the same figures.
 """
 
 from __future__ import annotations

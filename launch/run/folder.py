@@ -1,4 +1,4 @@
-"""DIR of `slam-asr run`: one process at a time, and run.json, which remembers what it was made for."""
+"""DIR of `slam-asr run`: one process at a time, and run.json, which keeps what it was made from."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from model.errors import TransientError, UserError
 
 NAME = "run.json"
 FORMAT = 1
-FLAGS = {"corpus": "CORPUS", "importer": "--importer", "build_options": "--build-options"}
-"""How what is remembered is called on the command line, where not by its own name."""
+FLAGS = {"corpus": "CORPUS", "build_options": "--build-options"}
+"""Fields of run.json whose command line flag is not --FIELD."""
 
 
 @contextmanager
@@ -28,80 +28,77 @@ def claim(out: Path) -> Iterator[None]:
         yield
 
 
-def require_ours(request: Request) -> bool:
-    """Whether `out` is of such a request already. UserError if it is somebody else's, or of another one."""
+def is_begun(request: Request) -> bool:
+    """Whether `out` holds work of this request already. UserError if it holds anything else."""
     out = request.out
     if not out.exists():
         return False
     if not out.is_dir():
         raise UserError(f"--out {out} is a file; give a folder")
-    path = out / NAME
-    if not path.exists():
-        there = sorted(entry.name for entry in out.iterdir())
-        if there:
+    if not (out / NAME).exists():
+        if names := sorted(entry.name for entry in out.iterdir()):
             raise UserError(
-                f"--out {out} is not empty ({there[0]}) and was not made by `slam-asr run`; give a new folder"
+                f"--out {out} is not empty ({names[0]}) and was not made by `slam-asr run`; give a new folder"
             )
         return False
-    before, now = read(out), remembered(request)
-    if not request.manifest(request.train).exists():
-        return False  # nothing was made of it yet
-    for name in now:
-        if name != "tests" and before.get(name) != now[name]:
-            raise _another(out, FLAGS.get(name, f"--{name}"), before.get(name), now[name])
-    for name, source in now["tests"].items():
-        if before["tests"].get(name, source) != source:
-            raise _another(out, f"--test {name}", before["tests"][name], source)
-    cached = before.get("cached")
-    if request.features != "auto" and cached is not None and cached != (request.features == "yes"):
-        raise _another(out, "--features", "yes" if cached else "no", request.features)
+    before, now = read(out), _identity(request)
+    if not request.manifest("train").exists():
+        return False
+    tests = before.pop("tests")
+    compared = [(FLAGS.get(name, f"--{name}"), before.get(name), now[name]) for name in now if name != "tests"]
+    compared += [(f"--test {name}", tests.get(name, source), source) for name, source in now["tests"].items()]
+    if request.features != "auto" and before.get("cached") is not None:
+        compared += [("--features", "yes" if before["cached"] else "no", request.features)]
+    for flag, *values in compared:
+        if values[0] != values[1]:
+            was, is_now = (" ".join(value) if isinstance(value, list) else value for value in values)
+            raise UserError(
+                f"--out {out} was made with {flag} {was or 'not given'}, now {is_now or 'not given'}; give another"
+            )
     return True
 
 
-def remembered(request: Request) -> dict[str, Any]:
-    """What may not change from one start to the next, as run.json has it; tests may be added."""
+def read(out: Path) -> dict[str, Any]:
+    """run.json; UserError if it cannot be read."""
+    path = out / NAME
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; give a new folder") from None
+    if (
+        not isinstance(document, dict)
+        or document.get("format") != FORMAT
+        or not isinstance(document.get("tests"), dict)
+    ):
+        raise UserError(f"{path} was not written by this version of `slam-asr run`; give a new folder")
+    return document
+
+
+def write(request: Request, cached: bool | None = None) -> None:
+    """Writes run.json; `cached` is whether frames are cached, once that is decided."""
+    path, identity = request.out / NAME, _identity(request)
+    before = read(request.out) if path.exists() and request.manifest("train").exists() else {}
+    identity["tests"] = {**before.get("tests", {}), **identity["tests"]}
+    document = {"format": FORMAT, **identity, "cached": before.get("cached") if cached is None else cached}
+    write_durably(path, canonical_json(document, indent=1) + b"\n")
+
+
+def _identity(request: Request) -> dict[str, Any]:
+    """What may not change from one start to the next; tests may be added."""
+    corpora = {name: _place(source) for name, source in request.corpora.items()}
     return {
-        "corpus": _place(request.train.source),
-        "dev": _place(request.dev.source) if request.dev else None,
+        "corpus": corpora["train"],
+        "dev": corpora.get("dev"),
         "encoder": _place(request.encoder),
         "llm": _place(request.llm),
         "recipe": _place(request.recipe) if request.recipe else None,
         "importer": request.importer,
         "build_options": [*request.import_options, *request.build_options],
-        "tests": {test.name: _place(test.source) for test in request.tests},
+        "tests": {name: corpora[name] for name in request.tests},
     }
 
 
-def read(out: Path) -> dict[str, Any]:
-    """run.json; UserError if it is none."""
-    path = out / NAME
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; give a new folder") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("tests"), dict):
-        raise UserError(f"{path} was not written by this version of `slam-asr run`; give a new folder")
-    return found
-
-
-def remember(request: Request, cached: bool | None = None) -> None:
-    """Writes run.json; `cached` is whether frames are, once that is decided."""
-    path = request.out / NAME
-    before = read(request.out) if path.exists() and request.manifest(request.train).exists() else {}
-    tests = {**(before.get("tests") or {}), **remembered(request)["tests"]}
-    kept = before.get("cached") if cached is None else cached
-    document = {"format": FORMAT, **remembered(request), "tests": tests, "cached": kept}
-    write_durably(path, canonical_json(document, indent=1) + b"\n")
-
-
 def _place(source: str) -> str:
-    """What is the same for the same file, folder, address or id, however it was typed."""
+    """The same for the same file, folder, address or id, however it was typed."""
     path = Path(source).expanduser()
     return source if is_remote(source) or not path.exists() else str(path.resolve())
-
-
-def _another(out: Path, flag: str, before: Any, now: Any) -> UserError:
-    was, is_now = (" ".join(x) if isinstance(x, list) else x for x in (before, now))
-    return UserError(
-        f"--out {out} was made with {flag} {was or 'not given'}, now {is_now or 'not given'}; give another"
-    )

@@ -1,4 +1,4 @@
-"""What `slam-asr run` was asked, checked before anything is made."""
+"""What `slam-asr run` was given, checked before anything is made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.errors import UserError, require_known
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
-DECIDED = {
+OWN_KEYS = {
     "model.encoder": "--encoder",
     "model.llm": "--llm",
     "data.train": "CORPUS",
@@ -23,28 +23,21 @@ DECIDED = {
     "data.write_features": "--features",
     "run.dir": "--out",
 }
-"""Keys of a recipe that arguments of this verb decide."""
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """One that is imported and built, under a name of its own in DIR."""
-
-    name: str
-    source: str
-    """As it was given."""
+"""Keys of the recipe that arguments of this verb set."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked."""
+    """The arguments of `slam-asr run`, and the paths in DIR that follow from them."""
 
-    train: Corpus
-    dev: Corpus | None
-    tests: tuple[Corpus, ...]
+    corpora: dict[str, str]
+    """{name: folder, file or address as given} of what is imported and built: train, dev where given, the tests."""
+    tests: tuple[str, ...]
+    """Names of the test corpora."""
     encoder: str
     llm: str
     out: Path
+    """DIR."""
     ranks: int
     recipe: str | None
     features: str
@@ -55,22 +48,21 @@ class Request:
     allow_changes: bool
 
     @property
-    def corpora(self) -> list[Corpus]:
-        """All of them, the one to train on first."""
-        return [self.train, *([self.dev] if self.dev else []), *self.tests]
-
-    @property
     def run(self) -> Path:
-        """The folder of the training."""
+        """The run folder of the training."""
         return self.out / "train"
 
     @property
     def recipe_file(self) -> Path:
-        """What is trained by."""
         return Path(self.recipe) if self.recipe else self.out / "recipe.yaml"
 
-    def manifest(self, corpus: Corpus) -> Path:
-        return self.out / "manifests" / f"{corpus.name}.jsonl"
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """Names of the corpora that are scored at the end."""
+        return self.tests or ("dev",)
+
+    def manifest(self, name: str) -> Path:
+        return self.out / "manifests" / f"{name}.jsonl"
 
     def shards(self, name: str) -> Path:
         return self.out / "shards" / name
@@ -83,23 +75,22 @@ class Request:
 
 
 def read_request(args: argparse.Namespace) -> Request:
-    """UserError for what cannot be: a corpus that is not there, the same one twice, a key that is decided here ..."""
+    """UserError for a corpus that is not there or given twice, a key that this verb sets, unknown options ..."""
     from data_prep.importers import IMPORTERS
     from launch.deepspeed.local import ranks_here
 
     if args.importer is not None:
         require_known("importer", args.importer, IMPORTERS)
     _require_corpora(args)
-    _require_outside(args)
     for override in args.overrides:
         key = override.partition("=")[0]
-        if key in DECIDED:
-            raise UserError(f"{override}: {key} is decided by {DECIDED[key]} of `slam-asr run`; leave it out")
-    import_options, build_options = _options(args.build_options)
+        if key in OWN_KEYS:
+            raise UserError(f"{override}: {key} is decided by {OWN_KEYS[key]} of `slam-asr run`; leave it out")
+    import_options, build_options = _divided_options(args.build_options)
+    tests = _named_tests(args.test)
     request = Request(
-        train=Corpus("train", args.corpus),
-        dev=Corpus("dev", args.dev) if args.dev else None,
-        tests=_named(args.test),
+        corpora={"train": args.corpus, **({"dev": args.dev} if args.dev else {}), **tests},
+        tests=tuple(tests),
         encoder=args.encoder or "",
         llm=args.llm or "",
         out=args.out,
@@ -112,30 +103,6 @@ def read_request(args: argparse.Namespace) -> Request:
         overrides=tuple(args.overrides),
         allow_changes=args.allow_changes,
     )
-    return _with_models(request)
-
-
-def config_of(request: Request) -> Config:
-    """The recipe that is trained by; one that is not written yet as it would be for little data."""
-    from launch.recipes.text import Wanted, recipe_text
-    from train.recipe.config import Config
-    from train.recipe.fields import section
-    from train.recipe.overrides import lay_over
-    from train.recipe.yaml import read_yaml, read_yaml_file
-
-    if request.recipe or request.recipe_file.exists():
-        tree = read_yaml_file(request.recipe_file)
-    else:
-        train, dev = (str(request.shards(name)) for name in ("train", "dev"))
-        wanted = Wanted((train,), (dev,), request.encoder or "?", request.llm or "?", 1, 1.0, str(request.run))
-        tree = read_yaml(recipe_text(wanted), "the recipe")
-    models = {"model.encoder": request.encoder, "model.llm": request.llm}
-    given = [f"{key}={value}" for key, value in models.items() if value]
-    return section(lay_over(tree, [*given, *request.overrides]), Config)
-
-
-def _with_models(request: Request) -> Request:
-    """The same, its encoder and LLM those of the recipe where none are given."""
     missing = [flag for flag in ("encoder", "llm") if not getattr(request, flag)]
     if missing and not request.recipe:
         raise UserError(f"--{missing[0]} is missing: a Hugging Face id or a folder, or give a --recipe that names it")
@@ -145,20 +112,38 @@ def _with_models(request: Request) -> Request:
     return replace(request, encoder=config.model.encoder, llm=config.model.llm)
 
 
+def config_of(request: Request) -> Config:
+    """The recipe to train by; while it is not written yet, the one for little data."""
+    from launch.recipes.text import Wanted, recipe_text
+    from train.recipe.config import Config
+    from train.recipe.validation import validated
+    from train.recipe.yaml import lay_over, read_yaml, read_yaml_file
+
+    if request.recipe or request.recipe_file.exists():
+        document = read_yaml_file(request.recipe_file)
+    else:
+        train, dev = (str(request.shards(name)) for name in ("train", "dev"))
+        wanted = Wanted((train,), (dev,), request.encoder or "?", request.llm or "?", 1, 1.0, str(request.run))
+        document = read_yaml(recipe_text(wanted), "the recipe")
+    models = {"model.encoder": request.encoder, "model.llm": request.llm}
+    given = [f"{key}={value}" for key, value in models.items() if value]
+    return validated(Config, lay_over(document, [*given, *request.overrides]), "the recipe")
+
+
 def _require_corpora(args: argparse.Namespace) -> None:
     given = [("CORPUS", args.corpus), *([("--dev", args.dev)] if args.dev else []), *(("--test", x) for x in args.test)]
     seen: dict[str, str] = {}
     for flag, source in given:
         place = source if is_remote(source) else str(Path(source).resolve())
-        if not is_remote(source):
-            _require_some(flag, source)
         if place in seen:
-            least = "leave it out: dev is scored by default" if seen[place] == "--dev" else "give another"
-            raise UserError(f"{flag} {source} is {seen[place]} itself; {least}")
+            advice = "leave it out: dev is scored by default" if seen[place] == "--dev" else "give another"
+            raise UserError(f"{flag} {source} is {seen[place]} itself; {advice}")
         seen[place] = flag
+        if not is_remote(source):
+            _require_usable(flag, source, args.out)
 
 
-def _require_some(flag: str, source: str) -> None:
+def _require_usable(flag: str, source: str, out: Path) -> None:
     path = Path(source)
     if not source or not path.exists():
         raise UserError(f"{flag} {source!r} is not there; give a corpus folder, a manifest or a table")
@@ -166,32 +151,24 @@ def _require_some(flag: str, source: str) -> None:
         raise UserError(f"{flag} {source} is an empty folder; give one with recordings and their transcripts")
     if path.is_file() and not path.stat().st_size:
         raise UserError(f"{flag} {source} is an empty file; give a manifest or a table with a line for each utterance")
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):  # it would be read as part of the corpus
+        raise UserError(f"--out {out} lies in the corpus {source}; give a folder outside of it")
 
 
-def _require_outside(args: argparse.Namespace) -> None:
-    """What is made must not be read as part of a corpus when the same command is given again."""
-    out = args.out.resolve()
-    for source in (args.corpus, args.dev, *args.test):
-        folder = Path(source).resolve() if source and not is_remote(source) else None
-        if folder is not None and folder.is_dir() and out.is_relative_to(folder):
-            raise UserError(f"--out {args.out} lies in the corpus {source}; give a folder outside of it")
-
-
-def _named(sources: list[str]) -> tuple[Corpus, ...]:
+def _named_tests(sources: list[str]) -> dict[str, str]:
     """Each test under the name of its file or folder, with its parent's before it where that is taken."""
-    corpora: dict[str, Corpus] = {}
+    tests: dict[str, str] = {}
     for source in sources:
         path = Path(source if is_remote(source) else Path(source).resolve())
         name = path.name.partition(".")[0] if is_remote(source) or path.is_file() else path.name
         names = [name, f"{path.parent.name}-{name}", *(f"{name}-{number}" for number in range(2, len(sources) + 2))]
         clean = (re.sub(r"[^A-Za-z0-9._-]", "_", name) for name in names)
-        free = next(name for name in clean if name.strip(".") and name not in {"train", "dev", *corpora})
-        corpora[free] = Corpus(free, source)
-    return tuple(corpora.values())
+        tests[next(name for name in clean if name.strip(".") and name not in {"train", "dev", *tests})] = source
+    return tests
 
 
-def _options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of `--build-options`, those that the import takes and those that are left for the build, which reads a manifest.
+def _divided_options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The options of `--build-options` that the import takes, and those left for the build, which reads a manifest.
 
     The build gets --allow-pipes and --max-bad too. UserError for what `prep build` does not know.
     """
@@ -206,15 +183,15 @@ def _options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     corpus.add_arguments(parser)
     taken, rest = parser.parse_known_args(words)
-    left, ours = list(rest), []
-    for word in words:  # those that are left are in their order
+    left, importing = list(rest), []
+    for word in words:  # `rest` is in the order of the words
         if left and word == left[0]:
             left.pop(0)
         else:
-            ours.append(word)
+            importing.append(word)
     both = ["--allow-pipes"] if taken.allow_pipes else []
     both += ["--max-bad", f"{taken.max_bad:g}"] if taken.max_bad != parser.get_default("max_bad") else []
     split = {"--split", "--split-by"} & {word.partition("=")[0] for word in rest}
     if split:
         raise UserError(f"--build-options: {min(split)} is decided here; give --dev, or let a part be taken")
-    return tuple(ours), (*rest, *both)
+    return tuple(importing), (*rest, *both)

@@ -1,4 +1,4 @@
-"""A command of a stage run as it was printed: signals are passed on to it, and it does not outlive this process."""
+"""Runs a stage's command; signals are passed on to it, and it does not outlive this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,11 +19,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Running:
-    """The command that is running now, and what signals have asked."""
+    """Runs one command after another, and keeps the first signal that asked to stop."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        """The first signal that asked to stop; 0 if none has."""
+        self.signal = 0
+        """Its number; 0 if none has come."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @contextmanager
@@ -37,28 +37,28 @@ class Running:
                 signal.signal(number, handler)
 
     def __call__(self, words: Sequence[str]) -> int:
-        """Runs it to its end; its exit code, or 128 and the number of the signal that ended it."""
-        asked_before = self.asked
+        """Runs the command to its end; its exit code, or 128 and the number of the signal that ended it."""
+        before = self.signal
         self._process = subprocess.Popen(
             [program(words[0]), *words[1:]],
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches it once: from us
             preexec_fn=_end_with(os.getpid()),
         )
-        if self.asked != asked_before:  # between the two lines above
-            self._process.send_signal(self.asked)
+        if self.signal != before:  # it came between the two lines above
+            self._process.send_signal(self.signal)
         code = self._process.wait()
         return code if code >= 0 else 128 - code
 
     def _on_signal(self, number: int, frame: object) -> None:
-        self.asked = self.asked or number
+        self.signal = self.signal or number
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
 
 def program(name: str) -> str:
-    """The file of a command: of those beside our Python before all others. UserError if it is nowhere."""
+    """The file of a command, first looked for beside our Python. UserError if there is none."""
     if name == "python":
         return sys.executable
     beside = Path(sys.executable).parent / name
@@ -68,10 +68,10 @@ def program(name: str) -> str:
     return path
 
 
-def _end_with(parent: int):
+def _end_with(parent: int) -> Callable[[], None] | None:
     """For the child, before it becomes the command: the kernel is to send it SIGTERM when this process dies (prctl(2)).
 
-    A training saves then; on anything but Linux nothing happens.
+    A training saves then. Nothing on systems other than Linux.
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -79,7 +79,7 @@ def _end_with(parent: int):
 
     def before_exec() -> None:
         library.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the kernel was told
+        if os.getppid() != parent:  # it died before prctl
             os._exit(128 + signal.SIGTERM)
 
     return before_exec

@@ -1,10 +1,11 @@
-"""Which commands a request means, stage after stage; each stage's are known once those before it are done."""
+"""The stages of a request and the commands of each, which are known once the stages before it are done."""
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,7 @@ from data_prep.utterance import read_rows
 from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
 from launch.run import folder
-from launch.run.request import Corpus, Request, config_of
-from launch.run.scores import is_scored
+from launch.run.request import Request, config_of
 from launch.score_files import HYPOTHESES, SCORE
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
@@ -36,26 +36,24 @@ class Command:
     words: tuple[str, ...]
     """As typed."""
     done: str = ""
-    """What is there that it would make; empty where it is to be run."""
+    """Why it need not run: its output is there; empty where it is to run."""
     replaces: tuple[Path, ...] = ()
-    """Files of an earlier checkpoint, which go before it is run."""
+    """Files of an earlier checkpoint, removed before it runs."""
 
     def __str__(self) -> str:
-        return shlex.join(self.words)
+        return shlex.join(self.words) + (f"  # {self.done}" if self.done else "")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step of the way."""
-
     name: str
     what: str
     commands: Callable[[Request], Iterator[Command]]
 
 
 def stages(request: Request) -> list[Stage]:
-    """Of this request, in order."""
-    divided = "" if request.dev else ", a part of it set apart to evaluate on"
+    """The stages in order."""
+    divided = "" if "dev" in request.corpora else ", a part of it set apart to evaluate on"
     written = [] if request.recipe else [Stage("recipe", "written for these hours and this LLM", _recipe)]
     return [
         Stage("import", "each corpus becomes a manifest; its first utterances are shown", _imports),
@@ -68,53 +66,49 @@ def stages(request: Request) -> list[Stage]:
 
 
 def _imports(request: Request) -> Iterator[Command]:
-    for corpus in request.corpora:
-        out = request.manifest(corpus)
-        importer = request.importer or "auto"
-        words = ("prep", "import", importer, corpus.source, "--out", str(out), *request.import_options)
+    for name, source in request.corpora.items():
+        out = request.manifest(name)
+        words = ["prep", "import", request.importer or "auto", source, "--out", str(out), *request.import_options]
         yield _slam_asr(words, out)
 
 
 def _builds(request: Request) -> Iterator[Command]:
-    train = request.manifest(request.train)
-    if request.dev is None:
-        out = request.out / "shards"
-        share = _share_to_set_apart(train)
-        options = ["--split", f"train={1 - share:g},dev={share:g}", "--split-by", "balanced"]
-        words = commands.build(str(train), str(out), [*options, *request.build_options])
+    names = list(request.corpora)
+    if "dev" not in names:
+        names.remove("train")
+        out, dev_share = request.out / "shards", _dev_share(request.manifest("train"))
+        split = ["--split", f"train={1 - dev_share:g},dev={dev_share:g}", "--split-by", "balanced"]
+        words = commands.build(str(request.manifest("train")), str(out), [*split, *request.build_options])
         yield _slam_asr(words, *(out / name / INDEX_NAME for name in ("train", "dev")))
-    for corpus in request.corpora:
-        if corpus is not request.train or request.dev is not None:
-            out = request.shards(corpus.name)
-            words = commands.build(str(request.manifest(corpus)), str(out), request.build_options)
-            yield _slam_asr(words, out / INDEX_NAME)
+    for name in names:
+        out = request.shards(name)
+        words = commands.build(str(request.manifest(name)), str(out), request.build_options)
+        yield _slam_asr(words, out / INDEX_NAME)
 
 
 def _features(request: Request) -> Iterator[Command]:
-    if not caches(request):
-        return
-    for name in ("train", "dev"):
+    for name in ("train", "dev") if caches(request) else ():
         out = request.frames(name)
         words = commands.features(str(request.shards(name)), str(out), config_of(request).model)
-        started = _slam_asr(words, out / INDEX_NAME)
+        command = _slam_asr(words, out / INDEX_NAME)
         if 1 < request.ranks <= visible_gpus():
             several = ("torchrun", "--nproc_per_node", str(request.ranks), "-m", "launch", *words)
-            started = Command(several, started.done)
-        yield started
+            command = Command(several, command.done)
+        yield command
 
 
 def _recipe(request: Request) -> Iterator[Command]:
     words = ["recipe", "new", "--train", _data(request, "train"), "--dev", _data(request, "dev")]
     words += ["--encoder", request.encoder, "--llm", request.llm, "--run-dir", str(request.run)]
     words += ["--gpus", str(request.ranks)] if request.ranks > 1 else []
-    words += ["--trust-remote-code"] if config_of(request).model.trust_remote_code else []
+    words += _trust(request)
     if not request.shards("train").exists():
-        words += ["--hours", "HOURS"]  # shown before there is anything to count
+        words += ["--hours", "HOURS"]  # a dry run, before there is anything to count
     yield _slam_asr([*words, "--out", str(request.recipe_file)], request.recipe_file)
 
 
 def _train(request: Request) -> Iterator[Command]:
-    words = [str(request.recipe_file), *_where(request), *request.overrides]
+    words = [str(request.recipe_file), *_differences(request), *request.overrides]
     words += ["--allow-changes"] if request.allow_changes else []
     if request.ranks == 1:
         yield Command(("python", "-m", "train", *words))
@@ -123,36 +117,37 @@ def _train(request: Request) -> Iterator[Command]:
 
 
 def _scores(request: Request) -> Iterator[Command]:
-    trusts = ["--trust-remote-code"] if config_of(request).model.trust_remote_code else []
-    for corpus in scored(request):
-        by = "speaker" if _names_speakers(request, corpus) else ""
-        shards, out = request.shards(corpus.name), request.scores(corpus.name)
-        words = commands.score(str(request.run), str(shards), str(out), [*(["--by", by] if by else []), *trusts])
-        done = f"{out} is of this checkpoint" if is_scored(request.run, shards, out, by) else ""
+    for name in request.scored:
+        manifest = request.manifest(name if name in request.corpora else "train")
+        speakers = not manifest.exists() or any(row.get("speaker") for _, row in read_rows(manifest))
+        by, shards, out = "speaker" if speakers else "", request.shards(name), request.scores(name)
+        options = [*(["--by", by] if by else []), *_trust(request)]
+        words = commands.score(str(request.run), str(shards), str(out), options)
+        done = f"{out} is of this checkpoint" if _is_scored(request.run, shards, out, by) else ""
         yield Command(("slam-asr", *words), done, tuple(out / name for name in (SCORE, HYPOTHESES)))
 
 
-def scored(request: Request) -> tuple[Corpus, ...]:
-    """What is scored at the end."""
-    return request.tests or (request.dev or Corpus("dev", request.train.source),)
+def _is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
+    """Whether `out` holds the score of the checkpoint that scoring `run` would take, on these shards."""
+    from model.weights import find_adapter, read_card
+
+    try:
+        score = json.loads((out / SCORE).read_text("utf-8"))
+        wanted = (read_card(find_adapter(run)).weights_sha256, read_index(shards).digest(), by)
+    except (OSError, ValueError):  # a UserError is a ValueError
+        return False
+    return (score.get("weights_sha256"), score.get("shards_digest"), score.get("group") or "") == wanted
 
 
 def caches(request: Request) -> bool:
-    """Whether the encoder's frames are cached: as it was decided at the first start, as asked, or by what pays."""
-    if (before := _decided(request)) is not None:
+    """Whether the encoder's frames are cached: as decided at the first start, as asked, or where it pays."""
+    if (request.out / folder.NAME).exists() and (before := folder.read(request.out).get("cached")) is not None:
         return before
-    if request.features != "auto":
-        return request.features == "yes"
-    config = config_of(request)
-    if config.augment.needs_audio or (config.optim.epochs is not None and config.optim.epochs <= 1):
-        return False
-    if not (request.shards("train") / INDEX_NAME).exists():
-        return True  # a dry run: as far as is known
-    return _frame_bytes(request) <= min(MOST_CACHED_BYTES, MOST_CACHED_SHARE * free_bytes(request.out))
+    return request.features == "yes" or not why_not_cached(request)
 
 
-def said_of_caching(request: Request) -> str:
-    """Why frames are not cached."""
+def why_not_cached(request: Request) -> str:
+    """The reason, for a person; empty where caching pays or is not known to be too much."""
     if request.features == "no":
         return "--features no"
     config = config_of(request)
@@ -160,13 +155,12 @@ def said_of_caching(request: Request) -> str:
         return "augment changes recordings, so that an epoch's frames are no other's"
     if config.optim.epochs is not None and config.optim.epochs <= 1:
         return f"frames would be used in {config.optim.epochs:g} epochs only"
-    free = in_units(free_bytes(request.out))
-    return f"they take {in_units(_frame_bytes(request))}, more than {MOST_CACHED_SHARE:g} of {free} free, or 100 GB"
-
-
-def _decided(request: Request) -> bool | None:
-    """At an earlier start; None if this is the first."""
-    return folder.read(request.out).get("cached") if (request.out / folder.NAME).exists() else None
+    if not (request.shards("train") / INDEX_NAME).exists():
+        return ""
+    size, free = _frame_bytes(request), free_bytes(request.out)
+    if size <= min(MOST_CACHED_BYTES, MOST_CACHED_SHARE * free):
+        return ""
+    return f"they take {in_units(size)}, more than {MOST_CACHED_SHARE:g} of {in_units(free)} free, or 100 GB"
 
 
 def _frame_bytes(request: Request) -> int:
@@ -175,38 +169,41 @@ def _frame_bytes(request: Request) -> int:
 
     model = config_of(request).model
     encoder = read_config("encoder", model.encoder, model.trust_remote_code)
-    frames_a_second = SAMPLE_RATE / math.prod(encoder.conv_stride)
+    frames_per_second = SAMPLE_RATE / math.prod(encoder.conv_stride)
     seconds = sum(read_index(request.shards(name)).seconds for name in ("train", "dev"))
-    return int(seconds * frames_a_second * encoder.hidden_size * BYTES_A_VALUE)
+    return int(seconds * frames_per_second * encoder.hidden_size * BYTES_A_VALUE)
 
 
-def _where(request: Request) -> list[str]:
-    """Overrides of a person's own recipe: where this verb has put things, as far as the recipe says otherwise."""
-    if not request.recipe:
-        return []
-    config = config_of(request)
-    stated = {"data.train": config.data.train, "data.dev": config.data.dev, "run.dir": config.run.dir}
-    here = {name: _data(request, name.partition(".")[2]) for name in ("data.train", "data.dev")}
-    here |= {"run.dir": str(request.run)}
-    given = [f"{key}={value}" for key, value in here.items() if stated[key] not in (value, (value,))]
-    return [*_models(request), *given]
-
-
-def _models(request: Request) -> list[str]:
-    """Encoder and LLM, where they are not the recipe's own."""
+def _differences(request: Request) -> list[str]:
+    """Overrides for a person's own recipe: models, data and run folder, where the recipe names others."""
     from train.recipe.config import load_config
 
-    own = load_config(request.recipe_file, request.overrides).model
-    pairs = (("encoder", request.encoder, own.encoder), ("llm", request.llm, own.llm))
-    return [f"model.{name}={value}" for name, value, stated in pairs if value != stated]
+    if not request.recipe:
+        return []
+    own = load_config(request.recipe_file, request.overrides)
+    return [
+        f"{key}={value}"
+        for key, value, stated in (
+            ("model.encoder", request.encoder, own.model.encoder),
+            ("model.llm", request.llm, own.model.llm),
+            ("data.train", _data(request, "train"), own.data.train),
+            ("data.dev", _data(request, "dev"), own.data.dev),
+            ("run.dir", str(request.run), own.run.dir),
+        )
+        if stated not in (value, (value,))
+    ]
+
+
+def _trust(request: Request) -> list[str]:
+    return ["--trust-remote-code"] if config_of(request).model.trust_remote_code else []
 
 
 def _data(request: Request, name: str) -> str:
     return str(request.frames(name) if caches(request) else request.shards(name))
 
 
-def _share_to_set_apart(manifest: Path) -> float:
-    """Of the corpus, to evaluate on. UserError where it is too small for that."""
+def _dev_share(manifest: Path) -> float:
+    """The share of the corpus to evaluate on. UserError where it is too small for that."""
     utterances = sum(1 for _ in read_rows(manifest)) if manifest.exists() else MANY
     if utterances < LEAST_TO_DIVIDE:
         raise UserError(
@@ -216,13 +213,7 @@ def _share_to_set_apart(manifest: Path) -> float:
     return 0.1 if utterances <= MANY else 0.02
 
 
-def _names_speakers(request: Request, corpus: Corpus) -> bool:
-    source = request.train if corpus.name == "dev" and request.dev is None else corpus
-    manifest = request.manifest(source)
-    return not manifest.exists() or any(row.get("speaker") for _, row in read_rows(manifest))
-
-
-def _slam_asr(words: list[str] | tuple[str, ...], *made: Path) -> Command:
-    """A command, done where all that it makes is there."""
+def _slam_asr(words: Sequence[str], *made: Path) -> Command:
+    """A command that need not run where all that it makes is there."""
     there = all(path.exists() for path in made)
     return Command(("slam-asr", *words), f"{made[0]} is there" if there else "")

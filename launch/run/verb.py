@@ -1,43 +1,48 @@
-"""A request carried out: its stages in order, each command printed, then run."""
+"""Runs the stages of a request in order, each command printed first."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
 import time
-from pathlib import Path
 
+from data_prep.durable import write_durably
+from data_prep.figures import table
 from data_prep.progress import clock
-from launch.run import folder, scores
+from launch.run import folder
 from launch.run.request import Request, config_of, read_request
 from launch.run.running import Running
-from launch.run.stages import Command, Stage, caches, said_of_caching, scored, stages
+from launch.run.stages import Command, Stage, caches, stages, why_not_cached
+from launch.score_files import SCORE
 from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, MISTAKE, STOPPED
 
 FAILED = 1
 SECONDS_TO_SAVE = 60.0
-"""For a training of an earlier start that was killed, to save and leave."""
+"""For a training of an earlier start that was killed, to save and exit."""
 
 
 def carry_out(args: argparse.Namespace) -> int:
-    """The exit code, as `slam-asr run --help` has it."""
+    """The exit code, as `slam-asr run --help` documents it."""
     request = read_request(args)
-    begun = folder.require_ours(request)
-    if not begun:
+    if not folder.is_begun(request):
         _require_models(request)
     if args.dry_run:
-        _show(request)
+        for title, stage in _titled(request):
+            print(title)
+            for command in stage.commands(request):
+                print(f"$ {command}")
         return 0
     with folder.claim(request.out):
-        folder.require_ours(request)  # whatever was done while another process held it
-        folder.remember(request)
-        return _Work(request)()
+        folder.is_begun(request)  # another process may have worked there until now
+        folder.write(request)
+        return _run_stages(request)
 
 
 def _require_models(request: Request) -> None:
-    """UserError where encoder or LLM is none, before anything is made."""
+    """UserError where encoder or LLM cannot be opened, before anything is made."""
     from model.skeleton import read_config
 
     model = config_of(request).model
@@ -45,107 +50,105 @@ def _require_models(request: Request) -> None:
         read_config(what, source, model.trust_remote_code)
 
 
-def _show(request: Request) -> None:
-    """A dry run: each command that would be run, as far as it is known."""
+def _titled(request: Request) -> list[tuple[str, Stage]]:
     all_stages = stages(request)
-    for number, stage in enumerate(all_stages, 1):
-        print(_title(number, all_stages))
-        for command in stage.commands(request):
-            print(f"$ {command}" + (f"  # {command.done}" if command.done else ""))
+    return [
+        (f"=== {i} of {len(all_stages)} {stage.name}: {stage.what}", stage) for i, stage in enumerate(all_stages, 1)
+    ]
 
 
-def _title(number: int, all_stages: list[Stage]) -> str:
-    stage = all_stages[number - 1]
-    return f"=== {number} of {len(all_stages)} {stage.name}: {stage.what}"
+def _run_stages(request: Request) -> int:
+    running, seconds = Running(), {}
+    with running.passing_on_signals():
+        for title, stage in _titled(request):
+            print(f"\n{title}" if seconds else title, flush=True)
+            began = time.monotonic()
+            code = _run_stage(request, stage, running)
+            seconds[stage.name] = round(time.monotonic() - began, 1)
+            if code:
+                return code
+    _report(request, seconds)
+    return 0
 
 
-class _Work:
-    """The stages of one start, and the seconds of each."""
-
-    def __init__(self, request: Request) -> None:
-        self.request = request
-        self.running = Running()
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self) -> int:
-        all_stages = stages(self.request)
-        with self.running.passing_on_signals():
-            for number, stage in enumerate(all_stages, 1):
-                print(f"\n{_title(number, all_stages)}" if number > 1 else _title(number, all_stages), flush=True)
-                began = time.monotonic()
-                code = self._stage(stage)
-                self.seconds[stage.name] = round(time.monotonic() - began, 1)
-                if code:
-                    return code
-        self._close()
-        return 0
-
-    def _stage(self, stage: Stage) -> int:
-        if stage.name == "features":
-            cached = caches(self.request)
-            folder.remember(self.request, cached)
-            if not cached:
-                print(f"not cached: {said_of_caching(self.request)}")
-        for command in stage.commands(self.request):
-            print(f"$ {command}" + (f"  # {command.done}" if command.done else ""), flush=True)
-            code = 0 if command.done else self._run(stage, command)
-            if code or self.running.asked:
-                return self._ended(stage, code)
-        return 0
-
-    def _run(self, stage: Stage, command: Command) -> int:
-        for path in command.replaces:
-            path.unlink(missing_ok=True)
-        if stage.name != "train":
-            return self.running(command.words)
-        self._wait_for_former_training()
-        code = self.running(command.words)
-        finished, stopped = ((self.request.run / name).exists() for name in (FINISHED, STOPPED))
-        if code == 0 and not finished:  # no exit code proves anything
-            return AGAIN if stopped else FAILED
-        return code
-
-    def _wait_for_former_training(self) -> None:
-        """One that was started by a process that has been killed is saving now, and leaves."""
-        deadline = time.monotonic() + SECONDS_TO_SAVE
-        told = False
-        while (by := holder(self.request.run)) and time.monotonic() < deadline and not self.running.asked:
-            if not told:
-                _say(f"waiting for {by}, an earlier training in {self.request.run}, to save and leave")
-                told = True
-            time.sleep(0.2)
-
-    def _ended(self, stage: Stage, code: int) -> int:
-        asked = self.running.asked
-        if asked or code == AGAIN:
-            by = f" ({signal.Signals(asked).name})" if asked else ""
+def _run_stage(request: Request, stage: Stage, running: Running) -> int:
+    if stage.name == "features":
+        cached = caches(request)
+        folder.write(request, cached)
+        if not cached:
+            print(f"not cached: {why_not_cached(request) or 'as decided at the first start'}")
+    for command in stage.commands(request):
+        print(f"$ {command}", flush=True)
+        code = 0 if command.done else _run_command(request, stage, command, running)
+        if running.signal or code == AGAIN:
+            by = f" ({signal.Signals(running.signal).name})" if running.signal else ""
             _say(f"stopped in stage {stage.name}{by}; the same command goes on from there")
             return code or AGAIN
-        mended = "mended, the" if code == MISTAKE else "the"
-        _say(f"stage {stage.name} ended with exit code {code}, as said above; {mended} same command goes on from there")
-        return code
-
-    def _close(self) -> None:
-        request = self.request
-        folders = {corpus.name: request.scores(corpus.name) for corpus in scored(request)}
-        summary = scores.summarise(request.out, request.run, folders, self.seconds)
-        total = self.seconds | {"total": summary["seconds"]["total"]}
-        print(f"\n=== done in {clock(total['total'])}; figures in {request.out / 'summary.json'}")
-        print("\n".join(scores.table(summary["scores"])))
-        if not request.tests:
-            print("dev chose the checkpoint, so its figure flatters; --test CORPUS scores on what the run has not seen")
-        print(f"adapter: {_checkpoint(request.run)} (step {summary['step']:,})")
-        print("next:")
-        lines = scores.next_commands(request.run, request.out)
-        width = max(len(command) for command, _ in lines)
-        for command, what in lines:
-            print(f"  {command:{width}}  # {what}")
+        if code:
+            again = (
+                "the same command goes on from there" if code != MISTAKE else "once mended, the same command goes on"
+            )
+            _say(f"stage {stage.name} ended with exit code {code}, see above; {again}")
+            return code
+    return 0
 
 
-def _checkpoint(run: Path) -> Path:
+def _run_command(request: Request, stage: Stage, command: Command, running: Running) -> int:
+    for path in command.replaces:
+        path.unlink(missing_ok=True)
+    if stage.name != "train":
+        return running(command.words)
+    _wait_for_earlier_training(request, running)
+    code = running(command.words)
+    finished, stopped = ((request.run / name).exists() for name in (FINISHED, STOPPED))
+    if code == 0 and not finished:  # only the marker proves that it finished
+        return AGAIN if stopped else FAILED
+    return code
+
+
+def _wait_for_earlier_training(request: Request, running: Running) -> None:
+    """Waits while a training whose `slam-asr run` was killed saves and exits."""
+    deadline = time.monotonic() + SECONDS_TO_SAVE
+    reported = False
+    while (by := holder(request.run)) and time.monotonic() < deadline and not running.signal:
+        if not reported:
+            _say(f"waiting for {by}, an earlier training in {request.run}, to save and exit")
+            reported = True
+        time.sleep(0.2)
+
+
+def _report(request: Request, seconds: dict[str, float]) -> None:
+    """Writes DIR/summary.json, and prints the word error rates and what to do next."""
     from model.weights import find_adapter
 
-    return find_adapter(run)
+    out, run = request.out, request.run
+    documents = {name: json.loads((request.scores(name) / SCORE).read_text("utf-8")) for name in request.scored}
+    first = documents[request.scored[0]]
+    summary = {
+        "scores": {name: {"all": document["all"], "by": document["by"]} for name, document in documents.items()},
+        "step": first["step"],
+        "weights_sha256": first["weights_sha256"],
+        "run": str(run),
+        "seconds": {**seconds, "total": round(sum(seconds.values()), 1)},
+    }
+    write_durably(out / "summary.json", (json.dumps(summary, indent=1) + "\n").encode())
+    print(f"\n=== done in {clock(sum(seconds.values()))}; figures in {out / 'summary.json'}")
+    rows = []
+    for name, document in documents.items():
+        total = document["all"]
+        rate = "-" if total["wer"] is None else f"{100 * total['wer']:.1f} %"
+        rows.append((name, rate, f"{total['words']:,}", f"{total['utterances']:,}"))
+    print("\n".join(table(rows, ("", "WER", "words", "utterances"))))
+    if not request.tests:
+        print("dev chose the checkpoint, so its figure flatters; --test CORPUS scores on what the run has not seen")
+    print(f"adapter: {find_adapter(run)} (step {first['step']:,})")
+    print("next:")
+    commands = [
+        (f"  slam-asr transcribe {run} recording.wav", "# what is said in a recording"),
+        (f"  slam-asr score {run} SHARDS --by speaker", "# word errors on other shards"),
+        (f"  slam-asr export {run} {out / 'adapter'}", "# the adapter alone, to share"),
+    ]
+    print("\n".join(table(commands, left=(0, 1))))
 
 
 def _say(line: str) -> None:

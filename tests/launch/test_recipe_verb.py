@@ -1,8 +1,15 @@
-"""`slam-asr recipe new`: what it writes loads, suits the hours and the LLM, and gives its reasons."""
+"""`slam-asr recipe`: what `new` writes loads and suits hours and LLM; the schema fits every shipped recipe."""
 
+import json
+import math
+import re
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from launch.command import main
 from launch.recipes.choices import choose
@@ -11,6 +18,7 @@ from tests.data_prep.spoken import clean, written
 from train.recipe.config import load_config
 
 STAND_IN = Path(__file__).resolve().parents[2] / "model" / "stand_in"
+RECIPES = sorted((STAND_IN.parents[1] / "recipes").glob("*.yaml"))
 MODELS = ["--encoder", str(STAND_IN / "encoder"), "--llm", str(STAND_IN / "llm")]
 
 
@@ -55,13 +63,13 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
     hours = (1, 10, 100, 1000)
     assert [choose(h, 2048).epochs for h in hours] == [30, 15, 6, 3]
     assert [choose(10, width).lr for width in (192, 896, 1536, 2048, 4096)] == [2e-3, 1e-3, 3e-4, 1e-4, 1e-4]
-    assert [choose(h, 4096).time_masks > 0 for h in hours] == [True, True, False, False]
+    assert [choose(h, 4096).masks > 0 for h in hours] == [True, True, False, False]
     assert [choose(0.01, 192, tokens).epochs for tokens in (100, 5_000, 25_000)] == [200, 60, 15]
     assert all(choose(h, 192).epochs <= choose(h, 2048).epochs for h in hours)
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "values"),
     [
         (["--train", "nowhere"], ["nowhere", "--hours"]),
         (["--train", "nowhere", "--hours", "0"], ["--hours is 0"]),
@@ -70,10 +78,89 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
         (["--train", "SHARDS", "--hours", "5"], ["leave --hours out"]),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(shards, tmp_path, monkeypatch, capsys, more, told):
+def test_a_mistake_is_one_line_and_nothing_is_written(shards, tmp_path, monkeypatch, capsys, more, values):
     monkeypatch.chdir(tmp_path)
     more = [str(shards) if word == "SHARDS" else word for word in more]
     assert main(["recipe", "new", *MODELS, *more, "--out", "mine.yaml"]) == 2
     out, err = capsys.readouterr()
-    assert all(value in err for value in told) and err.count("\n") == 1 and not out
+    assert all(value in err for value in values) and err.count("\n") == 1 and not out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory) -> dict[str, Any]:
+    """What `slam-asr recipe schema` prints."""
+    path = tmp_path_factory.mktemp("schema") / "recipe.schema.json"
+    with redirect_stdout(StringIO()) as printed:
+        assert main(["recipe", "schema"]) == main(["recipe", "schema", "--out", str(path)]) == 0
+    assert printed.getvalue() == path.read_text()
+    return json.loads(printed.getvalue())
+
+
+class Yaml12(yaml.SafeLoader):
+    """Reads 1e-4 as a number, as editors do."""
+
+
+Yaml12.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("+-0123456789")
+)
+
+
+def problems(value: Any, schema: dict[str, Any], root: dict[str, Any], key: str = "") -> list[str]:
+    """Where a value does not fit a schema, for the keywords that ours uses."""
+    if "$ref" in schema:
+        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return [] if any(not problems(value, member, root) for member in schema["anyOf"]) else [f"{key}: {value}"]
+    types = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
+    kind = schema.get("type", "any")
+    if kind == "null" or "const" in schema or "enum" in schema:
+        fits = value in schema.get("enum", [schema.get("const")])
+    else:
+        fits = isinstance(value, types[kind]) and (kind == "boolean") == isinstance(value, bool)
+    fits = fits and re.search(schema.get("pattern", ""), str(value)) is not None
+    fits = fits and schema.get("minimum", -math.inf) <= (value if kind in ("integer", "number") else 0)
+    if not fits:
+        return [f"{key}: {value}"]
+    if isinstance(value, list):
+        items = schema.get("prefixItems") or [schema["items"]] * len(value)
+        return [p for item, part in zip(value, items, strict=True) for p in problems(item, part, root, key)]
+    if not isinstance(value, dict):
+        return []
+    found = [f"{key}.{name} is missing" for name in schema.get("required", []) if name not in value]
+    found += [f"{key}.{name} is unknown" for name in value if name not in schema["properties"]]
+    known = {name: part for name, part in schema["properties"].items() if name in value}
+    return found + [p for name, part in known.items() for p in problems(value[name], part, root, f"{key}.{name}")]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_shipped_recipe_fits_the_schema(path, schema):
+    assert problems(yaml.load(path.read_text(), Yaml12), schema, schema) == []  # noqa: S506
+
+
+@pytest.mark.parametrize(
+    ("section", "problem"),
+    [
+        ({"optim": {"lr": "fast", "max_steps": 0}}, [".optim.lr: fast", ".optim.max_steps: 0"]),
+        ({"optim": {"lrr": 1}}, [".optim.lrr is unknown"]),
+        ({"model": {"llm": "x", "dtype": "bf16"}}, [".model.encoder is missing", ".model.dtype: bf16"]),
+        ({"model": {"encoder": "x", "llm": "x", "prompt": "hello"}}, [".model.prompt: hello"]),
+        ({"log": {"prometheus": "here or there"}}, [".log.prometheus: here or there"]),
+        ({"data": {"train": "x", "max_seconds": 20}, "batch": {"tokens": "auto"}, "optim": {"betas": [0.9, 0.99]}}, []),
+    ],
+)
+def test_the_schema_refuses_what_the_recipe_refuses(section, problem, schema):
+    recipe = {
+        "model": {"encoder": "e", "llm": "l"},
+        "data": {"train": "x"},
+        "optim": {"max_steps": 9},
+        "run": {"dir": "r"},
+    }
+    assert problems(recipe | section, schema, schema) == problem
+
+
+def test_the_schema_explains_every_key(schema):
+    sections = [schema, *schema["$defs"].values()]
+    keys = [(name, key) for section in sections for name, key in section["properties"].items()]
+    assert len(keys) > 80 and not [name for name, key in keys if "description" not in key and "$ref" not in key]
+    assert all(section["description"] for section in sections)

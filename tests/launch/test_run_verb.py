@@ -1,4 +1,4 @@
-"""`slam-asr run`: which commands it means, what it refuses before anything is made. Runs: test_newcomer, test_demo."""
+"""`slam-asr run`: its commands and refusals. test_newcomer and test_demo run all of it."""
 
 import json
 import shlex
@@ -38,7 +38,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in text.splitlines() if line.startswith("$ ")]
 
 
-def asked(*arguments: str):
+def request_of(*arguments: str):
     """The request that such a command line makes."""
     import argparse
 
@@ -53,32 +53,36 @@ def test_a_dry_run_prints_every_command_and_makes_nothing(place, capsys):
     before = sorted(place.rglob("*"))
     options = ["--build-options=--lowercase --column 'text=a word' --max-bad 0.2", "optim.epochs=4", "--ranks", "2"]
     assert main(["run", "words.csv", "--test", "test/words.csv", *MODELS, "--out", "out", "--dry-run", *options]) == 0
-    found = commands(capsys.readouterr().out)
-    assert found[0] == (
+    planned = commands(capsys.readouterr().out)
+    assert planned[0] == (
         "slam-asr prep import auto words.csv --out out/manifests/train.jsonl --column".split()
         + ["text=a word", "--max-bad", "0.2"]
     )
-    assert found[1][4:7] == ["test/words.csv", "--out", "out/manifests/words.jsonl"]
+    assert planned[1][4:7] == ["test/words.csv", "--out", "out/manifests/words.jsonl"]
     built = "slam-asr prep build out/manifests/train.jsonl out/shards --split train=0.9,dev=0.1 --split-by balanced"
-    assert found[2] == [*built.split(), "--lowercase", "--max-bad", "0.2"]
-    assert found[3][3:5] == ["out/manifests/words.jsonl", "out/shards/words"]
-    assert [words[3:5] for words in found[4:6]] == [
+    assert planned[2] == [*built.split(), "--lowercase", "--max-bad", "0.2"]
+    assert planned[3][3:5] == ["out/manifests/words.jsonl", "out/shards/words"]
+    assert [words[3:5] for words in planned[4:6]] == [
         [f"out/shards/{name}", f"out/features/{name}"] for name in ("train", "dev")
     ]
-    assert found[6][:3] == ["slam-asr", "recipe", "new"] and found[6][-1] == "out/recipe.yaml" and "--gpus" in found[6]
-    assert found[7] == "slam-asr launch local out/recipe.yaml optim.epochs=4 --ranks 2".split()
-    assert found[8][:4] == ["slam-asr", "score", "out/train", "out/shards/words"] and len(found) == 9
+    assert (
+        planned[6][:3] == ["slam-asr", "recipe", "new"]
+        and planned[6][-1] == "out/recipe.yaml"
+        and "--gpus" in planned[6]
+    )
+    assert planned[7] == "slam-asr launch local out/recipe.yaml optim.epochs=4 --ranks 2".split()
+    assert planned[8][:4] == ["slam-asr", "score", "out/train", "out/shards/words"] and len(planned) == 9
     assert sorted(place.rglob("*")) == before
 
 
-def test_a_recipe_of_ones_own_is_told_what_differs_from_it_and_names_the_models(place, capsys):
+def test_a_given_recipe_names_the_models_and_gets_only_overrides_that_differ_from_it(place, capsys):
     arguments = ["words.csv", "--dev", "test/words.csv", "--recipe", "recipe.yaml", "--out", "out"]
     assert main(["run", *arguments, "--dry-run", "--llm", str(STAND_IN)]) == 2  # no LLM
     assert str(STAND_IN) in capsys.readouterr().err
     assert main(["run", *arguments, "--dry-run", "optim.lr=1e-3"]) == 0
-    found = commands(capsys.readouterr().out)
+    planned = commands(capsys.readouterr().out)
     expected = "python -m train recipe.yaml data.dev=out/features/dev run.dir=out/train optim.lr=1e-3"
-    assert expected.split() in found and not [words for words in found if words[1] == "recipe"]
+    assert expected.split() in planned and not [words for words in planned if words[1] == "recipe"]
 
 
 @pytest.mark.parametrize(
@@ -91,16 +95,16 @@ def test_a_recipe_of_ones_own_is_told_what_differs_from_it_and_names_the_models(
         (["optim.epochs=1", "--features", "yes"], True),
     ],
 )
-def test_frames_are_cached_where_they_are_read_again(place, more, cached):
-    request = asked("words.csv", *MODELS, "--out", "out", *more)
+def test_features_are_cached_where_they_are_read_again(place, more, cached):
+    request = request_of("words.csv", *MODELS, "--out", "out", *more)
     assert stages.caches(request) is cached
     with folder.claim(request.out):
-        folder.remember(request, not cached)  # as decided at an earlier start
+        folder.write(request, not cached)  # as decided at an earlier start
     assert stages.caches(request) is not cached
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "values"),
     [
         (["nowhere.csv", *MODELS], ["'nowhere.csv' is not there"]),
         (["empty", *MODELS], ["empty is an empty folder"]),
@@ -125,14 +129,14 @@ def test_frames_are_cached_where_they_are_read_again(place, more, cached):
         (["words.csv", "--encoder", "test", *MODELS[2:]], ["encoder 'test'"]),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_made(place, capsys, arguments, told):
+def test_a_mistake_is_one_line_before_anything_is_made(place, capsys, arguments, values):
     (place / "empty").mkdir()
     (place / "empty.csv").write_text("")
     (place / "keeps.yaml").write_text(RECIPE.replace("data: {", "data: {write_features: x, "))
     before = sorted(place.rglob("*"))
     assert main(["run", *(["--out", "out"] if "--out" not in arguments else []), *arguments]) == 2
     err = capsys.readouterr().err
-    assert all(value in err for value in told) and err.count("\n") == 1, err
+    assert all(value in err for value in values) and err.count("\n") == 1, err
     assert sorted(place.rglob("*")) == before
 
 
@@ -142,18 +146,18 @@ def test_more_ranks_than_gpus_are_refused(place, capsys, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert main(["run", "words.csv", *MODELS, "--out", "out", "--ranks", "3"]) == 2
     assert "--ranks is 3, this host has 2 GPUs" in capsys.readouterr().err
-    assert asked("words.csv", *MODELS, "--out", "out").ranks == 2
+    assert request_of("words.csv", *MODELS, "--out", "out").ranks == 2
 
 
 def test_the_same_folder_takes_no_other_request_but_more_tests(place, capsys):
     base = ["words.csv", *MODELS, "--out", "out"]
-    request = asked(*base, "--test", "test/words.csv")
+    request = request_of(*base, "--test", "test/words.csv")
     (place / "out" / "manifests").mkdir(parents=True)
-    request.manifest(request.train).write_text("")
-    folder.remember(request, True)
+    request.manifest("train").write_text("")
+    folder.write(request, True)
     (place / "more.csv").write_text("file,text\n")
-    assert folder.require_ours(asked(*base, "--test", "more.csv", "optim.epochs=9", "--ranks", "2"))
-    for other, told in (
+    assert folder.is_begun(request_of(*base, "--test", "more.csv", "optim.epochs=9", "--ranks", "2"))
+    for other, values in (
         (["test/words.csv", *base[1:]], ["CORPUS", str(place / "words.csv"), str(place / "test/words.csv")]),
         ([*base, "--llm", str(STAND_IN / "encoder")], ["--llm", str(STAND_IN / "llm")]),
         ([*base, "--dev", "test/words.csv"], ["--dev", "not given", str(place / "test/words.csv")]),
@@ -162,7 +166,7 @@ def test_the_same_folder_takes_no_other_request_but_more_tests(place, capsys):
     ):
         assert main(["run", *other]) == 2
         err = capsys.readouterr().err
-        assert all(value in err for value in told) and err.count("\n") == 1, err
+        assert all(value in err for value in values) and err.count("\n") == 1, err
     with folder.claim(place / "out"):
         assert main(["run", *base]) == 2
     assert "another `slam-asr run` is at work in out" in capsys.readouterr().err
@@ -173,8 +177,8 @@ def test_tests_of_one_name_get_names_of_their_own(place):
     (place / "other").mkdir()
     for name in tests[1:]:
         (place / name).write_text("file,text\n")
-    request = asked("words.csv", *MODELS, "--out", "out", *(word for test in tests for word in ("--test", test)))
-    assert [test.name for test in request.tests] == ["words", f"{place.name}-dev", "other-words"]
+    request = request_of("words.csv", *MODELS, "--out", "out", *(word for test in tests for word in ("--test", test)))
+    assert list(request.tests) == ["words", f"{place.name}-dev", "other-words"]
 
 
 def test_a_stage_that_fails_gives_its_exit_code_and_the_same_command_may_be_mended(place, capfd):
@@ -186,9 +190,9 @@ def test_a_stage_that_fails_gives_its_exit_code_and_the_same_command_may_be_mend
 
 
 def test_too_few_utterances_for_a_part_to_evaluate_on(place, capfd):
-    request = asked("words.csv", *MODELS, "--out", "out")
+    request = request_of("words.csv", *MODELS, "--out", "out")
     (place / "out" / "manifests").mkdir(parents=True)
-    request.manifest(request.train).write_text('{"key": "a", "audio": "a.wav", "text": "hello"}\n' * 3)
-    folder.remember(request)
+    request.manifest("train").write_text('{"key": "a", "audio": "a.wav", "text": "hello"}\n' * 3)
+    folder.write(request)
     assert main(["run", "words.csv", *MODELS, "--out", "out"]) == 2
     assert "has 3 utterances" in capfd.readouterr().err

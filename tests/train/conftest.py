@@ -14,6 +14,25 @@ from tests.tiny import tiny_models
 WORDS = "the cat sat on a mat and looked at nine birds by the old mill".split()
 
 
+SHORT_RECIPE = """\
+model: {encoder: models/hubert, llm: models/llama}
+data:
+  train: data/train
+optim:
+  lr: 1e-4
+  max_steps: 100
+run: {dir: runs/one}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A file with the keys that must be given, and lr."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(SHORT_RECIPE)
+    return path
+
+
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory):
     return make_ground(tmp_path_factory.mktemp("ground"))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from model.errors import UserError
-from train.recipe.arguments import TrainParser
+from train.__main__ import read_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_overrides_may_stand_among_options():
-    args = TrainParser().parse(["r.yaml", "optim.lr=1", "--deepspeed", "zero3", "run.dir=x", "--allow-changes"])
+    args = read_arguments(["r.yaml", "optim.lr=1", "--deepspeed", "zero3", "run.dir=x", "--allow-changes"])
     assert (args.recipe, args.overrides) == ("r.yaml", ["optim.lr=1", "run.dir=x"])
     assert (args.deepspeed, args.allow_changes) == ("zero3", True)
 
@@ -24,35 +24,31 @@ def test_overrides_may_stand_among_options():
     [
         ("--lr 1e-3", "optim.lr=1e-3"),
         ("--lr=1e-3", "optim.lr=1e-3"),
-        ("-lr 1e-3", "optim.lr=1e-3"),
         ("--lr -1", "optim.lr=-1"),
-        ("--lr optim.clip=1", "optim.lr=..."),
-        ("--epochs 3", "optim.epochs=3"),
+        ("--lr optim.clip=1", "optim.lr=VALUE"),
+        ("-lr 1e-3", "optim.lr=1e-3"),
         ("--run-dir x", "run.dir=x"),
         ("--optim.lr 1e-3", "optim.lr=1e-3"),
-        ("--num_train_epochs 3", "optim.epochs=3"),
         ("--seed 7", "data.seed=7 or run.seed=7"),
-        ("--batch-size 8", "batch.tokens=N, LLM tokens"),
-        ("--bf16", "model.dtype=bfloat16"),
         ("--deep zero3", "did you mean --deepspeed?"),
         ("--allow-change", "did you mean --allow-changes?"),
         ("--zzz", "--zzz is no option of `python -m train`"),
     ],
 )
-def test_a_switch_that_is_none_is_told_how_it_is_written_here(arguments, written):
+def test_an_unknown_option_is_refused_with_the_key_or_option_that_it_may_mean(arguments, written):
     with pytest.raises(UserError) as error:
-        TrainParser().parse(["r.yaml", *arguments.split()])
+        read_arguments(["r.yaml", *arguments.split()])
     assert arguments.split()[0].partition("=")[0] in str(error.value) and written in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [([], "no recipe is given; write `python -m train RECIPE.yaml`"), (["r.yaml", "--lr=1"], "optim.lr=1")],
 )
-def test_it_is_one_line_and_exit_code_2(arguments, said):
+def test_it_is_one_line_and_exit_code_2(arguments, message):
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
     done = subprocess.run(
         [sys.executable, "-m", "train", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 2 and done.stderr.startswith("train: ") and done.stderr.count("\n") == 1, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr

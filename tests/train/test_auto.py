@@ -1,4 +1,4 @@
-"""What a recipe leaves to `auto` is decided from the data and the device, the same on any number of ranks."""
+"""The `auto` values of a recipe follow from the data and the device, the same on any number of ranks."""
 
 import re
 from pathlib import Path
@@ -84,16 +84,16 @@ def test_a_device_of_little_memory_accumulates_more():
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_run_writes_what_it_decided_and_says_it_and_resumes_with_it(ground, tmp_path, world, monkeypatch):
+def test_a_run_writes_and_prints_its_auto_values_and_resumes_with_them(ground, tmp_path, world, monkeypatch):
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *NO_BATCH, *NO_STEPS]
     arguments += [f"data.dev={ground / 'dev'}", "optim.max_steps=2"]
-    said = ranks.train(arguments, world, tmp_path / "log")
+    printed = ranks.train(arguments, world, tmp_path / "log")
     resolved = load_config(tmp_path / "run" / "config.yaml")
     assert (resolved.batch.tokens, resolved.batch.micro_batches, resolved.optim.warmup_steps) == (500, 2, 1)
     assert (resolved.save.every_steps, resolved.eval.every_steps) == (10, 10)
     for figure in ("2 steps in all", "1,000 LLM tokens in 2 micro-batches of 500", "1 steps of warm-up"):
-        assert figure in said
-    assert "only" not in said and "2 steps in all: an adapter rarely learns" in said
+        assert figure in printed
+    assert "only" not in printed and "2 steps in all: an adapter rarely learns" in printed
     # More steps decide another warm-up; the run keeps the one that its weights follow from.
     ranks.train([*arguments, "optim.max_steps=40"], world, tmp_path / "log")
     assert load_config(tmp_path / "run" / "config.yaml").optim.warmup_steps == 1
@@ -110,7 +110,7 @@ def test_a_run_writes_what_it_decided_and_says_it_and_resumes_with_it(ground, tm
         (["optim.warmup_steps=100"], 1000, 2, []),
     ],
 )
-def test_a_recipe_that_does_not_suit_its_data_or_ranks_is_told_so_with_the_value_to_set(
+def test_a_recipe_that_does_not_suit_its_data_or_ranks_gets_a_remark_with_the_value_to_set(
     overrides, total, world, advice
 ):
     recipe = config("batch.tokens=450", "batch.micro_batches=2", *overrides)

@@ -1,29 +1,13 @@
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from model.errors import UserError
 from train.recipe.config import Config, load_config
 from train.recipe.identity import config_digest, result_fields, to_yaml
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
-RECIPE = """\
-model: {encoder: models/hubert, llm: models/llama}
-data:
-  train: data/train
-optim:
-  lr: 1e-4
-  max_steps: 100
-run: {dir: runs/one}
-"""
-
-
-@pytest.fixture
-def recipe(tmp_path) -> Path:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE)
-    return path
 
 
 def test_a_short_recipe_has_the_papers_defaults(recipe):
@@ -55,7 +39,7 @@ def test_the_paper_is_reproduced_by_its_recipe():
 )
 def test_texts_of_every_kind_survive_the_resolved_recipe(text, recipe):
     config = load_config(recipe)
-    config = replace(config, run=replace(config.run, dir=text), data=replace(config.data, dev=(text, text)))
+    config = config.changed("run", dir=text).changed("data", dev=(text, text))
     recipe.write_text(to_yaml(config))
     assert load_config(recipe) == config
 
@@ -92,7 +76,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("optim.warmup_step=5", "unknown key optim.warmup_step, did you mean warmup_steps?"),
         ("optm.lr=1", "unknown key optm, did you mean optim?"),
@@ -104,45 +88,42 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("optim.lr", "optim.lr is no override; write section.key=value"),
         ("--optim.lr=1", "--optim.lr=1 is no override"),
         ("optim..lr=1", "optim..lr=1 is no override"),
-        (
-            "batch.tokens=010",
-            "batch.tokens is 010, expected a whole number (at least 1) or auto; write it without leading zeros",
-        ),
+        ("batch.tokens=010", "batch.tokens is 010, expected a whole number or auto; write it without leading zeros"),
         ("batch.tokens=12:30", "batch.tokens is 12:30, expected a whole number"),
-        ("batch.tokens=1e3", "batch.tokens is 1e3, expected a whole number (at least 1) or auto; write 1000"),
-        ("batch.tokens=4_000", "batch.tokens is 4_000, expected a whole number (at least 1) or auto; write 4000"),
-        ("batch.tokens=0", "batch.tokens is 0, expected a whole number (at least 1)"),
+        ("batch.tokens=1e3", "batch.tokens is 1e3, expected a whole number or auto; write 1000"),
+        ("batch.tokens=4_000", "batch.tokens is 4_000, expected a whole number or auto; write 4000"),
+        ("batch.tokens=0", "batch.tokens is 0, expected a number of at least 1 or auto"),
         ("batch.tokens=" + "9" * 5000, "999..., expected a whole number"),
         ("batch.tokens=", "batch.tokens is empty, expected a whole number"),
-        ("optim.lr=-1e-4", "optim.lr is -1e-4, expected a number (above 0)"),
+        ("optim.lr=-1e-4", "optim.lr is -1e-4, expected a number above 0"),
         ("optim.lr=nan", "optim.lr is nan, expected a number"),
-        ("optim.lr=1e999", "optim.lr is 1e999, expected a number (above 0), finite"),
-        ("optim.betas=[0.9]", "optim.betas is a list of 1, expected a list of 2 numbers"),
-        ("optim.betas=[0.9, 1.0]", "optim.betas[1] is 1.0, expected a number (from 0 up to but not 1)"),
+        ("optim.lr=1e999", "optim.lr is 1e999, expected a finite number"),
+        ("optim.betas=[0.9]", "optim.betas is a list of 1, expected more"),
+        ("optim.betas=[0.9, 1.0]", "optim.betas[1] is 1.0, expected a number below 1"),
         ("optim.max_steps=null", "neither optim.max_steps nor optim.epochs is given"),
         ("eval.wer=no", "eval.wer is no, expected true or false"),
         ("eval.wer=True", "eval.wer is True, expected true or false"),
-        ("save.best=lose", "save.best is lose, expected one of loss, accuracy, wer, none, did you mean loss?"),
+        ("save.best=lose", "save.best is lose, expected loss, accuracy, wer or none, did you mean loss?"),
         ("save.best=loss", "save.best is loss, but data.dev is empty; give data.dev"),
-        ("data.train=[]", "data.train is a list of 0, expected a list of text (not empty) (at least one)"),
+        ("data.train=[]", "data.train is a list of 0, expected at least one"),
         ("data.train=[a, '']", "data.train[1] is '', expected "),
         ("run.dir=$NO_SUCH_PLACE/x", "run.dir is $NO_SUCH_PLACE/x: $NO_SUCH_PLACE is not set"),
-        ("data.dev=[a, '${NO_SUCH_PLACE}/x']", "data.dev[1] is ${NO_SUCH_PLACE}/x: $NO_SUCH_PLACE is not set"),
+        ("data.dev=[a, '${NO_SUCH_PLACE}/x']", "data.dev[1] is '${NO_SUCH_PLACE}/x': $NO_SUCH_PLACE is not set"),
         ("run.dir=~nobody-of-that-name/x", "~nobody-of-that-name is no user's home here"),
         ("data.train=[a", "the [ is not closed"),
         ("data.dev=[[a]]", "data.dev[0] is a list of 1, expected text"),
         ("data.min_seconds=40", "data.min_seconds 40.0 is not below data.max_seconds 30.0"),
-        ("data.max_train_samples=0", "expected a whole number (at least 1) or null"),
-        ("model.prompt=USER:", "model.prompt is USER:, expected text (with <speech> in it once)"),
-        ("model.dtype=bf16", "expected one of auto, float32, bfloat16, float16"),
+        ("data.max_train_samples=0", "data.max_train_samples is 0, expected a number of at least 1"),
+        ("model.prompt=USER:", "model.prompt is USER:, expected text with <speech> in it once"),
+        ("model.dtype=bf16", "expected auto, float32, bfloat16 or float16"),
         ("model.adapter=concat", "model.adapter is concat, expected a section"),
         ("run.dir=", "run.dir is empty, expected text"),
     ],
 )
-def test_a_wrong_override_is_one_line_with_key_value_and_what_to_write(line, said, recipe):
+def test_a_wrong_override_is_one_line_with_key_value_and_what_to_write(line, message, recipe):
     with pytest.raises(UserError) as error:
         load_config(recipe, [line])
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_warm_up_is_given_in_one_way(recipe):
@@ -154,15 +135,12 @@ LAUGHS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in ran
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("optim:\n  warmup_step: 5\n", ":2: unknown key optim.warmup_step, did you mean warmup_steps?"),
         ("optim:\n  lr: 1e-4\n  lr: 2e-4\n", ":3: lr is given twice in its section; keep one"),
         ("optim: {lr: 1}\noptim: {lr: 2}\n", ":2: optim is given twice"),
-        (
-            'batch:\n  tokens: "4000"\n',
-            ":2: batch.tokens is '4000', expected a whole number (at least 1) or auto; take the quotes",
-        ),
+        ('batch:\n  tokens: "4000"\n', ":2: batch.tokens is '4000', expected a whole number or auto; take the quotes"),
         ("eval:\n  wer: yes\n", ":2: eval.wer is yes, expected true or false"),
         ("optim:\n\tlr: 1e-4\n", "; indent with spaces, not tabs"),
         ("a: &x [1]\nb: *x\n", ":1: anchors and aliases"),
@@ -177,25 +155,25 @@ LAUGHS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in ran
         ("a: 1\n---\nb: 2\n", ":2: but found another document"),
         ("- a\n", ":1: the recipe is a list of 1, expected a section"),
         ("just words\n", ":1: the recipe is just words, expected a section"),
-        ("", ": model.encoder is missing; it must be given: text (not empty)"),
+        ("", ": model.encoder is missing"),
         ("# nothing\n", ": model.encoder is missing"),
         ("model:\n  encoder: x\n", ":1: model.llm is missing"),
         ("a: \x00\n", ": not a YAML text"),
         ("#" * 300_000, ": larger than 256 KiB"),
     ],
 )
-def test_a_wrong_recipe_is_one_line_with_the_file_and_what_to_write(text, said, recipe):
+def test_a_wrong_recipe_is_one_line_with_the_file_and_what_to_write(text, message, recipe):
     recipe.write_text(text)
     with pytest.raises(UserError) as error:
         load_config(recipe)
     assert str(error.value).startswith(str(recipe))
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "latin").write_bytes(b"run: {dir: \xe4}")
-    for path, said in (("none.yaml", "No such file"), ("", "Is a directory"), ("latin", "is not UTF-8 text")):
-        with pytest.raises(UserError, match=said):
+    for path, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("latin", "is not UTF-8 text")):
+        with pytest.raises(UserError, match=message):
             load_config(tmp_path / path)
 
 
@@ -222,11 +200,11 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
         ("model.prompt=<speech>", False),
     ],
 )
-def test_the_digest_changes_with_what_the_weights_follow_from_and_with_nothing_else(override, same, recipe):
+def test_the_digest_changes_only_with_what_the_weights_depend_on(override, same, recipe):
     assert (config_digest(load_config(recipe)) == config_digest(load_config(recipe, [override]))) == same
 
 
-def test_a_run_may_be_made_longer_only_where_the_learning_rate_does_not_know_its_end(recipe):
+def test_the_end_of_a_run_counts_only_where_the_learning_rate_depends_on_it(recipe):
     def differing(schedule: str) -> set[str]:
         fields = [
             result_fields(load_config(recipe, [f"optim.schedule={schedule}", f"optim.max_steps={steps}"]))
@@ -240,5 +218,5 @@ def test_a_run_may_be_made_longer_only_where_the_learning_rate_does_not_know_its
 
 def test_a_config_is_frozen(recipe):
     config: Config = load_config(recipe)
-    with pytest.raises(AttributeError):
+    with pytest.raises(ValidationError, match="frozen"):
         config.optim.lr = 1.0  # type: ignore[misc]

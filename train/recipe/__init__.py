@@ -1,4 +1,4 @@
-"""The recipe: YAML read strictly into frozen sections (config.py), overrides, what `auto` means, what identifies a run.
+"""The recipe: YAML and overrides (yaml.py) checked by pydantic (config.py), `auto` values, and what identifies a run.
 
 Imports nothing else of train.
 """

@@ -1,111 +1,86 @@
-"""The command line of `python -m train`, and what is said of switches that are keys of a recipe here."""
+"""Command lines with recipes: an argparse parser whose errors are one line with the nearest known name or key."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
+import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from model.errors import UserError, hint
 
 EXAMPLE = "recipes/librispeech_tinyllama.yaml"
-SWITCHES = {  # of other trainers: the key here
-    "adam_epsilon": "optim.eps",
-    "adapter": "model.adapter.type",
-    "bf16": "model.dtype",
-    "batch_size": "batch.tokens",
-    "dev_data": "data.dev",
-    "fp16": "model.dtype",
-    "eval_steps": "eval.every_steps",
-    "gradient_accumulation_steps": "batch.micro_batches",
-    "grad_clip": "optim.clip",
-    "learning_rate": "optim.lr",
-    "logging_steps": "log.every_steps",
-    "lr_scheduler_type": "optim.schedule",
-    "max_grad_norm": "optim.clip",
-    "num_epochs": "optim.epochs",
-    "num_train_epochs": "optim.epochs",
-    "num_workers": "data.reader_threads",
-    "output_dir": "run.dir",
-    "per_device_train_batch_size": "batch.tokens",
-    "save_steps": "save.every_steps",
-    "train_data": "data.train",
-}
-COUNTED_OTHERWISE = {
-    "batch.tokens": "N, LLM tokens a micro-batch",
-    "batch.micro_batches": "N, micro-batches a step over all ranks together",
-    "model.dtype": "bfloat16, float16 or float32",
-}
-"""Keys that do not take the value of the switch."""
+CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 
 
-class TrainParser(argparse.ArgumentParser):
-    """Raises UserError where argparse would print its usage and exit; options are not abbreviated."""
+class Parser(argparse.ArgumentParser):
+    """Raises UserError where argparse prints its usage and exits; options cannot be abbreviated."""
 
-    def __init__(self) -> None:
-        description = "Train the adapter of a recipe; the same command resumes."
-        super().__init__(prog="python -m train", description=description, allow_abbrev=False)
-        self.add_argument("recipe", help=f"YAML file, such as {EXAMPLE}")
-        self.add_argument("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
-        self.add_argument(
-            "--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (default: zero0)"
-        )
-        self.add_argument(
-            "--allow-changes", action="store_true", help="go on with a run although its recipe or data have changed"
-        )
-        # The deepspeed launcher gives this one; the environment says it too.
-        self.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
-
-    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The arguments, overrides among options or not. UserError, one line, for what is none."""
-        args, rest = self.parse_known_intermixed_args(arguments)
-        if unknown := next((item for item in rest if item.startswith("-")), ""):
-            options = [name for action in self._actions for name in action.option_strings]
-            raise UserError(no_option(self.prog, unknown, options, arguments))
-        return args
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(without_recipe(self, message) or f"{message}; `{self.prog} --help` says more")
+        if choice := CHOICE.search(message):
+            known = [name.strip("' ") for name in choice[2].split(",")]
+            what = message[: choice.start()].removeprefix("argument ").rstrip(": ")
+            raise UserError(f"{what} {choice[1]!r} is not known{hint(choice[1], known)}; known: {', '.join(known)}")
+        _, required, names = message.partition("arguments are required: ")
+        if required and "RECIPE" in names.split(", "):
+            before = [a for a in self._actions if not a.option_strings and a.dest != "overrides"]
+            command = " ".join([self.prog, *("RECIPE.yaml" if a.dest == "recipe" else a.dest.upper() for a in before)])
+            raise UserError(f"no recipe is given; write `{command}`, {EXAMPLE} is one")
+        raise UserError(f"{message}; `{self.prog} --help` says more")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Options may stand between `section.key=value` and others of a list; not before a verb that has verbs."""
+        if self._subparsers is not None:
+            return super().parse_args(args, namespace)
+        return self.parse_intermixed_args(args, namespace)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        given = sys.argv[1:] if args is None else args
+        if self._subparsers is None:
+            self._require_known(list(itertools.takewhile("--".__ne__, given)))
+        found, rest = super().parse_known_args(args, namespace)
+        self._require_known(rest)
+        return found, rest
+
+    def _require_known(self, arguments: Sequence[str]) -> None:
+        """UserError for the first unknown option, with the nearest known ones, or the recipe's key of that name."""
+        options = [name for action in self._actions for name in action.option_strings]
+        takes_recipe = any(action.dest == "overrides" for action in self._actions)
+        form = re.compile("--?[A-Za-z]{2}" if takes_recipe else "--")
+        words = [(i, word) for i, word in enumerate(arguments) if form.match(word)]
+        i, word = next(((i, word) for i, word in words if word.partition("=")[0] not in options), (0, ""))
+        if not word:
+            return
+        unknown, _, value = word.partition("=")
+        message = f"{unknown} is no option of `{self.prog}`"
+        if keys := _keys_of(unknown) if takes_recipe else []:
+            after = "".join(arguments[i + 1 : i + 2])
+            value = value or (after if "=" not in after and not after.startswith("--") else "") or "VALUE"
+            written = " or ".join(f"{key}={value}" for key in keys)
+            raise UserError(f"{message}; it is a key of the recipe, written {written}")
+        longer = [option for option in options if option.startswith(unknown)]
+        raise UserError(message + (f", did you mean {' or '.join(longer)}?" if longer else hint(unknown, options)))
 
 
-def without_recipe(parser: argparse.ArgumentParser, message: str) -> str:
-    """What to say where argparse's `message` is that the recipe is missing; "" where it is another."""
-    _, required, names = message.partition("arguments are required: ")
-    if not required or "recipe" not in names.lower().split(", "):
-        return ""
-    before = [action for action in parser._actions if not action.option_strings and action.dest != "overrides"]
-    command = " ".join([parser.prog, *("RECIPE.yaml" if a.dest == "recipe" else a.dest.upper() for a in before)])
-    return f"no recipe is given; write `{command}`, {EXAMPLE} is one"
-
-
-def no_option(command: str, unknown: str, options: Sequence[str], arguments: Sequence[str]) -> str:
-    """What to say of an `unknown` option among `arguments`; of one that is a key of the recipe how that is written."""
-    name = unknown.partition("=")[0]
-    said = f"{name} is no option of `{command}`"
-    keys = _keys_of(name)
-    if not keys:
-        return said + hint(name, options)
-    given = _value_of(unknown, arguments)
-    written = " or ".join(f"{key}={COUNTED_OTHERWISE.get(key) or given or '...'}" for key in keys)
-    return f"{said}; it is a key of the recipe, written {written}"
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    """Adds the recipe, its overrides, and how it is trained."""
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE", help=f"YAML file, such as {EXAMPLE}")
+    add("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
+    add("--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (zero0)")
+    add("--allow-changes", action="store_true", help="continue a run although its recipe or data have changed")
 
 
 def _keys_of(option: str) -> list[str]:
-    """The keys of a recipe that an option names: by its last part, as a whole, or as other trainers call it."""
+    """The keys of a recipe that an option names, as a whole or by their last part."""
     from train.recipe.config import Config
-    from train.recipe.fields import dotted_names
+    from train.recipe.validation import dotted_names
 
-    name = re.sub("[-.]", "_", option.lstrip("-")).lower()
-    keys = list(dotted_names(Config))
+    name, keys = re.sub("[-.]", "_", option.lstrip("-")).lower(), dotted_names(Config)
     whole = [key for key in keys if key.replace(".", "_") == name]
-    last = [key for key in keys if key.rpartition(".")[2] == name]
-    return whole or last or ([SWITCHES[name]] if name in SWITCHES else [])
-
-
-def _value_of(unknown: str, arguments: Sequence[str]) -> str:
-    _, equals, value = unknown.partition("=")
-    if equals:
-        return value
-    after = arguments[arguments.index(unknown) + 1 :] if unknown in arguments else []
-    return after[0] if after and "=" not in after[0] and not after[0].startswith("--") else ""
+    return whole or [key for key in keys if key.rpartition(".")[2] == name]

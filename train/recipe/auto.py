@@ -1,16 +1,14 @@
-"""What a recipe leaves to `auto`: batch size, warm-up and intervals, decided once from the data and the device.
+"""Decides the `auto` values of a recipe once, from the data and the device: batch size, warm-up and intervals.
 
     batch.tokens, batch.micro_batches    an epoch has about 200 steps, within bounds; a micro-batch fits the device
     optim.warmup_steps                   a tenth of the run, at most 1,000 steps (the paper's)
     save.every_steps, eval.every_steps   about ten checkpoints a run; validation takes at most a tenth of the time
 
-The number of ranks is not looked at, so a run is the same on any number of them. A run that is resumed keeps the values
-that it began with.
+They do not depend on the number of ranks. A resumed run keeps the values that it began with.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from train.recipe.config import BatchConfig, Config
@@ -32,18 +30,17 @@ VALIDATION_SHARE = 0.1
 DECODING_COST = 3.0
 LEAST_VALIDATIONS = 3
 KEPT = ("batch.tokens", "batch.micro_batches", "optim.warmup_steps")
-"""The values that the weights follow from."""
+"""The values that the weights depend on."""
 ROOM = 0.6
 """Share of a GPU's memory beyond the weights that activations may take; the rest is for the allocator and NCCL."""
 
 
 def keep(config: Config, recipe: Mapping[str, Any]) -> Config:
-    """`config` with what is left to `auto` as it stands in `recipe`, {dotted key: value} of an earlier checkpoint."""
+    """`config` with its `auto` values as in `recipe`, {dotted key: value} of an earlier checkpoint."""
     for key in KEPT:
-        name, field = key.split(".")
-        section = getattr(config, name)
-        if getattr(section, field) == "auto" and isinstance(recipe.get(key), int):
-            config = replace(config, **{name: replace(section, **{field: recipe[key]})})
+        section, name = key.split(".")
+        if getattr(getattr(config, section), name) == "auto" and isinstance(recipe.get(key), int):
+            config = config.changed(section, **{name: recipe[key]})
     return config
 
 
@@ -63,7 +60,7 @@ def decide_batch(config: Config, total_cost: int, longest_cost: int, most_tokens
         fitting = min(math.ceil(wanted / slots), most_tokens)
         tokens = max(longest_cost, fitting)
         tokens = -(-tokens // 10) * 10
-    return replace(config, batch=replace(batch, tokens=tokens, micro_batches=slots))
+    return config.changed("batch", tokens=tokens, micro_batches=slots)
 
 
 def _micro_batches(batch: BatchConfig, wanted: int, least: int, most: int) -> int:
@@ -80,17 +77,15 @@ def _micro_batches(batch: BatchConfig, wanted: int, least: int, most: int) -> in
 
 def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
     """`config` with warm-up and intervals decided, for a run of `total_steps`; `dev_cost` is that of the dev set."""
-    optim, save, evaluation = config.optim, config.save, config.eval
-    if optim.warmup_steps == "auto":
-        optim = replace(optim, warmup_steps=min(MOST_WARMUP, math.ceil(WARMUP_SHARE * total_steps)))
-    if save.every_steps == "auto":
-        every = min(max(math.ceil(total_steps / SAVES_A_RUN), LEAST_BETWEEN), MOST_BETWEEN)
-        save = replace(save, every_steps=every)
-    if evaluation.every_steps == "auto":
-        evaluation = replace(
-            evaluation, every_steps=_between_validations(config, save.every_steps, total_steps, dev_cost)
-        )
-    return replace(config, optim=optim, save=save, eval=evaluation)
+    if config.optim.warmup_steps == "auto":
+        config = config.changed("optim", warmup_steps=min(MOST_WARMUP, math.ceil(WARMUP_SHARE * total_steps)))
+    save_every = config.save.every_steps
+    if save_every == "auto":
+        save_every = min(max(math.ceil(total_steps / SAVES_A_RUN), LEAST_BETWEEN), MOST_BETWEEN)
+        config = config.changed("save", every_steps=save_every)
+    if config.eval.every_steps == "auto":
+        config = config.changed("eval", every_steps=_between_validations(config, save_every, total_steps, dev_cost))
+    return config
 
 
 def _between_validations(config: Config, save_every: Any, total_steps: int, dev_cost: int) -> int | None:

@@ -1,41 +1,41 @@
-"""The recipe: what is trained, as frozen typed sections. Where it runs (ranks, ZeRO stage) is flags, not here.
+"""The recipe: what is trained, as immutable sections. Where it runs (ranks, ZeRO stage) is given on the command line.
 
-`load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML (strict_yaml.py: no guessing), lays the overrides over it
-(overrides.py), types every value by its field (typed.py) and checks ranges, all before any weight loads. Relative paths
-in a recipe are relative to the current directory, as paths on a command line are; `~` and `$NAME` in them are expanded.
+`load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML and the overrides (yaml.py); pydantic checks every value by
+the types below (kinds.py, validation.py). Relative paths start at the current directory; `~` and `$NAME` are expanded.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from data_prep.audio.augment import AugmentConfig
 from data_prep.paths import LocalPath
 from model.errors import UserError
 from model.prompt import DEFAULT_TEMPLATE
-from train.recipe.fields import section
 from train.recipe.kinds import (
-    ADDRESS,
-    AT_LEAST_0,
-    DIRECTORIES,
-    LAYER,
-    NO_PASSWORD,
-    ONE_SPEECH,
-    RATIO,
-    SHARE,
+    Address,
     Auto,
     Count,
+    Directories,
+    Layer,
+    NotNegative,
+    Paths,
     Positive,
+    Prompt,
+    Ratio,
+    Section,
+    Share,
     Text,
+    Whole,
+    WithoutPassword,
 )
-from train.recipe.overrides import lay_over
-from train.recipe.removed_keys import without_removed_keys
-from train.recipe.yaml import read_yaml_file
+from train.recipe.validation import validated
+from train.recipe.yaml import lay_over, read_yaml_file
 
 
-@dataclass(frozen=True, kw_only=True)
-class AdapterConfig:
+class AdapterConfig(Section):
     """The one part that is trained."""
 
     type: Text = "concat"
@@ -44,40 +44,38 @@ class AdapterConfig:
     """Encoder frames that are concatenated into one speech embedding (5 x 20 ms = 100 ms)."""
     hidden: Count = 2048
     """Width of the hidden layer."""
-    dropout: Annotated[float, SHARE] = 0.0
+    dropout: Share = 0.0
     """Share of hidden units dropped in training."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Section):
     """The frozen encoder and LLM, and the adapter between them."""
 
     encoder: LocalPath
     """Speech encoder: a Hugging Face id or a local folder."""
-    encoder_layer: Annotated[str, LAYER] | None = None
+    encoder_layer: Layer | None = None
     """The layer whose output the adapter reads, or the layers whose mean it reads (mean = of all); null = the last."""
     llm: LocalPath
     """Causal LLM: a Hugging Face id or a local folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
-    adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    prompt: Annotated[str, ONE_SPEECH] = DEFAULT_TEMPLATE
+    adapter: AdapterConfig = AdapterConfig()
+    prompt: Prompt = DEFAULT_TEMPLATE
     """What the LLM reads; <speech> is replaced by the speech embeddings. It is saved with the adapter."""
     trust_remote_code: bool = False
     """Whether code that comes with a checkpoint may run here."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Section):
     """What is read: directories made by `slam-asr prep build` (audio) or `slam-asr prep features` (cached frames)."""
 
-    train: Annotated[tuple[LocalPath, ...], DIRECTORIES]
+    train: Directories
     """Shard or feature directories to train on."""
-    dev: tuple[LocalPath, ...] = ()
+    dev: Paths = ()
     """The same, to evaluate on during training; may be empty."""
     max_seconds: Positive = 30.0
     """Longest utterance taken, in seconds of audio."""
-    min_seconds: Annotated[float, AT_LEAST_0] = 0.1
+    min_seconds: NotNegative = 0.1
     """Shortest utterance taken, in seconds of audio."""
     max_characters: Count = 1000
     """Longest transcript taken, in characters."""
@@ -87,17 +85,17 @@ class DataConfig:
     """Take only the first so many utterances of `train`; null = all."""
     max_dev_samples: Count | None = None
     """Take only the first so many utterances of `dev`; null = all."""
-    seed: Annotated[int, AT_LEAST_0] | None = None
+    seed: Whole | None = None
     """Of the order of the data; null = run.seed."""
     reader_threads: Count = 2
     """Threads a rank that read and decode ahead. No influence on results."""
-    retry_seconds: Annotated[float, AT_LEAST_0] = 15.0
+    retry_seconds: NotNegative = 15.0
     """How long an utterance that cannot be read is tried again."""
-    max_lost: Annotated[float, RATIO] = 0.01
+    max_lost: Ratio = 0.01
     """Share of the utterances that may be left out because they cannot be read; past it the run ends. Each is named."""
     shuffle_shards: Count | None = None
     """Shards whose samples are shuffled together, other ones in each epoch; null = all. For shards at addresses that
-    are more than the cache holds, or on disks that hate to seek."""
+    exceed the cache, or on disks that are slow to seek."""
     cache_dir: LocalPath | None = None
     """Folder for copies of shards that lie at addresses (s3://...); null = SLAM_ASR_CACHE, or the user's cache."""
     cache_gb: Positive | None = None
@@ -107,13 +105,14 @@ class DataConfig:
     feature_dtype: Literal["float16", "bfloat16", "float32", "int8"] = "float16"
     """What write_features keeps them as; int8 has a scale a frame and half the bytes."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.min_seconds >= self.max_seconds:
             raise UserError(f"data.min_seconds {self.min_seconds} is not below data.max_seconds {self.max_seconds}")
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchConfig:
+class BatchConfig(Section):
     """How samples become steps. Nothing here depends on the number of GPUs."""
 
     tokens: Count | Auto = "auto"
@@ -126,47 +125,45 @@ class BatchConfig:
     """Utterances end to end, or padded to the longest: the plain reference, slower, same results."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimConfig(Section):
     """AdamW and its learning rate. Of max_steps and epochs one is given, or both; the first reached ends the run."""
 
     lr: Positive = 1e-4
     """Highest learning rate."""
-    betas: tuple[Annotated[float, SHARE], Annotated[float, SHARE]] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     """AdamW's decay of the first and second moment, a step."""
     eps: Positive = 1e-8
     """Added to AdamW's denominator."""
-    weight_decay: Annotated[float, AT_LEAST_0] = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's decoupled weight decay."""
-    clip: Annotated[float, AT_LEAST_0] = 1.0
+    clip: NotNegative = 1.0
     """Highest norm of the gradient of a step; 0 = no clipping."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """What follows the warm-up: the same learning rate, or a decay to 0 at the last step."""
-    warmup_steps: Annotated[int, AT_LEAST_0] | Auto | None = "auto"
+    warmup_steps: Whole | Auto | None = "auto"
     """Steps in which the learning rate rises from 0 to lr. auto: a tenth of the run, at most 1,000 (the paper's)."""
-    warmup_ratio: Annotated[float, RATIO] | None = None
+    warmup_ratio: Ratio | None = None
     """The same as a share of all steps; instead of warmup_steps."""
     max_steps: Count | None = None
     """Optimizer steps after which the run ends; null = no such limit."""
     epochs: Positive | None = None
     """Passes over the data after which the run ends, fractions allowed; null = no such limit."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.max_steps is None and self.epochs is None:
             raise UserError("neither optim.max_steps nor optim.epochs is given; give at least one")
-        if self.warmup_ratio is not None and self.warmup_steps == "auto":
-            object.__setattr__(self, "warmup_steps", None)
-        if self.warmup_ratio is None and self.warmup_steps is None:
-            object.__setattr__(self, "warmup_steps", "auto")
-        if self.warmup_ratio is not None and self.warmup_steps is not None:
+        if self.warmup_ratio is not None and isinstance(self.warmup_steps, int):
             raise UserError(
                 f"optim.warmup_steps {self.warmup_steps} and optim.warmup_ratio {self.warmup_ratio} are both given; "
                 "write null for one of them"
             )
+        if (self.warmup_ratio is None) == (self.warmup_steps is None):  # one of the two is set, the other is None
+            object.__setattr__(self, "warmup_steps", "auto" if self.warmup_ratio is None else None)
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
+class EvalConfig(Section):
     """Evaluation on data.dev during training. No influence on the weights."""
 
     every_steps: Count | Auto | None = "auto"
@@ -184,8 +181,7 @@ class EvalConfig:
     """LLM tokens a batch in evaluation."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SaveConfig:
+class SaveConfig(Section):
     """Checkpoints, in run.dir/checkpoints. No influence on the weights."""
 
     strategy: Literal["steps", "epoch"] = "steps"
@@ -198,18 +194,16 @@ class SaveConfig:
     """The figure on data.dev that picks the checkpoint kept as the best; none = no best."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class WatchConfig:
-    """Whether the LLM comes to listen to the audio. No influence on the weights."""
+class WatchConfig(Section):
+    """Checks whether the LLM uses the audio. No influence on the weights."""
 
     every_steps: Count | None = 200
-    """Optimizer steps between checks of the loss with the speech of a micro-batch exchanged; null = none."""
+    """Optimizer steps between measurements of the loss with the speech of other utterances; null = none."""
     patience_steps: Count = 2000
-    """Optimizer steps without a rise of the token accuracy after which the run says so."""
+    """Optimizer steps without a rise of the token accuracy after which the run warns."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogConfig:
+class LogConfig(Section):
     """Progress; metrics.jsonl is always written."""
 
     every_steps: Count = 10
@@ -217,55 +211,65 @@ class LogConfig:
     tensorboard: bool = False
     """Whether to write TensorBoard files too (pip install 'slam-asr[tensorboard]')."""
     wandb: Text | None = None
-    """W&B project to report to (pip install 'slam-asr[wandb]'; its key is W&B's own business); null = none."""
-    mlflow: Annotated[str, NO_PASSWORD] | None = None
+    """W&B project to report to (pip install 'slam-asr[wandb]'; log in with `wandb login`); null = none."""
+    mlflow: WithoutPassword | None = None
     """MLflow tracking server to report to (pip install 'slam-asr[mlflow]'; MLFLOW_TRACKING_PASSWORD); null = none."""
-    prometheus: Annotated[str, ADDRESS] | None = None
+    prometheus: Address | None = None
     """Where each rank serves its metrics to Prometheus: a port of 127.0.0.1, an address (any free port), or
     address:port; the local rank is added to the port. 0.0.0.0 serves other hosts, to anybody. null = nowhere."""
     prometheus_targets: LocalPath | None = None
     """Folder that gets NAME.json, the scrape targets of run NAME, beside prometheus/targets.json in the run."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed_keys(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Drops keys of earlier versions that are null, as in an old config.yaml."""
+        removed = {"pushgateway", "prometheus_textfiles"} & values.keys() if isinstance(values, dict) else set()
+        if given := sorted(name for name in removed if values[name] is not None):
+            raise UserError(f"log.{given[0]} is gone; give log.prometheus and log.prometheus_targets (docs/cluster.md)")
+        return {name: values[name] for name in values if name not in removed} if removed else values
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
+
+class RunConfig(Section):
     """This run."""
 
     dir: LocalPath
     """Its folder: checkpoints, metrics, resolved config. The same command in the same folder resumes."""
-    seed: Annotated[int, AT_LEAST_0] = 0
+    seed: Whole = 0
     """Of the adapter's first weights, of dropout, and of the order of the data unless data.seed is given."""
     deterministic: bool = False
     """Whether to refuse algorithms that may give other bits each time (a GPU is slower so; a CPU needs no help)."""
     collective_timeout_seconds: Count = 600
     """How long a rank waits for the others before it gives up."""
-    stall_seconds: Annotated[int, AT_LEAST_0] = 300
-    """How long nothing may move before the watchdog names the rank that stands still and ends the run; 0 = for ever."""
+    stall_seconds: Whole = 300
+    """How long without progress until the watchdog names the stalled rank and ends the run; 0 = no limit."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.stall_seconds >= self.collective_timeout_seconds:
             raise UserError(
                 f"run.stall_seconds {self.stall_seconds} is not below run.collective_timeout_seconds "
-                f"{self.collective_timeout_seconds}: a rank that stands still would not be named"
+                f"{self.collective_timeout_seconds}: a stalled rank would not be named"
             )
+        return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Section):
     """A whole recipe."""
 
     model: ModelConfig
     data: DataConfig
-    batch: BatchConfig = field(default_factory=BatchConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch: BatchConfig = BatchConfig()
+    augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
-    eval: EvalConfig = field(default_factory=EvalConfig)
-    save: SaveConfig = field(default_factory=SaveConfig)
-    watch: WatchConfig = field(default_factory=WatchConfig)
-    log: LogConfig = field(default_factory=LogConfig)
+    eval: EvalConfig = EvalConfig()
+    save: SaveConfig = SaveConfig()
+    watch: WatchConfig = WatchConfig()
+    log: LogConfig = LogConfig()
     run: RunConfig
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.save.best != "none" and not self.data.dev:
             raise UserError(f"save.best is {self.save.best}, but data.dev is empty; give data.dev or save.best: none")
         if self.data.write_features and self.augment.needs_audio:
@@ -275,6 +279,11 @@ class Config:
             )
         if self.save.best == "wer" and not self.eval.wer:
             raise UserError("save.best is wer, but eval.wer is false; write eval.wer: true or another save.best")
+        return self
+
+    def changed(self, section: str, **values: Any) -> Self:
+        """The same with other values in a section; they are not checked."""
+        return self.model_copy(update={section: getattr(self, section).model_copy(update=values)})
 
     @property
     def data_seed(self) -> int:
@@ -288,4 +297,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     An override's value is the text as it is, read by the rules of its field; a list may be written [a, b].
     UserError, one line with file and line number, for anything that is not a recipe.
     """
-    return section(without_removed_keys(lay_over(read_yaml_file(path), overrides)), Config)
+    return validated(Config, lay_over(read_yaml_file(path), overrides), "the recipe")

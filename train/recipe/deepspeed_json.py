@@ -5,103 +5,73 @@ to the recipe, and a key of the JSON that says it again is refused with the reci
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import BaseModel, BeforeValidator, Field, create_model
+
+from data_prep.durable import strict_json
 from model.errors import UserError
-from train.recipe.fields import did_you_mean
+from train.recipe.kinds import STRICT, Ratio
+from train.recipe.validation import validated
+from train.recipe.yaml import Document
 
 MAX_BYTES = 64 * 1024
+Whole = Annotated[  # DeepSpeed's own examples write 5e8
+    int,
+    Field(ge=0, lt=2**63),
+    BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
+]
 
-Kind = type | frozenset[str] | Mapping[str, "Kind"]  # a JSON type, one of some texts, or a section
 
-DEVICES = frozenset({"none", "cpu", "nvme"})
-OFFLOAD: dict[str, Kind] = {
-    "device": DEVICES,
-    "nvme_path": str,
-    "pin_memory": bool,
-    "buffer_count": int,
-    "buffer_size": int,
-}
-OFFLOAD_PARAM: dict[str, Kind] = {**OFFLOAD, "max_in_cpu": int}
-OFFLOAD_OPTIMIZER: dict[str, Kind] = {
-    **{key: kind for key, kind in OFFLOAD.items() if key != "buffer_size"},
-    "pipeline_read": bool,
-    "pipeline_write": bool,
-    "fast_init": bool,
-    "ratio": float,
-}
-ZERO: dict[str, Kind] = {
-    "stage": int,
-    "contiguous_gradients": bool,
-    "reduce_scatter": bool,
-    "reduce_bucket_size": int,
-    "use_multi_rank_bucket_allreduce": bool,
-    "allgather_partitions": bool,
-    "allgather_bucket_size": int,
-    "overlap_comm": bool,
-    "round_robin_gradients": bool,
-    "sub_group_size": int,
-    "offload_param": OFFLOAD_PARAM,
-    "offload_optimizer": OFFLOAD_OPTIMIZER,
-    "stage3_prefetch_bucket_size": int,
-    "stage3_param_persistence_threshold": int,
-    "stage3_model_persistence_threshold": int,
-    "stage3_max_live_parameters": int,
-    "stage3_max_reuse_distance": int,
-    "stage3_module_granularity_threshold": int,
-    "stage3_use_all_reduce_for_fetch_params": bool,
-    "stage3_allgather_sequential": bool,
-    "zero_hpz_partition_size": int,
-    "zero_quantized_weights": bool,
-    "zero_quantized_nontrainable_weights": bool,
-    "zero_quantized_gradients": bool,
-    "memory_efficient_linear": bool,
-    "log_trace_cache_warnings": bool,
-    "enable_sanity_checks": bool,
-}
-AIO: dict[str, Kind] = {
-    "block_size": int,
-    "queue_depth": int,
-    "intra_op_parallelism": int,
-    "single_submit": bool,
-    "overlap_events": bool,
-    "use_gds": bool,
-}
-COMMS_LOGGER: dict[str, Kind] = {"enabled": bool, "verbose": bool, "prof_all": bool, "debug": bool}
-KNOWN: dict[str, Kind] = {
-    "zero_optimization": ZERO,
-    "communication_data_type": frozenset({"fp32", "bf16", "fp16"}),
-    "aio": AIO,
-    "comms_logger": COMMS_LOGGER,
-    "wall_clock_breakdown": bool,
-    "memory_breakdown": bool,
-    "dump_state": bool,
-}
-RECIPE_OWNS = {  # a key of DeepSpeed's: where the recipe says it
-    "train_batch_size": "batch.tokens and batch.micro_batches",
-    "train_micro_batch_size_per_gpu": "batch.tokens",
-    "gradient_accumulation_steps": "batch.micro_batches",
-    "optimizer": "optim.lr, optim.betas, optim.eps and optim.weight_decay",
-    "scheduler": "optim.schedule, optim.warmup_steps and optim.warmup_ratio",
-    "gradient_clipping": "optim.clip",
-    "steps_per_print": "log.every_steps",
-    "tensorboard": "log.tensorboard",
-    "checkpoint": "save.strategy and save.every_steps",
-    "bf16": "model.dtype",
-    "bfloat16": "model.dtype",
-    "fp16": "model.dtype",
-    "amp": "model.dtype",
-    "torch_autocast": "model.dtype",
-    "data_types": "model.dtype",
+def _section(whole: tuple[str, ...], switches: tuple[str, ...], **others: Any) -> type[BaseModel]:
+    """A section with these whole numbers, true-or-false switches and other keys, none of which must be given."""
+    kinds = dict.fromkeys(whole, Whole) | dict.fromkeys(switches, bool) | others
+    fields: dict[str, Any] = {name: (kind, None) for name, kind in kinds.items()}
+    return create_model("Section", __config__=STRICT, **fields)
+
+
+OFFLOAD = {"device": Literal["none", "cpu", "nvme"], "nvme_path": str}
+OffloadParam = _section(("buffer_count", "buffer_size", "max_in_cpu"), ("pin_memory",), **OFFLOAD)
+OffloadOptimizer = _section(
+    ("buffer_count",), ("pin_memory", "pipeline_read", "pipeline_write", "fast_init"), ratio=Ratio, **OFFLOAD
+)
+Zero = _section(
+    (
+        *("stage", "reduce_bucket_size", "allgather_bucket_size", "sub_group_size", "stage3_prefetch_bucket_size"),
+        *("stage3_param_persistence_threshold", "stage3_model_persistence_threshold", "stage3_max_live_parameters"),
+        *("stage3_max_reuse_distance", "stage3_module_granularity_threshold", "zero_hpz_partition_size"),
+    ),
+    (
+        *("contiguous_gradients", "reduce_scatter", "use_multi_rank_bucket_allreduce", "allgather_partitions"),
+        *("overlap_comm", "round_robin_gradients", "stage3_use_all_reduce_for_fetch_params"),
+        *("stage3_allgather_sequential", "zero_quantized_weights", "zero_quantized_nontrainable_weights"),
+        *("zero_quantized_gradients", "memory_efficient_linear", "log_trace_cache_warnings", "enable_sanity_checks"),
+    ),
+    offload_param=OffloadParam,
+    offload_optimizer=OffloadOptimizer,
+)
+Known = _section(
+    (),
+    ("wall_clock_breakdown", "memory_breakdown", "dump_state"),
+    zero_optimization=Zero,
+    communication_data_type=Literal["fp32", "bf16", "fp16"],
+    aio=_section(("block_size", "queue_depth", "intra_op_parallelism"), ("single_submit", "overlap_events", "use_gds")),
+    comms_logger=_section((), ("enabled", "verbose", "prof_all", "debug")),
+)
+RECIPE_OWNS = {  # keys of the recipe: DeepSpeed's keys for the same
+    "batch.micro_batches": ("gradient_accumulation_steps",),
+    "batch.tokens and batch.micro_batches": ("train_batch_size", "train_micro_batch_size_per_gpu"),
+    "optim.lr, optim.betas, optim.eps and optim.weight_decay": ("optimizer",),
+    "optim.schedule, optim.warmup_steps and optim.warmup_ratio": ("scheduler",),
+    "optim.clip": ("gradient_clipping",),
+    "log.every_steps and log.tensorboard": ("steps_per_print", "tensorboard"),
+    "save.strategy and save.every_steps": ("checkpoint",),
+    "model.dtype": ("bf16", "bfloat16", "fp16", "amp", "torch_autocast", "data_types"),
 }
 ENGINE_OWNS = (  # what would change the mean over the step's target tokens, or which AdamW runs
-    "prescale_gradients",
-    "gradient_predivide_factor",
-    "gradient_allreduce_op",
-    "zero_force_ds_cpu_optimizer",
-    "zero_allow_untested_optimizer",
+    *("prescale_gradients", "gradient_predivide_factor", "gradient_allreduce_op"),
+    *("zero_force_ds_cpu_optimizer", "zero_allow_untested_optimizer"),
 )
 
 
@@ -118,12 +88,15 @@ def read_deepspeed_json(path: str | Path) -> dict[str, Any]:
     for a value of another type, and for an offload that the stage would ignore.
     """
     content = _parse(path)
-    for key in content:
-        if key in RECIPE_OWNS:
-            raise UserError(f"{path}: {key} belongs to the recipe; delete it here and set {RECIPE_OWNS[key]} there")
-        if key in ENGINE_OWNS:
+    for ours, theirs in RECIPE_OWNS.items():
+        for key in theirs:
+            if key in content:
+                raise UserError(f"{path}: {key} belongs to the recipe; delete it here and set {ours} there")
+    for key in ENGINE_OWNS:
+        if key in content:
             raise UserError(f"{path}: {key} is set by the training engine, which knows what its loss needs; delete it")
-    checked = _section(content, KNOWN, str(path), "")
+    known = validated(Known, Document(content, {(): str(path)}), "the DeepSpeed JSON")
+    checked = known.model_dump(exclude_unset=True)
     zero = checked.setdefault("zero_optimization", {})
     _check_stage(zero, zero.setdefault("stage", 0), str(path))
     return checked
@@ -138,56 +111,19 @@ def _parse(path: str | Path) -> dict[str, Any]:
     if len(data) > MAX_BYTES:
         raise UserError(f"{path} is larger than {MAX_BYTES // 1024} KiB, which no DeepSpeed JSON is")
     try:
-        content = json.loads(data, object_pairs_hook=lambda pairs: _without_repeats(pairs, path))
-    except UserError:
-        raise
+        content = strict_json(data)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno})") from None
-    except (ValueError, RecursionError):  # not UTF-8, a number of thousands of digits, brackets without end
-        raise UserError(f"{path} is not a JSON text") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, a repeated key, brackets without end ...
+        raise UserError(f"{path} is not a JSON text: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f'{path} is no DeepSpeed JSON; it is an object, as {{"zero_optimization": {{"stage": 1}}}}')
     return content
 
 
-def _without_repeats(pairs: list[tuple[str, Any]], path: str | Path) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise UserError(f"{path}: {next(key for key in keys if keys.count(key) > 1)} is given twice; keep one")
-    return content
-
-
-def _section(content: dict[str, Any], known: Mapping[str, Kind], path: str, prefix: str) -> dict[str, Any]:
-    for key in content:
-        if key not in known:
-            raise UserError(f"{path}: unknown key {prefix}{key}{did_you_mean(key, known)}")
-    return {key: _value(value, known[key], path, f"{prefix}{key}") for key, value in content.items()}
-
-
-def _value(value: Any, kind: Kind, path: str, key: str) -> Any:
-    if isinstance(kind, Mapping):
-        if not isinstance(value, dict):
-            raise _refused(path, key, value, "an object")
-        return _section(value, kind, path, f"{key}.")
-    if isinstance(kind, frozenset):
-        if value not in sorted(kind):
-            raise _refused(path, key, value, f"one of {', '.join(sorted(kind))}")
-        return value
-    number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
-    if kind is int and number and value == int(value):
-        return int(value)  # DeepSpeed's own examples write 5e8
-    if kind is float and number and value <= 1:
-        return float(value)
-    if kind in (bool, str) and isinstance(value, kind):
-        return value
-    expected = {int: "a whole number from 0 up", float: "a number from 0 to 1", bool: "true or false", str: "text"}
-    raise _refused(path, key, value, expected[kind])
-
-
 def _check_stage(zero: dict[str, Any], stage: int, path: str) -> None:
     if stage > 3:
-        raise _refused(path, "zero_optimization.stage", stage, "0, 1, 2 or 3")
+        raise UserError(f"{path}: zero_optimization.stage is {stage}, expected 0, 1, 2 or 3")
     for name, least in (("offload_param", 3), ("offload_optimizer", 1)):
         offload = zero.get(name, {})
         device = offload.get("device", "none")
@@ -199,8 +135,3 @@ def _check_stage(zero: dict[str, Any], stage: int, path: str) -> None:
                 f"{path}: zero_optimization.{name} to {device} needs stage {least}, and DeepSpeed would ignore it in "
                 f"stage {stage}; set the stage or delete the offload"
             )
-
-
-def _refused(path: str, key: str, value: Any, expected: str) -> UserError:
-    hint = '; "auto" is of the Hugging Face Trainer: leave the key out' if value == "auto" else ""
-    return UserError(f"{path}: {key} is {json.dumps(value)[:80]}, expected {expected}{hint}")

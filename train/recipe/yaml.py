@@ -1,52 +1,66 @@
-"""YAML without its traps: the shape of a recipe, with every scalar still the text that the person wrote.
+"""YAML without its traps, and overrides: a recipe as plain values, each with the file and line it comes from.
 
 PyYAML guesses types: `1e-4` becomes text, `no` False, `12:00:00` 43200, `010` 8, and a repeated key wins silently. Here
-nothing is guessed. PyYAML's safe parser gives the nodes; `read_yaml` keeps mappings, lists and the text of scalars,
-each with its file and line, and refuses what a recipe has no use for: tags, anchors and aliases, repeated keys, a
-second document, deep nesting, a big file. What a text means is decided by the field that it is for (typed.py).
+PyYAML only parses. A number is decimal without leading zeros; `true`, `false` and `null` are themselves; all else is
+text. Refused is what a recipe has no use for: tags, anchors and aliases, repeated keys, a second document, deep
+nesting, a big file.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from model.errors import UserError, closest
-from train.recipe.yaml_slips import find_slip
+from train.recipe.yaml_slips import slip
 
 MAX_BYTES = 256 * 1024  # a recipe has a few kilobytes
 MAX_DEPTH = 8  # sections in sections, lists in them
+WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
+NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
+COMMAND_LINE = "command line"
+Place = tuple[str | int, ...]
+"""The keys and list positions that lead to a value: ("data", "train", 0)."""
 
 
 @dataclass(frozen=True)
-class Scalar:
-    """One value, not interpreted: its text, whether it stood in quotes, and the file and line of it."""
+class Document:
+    """A YAML or JSON document as it was read."""
 
-    text: str
-    quoted: bool
-    where: str
+    content: Any
+    """A dict, tuple, str, int, float, bool or None."""
+    lines: dict[Place, str]
+    """Where values stand: "recipe.yaml:7"."""
 
-    @property
-    def is_null(self) -> bool:
-        return not self.quoted and self.text in ("", "~", "null")
-
-
-@dataclass(frozen=True)
-class Sequence:
-    items: tuple["Tree", ...]
-    where: str
+    def line(self, place: Place) -> str:
+        """The file and line of the value, or of the section that it would be in."""
+        return next(self.lines[place[:depth]] for depth in range(len(place), -1, -1) if place[:depth] in self.lines)
 
 
-@dataclass(frozen=True)
-class Mapping:
-    entries: dict[str, "Tree"]
-    where: str
+class Quoted(str):
+    """Text in quotes, which is never a number."""
 
 
-Tree = Scalar | Sequence | Mapping
+class _Typed:
+    """A number that remembers its text, in case it turns out to stand for text."""
+
+    typed = ""
+
+    def __str__(self) -> str:
+        return self.typed
 
 
-def read_yaml_file(path: str | Path) -> Tree:
+class TypedInt(_Typed, int): ...
+
+
+class TypedFloat(_Typed, float): ...
+
+
+def read_yaml_file(path: str | Path) -> Document:
     """The one document in a UTF-8 file."""
     try:
         with open(path, "rb") as file:
@@ -58,34 +72,29 @@ def read_yaml_file(path: str | Path) -> Tree:
 
 
 def _nearest(path: Path) -> str:
-    """Which recipes there are, for a path that is none: the one most like it, or those near by."""
     folders = dict.fromkeys([path if path.is_dir() else path.parent, Path(), Path("recipes")])
-    there = {str(file): file.stem for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file()}
-    near = closest(path.stem, there.values())
-    for name, stem in there.items():
-        if near and near == stem:
-            return f"; did you mean {name}?"
-    shown = ", ".join([*there][:5])
+    recipes = [file for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file()]
+    near = closest(path.stem, [file.stem for file in recipes])
+    if near:
+        return f"; did you mean {next(file for file in recipes if file.stem == near)}?"
+    shown = ", ".join(map(str, recipes[:5]))
     return f"; recipes here are {shown}" if shown else "; there is no YAML file here; give the path of a recipe"
 
 
-def read_yaml(text: str, source: str) -> Tree:
+def read_yaml(text: str, source: str) -> Document:
     """The one document in `text`; UserErrors name `source` (a file, or "command line") and the line."""
     if len(text.encode()) > MAX_BYTES:
         raise UserError(f"{source}: larger than {MAX_BYTES // 1024} KiB, which no recipe is")
+    text = text.removeprefix("\ufeff")
     try:
-        loader = _Loader(text.removeprefix("\ufeff"))
-    except yaml.YAMLError as error:  # a character that YAML has no place for
-        raise UserError(_one_line(error, source, text)) from None
-    try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-    except yaml.YAMLError as error:
-        raise UserError(_one_line(error, source, text)) from None
-    finally:
-        loader.dispose()
-    if node is None:
-        return Scalar("", quoted=False, where=source)
-    return _tree(node, source, f"{source}:1")
+    except yaml.MarkedYAMLError as error:
+        raise UserError(f"{source}:{slip(text, error)}") from None
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise UserError(f"{source}: not a YAML text: {' '.join(str(error).split())}") from None
+    document = Document({}, {(): source})
+    return document if node is None else Document(_value(node, (), source, document.lines), document.lines)
 
 
 class _Loader(yaml.SafeLoader):
@@ -107,39 +116,63 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _tree(node: yaml.Node, source: str, where: str) -> Tree:
-    if isinstance(node, yaml.MappingNode):
-        return Mapping(_entries(node, source), where)
-    if isinstance(node, yaml.SequenceNode):
-        return Sequence(tuple(_tree(item, source, _where(item, source)) for item in node.value), where)
-    assert isinstance(node, yaml.ScalarNode)
-    return Scalar(node.value, node.style is not None, where)
-
-
-def _entries(node: yaml.MappingNode, source: str) -> dict[str, Tree]:
-    entries: dict[str, Tree] = {}
-    for key, value in node.value:
-        where = _where(key, source)
-        if not isinstance(key, yaml.ScalarNode):
-            raise UserError(f"{where}: a key is a plain word, not a list or a section; quote braces in text")
-        if key.value in entries:
-            raise UserError(f"{where}: {key.value} is given twice in its section; keep one")
-        entries[key.value] = _tree(value, source, where)
-    return entries
-
-
-def _where(node: yaml.Node, source: str) -> str:
-    return f"{source}:{node.start_mark.line + 1}"
-
-
 def _refusal(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
-def _one_line(error: yaml.YAMLError, source: str, text: str) -> str:
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return f"{source}: not a YAML text: {' '.join(str(error).split())}"
-    if slip := find_slip(text.removeprefix("\ufeff"), error):
-        return f"{source}:{slip[0]}: {slip[1]}"
-    mark = error.problem_mark
-    return f"{source}:{mark.line + 1}: {error.problem} (column {mark.column + 1})"
+def _value(node: yaml.Node, place: Place, source: str, lines: dict[Place, str]) -> Any:
+    """A node's value; notes where it and the values in it stand, by the lines of their keys."""
+    if not place or isinstance(place[-1], int):
+        lines[place] = f"{source}:{node.start_mark.line + 1}" if place else f"{source}:1"
+    if isinstance(node, yaml.SequenceNode):
+        return tuple(_value(item, (*place, number), source, lines) for number, item in enumerate(node.value))
+    if isinstance(node, yaml.ScalarNode):
+        return Quoted(node.value) if node.style is not None else plain_scalar(node.value)
+    section: dict[str, Any] = {}
+    for key, value in node.value:
+        line = f"{source}:{key.start_mark.line + 1}"
+        if not isinstance(key, yaml.ScalarNode):
+            raise UserError(f"{line}: a key is a plain word, not a list or a section; quote braces in text")
+        if key.value in section:
+            raise UserError(f"{line}: {key.value} is given twice in its section; keep one")
+        lines[*place, key.value] = line
+        section[key.value] = _value(value, (*place, key.value), source, lines)
+    return section
+
+
+def plain_scalar(text: str) -> Any:
+    """The value of text without quotes."""
+    if text in WORDS:
+        return WORDS[text]
+    if not NUMBER.fullmatch(text):
+        return text
+    number = TypedInt(text) if WHOLE.fullmatch(text) else TypedFloat(text)
+    number.typed = text
+    return number
+
+
+def lay_over(recipe: Document, overrides: Sequence[str]) -> Document:
+    """The recipe with the value of each override `section.key=value` in its place; of a repeated one the last counts.
+
+    A value is read like one without quotes in the file, whatever characters are in it; a list may be written [a, b].
+    """
+    document = Document({} if recipe.content is None else recipe.content, dict(recipe.lines))
+    for override in overrides if isinstance(document.content, dict) else ():
+        key, equals, text = override.partition("=")
+        names = tuple(key.split("."))
+        if not equals or key.startswith("-") or not all(names):
+            raise UserError(f"{COMMAND_LINE}: {override} is no override; write section.key=value, as in optim.lr=2e-4")
+        section = document.content
+        for depth, name in enumerate(names[:-1], 1):
+            if section.get(name) is None:
+                section[name] = {}
+                document.lines.setdefault(names[:depth], COMMAND_LINE)
+            section = section[name]
+            if not isinstance(section, dict):
+                line = document.line(names[:depth])
+                raise UserError(f"{COMMAND_LINE}: unknown key {key}: {name} is a value at {line}, not a section")
+        section[names[-1]] = read_yaml(text, COMMAND_LINE).content if text.startswith("[") else plain_scalar(text)
+        for place in [place for place in document.lines if place[: len(names)] == names]:
+            del document.lines[place]
+        document.lines[names] = COMMAND_LINE
+    return document
