@@ -25,7 +25,7 @@ from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from model.prompt import Prompt
 from tests.data_prep.test_reader import Letters
-from train.data.corpus import open_indexes
+from train.data.indexes import open_indexes
 
 ROOT = Path(__file__).parents[2]
 PROMPT = Prompt(Letters())

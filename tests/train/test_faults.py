@@ -181,7 +181,7 @@ def test_a_rank_that_stands_still_is_named_and_no_rank_is_left(ground, tmp_path)
     try:
         first.join(ranks.HANGS_AFTER)
         assert first.exitcode == AGAIN
-        silent = rf"rank 1 \(\S+, pid {second.pid}\) has given no beat for \d+ s"
+        silent = rf"rank 1 \(\S+, pid {second.pid}\) has sent no heartbeat for \d+ s"
         named = rf"watchdog: {silent}, last seen in '\w+' at step 2;"
         assert re.search(named, running.text()), running.text()
         assert "train_step" in (tmp_path / "run" / "stacks" / "rank-00000.txt").read_text()
