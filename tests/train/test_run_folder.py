@@ -12,7 +12,7 @@ from launch.command import main
 from tests import ranks
 from tests.accidents import DiskFills
 from tests.train.test_damage import small_disk  # noqa: F401 - a fixture
-from tests.train.test_refusals import refuse
+from tests.train.test_open_run import refuse
 
 
 def files(folder: Path) -> set[str]:
