@@ -13,9 +13,9 @@ from torch import Tensor
 from bench.gpu_lab import Check, CheckFailedError, Lab
 from bench.gpu_parity import parity
 from bench.gpu_parts import padded_form, timed, useful_flops, wait
-from decode.generate import transcripts
+from decode.generate import DecodeOptions, transcripts
 from model.batch import Batch
-from model.packing.packed import packed_attention, packing_of
+from model.packing.packed import packed_attention, packed_lengths
 from model.slam_asr import SlamAsr
 from train.dist.collectives import join_world
 from train.engine.engine import Engine, start_deepspeed
@@ -69,7 +69,7 @@ def _attention_off(
 
     def compute(inputs: list[Tensor], weights: Tensor) -> list[Tensor]:
         inputs = [part.requires_grad_() for part in inputs]
-        packing = packing_of(lengths, weights.device)
+        packing = packed_lengths(lengths, weights.device)
         query, key, value = inputs
         out, _ = packed_attention(module, query, key, value, None, packing, sliding_window=window)
         return [out.detach(), *torch.autograd.grad(out, inputs, weights)]
@@ -229,10 +229,10 @@ def _cudnn_attention(on: bool) -> Iterator[None]:
 def decoding(lab: Lab) -> None:
     """Greedy search, a token of 8 utterances at a time, with attention by cuDNN and without."""
     batch, tokens = lab.batch(60, 8), 8 if lab.toy else 64
-    transcripts(lab.model, batch, 1, 2)
+    transcripts(lab.model, batch, DecodeOptions(max_new_tokens=2))
     for on in (True, False):
         with _cudnn_attention(on):
-            seconds = timed(lab.device, lambda: transcripts(lab.model, batch, 1, tokens))
+            seconds = timed(lab.device, lambda: transcripts(lab.model, batch, DecodeOptions(max_new_tokens=tokens)))
         lab.say(f"decoding, cuDNN {'allowed' if on else 'off'}: {1e3 * seconds / tokens:.0f} ms a token")
 
 

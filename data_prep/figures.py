@@ -39,7 +39,7 @@ def table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), left: Sequ
     drawn = Table(box=None, show_header=bool(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for column in range(len(head or rows[0])):
         title = Text(head[column]) if head else ""
-        drawn.add_column(title, justify="left" if column in left else "right", no_wrap=True, overflow="ignore")
+        drawn.add_column(title, justify="left" if column in left else "right", no_wrap=True)
     for row in rows:
         drawn.add_row(*(Text(str(cell)) for cell in row))
     text = io.StringIO()

@@ -13,8 +13,9 @@ SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts to `total`, on stderr. `with Progress(n, label="build") as progress: progress.advance(1, hours=0.3)`."""
 
-    def __init__(self, total: int, unit: str = "utterances", label: str = "") -> None:
-        self.total, self.unit, self.label = total, unit, label
+    def __init__(self, total: int, unit: str = "utterances", label: str = "", log_lines: bool = True) -> None:
+        """`log_lines`: whether to print lines of its own where there is no terminal."""
+        self.total, self.unit, self.label, self.log_lines = total, unit, label, log_lines
         self.done = 0
         self.kept = 0
         """Of those done, by an earlier run: they tell nothing of how fast this one is."""
@@ -39,6 +40,13 @@ class Progress:
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._line()
 
+    def say(self, text: str) -> None:
+        """Prints a line on stderr, above the bar if there is one. OSError if the terminal or pipe is gone."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
     def keep(self, n: int) -> None:
         """`n` more were done by an earlier run."""
         self.done += n
@@ -54,6 +62,8 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
+        if not self.log_lines:
+            return
         self._last_line = time.monotonic()
         seconds = self._last_line - self._began
         rate = (self.done - self.kept) / seconds if seconds > 0 else 0.0

@@ -1,11 +1,10 @@
-"""Decode utterances of a shard directory, audio or cached features.
+"""Decodes the utterances of a shard directory, audio or cached features.
 
-1. The batches are a pure function of the utterances' lengths: longest first, rows x longest within a budget, so that
-   little is padding and a budget too large for the memory fails at once.
-2. Rank r of R decodes batches r, r + R ...; the last round is filled up by decoding the cheapest batch again, so that
-   all ranks decode equally often, as ZeRO-3 needs. The hypotheses do not depend on R.
-3. Utterances that are too short or too long to transcribe are not skipped: they get an empty hypothesis, and a note
-   that says why.
+1. Batches are a pure function of the utterances' lengths: longest first, rows x longest within a budget, so that there
+   is little padding and a budget too large for the memory fails at once.
+2. Rank r of R decodes batches r, r + R ...; the last round is filled up with the cheapest batch again, so that all
+   ranks decode equally often, as ZeRO-3 needs. The hypotheses do not depend on R.
+3. Utterances too short or too long to transcribe get an empty hypothesis and a note that says why.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,24 +19,9 @@ from data_prep.progress import Progress
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_meta
-from decode.generate import transcripts, unfit
+from decode.generate import DecodeOptions, transcripts, unfit
 from model.errors import UserError
 from model.slam_asr import SlamAsr
-
-
-@dataclass(frozen=True)
-class DecodeOptions:
-    """How to search, and how much at a time."""
-
-    beams: int = 1
-    """Hypotheses kept; 1 is greedy search."""
-    max_new_tokens: int | None = None
-    """LLM tokens an answer; None bounds each by its utterance's length."""
-    batch_tokens: int = 2000
-    """Speech embeddings of a batch times beams, padding counted: bounds memory, does not change results. At the usual
-    10 a second 200 s of speech, whose keys and values take 0.2 GB in a 1B LLM, 4 GB in a 7B one."""
-    synced_gpus: bool = False
-    """True under ZeRO-3 on several ranks: decoding is then a collective."""
 
 
 @dataclass(frozen=True)
@@ -60,37 +44,43 @@ def decode_ids(
     world: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[Hypothesis]:
-    """This rank's share of the utterances `ids` of the index, in no promised order; all of them where `world` is 1.
+    """This rank's share of the utterances `ids` of the index, in any order; all of them if `world` is 1.
 
-    `progress` is told how many are done, batch after batch. With `options.synced_gpus` a collective.
-
-    Raises ShardError for a damaged shard.
+    `progress` gets the number done after each batch. With `options.synced_gpus` a collective. ShardError for a damaged
+    shard, UserError for audio without an encoder.
     """
-    options = options or DecodeOptions()
-    frames = frame_counts(model, index, ids)
-    notes = [unfit(model, int(count)) for count in frames]
-    fit = [i for i, note in enumerate(notes) if note is None]
-    speech = [int(model.adapter.out_len(int(frames[i]))) for i in fit]
-    planned = plan_batches(speech, options.batch_tokens // options.beams)
-    batches = [[int(ids[fit[i]]) for i in batch] for batch in planned]
-    hypotheses = _without_answer(index, ids, notes) if rank == 0 else []
+    options, chosen = options or DecodeOptions(), np.asarray(ids, dtype=np.int64)
+    frames = _frame_counts(model, index, chosen)
+    notes = {int(i): unfit(model, int(count)) for i, count in zip(chosen, frames, strict=True)}
+    speech = {int(i): int(model.adapter.out_len(int(n))) for i, n in zip(chosen, frames, strict=True) if not notes[i]}
+    batches = plan_batches(list(speech.values()), options.batch_tokens // options.beams)
+    fit, hypotheses = list(speech), list[Hypothesis]()
+    if rank == 0:
+        unanswered = [(i, note) for i, note in notes.items() if note]
+        hypotheses = [Hypothesis(index.key[i], read_meta(index, i)["text"], "", note) for i, note in unanswered]
     for turn in range(0, len(batches), world):
         mine = turn + rank < len(batches)
-        result = _decode(model, index, batches[turn + rank if mine else -1], options)
-        hypotheses += result if mine else []
-        if progress is not None and mine:
-            progress(len(result))
+        batch = batches[turn + rank if mine else -1]
+        decoded = _decode(model, index, [fit[place] for place in batch], options)
+        if mine:
+            hypotheses += decoded
+            if progress is not None:
+                progress(len(decoded))
     return hypotheses
 
 
-def frame_counts(model: SlamAsr, index: ShardIndex, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Encoder frames of each utterance, as the index knows them. UserError if audio meets a model without encoder."""
-    chosen = np.asarray(ids, dtype=np.int64)
+def _frame_counts(model: SlamAsr, index: ShardIndex, ids: np.ndarray) -> np.ndarray:
     if index.kind == "features":
-        return index.frames[chosen]
+        return index.frames[ids]
     if model.encoder is None:
         raise UserError(f"{index.root} holds audio, which needs an encoder; load one, or give cached features")
-    return model.encoder.out_len(index.samples[chosen])
+    return model.encoder.out_len(index.samples[ids])
+
+
+def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
+    batch = read_batch(index, ids, model.prompt)
+    rows = zip(batch.keys, batch.texts, transcripts(model, batch, options), strict=True)
+    return [Hypothesis(key, text, answer.text, "cut" if answer.cut else "") for key, text, answer in rows]
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -113,7 +103,7 @@ def decode_dataset(
         raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
     with Progress(len(index), label=label) as progress:
         hypotheses = decode_ids(model, index, range(len(index)), options, progress=progress.advance)
-    by_key = {one.key: one for one in hypotheses}
+    by_key = {hypothesis.key: hypothesis for hypothesis in hypotheses}
     return [by_key[key] for key in index.key], read_metadata(index)
 
 
@@ -127,17 +117,3 @@ def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dic
     with replacing(path) as file:
         for row, more in zip(rows, extra, strict=True):
             file.write(canonical_json(asdict(row) | more) + b"\n")
-
-
-def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
-    batch = read_batch(index, ids, model.prompt)
-    answers = transcripts(model, batch, options.beams, options.max_new_tokens, options.synced_gpus)
-    rows = zip(batch.keys, batch.texts, answers, strict=True)
-    return [Hypothesis(key, text, one.text, "cut" if one.cut else "") for key, text, one in rows]
-
-
-def _without_answer(
-    index: ShardIndex, ids: Sequence[int] | np.ndarray, notes: Sequence[str | None]
-) -> list[Hypothesis]:
-    chosen = [(int(i), note) for i, note in zip(ids, notes, strict=True) if note is not None]
-    return [Hypothesis(index.key[i], read_meta(index, i)["text"], "", note) for i, note in chosen]

@@ -1,4 +1,4 @@
-"""The adapter out of a run: two files that can be shared, checked before and after the copy."""
+"""Copies the adapter out of a run: two files that can be shared, checked before and after the copy."""
 
 import os
 import shutil
@@ -31,15 +31,14 @@ def export(source: str | Path, out: str | Path) -> AdapterCard:
     card, weights = read_adapter(source)
     load_weights(build_adapter(card.spec), weights)
     if os.path.lexists(out):
-        _require_same(card, source, out)
+        _require_same(card, out)
         return card
-    data = (source / WEIGHTS).read_bytes()
     try:
-        _write(out, data, card, source)
+        _write(out, (source / WEIGHTS).read_bytes(), card, source)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise TransientError(
-            f"cannot write {str(out)!r}: {reason}; nothing was left there, make room or name another folder"
+            f"cannot write {str(out)!r}: {error.strerror or error}; nothing was left there, make room or name another "
+            "folder"
         ) from None
     return card
 
@@ -61,11 +60,10 @@ def _write(out: Path, data: bytes, card: AdapterCard, source: Path) -> None:
     sync_folder(parent)
 
 
-def _require_same(card: AdapterCard, source: Path, out: Path) -> None:
-    """UserError unless `out` holds the adapter of `source`; paths to encoder and LLM may differ, as places do."""
+def _require_same(card: AdapterCard, out: Path) -> None:
+    """UserError unless `out` holds this adapter; paths to encoder and LLM may differ, as the folders do."""
     try:
-        there = replace(read_adapter(out)[0], encoder_path=card.encoder_path, llm_path=card.llm_path)
-        same = there == card
+        same = replace(read_adapter(out)[0], encoder_path=card.encoder_path, llm_path=card.llm_path) == card
     except (OSError, UserError):
         same = False
     if not same:

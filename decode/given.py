@@ -1,12 +1,11 @@
-"""References and hypotheses from JSONL files, matched by key, nothing left over on either side."""
+"""References and hypotheses from JSONL files, matched by key, none missing on either side."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.figures import counted
 from data_prep.utterance import read_rows
-from model.errors import UserError
+from model.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -16,20 +15,22 @@ class Pair:
     key: str
     reference: str
     hypothesis: str
-    fields: dict[str, Any]
-    """All that the reference file says of it."""
+    fields: dict[str, Any]  # the reference file's whole row
 
 
 def read_pairs(references: Path, hypotheses: Path) -> list[Pair]:
     """In the order of the references. UserError unless both files hold the same keys, each once, with text.
 
-    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text". A hypotheses.jsonl of ours
-    can be both files.
+    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our hypotheses.jsonl can be
+    both files.
     """
-    truth = _texts(references, "reference")
-    answers = _texts(hypotheses, "hypothesis")
-    _require_all(truth, answers, references, hypotheses)
-    _require_all(answers, truth, hypotheses, references)
+    truth, answers = _texts(references, "reference"), _texts(hypotheses, "hypothesis")
+    for keys, others, path, other in (truth, answers, references, hypotheses), (answers, truth, hypotheses, references):
+        missing = [key for key in keys if key not in others]
+        if missing:
+            names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
+            where = f"{counted(len(missing), 'utterance')} of {path} missing in {other}"
+            raise UserError(f"{where}: {names}; give files of the same data")
     if not truth:
         raise UserError(f"{references} holds no utterances; there is nothing to score")
     return [Pair(key, text, answers[key][0], fields) for key, (text, fields) in truth.items()]
@@ -46,11 +47,3 @@ def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
             raise UserError(f"{place}: key {key!r} is there twice; every utterance has one line")
         rows[key] = (text, row)
     return rows
-
-
-def _require_all(keys: dict[str, Any], others: dict[str, Any], path: Path, other_path: Path) -> None:
-    missing = [key for key in keys if key not in others]
-    if missing:
-        names = ", ".join(missing[:3]) + (" ..." if len(missing) > 3 else "")
-        where = f"{counted(len(missing), 'utterance')} of {path} missing in {other_path}"
-        raise UserError(f"{where}: {names}; give files of the same data")

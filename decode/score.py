@@ -1,23 +1,24 @@
 """Word and character error rates, over a corpus and by group.
 
 Rates are sums of errors over sums of reference words (characters), never means over utterances. An utterance with an
-empty reference has no words, and every word of its hypothesis is an insertion; where there is no reference word at all,
-a rate is not a number (`nan`; null in JSON, "-" in tables).
+empty reference has no words, and every word of its hypothesis is an insertion; without any reference word a rate is not
+a number (`nan`; null in JSON, "-" in tables).
 
-The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` goes
-wherever the numbers go.
+The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` is written
+beside the numbers.
 """
 
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
 from typing import Any
 
 import jiwer
 
+from data_prep import figures
 from model.errors import UserError
 
 ALIGNER = f"jiwer {version('jiwer')}, Levenshtein, each error counts 1"
@@ -56,7 +57,7 @@ class Score:
         return self.character_errors / self.characters if self.characters else math.nan
 
     def __add__(self, other: "Score") -> "Score":
-        return Score(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(Score)))
+        return Score(*map(int.__add__, astuple(self), astuple(other)))
 
     def as_json(self) -> dict[str, Any]:
         """wer, cer (null for nan) and all counts."""
@@ -80,19 +81,21 @@ def score_each(references: Sequence[str], hypotheses: Sequence[str], normaliser:
 def by_group(groups: Sequence[str], scores: Sequence[Score]) -> dict[str, Score]:
     """The scores added up by group, in the order of the groups' names."""
     sums: dict[str, Score] = {}
-    for group, one in zip(groups, scores, strict=True):
-        sums[group] = sums.get(group, Score()) + one
+    for group, utterance in zip(groups, scores, strict=True):
+        sums[group] = sums.get(group, Score()) + utterance
     return dict(sorted(sums.items()))
 
 
 def table(rows: Iterable[tuple[str, Score]], heading: str = "") -> str:
     """Lines of aligned text, one a row, rates in per cent."""
-    columns = (heading, "utterances", "words", "WER %", "sub", "del", "ins", "CER %")
-    cells = [columns, *((name, *_cells(one)) for name, one in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in cells
-    )
+
+    def cells(name: str, s: Score) -> list[object]:
+        wer, cer = ("-" if math.isnan(rate) else f"{100 * rate:.2f}" for rate in (s.wer, s.cer))
+        counts = (s.utterances, s.words, wer, s.substitutions, s.deletions, s.insertions, cer)
+        return [name, *(f"{cell:,}" if isinstance(cell, int) else cell for cell in counts)]
+
+    head = (heading, "utterances", "words", "WER %", "sub", "del", "ins", "CER %")
+    return "\n".join(figures.table([cells(*row) for row in rows], head))
 
 
 def verbatim(text: str) -> str:
@@ -134,11 +137,3 @@ def _score_one(reference: str, hypothesis: str) -> Score:
         characters=letters.hits + letters.substitutions + letters.deletions,
         character_errors=letters.substitutions + letters.deletions + letters.insertions,
     )
-
-
-def _cells(one: Score) -> tuple[str, ...]:
-    def percent(rate: float) -> str:
-        return "-" if math.isnan(rate) else f"{100 * rate:.2f}"
-
-    counts = (one.substitutions, one.deletions, one.insertions)
-    return (f"{one.utterances:,}", f"{one.words:,}", percent(one.wer), *(f"{n:,}" for n in counts), percent(one.cer))

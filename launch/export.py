@@ -10,9 +10,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Copy adapter.safetensors and adapter.json out of a run or checkpoint, verified before and after. The encoder "
         "and the LLM are not copied: adapter.json names them, with the sha256 of their weights."
     )
-    parser.add_argument(
-        "source", metavar="SOURCE", help="run (its best checkpoint, else its newest), checkpoint or export folder"
-    )
+    source = "run (its best checkpoint, else its newest), checkpoint or export folder"
+    parser.add_argument("source", metavar="SOURCE", help=source)
     parser.add_argument("out", metavar="OUT", help="new folder for the two files")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from model.errors import TransientError, UserError
 
 if TYPE_CHECKING:
     from decode.dataset import Hypothesis
@@ -19,22 +20,20 @@ HYPOTHESES, SCORE = "hypotheses.jsonl", "score.json"
 def require_replaceable(args: argparse.Namespace, about: dict[str, Any]) -> None:
     """UserError if --out holds another scoring than `about`, and --overwrite is not given.
 
-    The same one is of the same adapter (its path or its weights), shards (path or content) and options: a command that
-    is repeated may replace what it wrote.
+    The same scoring is of the same adapter (path or weights), shards (path or content) and options.
     """
     from data_prep.durable import strict_json
-    from model.errors import UserError
 
     if args.out is None or args.overwrite:
         return
-    there = [name for name in (HYPOTHESES, SCORE) if os.path.lexists(args.out / name)]
-    if not there:
+    present = [name for name in (HYPOTHESES, SCORE) if os.path.lexists(args.out / name)]
+    if not present:
         return
     try:
         stated = strict_json((args.out / SCORE).read_bytes())
-        stated = stated if isinstance(stated, dict) else {}
     except (OSError, ValueError):
         stated = {}
+    stated = stated if isinstance(stated, dict) else {}
     wanted = about | {"normaliser": args.normaliser, "group": args.by}
     differs = {name for name in wanted.keys() - {"step"} if stated.get(name) != wanted[name]}
     for alike in ({"adapter", "weights_sha256"}, {"shards", "shards_digest"}):
@@ -44,7 +43,7 @@ def require_replaceable(args: argparse.Namespace, about: dict[str, Any]) -> None
         other = ", ".join(f"{name} {stated.get(name)!r}, not {wanted[name]!r}" for name in names)
         other = other if stated else f"{SCORE} does not say of what"
         raise UserError(
-            f"{args.out} holds {' and '.join(there)} of another scoring ({other}); give another --out, or --overwrite"
+            f"{args.out} holds {' and '.join(present)} of another scoring ({other}); give another --out, or --overwrite"
         )
 
 
@@ -59,14 +58,12 @@ def write(
     from data_prep.durable import canonical_json, replacing
     from decode.dataset import write_hypotheses
     from decode.score import ALIGNER
-    from model.errors import TransientError
 
+    utterances = zip(meta, scores, strict=True)
     extra = [
-        {"speaker": row.get("speaker", ""), "words": score.words, "errors": score.errors}
-        for row, score in zip(meta, scores, strict=True)
+        {"speaker": row.get("speaker", ""), "words": score.words, "errors": score.errors} for row, score in utterances
     ]
-    notes = dict(sorted(Counter(row.note for row in rows if row.note).items()))
-    document = {**about, "normaliser": args.normaliser, "aligner": ALIGNER, "group": args.by, "notes": notes}
+    document = {**about, "normaliser": args.normaliser, "aligner": ALIGNER, "group": args.by}
     try:
         with replacing(args.out / SCORE) as file:
             file.write(canonical_json(document, indent=1) + b"\n")
@@ -74,18 +71,15 @@ def write(
             os.fsync(file.fileno())
             write_hypotheses(args.out / HYPOTHESES, rows, extra)
     except OSError as error:
-        reason = error.strerror or str(error)
         raise TransientError(
-            f"cannot write {SCORE} and {HYPOTHESES} into {str(args.out)!r}: {reason}; what was there is unchanged, "
-            "make room or name another --out"
+            f"cannot write {SCORE} and {HYPOTHESES} into {str(args.out)!r}: {error.strerror or error}; what was there "
+            "is unchanged, make room or name another --out"
         ) from None
     print(f"slam-asr: wrote {args.out / HYPOTHESES} and {args.out / SCORE}", file=sys.stderr)
 
 
 def make_folder(out: Path) -> None:
-    """Before the work, so that a path that cannot be is known before it."""
-    from model.errors import UserError
-
+    """Before the work, so that a path that cannot be is refused first."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

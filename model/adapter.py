@@ -1,4 +1,4 @@
-"""The one trained part: encoder frames to LLM embeddings (SLAM-ASR, arXiv 2402.08846, section 3).
+"""The trained part: encoder frames to LLM embeddings (SLAM-ASR, arXiv 2402.08846, section 3).
 
 T encoder frames, D encoder width, k frames stacked, S speech embeddings, H LLM width.
 """
@@ -25,10 +25,7 @@ class AdapterSpec:
 
 
 class ConcatAdapter(nn.Module):
-    """Stack k frames, then Linear - ReLU - Linear.
-
-    A rest of fewer than k frames (under k x 20 ms) is left out, as in the paper.
-    """
+    """Stack k frames, then Linear - ReLU - Linear. A rest of fewer than k frames is left out, as in the paper."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__()
@@ -38,7 +35,7 @@ class ConcatAdapter(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
 
     def out_len(self, num_frames: Length) -> Length:
-        """Speech embeddings made of `num_frames` encoder frames."""
+        """Speech embeddings of an utterance of `num_frames` encoder frames."""
         return num_frames // self.spec.stack
 
     def forward(self, frames: Tensor, frame_cu: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,7 +51,7 @@ ADAPTERS = {"concat": ConcatAdapter}
 
 
 def build_adapter(spec: AdapterSpec) -> ConcatAdapter:
-    """A freshly initialised adapter in float32 (its master precision); seed torch before calling it."""
+    """A freshly initialised adapter in float32; seed torch first. UserError for an unknown type."""
     if spec.type not in ADAPTERS:
         raise UserError(f"unknown adapter type {spec.type!r}; known: {', '.join(ADAPTERS)}")
     return ADAPTERS[spec.type](spec)

@@ -1,8 +1,8 @@
 """The contract between data and model: one micro-batch, packed.
 
 Shapes use B utterances, N samples, T encoder frames, D encoder width, L target tokens. Nothing is padded: utterances
-lie end to end, and `*_cu` are cumulative lengths (`audio[audio_cu[i]:audio_cu[i + 1]]` is utterance i). The cumulative
-lengths stay on the CPU, so that no shape is ever read back from an accelerator.
+lie end to end, and `*_cu` are cumulative lengths (`audio[audio_cu[i]:audio_cu[i + 1]]` is utterance i). These stay on
+the CPU, so that no shape is ever read back from an accelerator.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Length = TypeVar("Length", int, np.ndarray, Tensor)
-"""A length, or an integer array of lengths: every `out_len` answers in the form it is asked."""
+"""A length, or an integer array of lengths; every `out_len` returns what it is given."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Batch:
     target_cu: Tensor
     """int64 [B + 1] on the CPU."""
     masked_frames: Tensor | None = None
-    """bool [sum T]: encoder frames that are set to zero before the adapter (SpecAugment, arXiv 1904.08779)."""
+    """bool [sum T]: encoder frames set to zero before the adapter (SpecAugment, arXiv 1904.08779)."""
     masked_dims: Tensor | None = None
-    """bool [B, D]: encoder dimensions of an utterance that are set to zero before the adapter."""
+    """bool [B, D]: encoder dimensions of an utterance set to zero before the adapter."""
 
     @property
     def num_targets(self) -> int:
@@ -52,9 +52,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its data on `device`; cumulative lengths stay on the CPU."""
-        data = {name: getattr(self, name) for name in ("audio", "features", "targets", "masked_frames", "masked_dims")}
-        moved = {name: None if it is None else it.to(device, non_blocking=True) for name, it in data.items()}
-        return replace(self, **moved)
+        names = ("audio", "features", "targets", "masked_frames", "masked_dims")
+        data = {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
+        return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in data.items()})
 
 
 def pack(
@@ -81,8 +81,8 @@ def pack(
 def with_speech_rolled(batch: Batch) -> Batch:
     """The same texts and targets, each with the speech (and masks) of the next utterance; the last with the first's.
 
-    How much the loss rises is what the LLM takes from the speech rather than from the words before. A batch of one
-    keeps its speech. Audio must come without masked_frames, as the batch does not know how many frames it has.
+    How much the loss rises is what the LLM takes from the speech rather than from the words before. Audio must come
+    without masked_frames, as the batch does not know how many frames it has.
     """
     assert batch.audio is None or batch.masked_frames is None, "frames of audio are not counted before it is encoded"
     first_samples, first_frames = int(batch.audio_cu[1]), int(batch.feature_cu[1])
@@ -102,7 +102,7 @@ def with_speech_rolled(batch: Batch) -> Batch:
 
 
 def with_frames_masked(frames: Tensor, frame_cu: Tensor, batch: Batch) -> Tensor:
-    """frames [sum T, D] of the batch, frame_cu [B + 1] -> the same with what the batch masks set to zero."""
+    """frames [sum T, D] of the batch, frame_cu [B + 1] -> the same with the batch's masks set to zero."""
     if batch.masked_frames is not None:
         frames = frames.masked_fill(batch.masked_frames[:, None], 0)
     if batch.masked_dims is not None:

@@ -12,7 +12,7 @@ FORM = re.compile(r"[0-9]{1,9}|mean(:[0-9]{1,9}-[0-9]{1,9})?")
 
 @dataclass(frozen=True)
 class Layers:
-    """Transformer layers `first` to `last`, counted from 1; more than one stand for the mean of their outputs."""
+    """Transformer layers `first` to `last`, counted from 1; several stand for the mean of their outputs."""
 
     first: int
     last: int
@@ -23,18 +23,16 @@ class Layers:
 
     @property
     def name(self) -> int | str:
-        """The number of the layer, or `mean:6-12`: the form in a fingerprint, and one that `read_layers` takes."""
+        """The layer's number, or `mean:6-12`, as in a fingerprint."""
         return f"mean:{self.first}-{self.last}" if self.averaged else self.last
 
 
 def read_layers(asked: int | str | None, depth: int) -> Layers:
-    """The layers that `asked` names, of an encoder with `depth`: None (the last), 9, "9", "mean" (all) or "mean:6-12".
+    """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" (of all) or "mean:6-12".
 
-    UserError for another form, and for layers that are not there.
+    UserError for another form, and for layers that do not exist.
     """
-    if asked is None:
-        return Layers(depth, depth)
-    text = str(asked)
+    text = str(depth if asked is None else asked)
     if not FORM.fullmatch(text):
         raise UserError(f"encoder layer {text!r} is of no known form; give a number, mean, or mean:FIRST-LAST")
     numbers = [int(number) for number in re.findall("[0-9]+", text)] or [1, depth]

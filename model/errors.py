@@ -1,4 +1,4 @@
-"""The one exception that means "the person can mend this", and the refusals that many options share."""
+"""The exception for what a user can correct, and checks that many options share."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in what a person gave us: a path, a recipe, a recording, a checkpoint of another model.
+    """A mistake in the input: a path, a recipe, a recording, a checkpoint of another model.
 
-    The message is one line: what is wrong, the value, what to do. Every door (`slam-asr`, `python -m train`)
-    prints it to stderr and exits with 2. Any other exception is ours, and keeps its traceback.
+    The message is one line: what is wrong, the value, what to do. `slam-asr` and `python -m train` print it to stderr
+    and exit with 2. Any other exception is a bug, and keeps its traceback.
     """
 
 
 class TransientError(UserError):
-    """One that comes of the moment, not of what was asked: a disk, a host, a run that still ends. Another try, later
-    or elsewhere, may do."""
+    """An error that may be gone at the next try, later or elsewhere: a full disk, a host, a run still ending."""
 
 
 def require_known(what: str, given: str, known: Iterable[str]) -> None:
@@ -29,12 +28,12 @@ def require_known(what: str, given: str, known: Iterable[str]) -> None:
 
 
 def closest(given: str, known: Iterable[str]) -> str:
-    """What was probably meant; empty where nothing is alike."""
+    """The most similar name; empty if there is none."""
     return next(iter(difflib.get_close_matches(given[:80], list(known), n=1)), "")
 
 
 def hint(given: str, known: Iterable[str]) -> str:
-    """', did you mean ...?', or nothing where nothing is alike."""
+    """', did you mean ...?'; empty if no name is similar."""
     near = closest(given, known)
     return f", did you mean {near}?" if near else ""
 

@@ -1,13 +1,13 @@
-"""Where the encoder and the LLM of an adapter lie, also after the adapter or they were moved.
+"""Finds the encoder and the LLM of an adapter, also after they or the adapter were moved.
 
-In this order, until one has the fingerprint that adapter.json states:
+Tried in this order, until a model has the fingerprint in adapter.json:
 
-1. the folder or hub id as the recipe gave it;
-2. for a folder, its path relative to the folder of adapter.json;
-3. folders below that of adapter.json, and below each of its parents, LEVELS up and DEPTH down, nearest first;
+1. the folder or hub id of the recipe;
+2. for a folder, its path relative to adapter.json's folder;
+3. folders below adapter.json's folder and below each of its parents, LEVELS up and two down, nearest first;
 4. the Hugging Face cache.
 
-Of 3 and 4 only folders are loaded whose config.json can be that of the model, and never their own code.
+Of 3 and 4 only folders whose config.json fits are loaded, and never their own code.
 """
 
 import json
@@ -23,11 +23,11 @@ from model.errors import UserError
 from model.loading.hub import ModelNotFound
 
 LEVELS = 5  # from runs/NAME/checkpoints/step-00000400 up to the project, and one more
-DEPTH = 2  # models/encoder
-MOST_FOLDERS = 5_000  # looked at; a listing of each
-MOST_LOADED = 4  # whose weights are read, to be compared
+PATTERNS = ("*/config.json", "*/*/config.json")  # encoder, models/encoder
+MAX_FOLDERS = 5_000  # listed
+MAX_LOADED = 4  # whose weights are read and compared
 WIDTHS = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
-"""Keys of config.json under which architectures state the width of their embeddings."""
+"""Keys of config.json under which architectures give the width of their embeddings."""
 
 Loaded = TypeVar("Loaded")
 
@@ -38,17 +38,14 @@ class OtherModel(UserError):
 
 @dataclass(frozen=True)
 class FrozenPart:
-    """What adapter.json says of one of the two."""
+    """One of the two, as adapter.json describes it."""
 
-    what: str
-    """ "encoder" or "LLM"."""
-    source: str
-    """As the recipe gave it."""
+    what: str  # "encoder" or "LLM"
+    source: str  # as in the recipe
     path: str
     """Relative to `folder`; "" if the source was no folder, or adapter.json does not say."""
     fingerprint: dict[str, Any]
-    folder: Path
-    """Where adapter.json lies."""
+    folder: Path  # of adapter.json
 
 
 def relative_path(source: str, folder: Path) -> str:
@@ -58,90 +55,73 @@ def relative_path(source: str, folder: Path) -> str:
 
 
 def between(folder: Path, place: str) -> str:
-    """The path from `folder` to the absolute `place`; "" if they have nothing but the root in common.
-
-    That would be an absolute path in other words, of no use where the adapter is moved to.
-    """
+    """The path from `folder` to the absolute `place`; "" if they have only the root in common, as it would then be of
+    no use after a move."""
     start = os.path.realpath(folder)
     return "" if os.path.commonpath([place, start]) == os.sep else os.path.relpath(place, start)
 
 
 def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
-    """What `load(place, own_code)` gives for the first place that holds the model.
+    """`load(place, own_code)` of the first place that holds the model; it raises OtherModel for another model.
 
-    `load` raises OtherModel for one that does not; its second argument is whether code that comes with the model may be
-    run, if that was asked for. UserError if no place does: what was looked for, where, and the flags to give.
+    `own_code`: whether code that comes with the model may run if the user allows that. UserError if no place holds it.
     """
     refusals: list[UserError] = []
-    for place in _stated(part):
+    stated = _stated(part)
+    for place in stated:
         try:
             return load(place, True)
         except (ModelNotFound, OtherModel) as error:
             refusals.append(error)
-    for place in islice(_similar(part), MOST_LOADED):
+    for folder in islice(_similar(part, stated), MAX_LOADED):
         try:
-            loaded = load(str(place), False)
+            loaded = load(str(folder), False)
         except UserError:
             continue
-        shown = os.path.relpath(place) if place.is_relative_to(Path.cwd()) else place
-        print(
-            f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which holds the same weights",
-            file=sys.stderr,
-        )
+        shown = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder
+        note = f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which holds the same weights"
+        print(note, file=sys.stderr)
         return loaded
-    raise _nowhere(part, refusals)
+    raise next((error for error in refusals if isinstance(error, OtherModel)), None) or _not_found(part, refusals)
 
 
 def _stated(part: FrozenPart) -> list[str]:
-    """Places that adapter.json names. A hub is not asked for what is known to have been a folder."""
-    beside = part.folder / part.path
-    folders = [part.source] if os.path.isdir(os.path.expanduser(part.source)) else []
-    if part.path and beside.is_dir() and not (folders and beside.samefile(os.path.expanduser(part.source))):
+    """Places that adapter.json names. The hub is not asked for what was a folder."""
+    source, beside = os.path.expanduser(part.source), part.folder / part.path
+    folders = [part.source] if os.path.isdir(source) else []
+    if part.path and beside.is_dir() and not (folders and beside.samefile(source)):
         folders.append(str(beside))
-    likely = [folder for folder in folders if _can_be(part, Path(folder).expanduser())]
+    likely = [folder for folder in folders if _fits(part, Path(folder).expanduser())]
     return likely or folders or ([] if part.path else [part.source])
 
 
-def _similar(part: FrozenPart) -> Iterator[Path]:
-    """Folders that can be the model by their configuration, each once."""
-    seen = {os.path.realpath(os.path.expanduser(place)) for place in _stated(part)}
-    for folder in (*islice(_beside(part.folder), MOST_FOLDERS), *islice(_cached(), MOST_FOLDERS)):
-        if _can_be(part, folder) and os.path.realpath(folder) not in seen:
+def _similar(part: FrozenPart, stated: list[str]) -> Iterator[Path]:
+    """Other folders nearby and in the hub's cache whose configuration fits, each once."""
+    from huggingface_hub import constants
+
+    cached = iter(sorted(Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*")))
+    seen = {os.path.realpath(os.path.expanduser(place)) for place in stated}
+    for folder in (*islice(_nearby(part.folder), MAX_FOLDERS), *islice(cached, MAX_FOLDERS)):
+        if _fits(part, folder) and os.path.realpath(folder) not in seen:
             seen.add(os.path.realpath(folder))
             yield folder
 
 
-def _beside(folder: Path) -> Iterator[Path]:
-    """Folders below it and below its parents, except all of a file system or of other people's homes."""
+def _nearby(folder: Path) -> Iterator[Path]:
+    """Folders with a config.json below it and below its parents, but not of the whole file system or of all homes."""
     place = Path(os.path.realpath(folder))
     for parent in (place, *place.parents[:LEVELS]):
         if parent == parent.parent:
             return
-        yield from _below(parent, DEPTH)
+        for pattern in PATTERNS:
+            for file in sorted(islice(parent.glob(pattern), MAX_FOLDERS)):
+                if not any(name.startswith(".") for name in file.relative_to(parent).parts):
+                    yield file.parent
         if parent == Path.home():
             return
 
 
-def _below(folder: Path, depth: int) -> Iterator[Path]:
-    """Folders in it, by name, then those in them; hidden and unreadable ones are passed over."""
-    try:
-        inside = sorted(Path(e.path) for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
-    except OSError:
-        return
-    yield from inside
-    if depth > 1:
-        for one in inside:
-            yield from _below(one, depth - 1)
-
-
-def _cached() -> Iterator[Path]:
-    """Models in the Hugging Face cache."""
-    from huggingface_hub import constants
-
-    yield from sorted(Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*"))
-
-
-def _can_be(part: FrozenPart, folder: Path) -> bool:
+def _fits(part: FrozenPart, folder: Path) -> bool:
     """Whether it holds weights, and a config.json of the fingerprint's family, width and depth."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -150,27 +130,23 @@ def _can_be(part: FrozenPart, folder: Path) -> bool:
         return False
     if not isinstance(config, dict) or not weights:
         return False
-    text = config.get("text_config")
-    configs = [config, text] if isinstance(text, dict) else [config]
-    widths = {one[name] for one in configs for name in WIDTHS if isinstance(one.get(name), int)}
+    configs = [section for section in (config, config.get("text_config")) if isinstance(section, dict)]
+    widths = {section[name] for section in configs for name in WIDTHS if isinstance(section.get(name), int)}
     layer, layers = part.fingerprint.get("layer"), config.get("num_hidden_layers")
     return (
-        part.fingerprint.get("family") in [one.get("model_type") for one in configs]
+        part.fingerprint.get("family") in [section.get("model_type") for section in configs]
         and (not widths or part.fingerprint.get("dim") in widths)
         and not (isinstance(layer, int) and isinstance(layers, int) and layers < layer)
     )
 
 
-def _nowhere(part: FrozenPart, refusals: list[UserError]) -> UserError:
+def _not_found(part: FrozenPart, refusals: list[UserError]) -> UserError:
     from huggingface_hub import constants
 
-    other = next((refusal for refusal in refusals if isinstance(refusal, OtherModel)), None)
-    if other is not None:
-        return other
     stated = [repr(part.source), *([repr(os.path.normpath(part.folder / part.path))] if part.path else [])]
     return ModelNotFound(
         f"the {part.what} of this adapter ({part.fingerprint.get('family')}, weights "
         f"{str(part.fingerprint.get('weights'))[:12]} ...) is not at {' or '.join(stated)}, in no folder near "
-        f"{str(part.folder)!r} and not in {constants.HF_HUB_CACHE}; say where encoder and LLM lie with --encoder and "
+        f"{str(part.folder)!r} and not in {constants.HF_HUB_CACHE}; say where encoder and LLM are with --encoder and "
         f"--llm{f' ({refusals[0]})' if refusals else ''}"
     )

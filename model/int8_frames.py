@@ -10,7 +10,7 @@ from torch import Tensor
 SCALE_BYTES = 2
 STEPS = 127
 LARGEST = STEPS * torch.finfo(torch.float16).max
-"""The largest magnitude that a frame may hold: 8.3 million."""
+"""Of a frame's values: 8.3 million."""
 
 
 def quantise(frames: Tensor) -> Tensor:

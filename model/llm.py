@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.errors import UserError
 from model.loading.hub import place_to_open
 from model.loading.pretrained import choose_dtype, fingerprint, kind_of, loading, open_pretrained
-from model.packing.packed import PACKED, Packing, packing_of, switch_to_packed
+from model.packing.packed import PACKED, PackedLengths, packed_lengths, switch_to_packed
 
 PROBE = 1000.0
-"""The largest logit of those that `_check_logits` compares; soft caps lie at 30 to 50."""
+"""The largest logit that `_require_plain_logits` compares; soft caps are at 30 to 50."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Llm:
 def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False) -> Llm:
     """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`.
 
-    UserError if it cannot be loaded whole or its logits are not plainly those of its head.
+    UserError if it cannot be loaded whole or changes its logits after the output layer.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -47,18 +47,14 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
     model = open_pretrained(AutoModelForCausalLM, "LLM", source, place, trust_remote_code)
     weights = fingerprint(model)
     model = model.to(device=device, dtype=choose_dtype(dtype, device))
-    _check_logits(model, source)
-    identity = {
-        "family": model.config.model_type,
-        "weights": weights,
-        "dim": embedding_dim(model),
-        "vocabulary": len(tokenizer),
-    }
+    _require_plain_logits(model, source)
+    identity = {"family": model.config.model_type, "weights": weights}
+    identity |= {"dim": embedding_dim(model), "vocabulary": len(tokenizer)}
     return Llm(model, tokenizer, identity, try_packing(model))
 
 
 def require_llm_type(source: str, config: Any) -> None:
-    """UserError unless this transformers configuration is of a causal LLM, or of one that brings its own code."""
+    """UserError unless this transformers configuration is of a causal LLM, or of a model with its own code."""
     kind = kind_of(config.model_type)
     if kind != "an LLM" and not getattr(config, "auto_map", None):
         raise UserError(
@@ -72,97 +68,82 @@ def embedding_dim(model: Any) -> int:
     return model.get_input_embeddings().embedding_dim
 
 
-def logits_at(model: nn.Module, embeds: Tensor, mask: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
+def logits_at(model: Any, embeds: Tensor, mask: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
     """Next-token logits at chosen places only: embeds [B, S, H], mask [B, S], rows and positions [P] -> [P, V].
 
     The LLM's head is applied to P hidden states, not to B x S: with a vocabulary of 152k that is gigabytes.
     """
     place = (mask.cumsum(-1) - 1).clamp(min=0)
-    llm: Any = model
-    hidden = llm.base_model(
-        inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False
-    ).last_hidden_state
-    return llm.get_output_embeddings()(hidden[rows, positions])
+    output = model.base_model(inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False)
+    return model.get_output_embeddings()(output.last_hidden_state[rows, positions])
 
 
-def packed_logits_at(model: nn.Module, embeds: Tensor, positions: Tensor, packing: Packing, places: Tensor) -> Tensor:
-    """The same of utterances that lie end to end: embeds [T, H], positions [T] in each utterance, places [P] -> [P, V].
-
-    Only for an LLM that `packs`.
-    """
-    llm: Any = model
-    unread = positions.new_ones(1, 1, 1, 1)  # a ready mask: transformers then makes none of T x T
-    hidden = llm.base_model(
+def packed_logits_at(model: Any, embeds: Tensor, positions: Tensor, packing: PackedLengths, places: Tensor) -> Tensor:
+    """The same for an LLM that `packs`: embeds [T, H], positions [T] in each utterance, places [P] -> [P, V]."""
+    output = model.base_model(
         inputs_embeds=embeds[None],
-        attention_mask=unread,
+        attention_mask=positions.new_ones(1, 1, 1, 1),  # not read; without it transformers makes a mask of T x T
         position_ids=positions[None],
         packing=packing,
         use_cache=False,
-    ).last_hidden_state
-    return llm.get_output_embeddings()(hidden[0, places])
+    )
+    return model.get_output_embeddings()(output.last_hidden_state[0, places])
 
 
 @torch.no_grad()
 def try_packing(model: Any) -> str | None:
-    """Makes a loaded LLM pack; the reason, where its packed logits would not be its padded ones."""
+    """Makes a loaded LLM pack; or the reason why its packed logits would differ from its padded ones."""
     own = model.config._attn_implementation
     reason = switch_to_packed(model)
     if reason is not None:
         return reason
     try:
-        if _packed_are_padded(model):
+        if _packs_exactly(model):
             return None
         reason = "its packed logits are not its padded ones"
-    except Exception as error:  # whatever an architecture answers to what it was not written for
+    except Exception as error:  # of an architecture that was not written for it
         reason = f"packed it fails ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     model.set_attn_implementation(own)
     return reason
 
 
-def _packed_are_padded(model: Any) -> bool:
-    """Whether five tokens and three others, end to end, get the logits that they get in rows of their own.
-
-    And whether the three get the same after any five: a recurrent or convolutional layer reads across their ends. How
-    much it reads depends on weights, so that is looked at closely.
-    """
+def _packs_exactly(model: Any) -> bool:
+    """Whether utterances of five and three tokens get the same logits packed and padded, and the second the same after
+    any first: recurrent and convolutional layers read across, by how much depends on the weights."""
     ids = torch.tensor([[1, 2, 3, 4, 1], [0, 0, 4, 3, 1]], device=model.device)
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], device=model.device)
     rows, columns = mask.nonzero(as_tuple=True)
-    packing, positions = packing_of(torch.tensor([5, 3]), model.device), (mask.cumsum(-1) - 1)[rows, columns]
+    packing, positions = packed_lengths(torch.tensor([5, 3]), model.device), (mask.cumsum(-1) - 1)[rows, columns]
     embed, places = model.get_input_embeddings(), torch.arange(8)
     padded = logits_at(model, embed(ids), mask, columns, rows)
     packed = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
     ids[0] = torch.tensor([4, 3, 2, 2, 3])
     after_others = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
-    exact = model.dtype == torch.float32
-    return _near(packed, padded, 1e-2 if exact else 1e-1) and _near(
-        after_others[5:], packed[5:], 1e-5 if exact else 1e-2
-    )
+    close, closer = (1e-2, 1e-5) if model.dtype == torch.float32 else (1e-1, 1e-2)
+    return _near(packed, padded, close) and _near(after_others[5:], packed[5:], closer)
 
 
-def _near(found: Tensor, wanted: Tensor, share: float) -> bool:
-    return bool(((found - wanted).float().norm(dim=-1) <= share * wanted.float().norm(dim=-1)).all())
+def _near(logits: Tensor, expected: Tensor, tolerance: float) -> bool:
+    return bool(((logits - expected).float().norm(dim=-1) <= tolerance * expected.float().norm(dim=-1)).all())
 
 
 @torch.no_grad()
-def _check_logits(model: Any, source: str) -> None:
-    """UserError unless `logits_at` gives this LLM's own logits.
+def _require_plain_logits(model: Any, source: str) -> None:
+    """UserError unless `logits_at` gives this LLM's own logits; some LLMs scale or cap what the head puts out.
 
-    Some LLMs scale or cap what the head puts out. So that capping shows, whatever the weights, the head's output is
-    blown up to `PROBE` while we look.
+    The head's output is scaled up to `PROBE` for this, so that capping shows whatever the weights.
     """
     ids = torch.arange(1, 5, device=model.device)[None]
-    embeds = model.get_input_embeddings()(ids)
-    mask = torch.ones_like(ids)
-    with model.get_output_embeddings().register_forward_hook(_blow_up):
-        whole = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
+    embeds, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
+
+    def scale_up(head: Any, inputs: Any, logits: Tensor) -> Tensor:
+        return PROBE * F.normalize(logits, p=float("inf"), dim=-1)
+
+    with model.get_output_embeddings().register_forward_hook(scale_up):
+        own = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
         ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    if not torch.allclose(whole.float(), ours.float(), rtol=1e-2, atol=1e-2 * PROBE):
+    if not torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=1e-2 * PROBE):
         raise UserError(
             f"LLM {source!r} changes its logits after the output layer (soft-capping or scaling), which is not "
             "supported; use another LLM"
         )
-
-
-def _blow_up(head: nn.Module, inputs: Any, logits: Tensor) -> Tensor:
-    return PROBE * F.normalize(logits, p=float("inf"), dim=-1)

@@ -1,7 +1,4 @@
-"""The words around the speech.
-
-The template lives in the adapter's own file; training and decoding read the same string.
-"""
+"""The words around the speech. The template is stored with the adapter: training and decoding read the same string."""
 
 from typing import Any
 
@@ -22,16 +19,16 @@ class Prompt:
             raise UserError(f"model.prompt must hold {SPEECH} exactly once, it is {template!r}")
         if tokenizer.eos_token_id is None:
             raise UserError("the LLM's tokenizer has no end-of-sequence token; the adapter could not learn to stop")
-        self.tokenizer = tokenizer
-        self.template = template
+        self.tokenizer, self.template = tokenizer, template
         self.eos_id: int = tokenizer.eos_token_id
         self.pad_id: int = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        # Llama's tokenizer puts a space before every text it is given; one that is already there would be doubled.
+        # Llama's tokenizer puts a space before every text; one that is already there would be doubled.
         first = tokenizer.convert_ids_to_tokens(tokenizer.encode("a", add_special_tokens=False))[0]
         self._adds_space = first.startswith("\u2581")
         before, after = template.split(SPEECH)
         self._separator = "" if template.endswith("\n") else " "
-        self.prefix_ids = self._first_ids(before)
+        begins = tokenizer.encode("a")[:1]
+        self.prefix_ids = (begins if begins == [tokenizer.bos_token_id] else []) + self._ids(before)
         self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
         if not self.suffix_ids:
             raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
@@ -39,12 +36,12 @@ class Prompt:
     def target_ids(self, text: str) -> list[int]:
         """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it.
 
-        A transcript is words only: `</s>` in one is its four characters, not an end.
+        `</s>` in a transcript is its four characters, not an end.
         """
         return [*self._ids(self._separator + text.strip(), split_special_tokens=True), self.eos_id]
 
     def decode(self, ids: list[int]) -> str:
-        """Text of generated ids, special tokens dropped, outer spaces stripped."""
+        """The text of generated ids, without special tokens and outer spaces."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def _ids(self, text: str, split_special_tokens: bool = False) -> list[int]:
@@ -52,9 +49,3 @@ class Prompt:
         if not text:
             return []
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=split_special_tokens))
-
-    def _first_ids(self, text: str) -> list[int]:
-        """The start of the sequence, with BOS if this tokenizer uses one."""
-        bos: int | None = self.tokenizer.bos_token_id
-        begins = [] if bos is None or self.tokenizer.encode("a")[0] != bos else [bos]
-        return begins + self._ids(text)

@@ -4,7 +4,7 @@
                      "USER: "  +  speech  +  " Transcribe speech to text. ASSISTANT:"  +  answer  --LLM--> answer + EOS
 
 The utterances of a batch lie end to end in the LLM's input (packed), or in rows padded on the left: the same numbers,
-the second way computing the padding too.
+but the second way computes the padding too.
 
 B utterances, T frames, D encoder width, S width of the padded LLM input, H LLM width, L answer tokens (EOS included),
 V vocabulary.
@@ -25,24 +25,22 @@ from model.gradient_scale import scale_gradient
 from model.int8_frames import dequantise
 from model.llm import Llm, logits_at, packed_logits_at
 from model.packing.layout import Layout, lay_out
-from model.packing.packed import packing_of
+from model.packing.packed import packed_lengths
 from model.prompt import Prompt
 
 
 class Output(NamedTuple):
     """Sums over the `batch.num_targets` answer tokens of a micro-batch; a tuple, as ZeRO-3 looks for tensors in one."""
 
-    loss: Tensor
-    """float32 scalar: the answer tokens' negative log likelihoods, summed."""
-    num_correct: Tensor
-    """int64 scalar: answer tokens whose most likely prediction, given the true tokens before them, is right."""
+    loss: Tensor  # float32 scalar: the answer tokens' negative log likelihoods, summed
+    num_correct: Tensor  # int64 scalar: answer tokens predicted from the true tokens before them
 
 
 class SlamAsr(nn.Module):
-    """The whole recogniser; only the adapter asks for gradients, and only it listens to `train()`."""
+    """The whole recogniser; only the adapter is trained, and only it follows `train()`."""
 
     gradient_scale: float = 1.0
-    """What gradients are multiplied by inside the LLM and nowhere else; a float16 LLM wants about 2**12."""
+    """Factor of gradients inside the LLM and nowhere else; a float16 LLM wants about 2**12."""
 
     def __init__(
         self,
@@ -64,7 +62,7 @@ class SlamAsr(nn.Module):
         self.prompt = prompt
         self.layout = layout if llm.packs else "padded"
         self.packing_note: str | None = None
-        """What to tell a person where packing was asked for and cannot be had: padding costs time and memory."""
+        """Set if packing was asked for and cannot be had: padding costs time and memory."""
         if layout != self.layout:
             self.packing_note = f"the LLM computes padded batches, as {llm.padded_because or 'it was loaded so'}"
 
@@ -80,6 +78,11 @@ class SlamAsr(nn.Module):
     @property
     def device(self) -> torch.device:
         return next(self.adapter.parameters()).device
+
+    @property
+    def max_positions(self) -> int | None:
+        """Places in the LLM's input, prompt and answer together; None if its configuration does not say."""
+        return getattr(self.llm.config, "max_position_embeddings", None) or None
 
     def forward(self, batch: Batch) -> Output:
         """The summed loss of the batch's answers. Audio, prompt and padding are not targets; EOS is one."""
@@ -97,12 +100,16 @@ class SlamAsr(nn.Module):
         embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[:0])
         return embeds.view(len(batch), layout.width, -1), _moved(layout.mask, embeds.device)
 
-    def speech_tokens(self, batch: Batch) -> Tensor:
-        """Speech embeddings of each utterance, int64 [B] on the CPU; under 1 where one is too short."""
+    def num_frames(self, batch: Batch) -> Tensor:
+        """Encoder frames of each utterance, int64 [B] on the CPU, the same for audio and for its cached features."""
         if batch.audio is None:
-            return self.adapter.out_len(batch.feature_cu.diff())
+            return batch.feature_cu.diff()
         assert self.encoder is not None, "audio needs an encoder"
-        return self.adapter.out_len(self.encoder.out_len(batch.audio_cu.diff()))
+        return self.encoder.out_len(batch.audio_cu.diff())
+
+    def speech_tokens(self, batch: Batch) -> Tensor:
+        """Speech embeddings of each utterance, int64 [B] on the CPU; below 1 for one that is too short."""
+        return self.adapter.out_len(self.num_frames(batch))
 
     def speech_embeds(self, batch: Batch) -> Tensor:
         """The adapter's output for the batch, [sum of speech_tokens, H] float32."""
@@ -110,7 +117,7 @@ class SlamAsr(nn.Module):
         return self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)[0]
 
     def encoded(self, batch: Batch) -> Batch:
-        """The batch with the encoder's frames in place of its audio; as it is where they are there already."""
+        """The batch with the encoder's frames in place of audio."""
         if batch.audio is None:
             return batch
         frames, frame_cu = self._frames(batch)
@@ -126,7 +133,7 @@ class SlamAsr(nn.Module):
         return self.encoder(batch.audio, batch.audio_cu)
 
     def _lay_out(self, batch: Batch, answer: Tensor, padded: bool) -> Layout:
-        """Where everything goes, with `answer` [B] answer tokens fed in; UserError if an utterance does not fit."""
+        """The layout with `answer` [B] answer tokens fed in; UserError if an utterance does not fit."""
         speech = self.speech_tokens(batch)
         if int(speech.min()) < 1:
             key = batch.keys[int(speech.argmin())]
@@ -134,16 +141,16 @@ class SlamAsr(nn.Module):
                 f"utterance {key!r} is too short for one speech embedding; drop what is under data.min_seconds: 0.2"
             )
         layout = lay_out(len(self.prompt.prefix_ids), speech, len(self.prompt.suffix_ids), answer, padded)
-        longest = getattr(self.llm.config, "max_position_embeddings", None) or layout.width
-        if layout.width > longest:
+        if self.max_positions is not None and layout.width > self.max_positions:
             key = batch.keys[int((speech + answer).argmax())]
             raise UserError(
-                f"utterance {key!r} needs {layout.width} LLM positions, this LLM has {longest}; lower data.max_seconds"
+                f"utterance {key!r} needs {layout.width} LLM positions, this LLM has {self.max_positions}; lower "
+                "data.max_seconds"
             )
         return layout
 
     def _compose(self, layout: Layout, speech: Tensor, answer_ids: Tensor) -> Tensor:
-        """The LLM's input [layout.size, H] in its own dtype; zeros where there is padding."""
+        """The LLM's input [layout.size, H] in its own dtype; padding is zero."""
         prompt = self.prompt.prefix_ids * len(layout.lengths) + self.prompt.suffix_ids * len(layout.lengths)
         ids = torch.cat([_moved(torch.tensor(prompt, dtype=torch.int64), speech.device), answer_ids])
         words = self.llm.get_input_embeddings()(ids)
@@ -156,7 +163,7 @@ class SlamAsr(nn.Module):
         """embeds [layout.size, H] -> logits [sum L, V] at the places that predict an answer token or its end."""
         device, places = embeds.device, layout.predicting
         if self.layout == "packed":
-            packing, positions = packing_of(layout.lengths, device), _moved(layout.positions, device)
+            packing, positions = packed_lengths(layout.lengths, device), _moved(layout.positions, device)
             return packed_logits_at(self.llm, embeds, positions, packing, _moved(places, device))
         rows, columns = _moved(places // layout.width, device), _moved(places % layout.width, device)
         in_rows = embeds.view(len(layout.lengths), layout.width, -1)

@@ -7,11 +7,12 @@ import torch
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import load_encoder
 from model.llm import load_llm
+from model.prompt import DEFAULT_TEMPLATE
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard, assemble, save_adapter
 
 ENCODER_DIM, LLM_DIM, STACK = 32, 48, 5
-TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+TEMPLATE = DEFAULT_TEMPLATE
 
 
 def tiny_models(folder: Path, seed: int = 0) -> tuple[Path, Path]:

@@ -27,7 +27,7 @@ from train.run_folder import require_run_folder, write_file
 
 OF_A_HOST = {
     *("run.dir", "data.train", "data.dev", "data.write_features", "data.cache_dir", "data.cache_gb"),
-    *("data.reader_threads", "log.prometheus_textfiles", "model.encoder", "model.llm", "augment.noise_dir"),
+    *("data.reader_threads", "model.encoder", "model.llm", "augment.noise_dir"),
 }
 """Keys that may differ between the ranks: where a host has its files. Ranks agree on the digests of their content."""
 

@@ -22,7 +22,7 @@ from train.recipe.identity import result_fields
 from train.recipe.kinds import Auto, decided
 from train.report.evaluate import Evaluator, audio_gap, better
 from train.report.metrics import StepResult
-from train.report.step_sums import Tally
+from train.report.step_sums import StepSums
 from train.run_folder import write_file
 
 
@@ -52,7 +52,7 @@ class Run:
         self.watchdog.at(RankStatus(status), self.step)
         self.observers.gauges.moved()
 
-    def check(self, share: Share, sums: Tally) -> None:
+    def check(self, share: Share, sums: StepSums) -> None:
         """Ends the run on all ranks if one could not read its share of the next step; counts what the step lacks.
 
         A collective.

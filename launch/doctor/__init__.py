@@ -75,7 +75,7 @@ def _all(config: Config, place: RankEnv, allow_changes: bool) -> list[Finding]:
     from launch.doctor.meeting import agent_has_the_port, meet
     from model.errors import UserError
     from train.dist.agreement import versions
-    from train.dist.device import choose_device
+    from train.dist.device import rank_device
     from train.recipe.identity import config_digest
 
     here = socket.gethostname()
@@ -88,7 +88,7 @@ def _all(config: Config, place: RankEnv, allow_changes: bool) -> list[Finding]:
         own.append(host.port(place.master_port))
     facts = {**versions(), "recipe": config_digest(config), **digests}
     try:
-        device = choose_device(place)
+        device = rank_device(place)
     except UserError as error:
         own.append(Finding("GPUs", FAIL, str(error)))
         device = torch.device("cpu")

@@ -25,7 +25,7 @@ from launch.plan.speed import Rig, pace
 from launch.plan.zero import read_settings
 from model.adapter import build_adapter
 from model.batch import Batch, pack
-from model.encoders import ENCODERS, Encoder
+from model.encoders import ENCODER_FAMILIES, Encoder
 from model.errors import UserError
 from model.llm import Llm, try_packing
 from model.loading.pretrained import freeze
@@ -148,7 +148,9 @@ def random_recogniser(config: Config, shapes: Shapes, work: Work, device: torch.
         with device:
             heard: Any = AutoModel.from_config(shapes.encoder.config, dtype=shapes.dtype, trust_remote_code=trusted)
         heard.to(device)  # transformers makes one weight, masked_spec_embed, on the CPU all the same
-        encoder = freeze(ENCODERS[shapes.encoder.config.model_type](freeze(heard), SAMPLE_RATE, True, None, "random"))
+        encoder = freeze(
+            ENCODER_FAMILIES[shapes.encoder.config.model_type](freeze(heard), SAMPLE_RATE, True, None, "random")
+        )
     llm = Llm(freeze(words), None, {}, try_packing(words))
     around = prompt_tokens(config.model)
     prompt = cast(Any, Words([0], [0] * (around - 1)))

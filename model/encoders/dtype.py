@@ -1,8 +1,8 @@
-"""The precision that an encoder computes in: the one asked for, but float32 where a CPU would compute it wrongly.
+"""The dtype an encoder computes in: the one asked for, but float32 where some CPUs would compute bfloat16 wrongly.
 
-On CPUs with AMX (Intel Sapphire Rapids and later) oneDNN's convolutions in bfloat16 give wrong results where there are
-several groups of fewer than 16 channels, as in the positional convolution of a narrow HuBERT (hidden_size / groups;
-HuBERT-base has 48). Such an encoder is computed in float32 on every CPU, so that its frames are the same on all.
+On CPUs with AMX (Intel Sapphire Rapids and later) oneDNN's bfloat16 convolutions are wrong if there are several groups
+of fewer than 16 channels, as in the positional convolution of a narrow HuBERT (hidden_size / groups; HuBERT-base has
+48). Such an encoder computes in float32 on every CPU, so that its frames are the same on all.
 """
 
 import torch
@@ -14,10 +14,7 @@ MIN_GROUP_CHANNELS = 16
 
 
 def encoder_dtype(model: nn.Module, asked: str, device: torch.device | str) -> tuple[torch.dtype, str]:
-    """What `model` is computed in on `device` where the dtype `asked` is wanted, and a note for a person.
-
-    The note says why it is float32 in place of bfloat16; else it is empty. UserError for a dtype that is not known.
-    """
+    """The dtype for `model` on `device` if `asked` is wanted, and a note why it is float32 instead (else empty)."""
     dtype = choose_dtype(asked, device)
     narrow = narrow_groups(model) if dtype == torch.bfloat16 and torch.device(device).type == "cpu" else None
     if narrow is None:
@@ -30,10 +27,8 @@ def encoder_dtype(model: nn.Module, asked: str, device: torch.device | str) -> t
 
 
 def narrow_groups(model: nn.Module) -> tuple[str, int] | None:
-    """Name and channels a group of the first convolution with several groups of fewer than 16 input or output channels.
-
-    Depthwise convolutions, of one channel a group, are among them. None where there is no such convolution.
-    """
+    """Name and channels a group of the first convolution with several groups of fewer than 16 input or output channels
+    (depthwise ones included); None if there is none."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1:
             channels = min(module.in_channels, module.out_channels) // module.groups

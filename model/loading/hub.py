@@ -1,8 +1,7 @@
-"""Whether a model is on this machine or on the Hugging Face hub, asked once before transformers asks for every file.
+"""Asks the Hugging Face hub once, with a short timeout, whether it has a model, before transformers asks for each file.
 
-huggingface_hub tries a request five times, for half a minute, for each file that is not in its cache: also where there
-is no such model, or no network. One request with a short timeout comes first, then transformers gets a place that it
-can open; downloads keep their retries.
+huggingface_hub tries a request five times, for half a minute, for each file that is not cached, even if there is no
+such model or no network. Downloads keep their retries.
 """
 
 from pathlib import Path
@@ -18,10 +17,9 @@ class ModelNotFound(UserError):
 
 
 def place_to_open(what: str, source: str) -> str:
-    """What `from_pretrained` shall open for a folder or a hub id: the folder, the id, or the id's folder in the cache
-    where the hub does not answer for it.
+    """What `from_pretrained` can open: the folder, the hub id, or its folder in the cache if the hub lacks it.
 
-    ModelNotFound, in a few seconds, where it is nowhere.
+    ModelNotFound, within seconds, if there is none.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -41,7 +39,7 @@ def place_to_open(what: str, source: str) -> str:
 
 
 def why_not_on_hub(source: str) -> str:
-    """Why the hub cannot give this id; empty where it can, or where one answer does not settle it."""
+    """Why the hub cannot give this id; empty if it can, or if one answer does not settle it."""
     import httpx
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -53,14 +51,13 @@ def why_not_on_hub(source: str) -> str:
         validate_repo_id(source)
         get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=TIMEOUT_SECONDS)
     except HFValidationError:
-        return "it has not the form of a hub id"
+        return "it is not a valid hub id"
     except HfHubHTTPError as error:
         status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
-        if status not in (401, 404) or code not in (None, "RepoNotFound"):
-            return ""  # gated, overloaded ...: transformers' own attempts and messages are right there
-        return f"{constants.ENDPOINT} has no such model (HTTP {status}), or it is private and needs `hf auth login`"
+        if status in (401, 404) and code in (None, "RepoNotFound"):  # others: gated, overloaded ...
+            return f"{constants.ENDPOINT} has no such model (HTTP {status}), or it is private and needs `hf auth login`"
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
         return f"{constants.ENDPOINT} cannot be reached ({' '.join(str(error).split()) or 'timeout'})"
-    except httpx.TransportError:  # it is slow, or hung up on us
-        return ""
+    except httpx.TransportError:  # slow, or it hung up
+        pass
     return ""

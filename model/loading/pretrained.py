@@ -1,11 +1,11 @@
-"""Opening pretrained parts: HF ids and local folders alike, strictly, with one-line errors.
+"""Opens pretrained models, from Hugging Face ids and local folders alike, strictly, with one-line errors.
 
-A part is loaded in the dtype it is stored in, fingerprinted, then cast: the fingerprint of the same weights is the same
-whatever precision a run uses.
+A model is loaded in its stored dtype, fingerprinted, then cast, so that its fingerprint does not depend on the dtype.
 """
 
 import hashlib
 import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from model.errors import UserError
+from model.files import file_sha256
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
-    """The dtype of frozen weights. `auto` is bfloat16 on an accelerator that computes it natively, else float32."""
+    """The dtype of frozen weights. `auto` is bfloat16 on a GPU that computes it natively, else float32."""
     if name != "auto":
         if name not in DTYPES:
             raise UserError(f"unknown dtype {name!r}; known: auto, {', '.join(DTYPES)}")
@@ -32,10 +33,10 @@ def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
 def open_pretrained(
     auto_class: Any, what: str, source: str, place: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()
 ) -> Any:
-    """`auto_class.from_pretrained(place)` in the stored dtype; a weight the checkpoint lacks is an error, never random.
+    """`auto_class.from_pretrained(place)`, frozen, in the stored dtype; UserError if the checkpoint lacks weights.
 
-    `place` is what hub.place_to_open gives for `source`, which messages name. `may_miss` names weights (by suffix) that
-    inference never reads; a missing one is zero, so that the fingerprint of the same checkpoint is always the same.
+    `place` is from hub.place_to_open; messages name `source`. `may_miss`: suffixes of weights that inference never
+    reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same.
     """
     _show_downloads_only()
     with loading(what, source):
@@ -55,55 +56,53 @@ def open_pretrained(
 
 
 def _show_downloads_only() -> None:
-    """No bar for reading weights from disk: it would stand among our own lines. Downloads show theirs as before."""
+    """No progress bar for reading weights from disk; downloads show theirs as before."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    showed = not are_progress_bars_disabled()
+    shown = not are_progress_bars_disabled()
     disable_progress_bar()
-    if showed:
+    if shown:
         enable_progress_bars()
 
 
 @contextmanager
-def loading(what: str, source: str):
-    """Turns whatever the libraries answer to a wrong folder or id into one line that says what to do."""
+def loading(what: str, source: str, advice: str = "") -> Iterator[None]:
+    """Turns whatever the libraries raise for a wrong folder or id into a UserError of one line.
+
+    `advice` replaces what is said of a folder or id.
+    """
     try:
         yield
-    except Exception as error:  # the libraries answer a wrong folder with anything from OSError to TypeError
+    except Exception as error:  # anything from OSError to TypeError
         if isinstance(error, (UserError, MemoryError)):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
-            hint = "it runs code of its own; set model.trust_remote_code: true only if you trust it"
-        elif Path(source).expanduser().is_dir():
-            hint = "the folder needs config.json, safetensors weights and, of an LLM, a tokenizer"
-        else:
-            hint = f"give a local folder, or fetch it first with `hf download {source}`"
-        raise UserError(f"cannot load the {what} {source!r}: {reason}; {hint}") from error
+            advice = "it runs code of its own; set model.trust_remote_code: true only if you trust it"
+        elif not advice and Path(source).expanduser().is_dir():
+            advice = "the folder needs config.json, safetensors weights and, of an LLM, a tokenizer"
+        advice = advice or f"give a local folder, or fetch it first with `hf download {source}`"
+        raise UserError(f"cannot load the {what} {source!r}: {reason}; {advice}") from error
 
 
 def kind_of(model_type: str) -> str:
-    """What config.json's `model_type` is, in words: "a speech model", "an LLM", or "a model of another kind"."""
-    from transformers.models.auto import modeling_auto as known
+    """What config.json's `model_type` is: "a speech model", "an LLM", or "a model of another kind"."""
+    from transformers.models.auto import modeling_auto as auto
 
-    speech = (
-        known.MODEL_FOR_CTC_MAPPING_NAMES,
-        known.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
-        known.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
-    )
-    if any(model_type in names for names in speech):
+    speech = (auto.MODEL_FOR_CTC_MAPPING_NAMES, auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES)
+    if any(model_type in names for names in (*speech, auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES)):
         return "a speech model"
-    return "an LLM" if model_type in known.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "a model of another kind"
+    return "an LLM" if model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else "a model of another kind"
 
 
 def freeze(module: Any) -> Any:
-    """The module in eval mode with no parameter asking for a gradient."""
+    """The module in eval mode, without gradients."""
     return module.eval().requires_grad_(False)
 
 
 def local_folder(source: str) -> Path | None:
-    """Where a folder or a hub id lies on this machine, without asking the network; None if it does not."""
+    """Where a folder or hub id is on this machine, without asking the network; None if it is not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -117,23 +116,15 @@ def local_folder(source: str) -> Path | None:
 
 
 def files_digest(source: str) -> str | None:
-    """sha256 over names and contents of a checkpoint's configuration and weights, without loading any of them.
+    """sha256 over names and contents of a checkpoint's configuration and weights files, without loading them.
 
-    None where they are not on this machine. Other files may still hold the same weights: only equal digests say much.
+    None if they are not on this machine. Other files may hold the same weights: only equal digests say much.
     """
     folder = local_folder(source)
-    if folder is None:
+    files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")] if folder else []
+    if all(path.suffix == ".json" for path in files):
         return None
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-    if not any(path.suffix != ".json" for path in files):
-        return None
-
-    def digest(path: Path) -> bytes:
-        with open(path, "rb") as file:
-            return path.name.encode() + b" " + hashlib.file_digest(file, "sha256").digest()
-
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return hashlib.sha256(b"".join(pool.map(digest, files))).hexdigest()
+    return _digest_of_all(lambda path: path.name.encode() + b" " + bytes.fromhex(file_sha256(path)), sorted(files))
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -147,6 +138,10 @@ def fingerprint(module: nn.Module) -> str:
         data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy()
         return hashlib.sha256(header + hashlib.sha256(data.data).digest()).digest()
 
+    return _digest_of_all(digest, sorted([*module.named_parameters(), *buffers]))
+
+
+def _digest_of_all(digest: Callable[[Any], bytes], items: Iterable[Any]) -> str:
+    """sha256 (hex) over the digests of all items, computed in threads."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        digests = list(pool.map(digest, sorted([*module.named_parameters(), *buffers])))
-    return hashlib.sha256(b"".join(digests)).hexdigest()
+        return hashlib.sha256(b"".join(pool.map(digest, items))).hexdigest()

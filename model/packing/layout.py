@@ -1,10 +1,7 @@
-"""Where everything stands in the LLM's input: `prefix | speech | suffix | answer`.
+"""Where everything is in the LLM's input: `prefix | speech | suffix | answer`, the same in training and generation.
 
-Utterances lie end to end (packed), or one in a row, padded on the left. Training and generation use this one layout, so
-that a recogniser never meets positions it was not trained on.
-
-B utterances, S width of the padded input. A place is an index into the flat input: of all tokens when packed, of
-B x S when padded.
+Utterances lie end to end (packed), or one in a row, padded on the left. B utterances, S width of the padded input. A
+place is an index into the flat input: of all tokens when packed, of B x S when padded.
 """
 
 from dataclasses import dataclass
@@ -17,35 +14,28 @@ from torch import Tensor
 class Layout:
     """Places of every part of the input; all tensors int64 on the CPU."""
 
-    lengths: Tensor
-    """[B], of each utterance's input."""
-    size: int
-    """Places in all."""
-    prefix: Tensor
-    """[B x prefix length]."""
-    speech: Tensor
-    """[sum of speech lengths]."""
-    suffix: Tensor
-    """[B x suffix length]."""
-    answer: Tensor
-    """[sum of answer lengths], the answer tokens that are fed in."""
+    lengths: Tensor  # [B], of each utterance's input
+    size: int  # places in all
+    prefix: Tensor  # [B x prefix length]
+    speech: Tensor  # [sum of speech lengths]
+    suffix: Tensor  # [B x suffix length]
+    answer: Tensor  # [sum of answer lengths], the answer tokens that are fed in
     predicting: Tensor
-    """[sum of answer lengths + B]: where the answer's tokens and the end after them are predicted, each one place
-    before it would be fed in."""
+    """[sum of answer lengths + B]: where the answer's tokens and its end are predicted, one place before each."""
 
     @property
     def width(self) -> int:
-        """S, what the longest utterance takes."""
+        """S, the length of the longest utterance."""
         return int(self.lengths.max())
 
     @property
     def mask(self) -> Tensor:
-        """[B, S] of the padded input, 1 where there is input."""
+        """[B, S] of the padded input, 1 for input."""
         return (torch.arange(self.width)[None] >= self.width - self.lengths[:, None]).to(torch.int64)
 
     @property
     def positions(self) -> Tensor:
-        """[size] of the packed input: each token's place in its own utterance."""
+        """[size] of the packed input: each token's position in its own utterance."""
         return _runs(torch.zeros_like(self.lengths), self.lengths)
 
 

@@ -40,7 +40,6 @@ class Yard:
     run: Path
     targets: Path
     prometheus: str
-    gateway: str
 
     def ask(self, path: str, **query: str) -> Any:
         """What Prometheus's API answers; what it cannot parse fails with HTTP 400."""
@@ -104,24 +103,19 @@ def settings(folder: Path, targets: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def yard(tmp_path_factory):
-    require("prometheus", "prometheus-pushgateway")
+    require("prometheus")
     folder = tmp_path_factory.mktemp("monitored")
     ground, targets = make_ground(folder), folder / "targets"
     targets.mkdir()
-    ports = [ranks.free_port() for _ in range(2)]
-    prometheus, gateway = addresses = [f"http://127.0.0.1:{port}" for port in ports]
-    places = [f"--web.listen-address=127.0.0.1:{port}" for port in ports]
+    address = f"127.0.0.1:{ranks.free_port()}"
     given = [f"--config.file={settings(folder, targets)}", f"--storage.tsdb.path={folder / 'series'}"]
-    with (
-        server(folder / "prometheus.log", "prometheus", *given, places[0]),
-        server(folder / "gateway.log", "prometheus-pushgateway", places[1]),
-    ):
+    with server(folder / "prometheus.log", "prometheus", *given, f"--web.listen-address={address}"):
         arguments = [str(ground / "recipe.yaml"), "optim.max_steps=100000", "save.every_steps=100000"]
         arguments += [f"data.dev={ground / 'dev'}", "eval.every_steps=20", "eval.wer=true", "eval.max_new_tokens=2"]
         arguments += ["watch.every_steps=5", "log.prometheus=127.0.0.1", f"log.prometheus_targets={targets}"]
-        training = ranks.start([*arguments, f"log.pushgateway={gateway}"], 4, folder / "log")
-        wait_until(lambda: all(map(answers, addresses)))
-        yield Yard(training, ground / "run", targets / "run.json", prometheus, gateway)
+        training = ranks.start(arguments, 4, folder / "log")
+        wait_until(lambda: answers(f"http://{address}"))
+        yield Yard(training, ground / "run", targets / "run.json", f"http://{address}")
         for process in training.processes:
             process.kill()
 
@@ -227,11 +221,9 @@ def test_every_panel_has_something_to_show_and_every_rule_is_evaluated(yard):
         yard.series(rule["expr"])
 
 
-def test_a_pushgateway_gets_every_rank_and_an_orderly_end_takes_all_announcements_back(yard):
-    own = re.compile(r'^slam_asr_step\{.*job="slam_asr".*rank="(\d)",run="run"\} ([1-9].*)$', re.MULTILINE)
-    wait_until(lambda: sorted(rank for rank, _ in own.findall(fetch(f"{yard.gateway}/metrics"))) == RANKS)
+def test_an_orderly_end_removes_all_targets(yard):
     os.kill(yard.training.processes[2].pid, signal.SIGTERM)
     assert yard.training.wait() == [AGAIN] * 4
-    assert not own.search(fetch(f"{yard.gateway}/metrics")) and "cannot" not in yard.training.text()
+    assert "cannot" not in yard.training.text()
     assert not yard.targets.exists() and not (yard.run / "prometheus" / "targets.json").exists()
     wait_until(lambda: not yard.ask("targets", state="active")["activeTargets"])

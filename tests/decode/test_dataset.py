@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.shards.opening import read_index
 from decode import dataset
-from decode.dataset import DecodeOptions, decode_dataset, decode_ids, plan_batches, write_hypotheses
-from decode.generate import transcribe_batch
+from decode.dataset import decode_dataset, decode_ids, plan_batches, write_hypotheses
+from decode.generate import DecodeOptions, transcripts
 from model.errors import UserError
 from model.weights import load_for_decoding
 from tests.decode.conftest import SAMPLES, SPEAKERS, TEXTS
@@ -17,31 +17,33 @@ KEYS = [f"u{i}" for i in range(len(SAMPLES))]
 
 
 def test_every_utterance_is_decoded_once_in_the_order_of_the_index(model, audio_index):
-    heard, meta = decode_dataset(model, audio_index)
-    assert [one.key for one in heard] == KEYS
-    assert [one.reference for one in heard] == list(TEXTS)
+    hypotheses, meta = decode_dataset(model, audio_index)
+    assert [row.key for row in hypotheses] == KEYS
+    assert [row.reference for row in hypotheses] == list(TEXTS)
     assert [row["speaker"] for row in meta] == list(SPEAKERS)
-    assert all(one.hypothesis for one in heard if one.key != "u2")
+    assert all(row.hypothesis for row in hypotheses if row.key != "u2")
 
 
-def test_what_is_too_short_is_silence_with_a_note(model, audio_index):
-    one = next(one for one in decode_ids(model, audio_index, range(6)) if one.key == "u2")
-    assert (one.reference, one.hypothesis, one.note) == ("a", "", "too-short")
+def test_an_utterance_that_is_too_short_gets_an_empty_hypothesis_and_a_note(model, audio_index):
+    row = next(row for row in decode_ids(model, audio_index, range(6)) if row.key == "u2")
+    assert (row.reference, row.hypothesis, row.note) == ("a", "", "too-short")
 
 
 def test_an_answer_that_the_bound_ended_is_noted(model, audio_index):
-    heard = decode_ids(model, audio_index, [0], DecodeOptions(max_new_tokens=2))
-    assert heard[0].note == "cut"
+    hypotheses = decode_ids(model, audio_index, [0], DecodeOptions(max_new_tokens=2))
+    assert hypotheses[0].note == "cut"
 
 
 @pytest.mark.parametrize("options", [DecodeOptions(batch_tokens=1), DecodeOptions(batch_tokens=60), DecodeOptions()])
-def test_batches_change_nothing(model, audio_index, options):
+def test_batch_sizes_change_nothing(model, audio_index, options):
     alone = {}
     for i in (0, 1, 3, 4, 5):
         batch = dataset.read_batch(audio_index, [i], model.prompt)
-        alone[batch.keys[0]] = transcribe_batch(model, batch)[0]
-    heard = {one.key: one.hypothesis for one in decode_ids(model, audio_index, range(6), options) if one.key != "u2"}
-    assert heard == alone
+        alone[batch.keys[0]] = transcripts(model, batch, DecodeOptions())[0].text
+    hypotheses = {
+        row.key: row.hypothesis for row in decode_ids(model, audio_index, range(6), options) if row.key != "u2"
+    }
+    assert hypotheses == alone
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
@@ -57,22 +59,22 @@ def test_ranks_share_the_work_and_decode_equally_often(model, audio_index, monke
         shares += decode_ids(model, audio_index, range(6), options, rank, world)
         counts.append(len(calls))
     assert len(set(counts)) == 1
-    assert sorted(shares, key=lambda one: one.key) == sorted(whole, key=lambda one: one.key)
+    assert sorted(shares, key=lambda row: row.key) == sorted(whole, key=lambda row: row.key)
 
 
 def test_some_ids_only(model, audio_index):
-    assert sorted(one.key for one in decode_ids(model, audio_index, [5, 0])) == ["u0", "u5"]
+    assert sorted(row.key for row in decode_ids(model, audio_index, [5, 0])) == ["u0", "u5"]
     assert decode_ids(model, audio_index, []) == []
 
 
 def test_cached_features_need_no_encoder(tiny, feature_index):
     without = load_for_decoding(tiny.adapter, with_encoder=False)
     assert without.encoder is None
-    heard, meta = decode_dataset(without, feature_index)
-    assert [one.key for one in heard] == KEYS
-    assert heard[2].note == "too-short"
+    hypotheses, meta = decode_dataset(without, feature_index)
+    assert [row.key for row in hypotheses] == KEYS
+    assert hypotheses[2].note == "too-short"
     assert meta[0]["meta"] == {"room": "hall"}
-    assert all(one.hypothesis for one in heard if one.key != "u2")
+    assert all(row.hypothesis for row in hypotheses if row.key != "u2")
 
 
 def test_audio_without_an_encoder_is_refused(tiny, audio_index):
@@ -96,13 +98,13 @@ def test_a_batch_keeps_to_its_budget_or_is_one_row():
 
 
 def test_hypotheses_are_written_whole_or_not_at_all(tmp_path, model, audio_index):
-    heard = decode_ids(model, audio_index, [0, 2])
+    hypotheses = decode_ids(model, audio_index, [0, 2])
     path = tmp_path / "hypotheses.jsonl"
-    write_hypotheses(path, heard, [{"speaker": "anna"}] * 2)
+    write_hypotheses(path, hypotheses, [{"speaker": "anna"}] * 2)
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     assert [set(row) for row in rows] == [{"key", "reference", "hypothesis", "note", "speaker"}] * 2
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        write_hypotheses(path, heard, [{"speaker": "ben"}, {"speaker": object()}])
+        write_hypotheses(path, hypotheses, [{"speaker": "ben"}, {"speaker": object()}])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

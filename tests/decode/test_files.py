@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.audio.decode import SAMPLE_RATE, write_flac
 from decode import files
-from decode.dataset import DecodeOptions
 from decode.files import transcribe_files
+from decode.generate import DecodeOptions
 from tests.decode.conftest import noise
 
 
@@ -26,13 +26,13 @@ def recordings(tmp_path_factory) -> dict[str, Path]:
 
 def test_texts_come_in_the_order_given_and_errors_in_their_place(model, recordings):
     names = ["short", "broken", "long", "missing", "tiny", "empty", "folder", "short"]
-    heard = list(transcribe_files(model, [str(recordings[name]) for name in names]))
-    assert [one.path for one in heard] == [str(recordings[name]) for name in names]
-    assert [bool(one.error) for one in heard] == [False, True, False, True, True, True, True, False]
-    assert heard[0].text and heard[0].text == heard[-1].text != heard[2].text
-    assert heard[3].error == "No such file or directory"
-    assert heard[4].error == "0.031 s is too short to transcribe; 0.105 s is enough"
-    assert all("\n" not in one.error for one in heard)
+    transcribed = list(transcribe_files(model, [str(recordings[name]) for name in names]))
+    assert [file.path for file in transcribed] == [str(recordings[name]) for name in names]
+    assert [bool(file.error) for file in transcribed] == [False, True, False, True, True, True, True, False]
+    assert transcribed[0].text and transcribed[0].text == transcribed[-1].text != transcribed[2].text
+    assert transcribed[3].error == "No such file or directory"
+    assert transcribed[4].error == "0.031 s is too short to transcribe; 0.105 s is enough"
+    assert all("\n" not in file.error for file in transcribed)
 
 
 def test_the_window_read_ahead_changes_nothing(model, recordings, monkeypatch):
@@ -52,16 +52,16 @@ def test_what_the_llm_has_no_room_for_says_so(model, recordings, monkeypatch):
 
 def test_a_format_that_is_not_read_is_told_how_it_is_converted(model, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x1cftypisom" + bytes(600))
-    (heard,) = transcribe_files(model, [str(tmp_path / "a.mp4")])
-    assert "MP4" in heard.error and "ffmpeg -i a.mp4 -ar 16000 -ac 1 a.wav" in heard.error
+    (transcribed,) = transcribe_files(model, [str(tmp_path / "a.mp4")])
+    assert "MP4" in transcribed.error and "ffmpeg -i a.mp4 -ar 16000 -ac 1 a.wav" in transcribed.error
 
 
-def test_no_files_are_no_texts(model):
+def test_no_files_give_no_texts(model):
     assert list(transcribe_files(model, [])) == []
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 2), (8_000, 1)])
-def test_other_rates_and_channels_are_heard(model, tmp_path, rate, channels):
+def test_other_rates_and_channels_are_transcribed(model, tmp_path, rate, channels):
     import wave
 
     samples = np.repeat((noise(0, rate) * 32767).astype("<i2")[:, None], channels, axis=1)
@@ -71,6 +71,6 @@ def test_other_rates_and_channels_are_heard(model, tmp_path, rate, channels):
         file.setsampwidth(2)
         file.setframerate(rate)
         file.writeframes(samples.tobytes())
-    [one] = transcribe_files(model, [str(path)])
-    assert one.text and not one.error
-    assert one.seconds == pytest.approx(1.0, abs=2 / SAMPLE_RATE)
+    [file] = transcribe_files(model, [str(path)])
+    assert file.text and not file.error
+    assert file.seconds == pytest.approx(1.0, abs=2 / SAMPLE_RATE)

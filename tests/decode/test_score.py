@@ -78,7 +78,7 @@ def test_an_unknown_normaliser_names_the_known():
         score(["a"], ["a"], "whisper")
 
 
-def test_the_doors_choices_are_the_normalisers():
+def test_the_command_offers_the_normalisers():
     from launch.score import NORMALISERS as CHOICES
 
     assert set(CHOICES) == set(NORMALISERS)

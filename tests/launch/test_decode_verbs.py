@@ -52,7 +52,7 @@ def world(tmp_path_factory) -> World:
     return World(str(adapter), str(folder / "shards"), [str(path) for path in recordings], folder)
 
 
-def said(capsys) -> tuple[list[str], list[str]]:
+def output(capsys) -> tuple[list[str], list[str]]:
     out, err = capsys.readouterr()
     return out.splitlines(), err.splitlines()
 
@@ -61,7 +61,7 @@ def test_transcribe_prints_a_line_a_recording_and_goes_on_past_bad_ones(world, c
     bad = str(world.folder / "bad.wav")
     Path(bad).write_bytes(b"nothing")
     assert main(["transcribe", world.adapter, world.recordings[0], bad, world.recordings[1]]) == 2
-    out, err = said(capsys)
+    out, err = output(capsys)
     assert [line.split("\t")[0] for line in out] == world.recordings[:2]
     assert all(line.count("\t") == 1 and line.split("\t")[1] for line in out)
     assert len([line for line in err if line.startswith(f"slam-asr: {bad}: ")]) == 1
@@ -70,7 +70,7 @@ def test_transcribe_prints_a_line_a_recording_and_goes_on_past_bad_ones(world, c
 def test_transcribe_json_lines_and_beams(world, capsys):
     search = ["--beams", "2", "--max-new-tokens", "4"]
     assert main(["transcribe", world.adapter, *world.recordings, "--jsonl", *search]) == 0
-    rows = [json.loads(line) for line in said(capsys)[0]]
+    rows = [json.loads(line) for line in output(capsys)[0]]
     assert [row["path"] for row in rows] == world.recordings
     assert [row["seconds"] for row in rows] == [1.0, 1.875, 0.562]
     assert {tuple(row) for row in rows} == {("path", "text", "seconds", "note")}
@@ -83,7 +83,7 @@ def test_a_folder_is_transcribed_file_by_file(world, tmp_path, capsys):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(world.recordings[2], folder / name)
     assert main(["transcribe", world.adapter, world.recordings[0], str(folder)]) == 0
-    out, err = said(capsys)
+    out, err = output(capsys)
     wanted = [world.recordings[0], *(str(folder / name) for name in ("a/1.flac", "a/2.flac", "b.FLAC"))]
     assert [line.split("\t")[0] for line in out] == wanted
     [line] = [line for line in err if line.startswith(f"slam-asr: {folder}: ")]
@@ -91,14 +91,14 @@ def test_a_folder_is_transcribed_file_by_file(world, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").touch()
     assert main(["transcribe", world.adapter, str(tmp_path / "empty")]) == 2
-    out, err = said(capsys)
+    out, err = output(capsys)
     assert out == [] and len(err) == 1 and str(tmp_path / "empty") in err[0] and "1 other file (.txt 1)" in err[0]
 
 
 def test_score_prints_a_table_and_writes_hypotheses_and_numbers(world, tmp_path, capsys):
     command = ["score", world.adapter, world.shards, "--out", str(tmp_path / "out"), "--by", "speaker"]
     assert main([*command, "--max-new-tokens", "9"]) == 0
-    lines = said(capsys)[0]
+    lines = output(capsys)[0]
     assert [line.split()[:3] for line in lines[1:]] == [["anna", "2", "3"], ["ben", "1", "4"], ["all", "3", "7"]]
     rows = [json.loads(line) for line in (tmp_path / "out" / "hypotheses.jsonl").read_text("utf-8").splitlines()]
     assert [(row["key"], row["reference"], row["speaker"]) for row in rows] == [
@@ -111,7 +111,7 @@ def test_score_prints_a_table_and_writes_hypotheses_and_numbers(world, tmp_path,
     assert set(summary["by"]) == {"anna", "ben"}
     given = ["--ref", str(tmp_path / "out" / "hypotheses.jsonl"), "--hyp", str(tmp_path / "out" / "hypotheses.jsonl")]
     assert main(["score", *given, "--by", "speaker"]) == 0
-    assert said(capsys)[0] == lines, "scoring the written hypotheses again gives the same table"
+    assert output(capsys)[0] == lines, "scoring the written hypotheses again gives the same table"
 
 
 def test_the_same_scoring_twice_writes_the_same_bytes(world, tmp_path):
@@ -133,14 +133,14 @@ def test_another_scoring_is_not_overwritten_unasked(world, tmp_path, capsys):
     texts = ["score", "--ref", str(out / "hypotheses.jsonl"), "--hyp", str(out / "hypotheses.jsonl"), "--out", str(out)]
     for other, what in (([*command, "--beams", "2"], "beams 1, not 2"), (texts, "references None, not")):
         assert main(other) == 2
-        [line] = said(capsys)[1]
+        [line] = output(capsys)[1]
         assert str(out) in line and what in line and "--overwrite" in line
     assert before == ((out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes())
     assert main([*command, "--beams", "2", "--overwrite"]) == 0
     assert json.loads((out / "score.json").read_text())["beams"] == 2
     (out / "score.json").unlink()
     capsys.readouterr()
-    assert main(command) == 2 and "hypotheses.jsonl of another scoring" in said(capsys)[1][0]
+    assert main(command) == 2 and "hypotheses.jsonl of another scoring" in output(capsys)[1][0]
 
 
 def test_a_full_disk_leaves_the_score_that_was_there(world, tmp_path, capsys, monkeypatch):
@@ -155,7 +155,7 @@ def test_a_full_disk_leaves_the_score_that_was_there(world, tmp_path, capsys, mo
 
     monkeypatch.setattr(os, "fsync", full)
     assert main([*command, "--beams", "2", "--overwrite"]) == 2
-    line = said(capsys)[1][-1]
+    line = output(capsys)[1][-1]
     assert str(out) in line and "No space left on device" in line and "make room" in line
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -170,15 +170,15 @@ def test_an_encoder_given_for_features_must_be_the_one_that_made_them(world, tmp
     (other / "model.safetensors").write_bytes(data)
     command = ["score", world.adapter, str(features), "--by", "mood", "--encoder"]
     assert main([*command, str(other)]) == 2
-    line = said(capsys)[1][-1]
+    line = output(capsys)[1][-1]
     assert str(other) in line and "another encoder" in line
     assert main([*command, str(world.folder / "encoder")]) == 2
-    assert "'mood'" in said(capsys)[1][-1], "the encoder is right, what is wrong comes later"
+    assert "'mood'" in output(capsys)[1][-1], "the encoder is right, what is wrong comes later"
 
 
 def test_export_then_transcribe_from_the_export(world, tmp_path, capsys):
     assert main(["export", world.adapter, str(tmp_path / "out")]) == 0
-    assert said(capsys)[0][0].startswith(f"{tmp_path / 'out'}: adapter of step 7 for ")
+    assert output(capsys)[0][0].startswith(f"{tmp_path / 'out'}: adapter of step 7 for ")
     assert main(["transcribe", str(tmp_path / "out"), world.recordings[0]]) == 0
 
 
@@ -188,11 +188,11 @@ def write_lines(path: Path, rows: list[dict]) -> str:
 
 
 def test_given_texts_are_matched_by_key(tmp_path, capsys):
-    said_rows = [{"key": "a", "text": "x y", "meta": {"room": "hall"}}, {"key": "b", "text": "z"}]
-    ref = write_lines(tmp_path / "ref", said_rows)
+    rows = [{"key": "a", "text": "x y", "meta": {"room": "hall"}}, {"key": "b", "text": "z"}]
+    ref = write_lines(tmp_path / "ref", rows)
     hyp = write_lines(tmp_path / "hyp", [{"key": "b", "hypothesis": "z"}, {"key": "a", "text": "X."}])
     assert main(["score", "--ref", ref, "--hyp", hyp, "--by", "room"]) == 0
-    assert [line.split()[:4] for line in said(capsys)[0][1:]] == [
+    assert [line.split()[:4] for line in output(capsys)[0][1:]] == [
         ["(none)", "1", "1", "0.00"],
         ["hall", "1", "2", "50.00"],
         ["all", "2", "3", "33.33"],
@@ -212,7 +212,7 @@ def test_given_texts_are_matched_by_key(tmp_path, capsys):
 def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, message):
     ref, hyp = write_lines(tmp_path / "ref", ref), write_lines(tmp_path / "hyp", hyp)
     assert main(["score", "--ref", ref, "--hyp", hyp]) == 2
-    assert said(capsys)[1] == [f"slam-asr: {message.format(ref=ref, hyp=hyp)}"]
+    assert output(capsys)[1] == [f"slam-asr: {message.format(ref=ref, hyp=hyp)}"]
 
 
 @pytest.mark.parametrize(
@@ -240,10 +240,10 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
         (["score", "{adapter}", "{folder}/cached"], "the adapter was trained with another encoder: its weights is"),
         (["score", "{adapter}", "{shards}", "--out", "{adapter}/adapter.json"], "cannot make --out"),
         (["transcribe", "{folder}", "{folder}/0.flac"], "no adapter in"),
-        (["transcribe", "{adapter}", "{folder}/0.flac", "--device", "warp"], "--device 'warp' is not on this machine"),
+        (["transcribe", "{adapter}", "{folder}/0.flac", "--device", "warp"], "device 'warp' is not on this machine"),
         (
             ["transcribe", "{adapter}", "{folder}/0.flac", "--device", "cuda:99"],
-            "--device 'cuda:99' is not on this machine",
+            "device 'cuda:99' is not on this machine",
         ),
         (["transcribe", "{adapter}", "{folder}/0.flac", "--dtype", "int3"], "unknown dtype 'int3'"),
         (
@@ -257,7 +257,7 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
 def test_a_mistake_is_one_line_and_exit_2(world, capsys, arguments, message):
     filled = [part.format(adapter=world.adapter, shards=world.shards, folder=world.folder) for part in arguments]
     assert main(filled) == 2
-    out, err = said(capsys)
+    out, err = output(capsys)
     assert out == []
     values = {"adapter": world.adapter, "shards": world.shards, "folder": world.folder}
     assert err[-1].startswith("slam-asr: ") and message.format(**values) in err[-1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.batch import cumulative
-from model.encoders import ENCODERS, load_encoder
+from model.encoders import ENCODER_FAMILIES, load_encoder
 from model.errors import UserError
 
 LENGTHS = [400, 401, 719, 720, 1039, 1040, 3999, 4000, 7777, 16000]
@@ -16,7 +16,7 @@ STYLES = {  # as HuBERT-base and as HuBERT-large: norm in the convolutions, norm
     "group": {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False},
     "layer": {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
 }
-CASES = [(family, style) for family in ENCODERS for style in STYLES]
+CASES = [(family, style) for family in ENCODER_FAMILIES for style in STYLES]
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": DEPTH,

@@ -1,5 +1,6 @@
-"""The hub is asked once: what is not there, or cannot be reached, is one line without attempts again and again."""
+"""The hub is asked once: a model that is not there, or a hub that cannot be reached, is one line without retries."""
 
+import json
 import os
 import shutil
 import socket
@@ -10,23 +11,36 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 
 from tests.tiny import tiny_models
 
-LOAD = "import sys; from model.llm import load_llm; print(load_llm(sys.argv[1]).fingerprint['dim'])"
+LOAD = """
+import json, sys
+from model.errors import UserError
+from model.llm import load_llm
+for source in sys.argv[1:]:
+    try:
+        print(json.dumps(load_llm(source).fingerprint["dim"]))
+    except UserError as error:
+        print(json.dumps(f"{type(error).__name__}: {error}"))
+"""
+ANSWERS = {"nobody/nothing": (404, ""), "nobody/private": (401, "RepoNotFound"), "some/gated": (403, "GatedRepo")}
 
 
 @contextmanager
-def hub(status: int, code: str = "") -> Iterator[tuple[str, list[str]]]:
-    """A hub on this host that answers every request alike; its address, and the files that it was asked for."""
+def hub() -> Iterator[tuple[str, list[str]]]:
+    """A hub on this host with ANSWERS, and 404 for other ids; its address, and the ids whose files were asked for."""
     asked: list[str] = []
 
-    class Answer(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
+            source = "/".join(self.path.split("/")[1:3])
             if "/resolve/" in self.path:
-                asked.append(self.path)
+                asked.append(source)
+            status, code = ANSWERS.get(source, (404, ""))
             self.send_response(status)
             if code:
                 self.send_header("X-Error-Code", code)
@@ -37,7 +51,7 @@ def hub(status: int, code: str = "") -> Iterator[tuple[str, list[str]]]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -48,62 +62,48 @@ def hub(status: int, code: str = "") -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def closed_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
-
-
-def load(source: str, endpoint: str, cache: Path, offline: str = "0") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": offline, "HF_HUB_CACHE": str(cache)}
-    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
-    return subprocess.run(
-        [sys.executable, "-c", LOAD, source], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-@pytest.mark.parametrize(("status", "code"), [(404, ""), (401, "RepoNotFound")])
-def test_an_id_that_the_hub_does_not_know_is_asked_for_once(tmp_path, status, code):
-    with hub(status, code) as (address, asked):
-        done = load("nobody/nothing", address, tmp_path)
-    assert asked == ["/nobody/nothing/resolve/main/config.json"]
-    last = done.stderr.splitlines()[-1]
-    assert "Retry" not in done.stderr and "ModelNotFound" in last
-    assert "'nobody/nothing'" in last and f"{address} has no such model (HTTP {status})" in last
-
-
-def test_a_hub_that_cannot_be_reached_is_said_in_other_words(tmp_path):
-    address = closed_port()
-    done = load("nobody/nothing", address, tmp_path)
-    last = done.stderr.splitlines()[-1]
-    assert "Retry" not in done.stderr and "ModelNotFound" in last
-    assert f"{address} cannot be reached" in last and "hf download nobody/nothing" in last
-
-
-def test_a_model_in_the_cache_opens_without_the_hub(tmp_path):
-    llm = tiny_models(tmp_path / "made")[1]
-    repository = tmp_path / "cache" / "models--some--llm"
-    shutil.copytree(llm, repository / "snapshots" / "abc")
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """A hub cache that holds some/llm."""
+    folder = tmp_path_factory.mktemp("hub")
+    repository = folder / "cache" / "models--some--llm"
+    shutil.copytree(tiny_models(folder / "made")[1], repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    done = load("some/llm", closed_port(), tmp_path / "cache")
-    assert (done.returncode, done.stdout) == (0, "48\n")
-    assert "Retry" not in done.stderr
-    with hub(404) as (address, asked):
-        assert load("some/llm", address, tmp_path / "cache").returncode == 0
-    assert len(asked) == 1
+    return folder / "cache"
 
 
-def test_an_answer_that_settles_nothing_is_left_to_the_library(tmp_path):
-    with hub(403, "GatedRepo") as (address, asked):
-        done = load("some/gated", address, tmp_path)
-    assert len(asked) > 1
-    last = done.stderr.splitlines()[-1]
-    assert "ModelNotFound" not in last and "cannot load the LLM 'some/gated'" in last
+def load(endpoint: str, cache: Path, *sources: str, offline: str = "0") -> tuple[list[Any], str]:
+    """Each source's embedding width, or its refusal; and stderr."""
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": offline, "HF_HUB_CACHE": str(cache)}
+    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
+    command = [sys.executable, "-c", LOAD, *sources]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
-def test_without_the_network_allowed_it_is_not_asked(tmp_path):
-    with hub(404) as (address, asked):
-        done = load("nobody/nothing", address, tmp_path, offline="1")
-    assert asked == []
-    assert "HF_HUB_OFFLINE is set" in done.stderr.splitlines()[-1]
+def test_the_hub_is_asked_once_unless_its_answer_settles_nothing(cache):
+    with hub() as (address, asked):
+        (nothing, private, cached, gated), log = load(address, cache, *list(ANSWERS)[:2], "some/llm", "some/gated")
+    assert [asked.count(source) for source in ("nobody/nothing", "nobody/private", "some/llm")] == [1, 1, 1]
+    for text, source, status in ((nothing, "nobody/nothing", 404), (private, "nobody/private", 401)):
+        assert text.startswith("ModelNotFound: ") and repr(source) in text
+        assert f"{address} has no such model (HTTP {status})" in text
+    assert cached == 48  # from the cache, as the hub has no such model
+    assert asked.count("some/gated") > 1 and gated.startswith("UserError: ") and "'some/gated'" in gated
+    assert "Retry" not in log
+
+
+def test_a_hub_that_cannot_be_reached_is_named_and_the_cache_is_used(cache):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    (nothing, cached), log = load(address, cache, "nobody/nothing", "some/llm")
+    assert nothing.startswith("ModelNotFound: ") and f"{address} cannot be reached" in nothing
+    assert "hf download nobody/nothing" in nothing and cached == 48 and "Retry" not in log
+
+
+def test_an_offline_hub_is_not_asked(cache):
+    with hub() as (address, asked):
+        (nothing,), _ = load(address, cache, "nobody/nothing", offline="1")
+    assert asked == [] and "HF_HUB_OFFLINE is set" in nothing

@@ -12,7 +12,7 @@ from model.batch import Batch, pack
 from model.llm import Llm, try_packing
 from model.loading.pretrained import freeze
 from model.packing import packed
-from model.packing.packed import PACKED, Packing, packed_attention, packing_of
+from model.packing.packed import PACKED, PackedLengths, packed_attention, packed_lengths
 from model.slam_asr import SlamAsr
 
 SIZES: Any = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -115,7 +115,7 @@ def test_an_end_in_the_wrong_place_shows(batch, monkeypatch, wrong):
     loss, _ = loss_and_gradients(model, batch)
     total = int((batch.feature_cu.diff() // 2 + 4 + batch.target_cu.diff()).sum())
     lengths = torch.tensor([*wrong, total - sum(wrong)])
-    monkeypatch.setattr("model.slam_asr.packing_of", lambda _, device: packing_of(lengths, device))
+    monkeypatch.setattr("model.slam_asr.packed_lengths", lambda _, device: packed_lengths(lengths, device))
     assert (loss_and_gradients(model, batch)[0] - loss).abs() > 1e-2
 
 
@@ -125,7 +125,7 @@ def test_the_one_kernel_is_asked_for_what_one_by_one_computes(monkeypatch, causa
     """FlashAttention itself runs on a GPU only; a plain reading of its documentation stands in for it."""
     module: Any = SimpleNamespace(is_causal=causal, num_key_value_groups=groups)
     generator = torch.Generator().manual_seed(3)
-    packing = packing_of(torch.tensor([7, 1, 12]), torch.device("cpu"))
+    packing = packed_lengths(torch.tensor([7, 1, 12]), torch.device("cpu"))
     query = torch.randn(1, 4, 20, 8, generator=generator)
     key, value = torch.randn(2, 1, 4 // groups, 20, 8, generator=generator).unbind(0)
     options = {"sliding_window": window, "scaling": 0.3, "dropout": 0.0}
@@ -154,7 +154,7 @@ def test_attention_that_is_asked_for_more_than_it_has_refuses(option):
     module: Any = SimpleNamespace(is_causal=True)
     query = torch.randn(1, 4, 5, 8)
     with pytest.raises(ValueError, match=f"packed attention has no {next(iter(option))}"):
-        packed_attention(module, query, query, query, None, Packing([5], torch.tensor([0, 5])), **option)
+        packed_attention(module, query, query, query, None, PackedLengths([5], torch.tensor([0, 5])), **option)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

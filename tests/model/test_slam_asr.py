@@ -132,7 +132,7 @@ def test_packed_and_padded_are_one_recogniser(model, waves):
     assert all(torch.equal(*pair) for pair in zip(model.prompt_embeds(batch), padded.prompt_embeds(batch), strict=True))
 
 
-def test_masked_frames_are_silence_to_the_llm_for_audio_and_features_alike(model, waves):
+def test_masked_frames_are_zero_for_audio_and_features_alike(model, waves):
     batch = batch_of(model, waves)
     frames, frame_cu = model.encoder(batch.audio, batch.audio_cu)
     generator = torch.Generator().manual_seed(1)

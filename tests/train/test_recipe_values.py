@@ -31,7 +31,7 @@ def recipe(tmp_path) -> Path:
 
 PATHS = [
     *("run.dir", "data.train", "data.dev", "data.write_features", "data.cache_dir", "augment.noise_dir"),
-    *("model.encoder", "model.llm", "log.prometheus_targets", "log.prometheus_textfiles"),
+    *("model.encoder", "model.llm", "log.prometheus_targets"),
 ]
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from data_prep.shards import cache
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
-from decode.generate import max_positions
 from model.batch import Batch
 from model.errors import UserError, counted
 from model.prompt import Prompt
@@ -137,7 +136,7 @@ def make_corpus(
     encoder, adapter, prompt = model.encoder, model.adapter, model.prompt
     around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 1
     measure = Measure(around, encoder.out_len if encoder else len, adapter.out_len)
-    seconds, positions = index.samples / SAMPLE_RATE, max_positions(model) or NO_LIMIT
+    seconds, positions = index.samples / SAMPLE_RATE, model.max_positions or NO_LIMIT
     shortest, longest = (index.samples, index.samples) if augment is None else augment.extremes(index.samples)
     frames, most = measure.frames(index, shortest), measure.tokens(index, longest)
     too_short = f"shorter than one speech embedding ({adapter.spec.stack} encoder frames)"

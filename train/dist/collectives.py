@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from model.errors import TransientError, UserError
-from train.dist.device import choose_device, require_own_gpu
+from train.dist.device import rank_device, require_own_gpu
 from train.dist.launch_env import read_rank_env, require_master
 
 
@@ -106,7 +106,7 @@ def join_world() -> World:
     """
     ranks = read_rank_env()
     require_master(ranks)
-    device = choose_device(ranks)
+    device = rank_device(ranks)
     os.environ |= {
         "RANK": str(ranks.rank),
         "WORLD_SIZE": str(ranks.size),

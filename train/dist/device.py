@@ -8,17 +8,18 @@ from typing import Any
 
 import torch
 
+from model.loading.device import choose_device
 from model.errors import TransientError, UserError
 from train.dist.launch_env import RankEnv
 
 
-def choose_device(ranks: RankEnv) -> torch.device:
-    """This rank's GPU, made the current one; the CPU where there is none or DS_ACCELERATOR=cpu asks for it."""
-    if os.environ.get("DS_ACCELERATOR") == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        require_no_gpu_promised(os.environ)
-        return torch.device("cpu")
+def rank_device(ranks: RankEnv) -> torch.device:
+    """This rank's GPU, made the current one; the CPU if there is none or DS_ACCELERATOR is cpu."""
+    device = choose_device()
+    if device.type == "cpu":
+        if os.environ.get("DS_ACCELERATOR") != "cpu":
+            require_no_gpu_promised(os.environ)
+        return device
     device = torch.device("cuda", gpu_number(ranks, torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return device

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from data_prep.audio.augment import AugmentConfig
 from data_prep.paths import LocalPath
 from model.errors import UserError
+from model.prompt import DEFAULT_TEMPLATE
 from train.recipe.fields import section
 from train.recipe.kinds import (
     ADDRESS,
@@ -23,13 +24,13 @@ from train.recipe.kinds import (
     ONE_SPEECH,
     RATIO,
     SHARE,
-    WEB,
     Auto,
     Count,
     Positive,
     Text,
 )
 from train.recipe.overrides import lay_over
+from train.recipe.removed_keys import without_removed_keys
 from train.recipe.yaml import read_yaml_file
 
 
@@ -60,7 +61,7 @@ class ModelConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
-    prompt: Annotated[str, ONE_SPEECH] = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+    prompt: Annotated[str, ONE_SPEECH] = DEFAULT_TEMPLATE
     """What the LLM reads; <speech> is replaced by the speech embeddings. It is saved with the adapter."""
     trust_remote_code: bool = False
     """Whether code that comes with a checkpoint may run here."""
@@ -220,14 +221,10 @@ class LogConfig:
     mlflow: Annotated[str, NO_PASSWORD] | None = None
     """MLflow tracking server to report to (pip install 'slam-asr[mlflow]'; MLFLOW_TRACKING_PASSWORD); null = none."""
     prometheus: Annotated[str, ADDRESS] | None = None
-    """Where each rank serves its figures to Prometheus: an address, any free port, or address:port, plus the local
-    rank. 0.0.0.0 serves other hosts, under this one's name. Anybody who reaches it reads them. null = nowhere."""
+    """Where each rank serves its metrics to Prometheus: a port of 127.0.0.1, an address (any free port), or
+    address:port; the local rank is added to the port. 0.0.0.0 serves other hosts, to anybody. null = nowhere."""
     prometheus_targets: LocalPath | None = None
-    """Folder that gets NAME.json, where the ranks of run NAME are, beside prometheus/targets.json in the run."""
-    prometheus_textfiles: LocalPath | None = None
-    """The node exporter's folder for *.prom, one a rank, on each host; null = none."""
-    pushgateway: Annotated[str, WEB] | None = None
-    """Pushgateway that each rank pushes its figures to at each report; null = none."""
+    """Folder that gets NAME.json, the scrape targets of run NAME, beside prometheus/targets.json in the run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,4 +288,4 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     An override's value is the text as it is, read by the rules of its field; a list may be written [a, b].
     UserError, one line with file and line number, for anything that is not a recipe.
     """
-    return section(lay_over(read_yaml_file(path), overrides), Config)
+    return section(without_removed_keys(lay_over(read_yaml_file(path), overrides)), Config)

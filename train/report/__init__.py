@@ -1,1 +1,1 @@
-"""What a run tells: metrics and sinks, Prometheus, trackers, validation, whether the LLM uses the audio."""
+"""What a run reports: metrics and their sinks, Prometheus, trackers, validation, whether the LLM uses the audio."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from decode.dataset import DecodeOptions, Hypothesis, decode_ids, write_hypotheses
+from decode.dataset import Hypothesis, decode_ids, write_hypotheses
+from decode.generate import DecodeOptions
 from decode.score import score
 from model.batch import with_speech_rolled
 from train.data.corpus import Corpus
@@ -16,8 +17,6 @@ from train.dist.collectives import World
 from train.engine.engine import Engine
 from train.recipe.config import EvalConfig
 
-NORMALISER = "plain"
-
 
 @dataclass(frozen=True)
 class Evaluator:
@@ -26,37 +25,28 @@ class Evaluator:
     corpus: Corpus
     config: EvalConfig
     world: World
-    folder: Path
-    """Where the latest hypotheses are written, for people to read."""
+    folder: Path  # where hypotheses are written, for people to read
     say: Callable[[str], None]
-    """Tells a person."""
 
     def __call__(self, engine: Engine, step: int, at: Callable[[str], None]) -> dict[str, float]:
         """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank.
 
-        A collective.
+        `at` reports progress to the watchdog. A collective.
         """
         sums = np.zeros(3)
-        for ids, counts in self._share():
+        batches = plan_in_order(self.corpus.ids, self.corpus.tokens, self.config.tokens)
+        for first in range(0, len(batches), self.world.size):
             at("evaluating")
-            batch = self.corpus.read(ids, engine.model.prompt)
+            number = first + self.world.rank  # beyond the last batch: one that another rank counts
+            batch = self.corpus.read(batches[number % len(batches)], engine.model.prompt)
             output = engine.evaluate(batch)
-            sums += counts * np.array([float(output.loss), float(output.num_correct), batch.num_targets])
+            counts = np.array([float(output.loss), float(output.num_correct), batch.num_targets])
+            sums += (number < len(batches)) * counts
         loss, correct, targets = self.world.sum(*sums)
         scores = {"loss": loss / targets, "accuracy": correct / targets}
-        if self.config.wer:
-            scores["wer"] = self._wer(engine, step, at)
-        return scores
-
-    def _share(self) -> list[tuple[np.ndarray, bool]]:
-        """This rank's micro-batches; the last may be one that another rank counts."""
-        whole = plan_in_order(self.corpus.ids, self.corpus.tokens, self.config.tokens)
-        rounds = -(-len(whole) // self.world.size)
-        numbers = [self.world.rank + turn * self.world.size for turn in range(rounds)]
-        return [(whole[n % len(whole)], n < len(whole)) for n in numbers]
+        return scores | {"wer": self._wer(engine, step, at)} if self.config.wer else scores
 
     def _wer(self, engine: Engine, step: int, at: Callable[[str], None]) -> float:
-        """Word error rate, greedy or with beams; a collective."""
         at("decoding")
         synced = engine.stage == 3 and self.world.size > 1
         options = DecodeOptions(self.config.beams, self.config.max_new_tokens, self.config.tokens, synced)
@@ -65,23 +55,22 @@ class Evaluator:
             progress=lambda _: at("decoding"),
         )
         at("waiting")
-        heard = [Hypothesis(*fields) for part in self.world.gather([astuple(one) for one in own]) for fields in part]
+        rows = [Hypothesis(*fields) for part in self.world.gather([astuple(row) for row in own]) for fields in part]
         if self.world.first:
-            self._write(self.folder / f"step-{step:08d}.jsonl", sorted(heard, key=lambda one: one.key))
-        return score([one.reference for one in heard], [one.hypothesis for one in heard], NORMALISER).wer
+            self._write(self.folder / f"step-{step:08d}.jsonl", sorted(rows, key=lambda row: row.key))
+        return score([row.reference for row in rows], [row.hypothesis for row in rows], "plain").wer
 
     def _write(self, path: Path, rows: list[Hypothesis]) -> None:
-        """For people to read: a disk that does not take it ends no training."""
         try:
             self.folder.mkdir(exist_ok=True)
             write_hypotheses(path, rows, [{}] * len(rows))
         except OSError as error:
-            self.say(f"cannot write {path}, the dev set as it was recognised: {error.strerror}; training goes on")
+            self.say(f"cannot write {path}, the hypotheses of the dev set: {error.strerror}; training goes on")
 
 
 def audio_gap(engine: Engine, share: Share, world: World) -> float | None:
-    """How much worse the LLM predicts a micro-batch's answers, in nats a token, when its utterances exchange their
-    speech: 0 where it does not listen. None where no rank has two utterances to exchange. A collective."""
+    """How much the loss of a micro-batch's answers rises, in nats a token, if its utterances exchange their speech: 0
+    if the LLM ignores it. None if no rank has two utterances to exchange. A collective."""
     batch = replace(share.slots[0].batch, masked_frames=None, masked_dims=None)
     counts = share.slots[0].counts and len(batch) > 1
     true, exchanged = engine.evaluate(batch), engine.evaluate(with_speech_rolled(batch))

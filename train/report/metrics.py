@@ -1,7 +1,7 @@
-"""What a run says while it works: a bar or plain lines, metrics.jsonl, TensorBoard; W&B and MLflow (trackers.py).
+"""The report of a run: sums of steps, written every log.every_steps to the console, metrics.jsonl and trackers.
 
-Only rank 0 has sinks; on the others every call is a no-op. A sink that cannot be opened is said once and done without:
-no metric ever ends a training. What monitors ask every rank for is in gauges.py and exporter.py.
+Only rank 0 has sinks; on the others every call does nothing. A sink that fails is named once and dropped: no metric
+ends a training. What Prometheus scrapes from every rank is in gauges.py.
 """
 
 import math
@@ -10,73 +10,69 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from train.recipe.config import Config
 from train.report.sinks import Console, JsonLines, Sink, TensorBoard
-from train.report.step_sums import Tally
+from train.report.step_sums import StepSums
+from train.report.trackers import open_trackers
 
 
 @dataclass(frozen=True)
 class StepResult:
     """One optimizer step."""
 
-    num_targets: int
-    """Answer tokens of all ranks."""
-    grad_norm: float
-    """Before clipping; not finite where the step was skipped."""
+    num_targets: int  # answer tokens of all ranks
+    grad_norm: float  # before clipping; not finite if the step was skipped
     lr: float
-    useful_share: float
-    """Work of the mean rank over that of the busiest."""
-    tally: Tally
-    """What came of it, over all ranks."""
+    load_balance: float  # work of the mean rank over that of the busiest
+    sums: StepSums
 
 
 class Report:
-    """Adds steps up and tells every sink, each `every_steps` steps."""
+    """Adds up steps and writes the figures to every sink, each `every_steps` steps."""
 
     def __init__(self, sinks: Sequence[Sink], console: Console | None, every_steps: int, total_steps: int) -> None:
         self._sinks = [*sinks, *([console] if console else [])]
         self._console = console
         self._every, self._total = every_steps, total_steps
-        self._window: list[StepResult] = []
-        self._seconds = 0.0  # that its steps took
+        self._steps: list[StepResult] = []  # since the last report
+        self._seconds = 0.0  # they took
         self._extra: dict[str, float] = {}
         self._since = time.monotonic()
 
     def also(self, sink: Sink) -> None:
-        """Tells one more sink from now on; of no use on a rank that is silent."""
+        """Adds a sink, on rank 0."""
         if self._console is not None:
             self._sinks.append(sink)
 
     def say(self, text: str) -> None:
-        """One line for a person."""
+        """Prints a line."""
         if self._console is not None:
             self._console.say(text)
 
     def step(self, step: int, epoch: int, result: StepResult) -> dict[str, float] | None:
-        """`step` steps are done; the latest gave `result`. The figures, where it is time for a report."""
-        self._window.append(result)
+        """Adds the latest of `step` steps; the figures if a report is due."""
+        self._steps.append(result)
         self._seconds += self._lap()
         if self._console is not None:
             self._console.advance()
         if step % self._every and step != self._total:
             return None
         figures = self._figures(step, epoch)
-        self._tell(step, "train", figures)
-        self._window, self._seconds, self._extra = [], 0.0, {}
+        self._write(step, "train", figures)
+        self._steps, self._seconds, self._extra = [], 0.0, {}
         return figures
 
     def note(self, name: str, figure: float) -> None:
-        """A figure for the next report."""
+        """Adds a figure to the next report."""
         self._extra[name] = figure
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
-        """Validation scores after `step` steps. The time it took is not counted in the training rate."""
-        self._tell(step, "dev", scores)
+        """Reports validation scores after `step` steps. The time it took does not count for the training rate."""
+        self._write(step, "dev", scores)
         self._lap()
 
     def _lap(self) -> float:
@@ -85,30 +81,30 @@ class Report:
         return lap
 
     def _figures(self, step: int, epoch: int) -> dict[str, float]:
-        window, seconds = self._window, max(self._seconds, 1e-9)
-        counted = [result for result in window if math.isfinite(result.grad_norm)]
-        targets = max(1, sum(result.num_targets for result in counted))
-        waits = np.array([result.tally.waited for result in window])  # [steps, ranks]
+        steps, seconds = self._steps, max(self._seconds, 1e-9)
+        finite = [result for result in steps if math.isfinite(result.grad_norm)]
+        targets = max(1, sum(result.num_targets for result in finite))
+        waits = np.array([result.sums.waited for result in steps])  # [steps, ranks]
         figures: dict[str, float] = {
             "epoch": epoch,
-            "loss": sum(result.tally.loss for result in counted) / targets if counted else math.nan,
-            "accuracy": sum(result.tally.correct for result in counted) / targets,
-            "lr": window[-1].lr,
-            "grad_norm": window[-1].grad_norm,
-            "audio_hours_per_hour": sum(result.tally.seconds for result in window) / seconds,
-            "useful_share": sum(result.useful_share for result in window) / len(window),
+            "loss": sum(result.sums.loss for result in finite) / targets if finite else math.nan,
+            "accuracy": sum(result.sums.correct for result in finite) / targets,
+            "lr": steps[-1].lr,
+            "grad_norm": steps[-1].grad_norm,
+            "audio_hours_per_hour": sum(result.sums.seconds for result in steps) / seconds,
+            "useful_share": sum(result.load_balance for result in steps) / len(steps),
             "waited_for_data": float(waits.max(axis=1).sum()),
             "memory_gb": memory_bytes() / 1e9,
-            "steps_per_second": len(window) / seconds,
-            "seconds_left": (self._total - step) * seconds / len(window),
+            "steps_per_second": len(steps) / seconds,
+            "seconds_left": (self._total - step) * seconds / len(steps),
         }
-        if len(counted) < len(window):
-            figures["skipped"] = len(window) - len(counted)
+        if len(finite) < len(steps):
+            figures["skipped"] = len(steps) - len(finite)
         if waits.max() > 0.1 * seconds and waits.shape[1] > 1:
             figures["waited_longest"] = int(waits.sum(axis=0).argmax())
         return figures | self._extra
 
-    def _tell(self, step: int, kind: str, figures: dict[str, float]) -> None:
+    def _write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         for sink in list(self._sinks):
             try:
                 sink.write(step, kind, figures)
@@ -117,7 +113,7 @@ class Report:
                 self.say(f"{type(sink).__name__} is switched off: {error}")
 
     def end_bar(self) -> None:
-        """What is printed from now on stands on lines of its own."""
+        """Ends the progress bar, so that what is printed next has lines of its own."""
         if self._console is not None:
             self._console.close()
 
@@ -127,30 +123,22 @@ class Report:
 
 
 def memory_bytes() -> int:
-    """The most memory that this rank has used: of its GPU, or of the host where it has none."""
+    """Peak memory of this rank: of its GPU, or of the host without one."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def open_report(folder: Path, config: Config, total_steps: int, from_step: int, first: bool) -> Report:
-    """The run's report: with sinks on the first rank, silent on the others."""
-    log, every_steps = config.log, config.log.every_steps
+    """The run's report, with sinks on the first rank."""
     if not first:
-        return Report([], None, every_steps, total_steps)
-    console = Console(total_steps, from_step)
-    sinks: list[Sink] = []
-    makers: list[tuple[Any, str]] = [
-        (JsonLines, "metrics.jsonl"),
-        *([(TensorBoard, "tensorboard")] if log.tensorboard else []),
-    ]
-    for sink, name in makers:
+        return Report([], None, config.log.every_steps, total_steps)
+    console, sinks = Console(total_steps, from_step), list[Sink]()
+    kinds = {"metrics.jsonl": JsonLines, **({"tensorboard": TensorBoard} if config.log.tensorboard else {})}
+    for name, kind in kinds.items():
         try:
-            sinks.append(sink(folder / name, from_step))
+            sinks.append(kind(folder / name, from_step))
         except (OSError, ImportError) as error:
             console.say(f"no {name}: {error}; training goes on without it")
-    if log.wandb or log.mlflow:
-        from train.report.trackers import track
-
-        sinks += track(folder, config, console.say)
-    return Report(sinks, console, every_steps, total_steps)
+    sinks += open_trackers(folder, config, console.say)
+    return Report(sinks, console, config.log.every_steps, total_steps)

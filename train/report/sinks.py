@@ -2,16 +2,17 @@
 
 import json
 import math
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from data_prep.durable import write_durably
+from data_prep.json_lines import records
+from data_prep.progress import Progress, clock
 
 
 class Sink(Protocol):
-    """Where figures go."""
+    """Takes the figures of each report."""
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None: ...
 
@@ -22,33 +23,35 @@ class JsonLines:
     """metrics.jsonl: one object a report, `{"step": .., "kind": "train" | "dev", ...}`."""
 
     def __init__(self, path: Path, from_step: int) -> None:
-        """Lines of steps after `from_step` were written by a run that did not get to save them; they are taken out.
-
-        At step 0 all are: it starts anew.
-        """
-        old = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in old if 0 < from_step and _step_of(line) <= from_step]
-        if len(kept) < len(old):
-            write_durably(path, "".join(kept).encode())
+        """Removes the records of steps after `from_step`, which the run takes again."""
+        drop_records_after(path, from_step)
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 - open as long as the run
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         finite = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         try:
             self._file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
-        except OSError as error:  # of a full disk, which names no file
+        except OSError as error:  # a full disk names no file
             raise OSError(error.errno, error.strerror, self._file.name) from None
 
     def close(self) -> None:
         self._file.close()
 
 
-def _step_of(line: str) -> float:
-    """The step that a line tells of; infinite for one that a crash left torn."""
-    try:
-        return json.loads(line)["step"] if line.endswith("\n") else math.inf
-    except (ValueError, TypeError, KeyError):
-        return math.inf
+def drop_records_after(path: Path, step: int) -> list[dict[str, Any]]:
+    """Removes the records of steps after `step` from a JSON Lines file, and torn lines; returns what is left.
+
+    At step 0 the run begins anew, and nothing is left.
+    """
+
+    def is_kept(record: dict[str, Any]) -> bool:
+        return isinstance(record.get("step"), int | float) and 0 < step >= record["step"]
+
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = [(line, record) for line in lines if line.endswith(b"\n") for record in records([line]) if is_kept(record)]
+    if len(kept) < len(lines):
+        write_durably(path, b"".join(line for line, _ in kept))
+    return [record for _, record in kept]
 
 
 class TensorBoard:
@@ -68,38 +71,33 @@ class TensorBoard:
 
 
 class Console:
-    """A bar on a terminal, plain lines in a log; on stderr."""
+    """A progress bar on a terminal, plain lines in a log; on stderr.
+
+    The terminal or the pipe may go away; training and metrics.jsonl go on.
+    """
 
     def __init__(self, total_steps: int, from_step: int) -> None:
-        self._bar: Any = None
         self._total = total_steps
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total_steps, initial=from_step, unit="step", dynamic_ncols=True)
+        self._progress = Progress(total_steps, unit="steps", log_lines=False).__enter__()
+        self._progress.keep(from_step)
 
     def say(self, text: str) -> None:
-        with suppress(OSError):  # the terminal or the pipe may be gone: metrics.jsonl goes on
-            if self._bar is not None:
-                self._bar.write(text, file=sys.stderr)
-            else:
-                print(text, file=sys.stderr, flush=True)
+        with suppress(OSError):
+            self._progress.say(text)
 
     def advance(self) -> None:
         with suppress(OSError):
-            if self._bar is not None:
-                self._bar.update()
+            self._progress.advance()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        shown = "  ".join(f"{LABELS.get(name, name)} {_short(name, value)}" for name, value in figures.items())
+        shown = "  ".join(f"{SHORT_NAMES.get(name, name)} {_short(name, value)}" for name, value in figures.items())
         self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {shown}")
 
     def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.__exit__(None, None, None)
 
 
-LABELS = {  # on the console, where there is little room
+SHORT_NAMES = {  # on the console
     "audio_hours_per_hour": "audio-h/h",
     "useful_share": "useful",
     "waited_for_data": "waited",
@@ -107,13 +105,12 @@ LABELS = {  # on the console, where there is little room
     "steps_per_second": "steps/s",
     "seconds_left": "left",
 }
+FORMATS = {
+    **dict.fromkeys(("accuracy", "wer", "cer", "useful_share"), "{:.1%}"),
+    "waited_for_data": "{:.1f} s",
+    "memory_gb": "{:.1f} GB",
+}
 
 
 def _short(name: str, value: float) -> str:
-    if name in ("accuracy", "wer", "cer", "useful_share"):
-        return f"{100 * value:.1f}%"
-    if name in ("waited_for_data", "memory_gb"):
-        return f"{value:.1f} {'s' if name == 'waited_for_data' else 'GB'}"
-    if name == "seconds_left":
-        return f"{int(value) // 3600}:{int(value) // 60 % 60:02}:{int(value) % 60:02}"
-    return f"{value:.4g}"
+    return clock(value) if name == "seconds_left" else FORMATS.get(name, "{:.4g}").format(value)

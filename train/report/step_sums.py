@@ -1,10 +1,9 @@
-"""What the ranks tell each other after every step, in one all_reduce: what came of it, and what comes next.
+"""Sums over all ranks after each step, and the next step's token count, in one all_reduce.
 
-The next step's target tokens are counted a step ahead, as its loss is divided by them; so is whether every rank could
-read its part, so that one that could not ends the run on all or on none.
+The next step's target tokens are counted a step ahead because its loss is divided by them. So are read errors, so that
+a rank that cannot read its share ends the run on all ranks or on none.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from train.data.loader import Share
@@ -13,40 +12,27 @@ from train.liveness import stop
 
 
 @dataclass(frozen=True)
-class Tally:
-    """Sums over all ranks, of the finished step and of the one that comes."""
+class StepSums:
+    """Sums over all ranks, of the finished step and of the next one."""
 
-    loss: float
-    """Sum over the answer tokens of the step."""
-    correct: int
-    """Its answer tokens that were predicted."""
-    seconds: float
-    """Audio in it."""
-    stops: int
-    """Ranks that were asked to stop."""
-    targets: int
-    """Answer tokens of the next step."""
-    faults: int
-    """Ranks that could not read their part of it."""
-    lost: int
-    """Utterances of it that could not be read and are left out."""
-    waited: tuple[float, ...]
-    """Seconds that each rank waited for its part of it."""
+    loss: float  # of the step's answer tokens, summed
+    correct: int  # its answer tokens that were predicted
+    seconds: float  # audio in it
+    stops: int  # ranks that were asked to stop
+    targets: int  # answer tokens of the next step
+    faults: int  # ranks that could not read their share of it
+    lost: int  # utterances of it that could not be read and are left out
+    waited: tuple[float, ...]  # seconds that each rank waited for its share of it
 
 
-def add_up(world: World, loss: float, correct: float, done: Share | None, coming: Share) -> Tally:
-    """The tally over all ranks of a step that is `done` (None before the first) and the one `coming`. A collective."""
-    waited = [0.0] * world.size
-    waited[world.rank] = coming.waited
-    counted = [slot for slot in coming.slots if slot.counts]
-    sums = world.sum(
+def add_up(world: World, loss: float, correct: float, done: Share | None, coming: Share) -> StepSums:
+    """The sums after a step that is `done` (None before the first), with the `coming` one. A collective."""
+    waits = [0.0] * world.size
+    waits[world.rank] = coming.waited
+    targets = sum(slot.batch.num_targets for slot in coming.slots if slot.counts)
+    loss, correct, seconds, stops, targets, faults, lost, *waited = world.sum(
         *(loss, correct, done.seconds if done else 0.0, float(stop.asked())),
-        *(sum(slot.batch.num_targets for slot in counted), float(coming.fault is not None), len(coming.lost)),
-        *waited,
+        *(targets, float(coming.fault is not None), len(coming.lost)),
+        *waits,
     )
-    return _tally(sums)
-
-
-def _tally(sums: Sequence[float]) -> Tally:
-    loss, correct, seconds, stops, targets, faults, lost, *waited = sums
-    return Tally(loss, int(correct), seconds, int(stops), int(targets), int(faults), int(lost), tuple(waited))
+    return StepSums(loss, int(correct), seconds, int(stops), int(targets), int(faults), int(lost), tuple(waited))

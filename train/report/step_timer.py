@@ -1,10 +1,9 @@
-"""How long this rank was busy in a step, before it waited for others: what shows a straggler.
+"""How long this rank is busy in a step before it waits for others: what shows a straggler.
 
-In a synchronous training every rank takes the same time for a step, whoever holds it up. What differs is the time from
-the beginning of a micro-batch to the moment its last adapter gradient is there: after that comes the exchange between
-ranks. Hooks on the adapter's parameters note that moment, with an event on a GPU, so that nothing waits for it there.
-They fire in ZeRO 0 to 3; but stage 3 gathers the LLM's weights layer by layer, so that there a slow rank's time shows
-in part in the others' too.
+In synchronous training every rank takes the same time for a step. What differs is the time from the start of a
+micro-batch to its last adapter gradient, after which ranks exchange gradients. Hooks on the adapter's parameters record
+that moment, on a GPU with an event, so that nothing waits for it. They fire in ZeRO 0 to 3; but stage 3 gathers the
+LLM's weights layer by layer, so a slow rank's time shows in part in the others' too.
 """
 
 import time
@@ -14,34 +13,33 @@ from typing import Any
 import torch
 
 
-class Pace:
+class StepTimer:
     """Adds up the busy time of a step's micro-batches."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> None:
-        """`parameters` are the trained ones. Their gradients are looked at, never touched."""
-        self._moment = _event if device.type == "cuda" else time.monotonic
-        self._spans: list[list[Any]] = []  # [beginning, last gradient]; the second may be missing
-        self._since = 0.0
+        """`parameters`: the trained ones."""
+        self._now = _event if device.type == "cuda" else time.monotonic
+        self._spans: list[list[Any]] = []  # [start, last gradient]; the second may be missing
+        self._began = 0.0
         for parameter in parameters:
             parameter.register_post_accumulate_grad_hook(self._mark)
 
     def begin(self) -> None:
-        """A micro-batch begins here, with all that this rank does for it."""
+        """A micro-batch starts."""
         if not self._spans:
-            self._since = time.monotonic()
-        self._spans.append([self._moment()])
+            self._began = time.monotonic()
+        self._spans.append([self._now()])
 
     def _mark(self, _: torch.Tensor) -> None:
         if self._spans:
-            self._spans[-1][1:] = [self._moment()]
+            self._spans[-1][1:] = [self._now()]
 
     def take(self) -> tuple[float, float]:
-        """Seconds that the step took since its first micro-batch, and those in which this rank was busy.
+        """Seconds since the step's first micro-batch began, and those in which this rank was busy.
 
-        After the step's own synchronisation, so that all events are past.
+        To be called after the step's own synchronisation, when all events have happened.
         """
-        seconds = time.monotonic() - self._since
-        busy = sum(_between(*span) for span in self._spans if len(span) == 2)
+        seconds, busy = time.monotonic() - self._began, sum(_seconds(*span) for span in self._spans if len(span) == 2)
         self._spans = []
         return seconds, busy
 
@@ -52,9 +50,8 @@ def _event() -> Any:
     return event
 
 
-def _between(begin: Any, end: Any) -> float:
-    """Seconds between two moments."""
-    if isinstance(begin, float):
-        return end - begin
+def _seconds(start: Any, end: Any) -> float:
+    if isinstance(start, float):
+        return end - start
     end.synchronize()
-    return begin.elapsed_time(end) / 1000
+    return start.elapsed_time(end) / 1000

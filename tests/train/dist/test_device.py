@@ -147,7 +147,7 @@ class PretendedGpus:
 
         from train.dist import collectives as world
 
-        world.choose_device = lambda place: torch.device("cuda", 0)
+        world.rank_device = lambda place: torch.device("cuda", 0)
         torch.cuda.get_device_properties = lambda device: SimpleNamespace(uuid=self.uuids[rank])
         deepspeed.init_distributed = partial(self.start_nccl, rank)
 

@@ -1,15 +1,15 @@
 from data_prep.features.speed import Speed, write_speed
-from train.report.cache_speed import WINDOW_STEPS, Reading
-from train.report.step_sums import Tally
+from train.report.cache_speed import WINDOW_STEPS, CacheSpeed
+from train.report.step_sums import StepSums
 
 
-def tally(waited: float, seconds: float = 80.0) -> Tally:
-    return Tally(1.0, 1, seconds, 0, 10, 0, 0, (waited, waited))
+def sums(waited: float, seconds: float = 80.0) -> StepSums:
+    return StepSums(1.0, 1, seconds, 0, 10, 0, 0, (waited, waited))
 
 
 def lines(folders, waits):
-    reading = Reading(folders, 0)
-    return [line for step, wait in enumerate(waits, 1) for line in reading.step(step, tally(wait))]
+    speed = CacheSpeed(folders, 0)
+    return [line for step, wait in enumerate(waits, 1) for line in speed.step(step, sums(wait))]
 
 
 def test_frames_that_are_waited_for_longer_than_encoding_takes_are_warned_about_once(tmp_path):

@@ -7,14 +7,14 @@ import pytest
 from train.report import metrics
 from train.report.metrics import Report, StepResult
 from train.report.sinks import Console, JsonLines
-from train.report.step_sums import Tally
+from train.report.step_sums import StepSums
 
 
 def result(loss: float, norm: float = 1.0, waited: tuple[float, ...] = (0.0,)) -> StepResult:
-    return StepResult(10, norm, 0.1, 0.9, Tally(loss, 5, 3.0, 0, 10, 0, 0, waited))
+    return StepResult(10, norm, 0.1, 0.9, StepSums(loss, 5, 3.0, 0, 10, 0, 0, waited))
 
 
-class Kept:
+class Memory:
     """A sink that remembers."""
 
     def __init__(self):
@@ -30,16 +30,16 @@ class Kept:
 def test_an_evaluation_between_reports_takes_neither_steps_nor_time_from_them(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
-    kept = Kept()
-    report = Report([kept], None, every_steps=4, total_steps=8)
+    sink = Memory()
+    report = Report([sink], None, every_steps=4, total_steps=8)
     for step in range(1, 5):
         clock[0] += 1.0
         report.step(step, 0, result(10.0 * step))
         if step == 3:
             clock[0] += 1000.0
             report.evaluation(step, {"loss": 1.0})
-    assert [row[:2] for row in kept.rows] == [(3, "dev"), (4, "train")]
-    figures = kept.rows[-1][2]
+    assert [row[:2] for row in sink.rows] == [(3, "dev"), (4, "train")]
+    figures = sink.rows[-1][2]
     assert figures["loss"] == pytest.approx(2.5) and figures["steps_per_second"] == pytest.approx(1.0)
     assert figures["seconds_left"] == pytest.approx(4.0)
 
@@ -68,11 +68,11 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(monkeypatch):
 
 
 def test_a_skipped_step_is_counted_and_not_averaged_and_the_rank_that_waits_is_named():
-    kept = Kept()
-    report = Report([kept], None, every_steps=2, total_steps=8)
+    sink = Memory()
+    report = Report([sink], None, every_steps=2, total_steps=8)
     report.step(1, 0, result(20.0, waited=(0.0, 5.0, 1.0)))
     report.step(2, 0, result(float("nan"), norm=float("inf"), waited=(1.0, 5.0, 1.0)))
-    figures = kept.rows[-1][2]
+    figures = sink.rows[-1][2]
     assert figures["loss"] == pytest.approx(2.0) and figures["skipped"] == 1
     assert figures["waited_for_data"] == pytest.approx(10.0) and figures["waited_longest"] == 1
     assert figures["useful_share"] == pytest.approx(0.9) and figures["memory_gb"] > 0

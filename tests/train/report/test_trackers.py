@@ -1,7 +1,7 @@
 """W&B without its server and MLflow in a folder, both real: a run and its continuation are one run there.
 
 MLflow is in no environment of ours: deepspeed imports it wherever it is, 0.8 s a process. To run its test:
-`pip install --target /tmp/mlflow mlflow-skinny; PYTHONPATH=/tmp/mlflow pytest tests/train/test_trackers.py`.
+`pip install --target /tmp/mlflow mlflow-skinny; PYTHONPATH=/tmp/mlflow pytest tests/train/report/test_trackers.py`.
 """
 
 import os
@@ -15,7 +15,7 @@ import pytest
 from tests import ranks
 from train.recipe.config import load_config
 from train.report import trackers
-from train.report.trackers import Aside, kept_id, told
+from train.report.trackers import BackgroundSink, public_recipe, stored_id
 
 SECRET = "hunter2"
 
@@ -96,20 +96,20 @@ def without_packages(rank: int) -> None:
 def test_what_leaves_the_host_holds_no_paths_and_no_passwords(ground):
     overrides = [f"data.train=s3://me:{SECRET}@bucket/a?key={SECRET}", "augment.noise_dir=/home/me/noise"]
     overrides += ["augment.noise_share=0.5", f"model.prompt=<speech> http://me:{SECRET}@host/?token={SECRET}"]
-    fields = told(load_config(ground / "recipe.yaml", overrides))
+    fields = public_recipe(load_config(ground / "recipe.yaml", overrides))
     assert SECRET not in str(fields) and "/home" not in str(fields) and str(ground) not in str(fields)
     assert fields["augment.noise_share"] == "0.5"
 
 
 def test_an_id_is_kept_and_one_that_is_none_is_replaced(tmp_path):
     path = tmp_path / "id"
-    assert [kept_id(path, lambda: "one"), kept_id(path, lambda: "two")] == ["one", "one"]
+    assert [stored_id(path, lambda: "one"), stored_id(path, lambda: "two")] == ["one", "one"]
     path.write_text("../../x\n\n")
-    assert kept_id(path, lambda: "three") == "three" and path.read_text() == "three\n"
+    assert stored_id(path, lambda: "three") == "three" and path.read_text() == "three\n"
 
 
-def test_a_server_that_comes_back_is_told_what_follows_and_one_that_is_slow_holds_nobody_up():
-    said, rows, fails, answers = [], [], [True, True, False], threading.Event()
+def test_a_server_that_comes_back_gets_what_follows_and_a_slow_one_delays_nothing():
+    lines, rows, fails, answers = [], [], [True, True, False], threading.Event()
 
     class Flaky:
         def write(self, step, kind, figures):
@@ -121,10 +121,10 @@ def test_a_server_that_comes_back_is_told_what_follows_and_one_that_is_slow_hold
         def close(self):
             rows.append("closed")
 
-    sink = Aside("Flaky", Flaky, said.append)
+    sink = BackgroundSink("Flaky", Flaky, lines.append)
     for step in range(1, 5):
         sink.write(step, "train", {"loss": 1.0})  # returns though the server has not answered
     answers.set()
     sink.close()
     assert rows == [3, 4, "closed"]
-    assert len(said) == 1 and said[0].startswith("no Flaky: 503 at") and "secret" not in said[0]
+    assert len(lines) == 1 and lines[0].startswith("no Flaky: 503 at") and "secret" not in lines[0]
