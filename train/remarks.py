@@ -11,8 +11,7 @@ from train.recipe.config import Config
 from train.recipe.kinds import decided
 
 MOST_WARMUP_SHARE = 1 / 3
-FEWEST_STEPS = 200
-"""Fewer updates rarely bring an adapter to where the LLM begins to use the audio."""
+FEWEST_STEPS = 200  # fewer updates rarely bring an adapter to where the LLM begins to use the audio
 
 
 def first_lines(config: Config, epochs: Epochs, total_steps: int, world: World) -> list[str]:

@@ -41,10 +41,8 @@ class Run:
     watchdog: Watchdog
     observers: Observers
     total_steps: int
-    step: int
-    """Optimizer steps done."""
-    best: float | None
-    """Best score on the dev set, lower is better, and the step that has it; None before the first."""
+    step: int  # optimizer steps done
+    best: float | None  # best score on the dev set, lower is better, and the step that has it; None before the first
     best_step: int | None
 
     def at(self, status: str) -> None:

@@ -22,10 +22,8 @@ class Augmentation:
 
     config: AugmentConfig
     seed: int
-    frames: Callable[[Any], Any]
-    """Encoder frames of so many samples."""
-    dim: int
-    """D, the encoder's width."""
+    frames: Callable[[Any], Any]  # encoder frames of so many samples
+    dim: int  # D, the encoder's width
 
     def samples(self, samples: np.ndarray, epoch: int) -> np.ndarray:
         """int64 [N], the samples that the N recordings of the corpus have in an epoch."""

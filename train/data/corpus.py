@@ -29,12 +29,9 @@ NO_LIMIT = 2**62
 class Measure:
     """How long samples are for the LLM."""
 
-    around: int
-    """Tokens of the prompt, and the end of the answer."""
-    encoder_frames: Callable[[Any], Any]
-    """Encoder frames of so many samples; not asked where features are cached."""
-    embeddings: Callable[[Any], Any]
-    """Speech embeddings of so many frames."""
+    around: int  # tokens of the prompt, and the end of the answer
+    encoder_frames: Callable[[Any], Any]  # encoder frames of so many samples; not asked where features are cached
+    embeddings: Callable[[Any], Any]  # speech embeddings of so many frames
 
     def frames(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
         """int64 [N], encoder frames of the recordings of `index`, if they have so many `samples`."""
@@ -51,19 +48,14 @@ class Corpus:
     """Samples by id 0..N-1 over all directories; `ids` are the kept ones."""
 
     index: ShardIndex
-    ids: np.ndarray
-    """int64, kept samples."""
-    seconds: np.ndarray
-    """float64 [N], audio as recorded."""
-    tokens: np.ndarray
-    """int64 [N], LLM tokens as recorded: prompt, speech and an estimate of the answer."""
-    dropped: dict[str, int]
-    """Samples left out, by reason."""
+    ids: np.ndarray  # int64, kept samples
+    seconds: np.ndarray  # float64 [N], audio as recorded
+    tokens: np.ndarray  # int64 [N], LLM tokens as recorded: prompt, speech and an estimate of the answer
+    dropped: dict[str, int]  # samples left out, by reason
     measure: Measure
     longest_cost: int
     """Of the costliest sample that is kept, at its longest if a speed perturbation changes it (plan.cost_of)."""
-    augment: Augmentation | None = None
-    """None for a dev set."""
+    augment: Augmentation | None = None  # None for a dev set
     cached: tuple[ShardIndex, np.ndarray] | None = None
     """Features of all samples and, int64 [N], the number of each there: read from the second epoch on."""
 

@@ -24,7 +24,7 @@ class Indexes:
 
     @property
     def given(self) -> list[ShardIndex]:
-        return [self.train] if self.dev is None else [self.train, self.dev]
+        return [index for index in (self.train, self.dev) if index is not None]
 
     def digests(self) -> dict[str, str]:
         return {"training data": self.train.digest(), "dev data": self.dev.digest() if self.dev else ""}

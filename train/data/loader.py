@@ -25,8 +25,7 @@ from train.recipe.config import DataConfig
 
 MICRO_BATCHES_AHEAD = 8
 """Read ahead of the step that is computed, or one whole step if that is more: what bounds the memory."""
-FIRST_PAUSE_SECONDS = 0.5
-"""Before what cannot be read is tried again; each pause is twice the one before."""
+FIRST_PAUSE_SECONDS = 0.5  # before what cannot be read is tried again; each pause is twice the one before
 IDLE_CANDIDATES = 16
 EMPTY = np.empty(0, np.int64)
 
@@ -43,14 +42,12 @@ class Lost:
 class Slot:
     """One micro-batch of this rank in a step."""
 
-    number: int
-    """Its place among the step's G micro-batches, the same whatever the number of ranks."""
+    number: int  # its place among the step's G micro-batches, the same whatever the number of ranks
     batch: Batch
     counts: bool
     """False where the step has no micro-batch left for this rank: the batch keeps the ranks in step and weighs
     nothing."""
-    seconds: float
-    """Audio in it."""
+    seconds: float  # audio in it
     lost: tuple[Lost, ...] = ()
 
 
@@ -59,12 +56,9 @@ class Share:
     """This rank's part of a step, the same number of slots on every rank."""
 
     slots: list[Slot]
-    load_balance: float
-    """Plan.load_balance of the step."""
-    waited: float
-    """Seconds that the training thread waited for it."""
-    fault: UserError | None = None
-    """Why it cannot be read."""
+    load_balance: float  # Plan.load_balance of the step
+    waited: float  # seconds that the training thread waited for it
+    fault: UserError | None = None  # why it cannot be read
 
     def check(self) -> None:
         """UserError if it cannot be read."""

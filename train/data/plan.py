@@ -33,12 +33,9 @@ def cost_of(tokens: np.ndarray) -> np.ndarray:
 class Plan:
     """An epoch: every sample is in exactly one micro-batch, every step has exactly `per_step` (G) of them."""
 
-    order: np.ndarray
-    """int64 [samples], ids, micro-batch after micro-batch."""
-    starts: np.ndarray
-    """int64 [steps x G + 1], where each micro-batch begins in `order`."""
-    costs: np.ndarray
-    """int64 [samples], cost_of each, in `order`."""
+    order: np.ndarray  # int64 [samples], ids, micro-batch after micro-batch
+    starts: np.ndarray  # int64 [steps x G + 1], where each micro-batch begins in `order`
+    costs: np.ndarray  # int64 [samples], cost_of each, in `order`
     per_step: int
 
     @property
@@ -69,10 +66,8 @@ class Plan:
 class ShardWindow:
     """Samples of a few shards at a time, where the shards are too many to have at once."""
 
-    shard: np.ndarray
-    """int [N], the shard of each sample."""
-    at_once: int
-    """Shards that are shuffled together; which ones is drawn anew for each epoch."""
+    shard: np.ndarray  # int [N], the shard of each sample
+    at_once: int  # shards that are shuffled together; which ones is drawn anew for each epoch
 
 
 def plan_epoch(

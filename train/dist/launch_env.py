@@ -20,8 +20,7 @@ from model.errors import UserError
 
 FROM_LAUNCHER = ("CROSS_SIZE", "TORCHELASTIC_RUN_ID")
 """Variables that only deepspeed's and torch's launchers set, beside RANK."""
-FIRST_PORT, PORTS = 20_000, 12_000
-"""Of the rendezvous: below 32768, where the system's ephemeral ports begin."""
+FIRST_PORT, PORTS = 20_000, 12_000  # of the rendezvous: below 32768, where the system's ephemeral ports begin
 MEND = "start with deepspeed, torchrun or srun"
 
 
@@ -31,13 +30,10 @@ class RankEnv:
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
-    """On this host."""
+    local_rank: int = 0  # on this host
     local_size: int = 1
-    launcher: str = ""
-    """deepspeed, torchrun, hand, mpirun, srun, skypilot; "" where there is none."""
-    master_addr: str = ""
-    """Host of rank 0; "" where the environment does not name it."""
+    launcher: str = ""  # deepspeed, torchrun, hand, mpirun, srun, skypilot; "" where there is none
+    master_addr: str = ""  # host of rank 0; "" where the environment does not name it
     master_port: str = ""
 
     @property

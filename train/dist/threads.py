@@ -12,8 +12,7 @@ from data_prep.cores import usable_cores
 from model.errors import UserError
 from train.dist.launch_env import read_rank_env
 
-READERS = 2
-"""Cores left to the threads that read and decode (data.reader_threads), where there are more than they need."""
+READERS = 2  # cores left to the threads that read and decode (data.reader_threads), where there are more than they need
 
 
 def set_threads(env: MutableMapping[str, str] = os.environ) -> None:

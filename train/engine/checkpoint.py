@@ -34,28 +34,17 @@ VERSION = 2
 class State:
     """What a run must know to go on, besides weights and moments."""
 
-    step: int
-    """Optimizer steps done."""
-    recipe: dict[str, Any]
-    """config.result_fields: all of the recipe that the weights follow from."""
-    data: str
-    """Identity of the training data."""
-    plan: str
-    """Digest of the first epoch's plan: another library version that shuffles otherwise is noticed."""
-    world_size: int
-    """Ranks that wrote it; shown, never required."""
-    skipped: int
-    """Steps that did not update the adapter."""
-    lost: int
-    """Utterances left out because they could not be read."""
-    loss_scale: tuple[float, int]
-    """Of float16: the scale, and the steps it has held."""
-    best: float | None
-    """Best validation score so far, lower is better; None before the first."""
-    best_by: str = "none"
-    """What it is a score of: save.best."""
-    best_step: int | None = None
-    """The step that has it."""
+    step: int  # optimizer steps done
+    recipe: dict[str, Any]  # config.result_fields: all of the recipe that the weights follow from
+    data: str  # identity of the training data
+    plan: str  # digest of the first epoch's plan: another library version that shuffles otherwise is noticed
+    world_size: int  # ranks that wrote it; shown, never required
+    skipped: int  # steps that did not update the adapter
+    lost: int  # utterances left out because they could not be read
+    loss_scale: tuple[float, int]  # of float16: the scale, and the steps it has held
+    best: float | None  # best validation score so far, lower is better; None before the first
+    best_by: str = "none"  # what it is a score of: save.best
+    best_step: int | None = None  # the step that has it
     version: int = VERSION
 
 

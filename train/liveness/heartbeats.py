@@ -27,15 +27,13 @@ class RankStatus(StrEnum):
     STARTING = "starting"
     READING = "reading"
     COMPUTING = "computing"
-    WAITING = "waiting"
-    """For other ranks, in a collective."""
+    WAITING = "waiting"  # for other ranks, in a collective
     SAVING = "saving"
     EVALUATING = "evaluating"
     DECODING = "decoding"
     ABLATING = "comparing with exchanged speech"
     COMPLETING_FEATURES = "completing the features"
-    LEAVING = "leaving"
-    """Its watchdog is closed."""
+    LEAVING = "leaving"  # its watchdog is closed
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,7 @@ class Heartbeat:
     number: int
     where: RankStatus
     step: int
-    calls: int
-    """How often it called `Watchdog.at` since this step began: ranks at the same place have called as often."""
+    calls: int  # how often it called `Watchdog.at` since this step began: ranks at the same place have called as often
     host: str
     pid: int
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from model.errors import TransientError, UserError
 
-VARIABLE = "SLAM_ASR_REFUSAL"
-"""Names the file."""
+VARIABLE = "SLAM_ASR_REFUSAL"  # names the file
 
 
 def mark(error: UserError | str) -> None:

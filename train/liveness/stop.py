@@ -13,8 +13,7 @@ _asked_at = 0.0
 _reason = ""
 _local_rank: int | None = None
 
-SECONDS_TO_INSIST = 2.0
-"""A launcher passes one Ctrl-C on several times; only one that comes later is a second one."""
+SECONDS_TO_INSIST = 2.0  # a launcher passes one Ctrl-C on several times; only one that comes later is a second one
 
 
 def install_handlers() -> None:
