@@ -10,7 +10,7 @@ from data_prep.shards.opening import read_index
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled
-from tests.train.test_training import run
+from tests.train.runs import command, run
 
 TWO_EPOCHS = ("optim.max_steps=null", "optim.epochs=2")
 
@@ -38,7 +38,7 @@ def test_the_second_epoch_reads_what_the_first_one_kept_and_learns_the_same(grou
 
 
 def test_a_killed_run_keeps_on_and_another_number_of_ranks_too(ground, plain, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *keep(tmp_path / "features")]
+    arguments = command(ground, tmp_path / "run", *keep(tmp_path / "features"))
     for world, nth in ((2, 2), (1, 2)):  # each dies in the second step that it takes
         log = tmp_path / f"{world}.log"
         ranks.start(arguments, world, log, before=Signalled(SIGKILL, tuple(range(world)), nth=nth)).wait()
@@ -75,8 +75,7 @@ def full_disk(rank):
 
 
 def test_a_full_disk_ends_the_keeping_and_not_the_run(ground, plain, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *keep(tmp_path / "features")]
-    said = ranks.train(arguments, 2, tmp_path / "log", before=full_disk)
+    said = run(ground, tmp_path / "run", *keep(tmp_path / "features"), world=2, before=full_disk)
     assert "no longer kept: No space left" in said, said
     assert ranks.losses(tmp_path / "run") == pytest.approx(plain, rel=1e-5)
     assert not (tmp_path / "features" / "index.json").exists()
