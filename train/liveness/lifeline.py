@@ -1,6 +1,6 @@
 """Asks the run to stop when its launcher is gone, killed -9 perhaps, so that no rank outlives it: it saves and ends.
 
-A thread looks at the parents of this process twice a second. `deepspeed` itself is the parent's parent: killed, it
+A thread looks at the parents of this process ten times a second. `deepspeed` itself is the parent's parent: killed, it
 leaves its own child, the module deepspeed.launcher.launch, training on, so that one's parents are watched too. Without
 torch, as it is called before that is imported.
 """
@@ -15,7 +15,7 @@ from train.dist.launch_env import FROM_LAUNCHER, read_rank_env
 from train.liveness import stop
 from train.liveness.exit_status import LAUNCHER_GONE
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 0.1
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 
 
