@@ -45,9 +45,9 @@ class Run:
     best: float | None  # best score on the dev set, lower is better, and the step that has it; None before the first
     best_step: int | None
 
-    def at(self, status: str) -> None:
-        """Shows the watchdog, and monitors, what this rank is doing: a RankStatus."""
-        self.watchdog.at(RankStatus(status), self.step)
+    def at(self, status: RankStatus) -> None:
+        """Shows the watchdog, and monitors, what this rank is doing."""
+        self.watchdog.at(status, self.step)
         self.observers.gauges.moved()
 
     def check(self, share: Share, sums: StepSums) -> None:
