@@ -1,8 +1,8 @@
 """Writes tests/train/golden_losses.json, which test_golden.py compares with, anew: `python -m tests.train.golden`.
 
 To be run after a change that should move the numbers; commit the file with the reason. 30 steps of tiny models on one
-rank in float32, with dropout, SpecAugment, two speeds and a cosine decay. AdamW's eps is far above the rounding of
-gradients, so that the curve is the same on CPUs that round differently.
+rank in float32, with dropout, SpecAugment, two speeds and a cosine decay. AdamW's eps is as large as the gradients
+and far above their rounding, so that CPUs that round differently give the same curve.
 """
 
 import json
@@ -15,7 +15,7 @@ from tests.train.conftest import make_ground
 
 FILE = Path(__file__).with_name("golden_losses.json")
 OVERRIDES = [
-    *("model.dtype=float32", "optim.max_steps=30", "optim.schedule=cosine", "optim.eps=1e-3", "save.every_steps=30"),
+    *("model.dtype=float32", "optim.max_steps=30", "optim.schedule=cosine", "optim.eps=1e-2", "save.every_steps=30"),
     *("augment.speed=[0.9, 1.1]", "augment.time_masks=2", "augment.feature_masks=1"),
 ]
 

@@ -9,7 +9,7 @@ from tests import ranks
 
 def command(ground: Path, folder: Path, *arguments: str, stage: int = 0) -> list[str]:
     """The arguments of `python -m train` for a run in `folder`."""
-    return [str(ground / "recipe.yaml"), f"run.dir={folder}", *arguments, "--deepspeed", f"zero{stage}"]
+    return ["--deepspeed", f"zero{stage}", str(ground / "recipe.yaml"), f"run.dir={folder}", *arguments]
 
 
 def run(
