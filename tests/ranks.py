@@ -20,7 +20,14 @@ ROOT = Path(__file__).resolve().parents[1]
 HANGS_AFTER = 900.0
 """Seconds after which a process that should have ended, or come to something, is taken for one that hangs: so long that
 no busy machine is slow enough."""
-HEAVY = ["torch", "deepspeed", "transformers", "train.loop", "train.run", "torch.optim", "jiwer"]
+HEAVY = [
+    *("torch", "deepspeed", "deepspeed.ops.op_builder.all_ops", "torch.optim", "torch._dynamo", "jiwer", "train.loop"),
+    *("train.open_run", "soundfile", "miniaudio", "webdataset", "safetensors.torch", "transformers.generation"),
+    *(f"transformers.models.auto.{name}_auto" for name in ("modeling", "tokenization", "feature_extraction")),
+    *("transformers.models.hubert.modeling_hubert", "transformers.models.llama.modeling_llama"),
+    *("transformers.models.wav2vec2.feature_extraction_wav2vec2", "transformers.tokenization_utils_tokenizers"),
+]
+"""What a rank imports, some of it lazily: two of its three seconds, so the server that ranks are forked from has it."""
 _context: Any = None
 
 

@@ -1,8 +1,7 @@
-"""The door: `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
+"""The command `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
 
 from train.dist import threads
-from train.liveness import lifeline, stop
-from train.liveness import permanent_failure as refusal
+from train.liveness import lifeline, permanent_failure, stop
 
 stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
 lifeline.follow_launcher()
@@ -16,35 +15,36 @@ from contextlib import ExitStack  # noqa: E402
 from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
-from train.liveness.exit_status import AGAIN  # noqa: E402
+from train.liveness.exit_status import AGAIN, MISTAKE  # noqa: E402
 from train.recipe.arguments import Parser, add_recipe  # noqa: E402
 
 if TYPE_CHECKING:
     from train.recipe.config import Config
-    from train.run import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 finished, 75 stopped as asked (the same command goes on), 2 a mistake (one line on stderr), 1 an
     error of ours.
 
-    After an error what it was has been printed, and the process group is still there: leave with `leave`.
+    After an error its message has been printed, and the process group is still there: leave with `leave`.
     """
     threads.set_threads()  # before torch is imported
     try:
         args = read_arguments(arguments)
-        recipe = _read(args)
-    except UserError as error:  # every rank reads the same: one on each host says it
+        from train.recipe.config import load_config
+        from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
+
+        config = load_config(args.recipe, args.overrides)
+        deepspeed_json = read_deepspeed_json(find_deepspeed_json(args.deepspeed))
+    except UserError as error:  # every rank reads the same: one on each host prints it
         return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
     from train.dist.collectives import AgreedError
 
-    with ExitStack() as opened:  # closed after the message: this may take its time
+    with ExitStack() as after_error:  # closed after the message: this may take its time
         try:
-            return _train(*recipe, args.allow_changes, opened)
-        except AgreedError as error:
-            return _refuse(error, os.environ["RANK"] == "0")
-        except UserError as error:  # of this rank alone
-            return _refuse(error, True)
+            return _train(config, deepspeed_json, args.allow_changes, after_error)
+        except UserError as error:  # of this rank alone, unless agreed
+            return _refuse(error, not isinstance(error, AgreedError) or os.environ["RANK"] == "0")
         except KeyboardInterrupt:
             return 130
         except Exception:
@@ -61,25 +61,17 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _refuse(error: UserError, says: bool) -> int:
-    if says:
-        from data_prep.text import printable  # what a file made us quote must not steer the terminal
+def _refuse(error: UserError, prints: bool) -> int:
+    if prints:
+        from data_prep.text import printable  # text quoted from a file must not steer the terminal
 
         print("train:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr, flush=True)
-        refusal.tell(error)
-    return 2
+        permanent_failure.mark(error)
+    return MISTAKE
 
 
-def _read(args: argparse.Namespace) -> tuple["Config", dict[str, Any]]:
-    """The recipe and the DeepSpeed JSON, checked."""
-    from train.recipe.config import load_config
-    from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
-
-    return load_config(args.recipe, args.overrides), read_deepspeed_json(find_deepspeed_json(args.deepspeed))
-
-
-def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool, opened: ExitStack) -> int:
-    """Trains, then closes the run and the process group. After an error `opened` closes the run, nothing the group."""
+def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool, after_error: ExitStack) -> int:
+    """Trains, then closes the run and the process group. After an error, `after_error` closes only the run."""
     warnings.filterwarnings("ignore", module=r"torch\.|deepspeed|transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -95,33 +87,33 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
         torch.use_deterministic_algorithms(True)
     run = open_run(config, deepspeed_json, world, allow_changes)
-    refusal.under_way()
-    opened.callback(_close_after_error, run)
+    permanent_failure.accepted()
+
+    def close() -> None:
+        try:
+            run.close()
+        except Exception:  # the exit code is that of the first error
+            traceback.print_exc()
+
+    after_error.callback(close)
     try:
         finished = fit(run)
     except BaseException:
         run.failed()
         raise
-    opened.pop_all()
+    after_error.pop_all()
     run.close()
     world.barrier()  # a launcher kills the other ranks when one leaves with another code than 0
     torch.distributed.destroy_process_group()
     return 0 if finished else AGAIN
 
 
-def _close_after_error(run: "Run") -> None:
-    try:
-        run.close()
-    except Exception:  # the exit code is that of the first error
-        traceback.print_exc()
-
-
 def leave(code: int) -> NoReturn:
     """Ends this process without the interpreter's own end.
 
-    A thread of gloo's that is not yet gone would now and then abort that, and an exit code of 250 after the last step
-    is no use to anybody. After an error NCCL may still wait for the other ranks, and the interpreter's end, which
-    destroys the group, would wait with it (pytorch#141510).
+    A thread of gloo's that is not yet gone would now and then abort that with an exit code of 250. After an error NCCL
+    may still wait for the other ranks, and the interpreter's end, which destroys the group, would wait with it
+    (pytorch#141510).
     """
     sys.stdout.flush()
     sys.stderr.flush()

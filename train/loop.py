@@ -9,6 +9,7 @@ import torch
 
 from train.data.loader import Share
 from train.engine.schedule import learning_rate
+from train.liveness.heartbeats import RankStatus
 from train.report.metrics import StepResult
 from train.report.step_sums import add_up
 from train.run import Run
@@ -22,29 +23,29 @@ def fit(run: Run) -> bool:
     if run.step == 0:
         if run.config.eval.at_start:
             run.evaluate()
-        run.save()  # a disk that is full is found now, not in an hour
+        run.save()  # a full disk is found now, not in an hour
     shares = run.loader.steps(run.step)
-    coming = next(shares)
-    tally = add_up(run.world, 0.0, 0.0, None, coming)
+    next_share = next(shares)
+    sums = add_up(run.world, 0.0, 0.0, None, next_share)
     while run.step < run.total_steps:
-        run.check(coming, tally)
-        share, num_targets = coming, tally.targets
+        run.check(next_share, sums)
+        share, num_targets = next_share, sums.targets
         lr = learning_rate(run.step, run.config.optim, run.total_steps)
         loss, correct, norm = train_step(run, share, num_targets, lr)
         run.complete_features()
-        run.at("reading")
-        coming = next(shares)
-        run.at("waiting")
-        tally = add_up(run.world, loss, correct, share, coming)
+        run.at(RankStatus.READING)
+        next_share = next(shares)
+        run.at(RankStatus.WAITING)
+        sums = add_up(run.world, loss, correct, share, next_share)
         run.step += 1
-        run.account(share, StepResult(num_targets, norm, run.engine.lr, share.useful, tally))
-        improved = run.evaluates(run.step) and run.evaluate()
-        if improved or tally.stops or run.saves(run.step):
+        run.account(share, StepResult(num_targets, norm, run.engine.lr, share.load_balance, sums))
+        improved = run.eval_due() and run.evaluate()
+        if improved or sums.stops or run.save_due():
             run.save()
-        if tally.stops:
-            run.stopped()
+        if sums.stops:
+            run.mark_stopped()
             return False
-    run.finish()
+    run.mark_finished()
     return True
 
 
@@ -57,7 +58,7 @@ def train_step(run: Run, share: Share, num_targets: int, lr: float) -> tuple[flo
     engine = run.engine
     sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
     for slot in share.slots:
-        run.at("computing")
+        run.at(RankStatus.COMPUTING)
         reseed(run.config.run.seed, run.step, slot.number)
         output = engine.forward(run.encoded(slot))
         engine.backward(output.loss * slot.counts, num_targets)

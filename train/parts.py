@@ -1,27 +1,25 @@
-"""The parts of a run that a recipe names: model, data, and what identifies them."""
+"""The model and the data that a recipe names, and what it leaves to auto, decided from them."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from data_prep.audio.augment import check_noise
-from data_prep.shards import cache_folder
+from data_prep.figures import counted
 from data_prep.shards.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
-from model.errors import UserError, counted
 from model.llm import embedding_dim, load_llm
 from model.loading.pretrained import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
-from train.data.augmentation import Augmentation
-from train.data.cached_features import require_features
-from train.data.corpus import Corpus, join, make_corpus, read_indexes, require_apart, require_room
-from train.dist.collectives import World
+from train.data.augmentation import open_augmentation
+from train.data.corpus import Corpus, make_corpus
+from train.data.indexes import Indexes, require_features
+from train.data.plan import Epochs
+from train.recipe import auto
 from train.recipe.config import Config
-from train.recipe.kinds import Auto
 
 
 @dataclass(frozen=True)
@@ -32,47 +30,12 @@ class Parts:
     card: AdapterCard
     corpus: Corpus
     dev: Corpus | None
-    notes: list[str]
-
-
-@dataclass(frozen=True)
-class Indexes:
-    """The shards of a recipe."""
-
-    train: ShardIndex
-    dev: ShardIndex | None
-
-    @property
-    def audio(self) -> bool:
-        """Whether an encoder is needed: some of it is audio."""
-        return any(index.kind == "audio" for index in self.all)
-
-    @property
-    def all(self) -> list[ShardIndex]:
-        """Those that are given."""
-        return [self.train, *([self.dev] if self.dev is not None else [])]
-
-    def digests(self) -> dict[str, str]:
-        """What identifies them."""
-        return {"training data": self.train.digest(), "dev data": self.dev.digest() if self.dev else ""}
-
-
-def open_data(config: Config) -> Indexes:
-    """The shards that the recipe names, their indexes checked."""
-    data = config.data
-    cache_folder.configure(data.cache_dir, data.cache_gb)
-    train = read_indexes(data.train, "data.train")
-    dev = read_indexes(data.dev, "data.dev")
-    require_apart(train, dev)
-    indexes = Indexes(join(train), join(dev) if dev else None)
-    require_room(indexes.train, data.shuffle_shards)
-    return indexes
 
 
 def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
     """The fingerprint of the recipe's encoder on `device`, which cached features only need known.
 
-    It is not loaded where its files are those that made the features; else it is, on the CPU, and let go of again.
+    It is not loaded if its files are those that made the features; else it is, on the CPU, and freed again.
     """
     m = config.model
     files = features.totals.get("encoder_files")
@@ -84,7 +47,7 @@ def identify_encoder(config: Config, features: ShardIndex, device: torch.device)
 
 
 def build_parts(
-    config: Config, world: World, indexes: Indexes, identity: dict[str, Any] | None, sharded: bool
+    config: Config, device: torch.device, indexes: Indexes, identity: dict[str, Any] | None, sharded: bool
 ) -> Parts:
     """Opens the models and checks that they and the data belong together.
 
@@ -94,64 +57,68 @@ def build_parts(
     m, a = config.model, config.model.adapter
     encoder = None
     if identity is None:
-        encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype, world.device, m.trust_remote_code)
+        encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype, device, m.trust_remote_code)
         identity = encoder.fingerprint()
-    dtype = str(choose_dtype(m.dtype, world.device)).removeprefix("torch.")
-    llm = load_llm(m.llm, dtype, "cpu" if sharded else world.device, m.trust_remote_code)
+    dtype = str(choose_dtype(m.dtype, device)).removeprefix("torch.")
+    llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
     torch.manual_seed(config.run.seed)
     spec = AdapterSpec(a.type, a.stack, a.hidden, a.dropout, identity["dim"], embedding_dim(llm.model))
     model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)
-    model.adapter.to(world.device)
+    model.adapter.to(device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)
-    train, dev = open_corpora(config, indexes, model, identity)
-    return Parts(model, card, train, dev, _notes(config, train, dev, model))
+    return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
 def open_corpora(
     config: Config, indexes: Indexes, model: SlamAsr, identity: dict[str, Any]
 ) -> tuple[Corpus, Corpus | None]:
-    """What is trained and evaluated on. UserError for data that do not fit the encoder (`identity`) or the recipe."""
-
-    def corpus(index: ShardIndex, limit: int | None, budget: int | Auto, augment: Augmentation | None) -> Corpus:
+    """The training and dev set. UserError for data that do not fit the encoder (`identity`) or the recipe."""
+    data, dev = config.data, None
+    for index in indexes.given:
         if index.kind == "features":
             require_features(index, identity, config.model.dtype)
-        return make_corpus(index, config.data, limit, budget, model, augment)
-
-    augment = _augmentation(config, indexes.train, model, identity["dim"])
-    train = corpus(indexes.train, config.data.max_train_samples, config.batch.tokens, augment)
-    dev = corpus(indexes.dev, config.data.max_dev_samples, config.eval.tokens, None) if indexes.dev else None
+    augment = open_augmentation(config.augment, indexes.train.kind, config.data_seed, model, identity["dim"])
+    train = make_corpus(indexes.train, data, data.max_train_samples, config.batch.tokens, model, augment)
+    if indexes.dev is not None:
+        dev = make_corpus(indexes.dev, data, data.max_dev_samples, config.eval.tokens, model)
     return train, dev
 
 
-def _augmentation(config: Config, index: ShardIndex, model: SlamAsr, dim: int) -> Augmentation | None:
-    if not config.augment.active:
-        return None
-    if config.augment.needs_audio and index.kind == "features":
-        raise UserError(
-            "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "
-            "or leave augment.speed and augment.noise_share out"
-        )
-    check_noise(config.augment)
-    frames = model.encoder.out_len if model.encoder else len
-    return Augmentation(config.augment, config.data_seed, frames, dim)
+def tokens_that_fit(config: Config, model: SlamAsr, device: torch.device) -> int:
+    """LLM tokens of a micro-batch that fit into the device's memory beside the frozen weights."""
+    value_bytes = choose_dtype(config.model.dtype, device).itemsize
+    frozen = value_bytes * sum(p.numel() for part in (model.encoder, model.llm) if part for p in part.parameters())
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    return auto.tokens_that_fit(model.llm.config, frozen, memory, value_bytes)
 
 
-def _notes(config: Config, train: Corpus, dev: Corpus | None, model: SlamAsr) -> list[str]:
-    trained = sum(p.numel() for p in model.adapter.parameters())
-    hours = train.seconds[train.ids].sum() / 3600
-    notes = [
+def decide(config: Config, parts: Parts, recipe: dict[str, Any], most_tokens: int) -> tuple[Config, Epochs, int]:
+    """The recipe with its autos decided, the order of its data, and its steps.
+
+    `recipe` is that of the checkpoint it resumes from ({} if none); a micro-batch holds `most_tokens`.
+    """
+    corpus = parts.corpus
+    config = auto.decide_batch(auto.keep(config, recipe), corpus.cost, corpus.longest_cost, most_tokens)
+    epochs = corpus.epochs(config)
+    total_steps = epochs.steps_of(config.optim.epochs, config.optim.max_steps)
+    return auto.decide_steps(config, total_steps, parts.dev.cost if parts.dev else 0), epochs, total_steps
+
+
+def describe(config: Config, parts: Parts) -> list[str]:
+    """Lines about the data and the model, for the start of a run."""
+    model, train = parts.model, parts.corpus
+    trained, hours = sum(p.numel() for p in model.adapter.parameters()), train.seconds[train.ids].sum() / 3600
+    lines = [
         f"training on {counted(len(train.ids), 'utterance')}, {hours:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if model.packing_note:
-        notes.append(f"{model.packing_note}; packing would take less time and memory")
+        lines.append(f"{model.packing_note}; packing would take less time and memory")
     if model.encoder is not None and model.encoder.dtype_note:
-        notes.append(model.encoder.dtype_note)
+        lines.append(model.encoder.dtype_note)
     if config.model.trust_remote_code:
-        notes.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
-    for name, corpus in (("data.train", train), ("data.dev", dev)):
-        notes += [
-            f"{name}: {counted(count, 'utterance')} left out, {reason}"
-            for reason, count in (corpus.dropped if corpus else {}).items()
-        ]
-    return notes
+        lines.append("model.trust_remote_code is true: code that comes with the checkpoints runs here")
+    for name, corpus in (("data.train", train), ("data.dev", parts.dev)):
+        dropped = corpus.dropped if corpus else {}
+        lines += [f"{name}: {counted(count, 'utterance')} left out, {why}" for why, count in dropped.items()]
+    return lines

@@ -28,18 +28,13 @@ MAY_BE_THERE = re.compile(r"\..*|lost\+found|.*\.(ya?ml|log|out|err)", re.IGNORE
 
 def require_run_folder(config: Config) -> None:
     """UserError unless run.dir is new, empty, or a run's."""
-    given = config.run.dir
+    given, data = config.run.dir, config.data
     if is_remote(given):
         raise UserError(f"run.dir is {given}, a run needs a folder on a disk; give one, and copy the run afterwards")
     folder = Path(given).resolve()
-    data = config.data
-    for key, paths in (
-        ("data.train", data.train),
-        ("data.dev", data.dev),
-        ("data.write_features", [data.write_features]),
-    ):
+    for key, paths in {"train": data.train, "dev": data.dev, "write_features": [data.write_features]}.items():
         if any(path and not is_remote(path) and Path(path).resolve() == folder for path in paths):
-            raise UserError(f"run.dir is {given}, which is {key} too; give another run.dir")
+            raise UserError(f"run.dir is {given}, which is data.{key} too; give another run.dir")
     for parent in (folder, *folder.parents):
         if _is_dataset(parent):
             inside = "" if parent == folder else f" lies in {parent}, which"
@@ -66,11 +61,8 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         write_durably(path, data)
     except OSError as error:
-        raise cannot_write(path, len(data), error) from error
-
-
-def cannot_write(path: Path, size: int, error: OSError) -> TransientError:
-    """What is said of a file of `size` bytes that could not be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    todo = "make room there" if full else "look at its rights and its disk"
-    return TransientError(f"cannot write {path} ({size:,} bytes): {error.strerror}; {todo}, and give the command again")
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "make room there" if full else "look at its rights and its disk"
+        raise TransientError(
+            f"cannot write {path} ({len(data):,} bytes): {error.strerror}; {todo}, and give the command again"
+        ) from error

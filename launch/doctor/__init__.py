@@ -18,7 +18,7 @@ from data_prep.figures import counted
 
 if TYPE_CHECKING:
     from launch.doctor.finding import Finding
-    from train.dist.launch_env import Place
+    from train.dist.launch_env import RankEnv
     from train.recipe.config import Config
 
 RANKS = """\
@@ -41,15 +41,15 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.text import printable
     from launch.doctor.finding import failures, table
     from model.errors import UserError
-    from train.dist.launch_env import find_place, require_master
-    from train.liveness import permanent_failure as refusal
+    from train.dist.launch_env import read_rank_env, require_master
+    from train.liveness import permanent_failure
     from train.recipe.config import load_config
 
     try:
-        config, place = load_config(args.recipe, args.overrides), find_place()
+        config, place = load_config(args.recipe, args.overrides), read_rank_env()
         require_master(place)
     except UserError as error:
-        refusal.tell(error)
+        permanent_failure.mark(error)
         raise
     found = _all(config, place, args.allow_changes)
     if args.hostfile is not None and place.first:
@@ -61,12 +61,12 @@ def run(args: argparse.Namespace) -> int:
     wrong = failures(found)
     for one in found:
         if one.mistake:
-            refusal.tell(one.what)
+            permanent_failure.mark(one.what)
     print(f"{counted(wrong, 'thing')} would stop this training" if wrong else "nothing would stop this training")
     return 1 if wrong else 0
 
 
-def _all(config: Config, place: Place, allow_changes: bool) -> list[Finding]:
+def _all(config: Config, place: RankEnv, allow_changes: bool) -> list[Finding]:
     os.environ["HF_HUB_OFFLINE"] = "1"  # what is not on this host is to be said, not fetched
     import torch
 

@@ -13,7 +13,7 @@ from data_prep.shards.tar import read_sample
 from launch.doctor.finding import FAIL, OK, WARN, Finding
 from model.errors import TransientError, UserError
 from model.loading.pretrained import local_folder
-from train.parts import open_data
+from train.data.indexes import open_data
 from train.preflight import preflight
 from train.recipe.config import Config
 

@@ -21,7 +21,7 @@ from launch.doctor.finding import FAIL, OK, WARN, Finding
 from launch.doctor.host import slow_gpus
 from model.errors import UserError
 from train.dist.device import require_own_gpu
-from train.dist.launch_env import Place
+from train.dist.launch_env import RankEnv
 
 SECONDS_FOR_COLLECTIVES = 60.0
 CLOCK_SECONDS = 1.0
@@ -35,7 +35,7 @@ SLOW_SECONDS = 1.0
 
 
 def meet(
-    place: Place,
+    place: RankEnv,
     device: torch.device,
     own: Sequence[Finding],
     facts: Mapping[str, str],
@@ -61,7 +61,7 @@ def meet(
     return []
 
 
-def _own_gpu(store: Any, place: Place, device: torch.device, host: str) -> list[Finding]:
+def _own_gpu(store: Any, place: RankEnv, device: torch.device, host: str) -> list[Finding]:
     try:
         require_own_gpu(store, place.rank, str(torch.cuda.get_device_properties(device).uuid))
     except UserError as error:
@@ -69,7 +69,7 @@ def _own_gpu(store: Any, place: Place, device: torch.device, host: str) -> list[
     return []
 
 
-def _join(place: Place, seconds: float) -> Any:
+def _join(place: RankEnv, seconds: float) -> Any:
     time_out, serves = timedelta(seconds=seconds), place.first and not agent_has_the_port()
     port = int(place.master_port)
     store = TCPStore(place.master_addr, port, None, serves, time_out, wait_for_workers=False)
@@ -81,7 +81,7 @@ def agent_has_the_port() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def _lead(store: Any, place: Place, device: torch.device, seconds: float) -> list[Finding]:
+def _lead(store: Any, place: RankEnv, device: torch.device, seconds: float) -> list[Finding]:
     deadline = time.monotonic() + seconds
     told: dict[int, dict[str, Any]] = {}
     missing = []
@@ -138,7 +138,7 @@ def alike(facts: Mapping[int, tuple[str, Mapping[str, str]]]) -> list[Finding]:
     return [*wrong.values()] or [Finding("alike", OK, shown)]
 
 
-def exchange(store: Any, place: Place, device: torch.device) -> list[Finding]:
+def exchange(store: Any, place: RankEnv, device: torch.device) -> list[Finding]:
     """Latency of a small all_reduce and bandwidth of one of a gradient's size, with a check of their sums."""
     backend = "nccl" if device.type == "cuda" else "gloo"
     time_out = timedelta(seconds=SECONDS_FOR_COLLECTIVES)

@@ -19,7 +19,8 @@ from model.errors import UserError
 from model.prompt import SPEECH, Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.skeleton import read_tokenizer
-from train.data.corpus import TEXT_BYTES_PER_TOKEN, open_indexes
+from train.data.corpus import TEXT_BYTES_PER_TOKEN
+from train.data.indexes import open_indexes
 from train.data.plan import cost_of, plan_epoch
 from train.recipe.config import Config, ModelConfig
 from train.recipe.kinds import decided

@@ -11,7 +11,7 @@ from data_prep.figures import counted
 from data_prep.shards.frames import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
 from model.errors import UserError, require_at_least
-from train.dist.launch_env import Place, find_place
+from train.dist.launch_env import RankEnv, read_rank_env
 
 if TYPE_CHECKING:
     from data_prep.features.build import FeatureRank, FeatureRun
@@ -54,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.shards.opening import read_index
 
-    rank = find_place()
+    rank = read_rank_env()
     try:
         if args.verify < 0:
             raise UserError(f"--verify is {args.verify}, it is a number of utterances; 0 for none")
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     return _report(args, index, encoder, made, rank)
 
 
-def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
+def _encoder(args: argparse.Namespace, rank: RankEnv, **other: Any) -> Encoder:
     import torch
 
     from model.encoders import load_encoder
@@ -93,7 +93,7 @@ def _encoder(args: argparse.Namespace, rank: Place, **other: Any) -> Encoder:
     return encoder
 
 
-def _feature_rank(args: argparse.Namespace, rank: Place) -> FeatureRank:
+def _feature_rank(args: argparse.Namespace, rank: RankEnv) -> FeatureRank:
     """Ranks on one host share its cores."""
     import torch
 
@@ -104,7 +104,9 @@ def _feature_rank(args: argparse.Namespace, rank: Place) -> FeatureRank:
     return FeatureRank(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
 
 
-def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, feature_rank: FeatureRank, rank: Place) -> None:
+def _ask(
+    args: argparse.Namespace, index: ShardIndex, encoder: Encoder, feature_rank: FeatureRank, rank: RankEnv
+) -> None:
     """Says what is to be expected; asks, or wants --yes, if that is much. UserError to end it here."""
     from data_prep.features.build import require_fit
     from data_prep.features.estimate import estimate, require_room
@@ -128,7 +130,7 @@ def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, feature_
         raise UserError("stopped as asked; nothing was written")
 
 
-def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
+def _in_words(of: Estimate, args: argparse.Namespace, rank: RankEnv) -> str:
     from data_prep.figures import in_hours, in_units
     from data_prep.progress import clock
 
@@ -140,7 +142,7 @@ def _in_words(of: Estimate, args: argparse.Namespace, rank: Place) -> str:
     )
 
 
-def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: Place) -> int:
+def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: RankEnv) -> int:
     totals = made.totals
     if totals and totals.already_built:
         if rank.first:
@@ -180,7 +182,7 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
         raise UserError(f"{args.out} holds {cache.kind}; give a directory that `prep features` made")
     made = cache.fingerprint
     dtype = made.get("dtype", "auto") if args.dtype == "auto" else args.dtype
-    encoder = _encoder(args, Place(), dtype=dtype)
+    encoder = _encoder(args, RankEnv(), dtype=dtype)
     kept, own = made.get("layer"), encoder.fingerprint()
     if args.layer is None and kept != own["layer"] and made.get("weights") == own["weights"]:
         raise UserError(

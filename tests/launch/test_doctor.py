@@ -19,7 +19,7 @@ from tests import ranks
 from tests.ranks import ROOT, free_port
 from tests.tiny import tiny_models
 from tests.train.conftest import make_ground
-from train.dist.launch_env import Place
+from train.dist.launch_env import RankEnv
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +159,10 @@ def start(ground: Path, rank: int, port: int, *overrides: str) -> "subprocess.Po
 def test_a_rank_that_does_not_come_is_named_and_one_that_finds_nobody_says_so():
     port = str(free_port())
     own = [Finding("disk", OK, "room")]
-    found = meet(Place(0, 3, 0, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
+    found = meet(RankEnv(0, 3, 0, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
     assert [one.what for one in found if one.level == FAIL] == ["ranks 1, 2 of 3 did not come in 1 s"]
     assert own[0] in found
-    found = meet(Place(1, 3, 1, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
+    found = meet(RankEnv(1, 3, 1, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
     assert f"rank 1 does not reach rank 0 at 127.0.0.1:{port}" in found[0].what and found[0].level == FAIL
 
 

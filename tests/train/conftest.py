@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ from data_prep.shards.opening import read_index
 from data_prep.utterance import Utterance
 from model.encoders import load_encoder
 from tests.tiny import tiny_models
+from tests.train.runs import run
 
+Straight = Callable[..., Path]
 WORDS = "the cat sat on a mat and looked at nine birds by the old mill".split()
 
 
@@ -36,6 +39,20 @@ def recipe(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory):
     return make_ground(tmp_path_factory.mktemp("ground"))
+
+
+@pytest.fixture(scope="session")
+def straight(ground, tmp_path_factory) -> Straight:
+    """The folder of the run of so many ranks, a ZeRO stage and overrides that nothing happened to."""
+    done: dict[tuple[int | str, ...], Path] = {}
+
+    def folder(world: int = 1, stage: int = 0, *overrides: str) -> Path:
+        if (world, stage, *overrides) not in done:
+            done[world, stage, *overrides] = path = tmp_path_factory.mktemp("straight") / "run"
+            run(ground, path, *overrides, world=world, stage=stage)
+        return done[world, stage, *overrides]
+
+    return folder
 
 
 def make_ground(folder: Path) -> Path:

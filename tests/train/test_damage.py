@@ -14,6 +14,8 @@ import pytest
 from data_prep.shards.opening import read_index, shard_path
 from tests import ranks
 from tests.accidents import STEP, DiskFills, FileLimit, KilledSaving, ShardFault
+from tests.train.runs import assert_same, command, refuse
+from tests.train.runs import run as train
 from train.engine.checkpoint import find_newest
 
 TMP = "checkpoints/.tmp-step-"
@@ -31,35 +33,6 @@ PHASES: list[tuple[str, int | None]] = [  # of a save, in order, each in a later
 ]
 
 
-@pytest.fixture(scope="module")
-def straight(ground, tmp_path_factory) -> dict[int, Path]:
-    """By the number of ranks: the folder of the run that nothing happened to."""
-    folders = {world: tmp_path_factory.mktemp("straight") / "run" for world in (1, 2)}
-    for world, folder in folders.items():
-        ranks.train(command(ground, folder), world, folder.with_suffix(".log"))
-    return folders
-
-
-def command(ground: Path, folder: Path, *overrides: str) -> list[str]:
-    return [str(ground / "recipe.yaml"), f"run.dir={folder}", *overrides]
-
-
-def assert_same(run: Path, straight: Path) -> None:
-    """Finished with the same adapter and optimizer; nothing under a temporary name is left."""
-    assert (run / "FINISHED").read_text() == "8\n" and not list((run / "checkpoints").glob(".tmp*"))
-    for name in ("adapter.safetensors", "optimizer.safetensors"):
-        ours, theirs = (folder / "checkpoints" / "step-00000008" / name for folder in (run, straight))
-        assert ours.read_bytes() == theirs.read_bytes()
-    assert ranks.losses(run) == ranks.losses(straight)
-
-
-def refused(text: str) -> str:
-    """The one line that was said, and no traceback."""
-    lines = [line for line in text.splitlines() if line.startswith("train: ")]
-    assert len(lines) == 1 and "Traceback" not in text, text
-    return lines[0]
-
-
 def test_killed_in_any_phase_of_a_save_the_newest_whole_checkpoint_is_used(ground, straight, tmp_path):
     run, watched = tmp_path / "run", ["save.every_steps=1", "save.total_limit=2", "save.best=loss"]
     watched += ["eval.every_steps=null"]
@@ -73,8 +46,8 @@ def test_killed_in_any_phase_of_a_save_the_newest_whole_checkpoint_is_used(groun
         assert find_newest(run / "checkpoints") == (expected, []), call
         (tmp_path / "log").unlink()
         resumed = newest
-    assert "is damaged" not in ranks.train(command(ground, run, *watched), 1, tmp_path / "log")
-    assert_same(run, straight[1])
+    assert "is damaged" not in train(ground, run, *watched)
+    assert_same(run, straight(1))
     assert len(list((run / "checkpoints").glob("step-*"))) in (2, 3), "the limit, and the best"
 
 
@@ -97,16 +70,16 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_gives_the_same_a
     ground, straight, tmp_path, damage: dict[int, tuple[str, Callable[[Path], object]]]
 ):
     run = tmp_path / "run"
-    shutil.copytree(straight[1], run, symlinks=True)
+    shutil.copytree(straight(1), run, symlinks=True)
     for later in (6, 8):
         shutil.rmtree(run / "checkpoints" / f"step-{later:08d}")
     for step, (name, spoil) in damage.items():
         spoil(run / "checkpoints" / f"step-{step:08d}" / name)
-    text = ranks.train(command(ground, run), 1, tmp_path / "log")
+    text = train(ground, run)
     for step, (name, _) in damage.items():
         assert re.search(rf"checkpoint step-0*{step} is damaged \({name} .*\) and is passed over", text)
     assert re.search(f"resuming from .*step-0*{min(damage) - 2} ", text)
-    assert_same(run, straight[1])
+    assert_same(run, straight(1))
 
 
 @pytest.fixture
@@ -126,27 +99,25 @@ def test_on_a_full_disk_the_save_says_what_it_needs_and_with_space_the_same_comm
 ):
     run, log = small_disk / "run", tmp_path / "log"
     full = DiskFills(small_disk, left=100_000, nth=3)
-    said = refused(ranks.train(command(ground, run), 2, log, expected=2, before=full))
+    said = refuse(ground, run, world=2, before=full, log=log)
     assert re.search(
         r"cannot save a checkpoint of 161,\d+ bytes in .*: No space left on device; earlier ones are whole", said
     )
     assert find_newest(run / "checkpoints") == (run / "checkpoints" / "step-00000002", [])
     assert not list((run / "checkpoints").glob(".tmp*")), "what was written of it is not in the way"
-    log.unlink()
-    assert "No space left" in refused(ranks.train(command(ground, run), 2, log, expected=2))
+    assert "No space left" in refuse(ground, run, world=2, log=log)
     (small_disk / "ballast").unlink()
-    ranks.train(command(ground, run), 2, log)
-    assert_same(run, straight[2])
+    train(ground, run, world=2, log=log)
+    assert_same(run, straight(2))
 
 
 def test_where_files_may_not_grow_it_is_the_same(ground, straight, tmp_path):
-    run, log = tmp_path / "run", tmp_path / "log"
-    limit = FileLimit(20_000, nth=3)
-    said = refused(ranks.train(command(ground, run), 2, log, expected=2, before=limit))
+    run, limit = tmp_path / "run", FileLimit(20_000, nth=3)
+    said = refuse(ground, run, world=2, before=limit)
     assert re.search(r"cannot save a checkpoint of 161,\d+ bytes in .*: File too large; earlier ones are whole", said)
     assert find_newest(run / "checkpoints") == (run / "checkpoints" / "step-00000002", [])
-    ranks.train(command(ground, run), 2, log)
-    assert_same(run, straight[2])
+    train(ground, run, world=2)
+    assert_same(run, straight(2))
 
 
 @pytest.fixture
@@ -157,23 +128,21 @@ def shards(ground, tmp_path) -> Path:
 
 def test_a_shard_that_comes_back_in_time_is_waited_for_and_nothing_is_lost(ground, straight, shards, tmp_path):
     run, gone = tmp_path / "run", ShardFault(shards / "shard-000001.tar", "vanish", seconds=2.5)
-    ranks.train(command(ground, run, f"data.train={shards}", "data.retry_seconds=60"), 2, tmp_path / "log", before=gone)
+    train(ground, run, f"data.train={shards}", "data.retry_seconds=60", world=2, before=gone)
     assert not (run / "lost.jsonl").exists()
     began = (run / "checkpoints" / "step-00000000").stat().st_mtime
     assert (run / "FINISHED").stat().st_mtime - began > 2.5, "it was missed"
-    assert_same(run, straight[2])
+    assert_same(run, straight(2))
 
 
 @pytest.mark.parametrize("fault", ["vanish", "truncate", "change"])
 def test_what_cannot_be_read_ends_the_run_on_all_ranks_with_the_utterance(ground, shards, tmp_path, fault):
     broken = ShardFault(shards / "shard-000000.tar", fault)
-    overrides = [f"data.train={shards}", "data.retry_seconds=1"]
-    text = ranks.train(command(ground, tmp_path / "run", *overrides), 2, tmp_path / "log", expected=2, before=broken)
-    said = refused(text)
+    said = refuse(ground, tmp_path / "run", f"data.train={shards}", "data.retry_seconds=1", world=2, before=broken)
     assert re.search(
         r"\d+ utterances? could not be read, data.max_lost allows 0; the last: utt-0.*shard-000000.tar", said
     )
-    assert not ranks.writers(tmp_path / "log") and not (tmp_path / "run" / "FINISHED").exists()
+    assert not ranks.writers(tmp_path / "run.log") and not (tmp_path / "run" / "FINISHED").exists()
 
 
 def test_what_is_lost_in_the_middle_is_named_and_counted_and_the_ranks_stay_in_step(ground, straight, shards, tmp_path):
@@ -181,7 +150,7 @@ def test_what_is_lost_in_the_middle_is_named_and_counted_and_the_ranks_stay_in_s
     cut = shards / "shard-000001.tar"
     broken = ShardFault(cut, "truncate", place=STEP, nth=4)
     overrides = [f"data.train={shards}", "data.retry_seconds=0.5", "data.max_lost=1", "optim.max_steps=30"]
-    text = ranks.train(command(ground, run, *overrides), 2, tmp_path / "log", before=broken)
+    text = train(ground, run, *overrides, world=2, before=broken)
     lost = [json.loads(line) for line in (run / "lost.jsonl").read_text().splitlines()]
     half = (shards / "shard-000001.kept").stat().st_size // 2
     beyond = {
@@ -193,6 +162,6 @@ def test_what_is_lost_in_the_middle_is_named_and_counted_and_the_ranks_stay_in_s
     first = lost[0]["step"]
     assert f"step {first} is without" in text
     steps = ranks.losses(run, figure="step")
-    assert steps == [*range(1, 31)] and ranks.losses(run)[: first - 1] == ranks.losses(straight[2])[: first - 1]
+    assert steps == [*range(1, 31)] and ranks.losses(run)[: first - 1] == ranks.losses(straight(2))[: first - 1]
     state = json.loads((run / "checkpoints" / "step-00000030" / "state.json").read_text())
     assert state["lost"] == len(beyond) < len(lost), "one that is lost in every epoch counts once"

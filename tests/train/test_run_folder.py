@@ -11,8 +11,8 @@ from data_prep.shards.opening import read_index
 from launch.command import main
 from tests import ranks
 from tests.accidents import DiskFills
+from tests.train.runs import refuse, run
 from tests.train.test_damage import small_disk  # noqa: F401 - a fixture
-from tests.train.test_refusals import refuse
 
 
 def files(folder: Path) -> set[str]:
@@ -27,8 +27,7 @@ def shards(ground, tmp_path) -> Path:
 @pytest.mark.parametrize("inside", ["", "runs/one"])
 def test_a_run_is_not_put_into_a_folder_of_shards(ground, shards, tmp_path, inside):
     before = files(shards)
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={shards / inside}", f"data.train={ground / 'features'}"]
-    said = ranks.train(arguments, 1, tmp_path / "log", expected=2)
+    said = refuse(ground, shards / inside, f"data.train={ground / 'features'}", log=tmp_path / "log")
     assert str(shards) in said and "index.json" in said and "another run.dir" in said
     assert files(shards) == before
 
@@ -59,10 +58,9 @@ def test_a_folder_with_a_recipe_and_a_log_may_become_a_run_and_a_run_may_hold_an
     folder.mkdir()
     for name in ("recipe.yaml", "train.log", ".gitkeep"):
         (folder / name).touch()
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={folder}"]
-    ranks.train([*arguments, "optim.max_steps=1"], 1, tmp_path / "log")
+    run(ground, folder, "optim.max_steps=1")
     (folder / "chapter1.tex").touch()
-    ranks.train([*arguments, "optim.max_steps=2"], 1, tmp_path / "log")
+    run(ground, folder, "optim.max_steps=2")
 
 
 def test_an_address_is_no_folder_of_a_run(ground, tmp_path):
@@ -78,24 +76,21 @@ PAGE = os.sysconf("SC_PAGE_SIZE")  # a file on a tmpfs takes whole pages
 )
 def test_on_a_disk_that_is_full_from_the_start_one_line_names_the_file(ground, small_disk, tmp_path, pages, file):  # noqa: F811
     full = DiskFills(small_disk, left=pages * PAGE, nth=0)
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={small_disk / 'run'}"]
-    text = ranks.train(arguments, 2, tmp_path / "log", expected=2, before=full)
-    lines = [line for line in text.splitlines() if line.startswith("train: ")]
-    assert len(lines) == 1 and "Traceback" not in text, text
-    assert f"{small_disk / file}" in lines[0] and "No space left on device" in lines[0], lines
+    said = refuse(ground, small_disk / "run", world=2, before=full, log=tmp_path / "log")
+    assert f"{small_disk / file}" in said and "No space left on device" in said, said
     (small_disk / "ballast").unlink()
-    ranks.train([*arguments, "optim.max_steps=1"], 2, tmp_path / "log")
+    run(ground, small_disk / "run", "optim.max_steps=1", world=2, log=tmp_path / "log")
 
 
 def test_hypotheses_that_cannot_be_written_are_named_and_the_run_goes_on(ground, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "LOCK").touch()
-    (run / "dev").touch()  # where the folder of hypotheses should be
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "LOCK").touch()
+    (folder / "dev").touch()  # where the folder of hypotheses should be
     watched = [f"data.dev={ground / 'dev'}", "eval.wer=true", "eval.max_new_tokens=2", "optim.max_steps=1"]
-    text = ranks.train([str(ground / "recipe.yaml"), f"run.dir={run}", *watched], 2, tmp_path / "log")
-    assert re.search(rf"cannot write {run}/dev/step-0*1.jsonl.*; training goes on", text), text
-    assert (run / "FINISHED").exists() and len(ranks.losses(run, "dev", "wer")) == 1
+    text = run(ground, folder, *watched, world=2)
+    assert re.search(rf"cannot write {folder}/dev/step-0*1.jsonl.*; training goes on", text), text
+    assert (folder / "FINISHED").exists() and len(ranks.losses(folder, "dev", "wer")) == 1
 
 
 def test_the_same_data_twice_is_refused_by_path_by_link_and_as_a_copy(ground, shards, tmp_path):

@@ -16,20 +16,8 @@ from model.encoders import load_encoder
 from tests import ranks
 from tests.data_prep.reading import read_utterance
 from tests.model.test_encoders import checkpoint
+from tests.train.runs import run
 from train import parts
-
-
-def run(ground: Path, folder: Path, *overrides: str, world: int = 1, stage: int = 0, expected: int = 0) -> str:
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={folder}", *overrides, "--deepspeed", f"zero{stage}"]
-    return ranks.train(arguments, world, folder.with_suffix(".log"), expected)
-
-
-@pytest.fixture(scope="module")
-def straight(ground, tmp_path_factory):
-    """The run that others are compared with: one rank, ZeRO 0, never interrupted."""
-    folder = tmp_path_factory.mktemp("straight") / "run"
-    run(ground, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -93,19 +81,19 @@ def test_an_encoder_that_cpus_get_wrong_in_bfloat16_trains_in_float32_and_that_i
 
 
 def test_the_learning_rate_that_the_engine_holds_is_the_schedules(straight):
-    assert ranks.losses(straight, figure="lr") == pytest.approx([2e-4 / 3, 4e-4 / 3, *[2e-4] * 6])
+    assert ranks.losses(straight(), figure="lr") == pytest.approx([2e-4 / 3, 4e-4 / 3, *[2e-4] * 6])
 
 
 def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(ground, straight, tmp_path):
     """2 ranks with ZeRO 3, 1 with ZeRO 0, 3 with ZeRO 1, 4 with ZeRO 2: optimizer state moves between all of them."""
     for world, stage, steps in ((2, 3, 2), (1, 0, 4), (3, 1, 6), (4, 2, 8)):
         run(ground, tmp_path / "run", f"optim.max_steps={steps}", world=world, stage=stage)
-    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=1e-5)
+    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight()), rel=1e-5)
 
 
 def test_cached_features_train_as_audio_does_to_the_precision_of_the_cache(ground, straight, tmp_path):
     run(ground, tmp_path / "run", f"data.train={ground / 'features'}", "model.dtype=float32")
-    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight), rel=2e-3)
+    assert ranks.losses(tmp_path / "run") == pytest.approx(ranks.losses(straight()), rel=2e-3)
 
 
 def test_a_cached_mean_of_layers_in_eight_bits_trains_as_the_live_one_does(ground, tmp_path):
@@ -116,9 +104,8 @@ def test_a_cached_mean_of_layers_in_eight_bits_trains_as_the_live_one_does(groun
     run(ground, tmp_path / "cached", *given, f"data.train={tmp_path / 'features'}")
     live = ranks.losses(tmp_path / "live")
     assert ranks.losses(tmp_path / "cached") == pytest.approx(live, rel=2e-2)
-    wrong = ["model.encoder_layer=2", *given[1:], f"data.train={tmp_path / 'features'}", "--deepspeed", "zero0"]
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'wrong'}", *wrong]
-    assert "are of layer mean:1-2" in ranks.train(arguments, 1, tmp_path / "log", expected=2)
+    wrong = ["model.encoder_layer=2", *given[1:], f"data.train={tmp_path / 'features'}"]
+    assert "layer is mean:1-2" in run(ground, tmp_path / "wrong", *wrong, expected=2)
 
 
 def without_encoder(rank):
@@ -131,12 +118,12 @@ def without_encoder(rank):
 
 
 def test_training_from_cached_features_loads_no_encoder(ground, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"data.train={ground / 'features'}", "optim.max_steps=1"]
-    ranks.train([*arguments, f"run.dir={tmp_path / 'run'}"], 1, tmp_path / "log", before=without_encoder)
+    given = f"data.train={ground / 'features'}", "optim.max_steps=1"
+    run(ground, tmp_path / "run", *given, before=without_encoder)
     shutil.copytree(ground / "encoder", tmp_path / "other")
     (tmp_path / "other" / "config.json").write_text((ground / "encoder" / "config.json").read_text() + " ")
-    elsewhere = [*arguments, f"model.encoder={tmp_path / 'other'}", f"run.dir={tmp_path / 'other run'}"]
-    said = ranks.train(elsewhere, 1, tmp_path / "other.log", 1, before=without_encoder)
+    elsewhere = f"model.encoder={tmp_path / 'other'}"
+    said = run(ground, tmp_path / "other run", *given, elsewhere, expected=1, before=without_encoder)
     assert "an encoder was loaded" in said  # files that differ are not trusted to hold the same weights
     card = json.loads((tmp_path / "run" / "checkpoints" / "step-00000001" / "adapter.json").read_text())
     assert card["encoder"] == load_encoder(str(ground / "encoder")).fingerprint()

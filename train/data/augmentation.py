@@ -1,4 +1,4 @@
-"""What training does to its samples on the way in: the `augment` section of a recipe.
+"""Applies the `augment` section of a recipe to the batches of training.
 
 The same sample in the same epoch is changed in the same way, on whatever rank and in whatever micro-batch it is read.
 """
@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.audio.augment import AugmentConfig, augment_wave, samples_after, spec_masks, speed_factors
+from data_prep.audio.augment import AugmentConfig, augment_wave, check_noise, samples_after, spec_masks, speed_factors
 from model.batch import Batch, cumulative
+from model.errors import UserError
+from model.slam_asr import SlamAsr
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The options, the seed, and what is known of the encoder."""
+    """The options, the seed, and the encoder's lengths."""
 
     config: AugmentConfig
     seed: int
-    frames: Callable[[Any], Any]
-    """Encoder frames of so many samples."""
-    dim: int
-    """D, the encoder's width."""
+    frames: Callable[[Any], Any]  # encoder frames of so many samples
+    dim: int  # D, the encoder's width
 
     def samples(self, samples: np.ndarray, epoch: int) -> np.ndarray:
         """int64 [N], the samples that the N recordings of the corpus have in an epoch."""
@@ -32,8 +32,7 @@ class Augmentation:
     def extremes(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """int64 [N] each, the fewest and the most that they have in any epoch."""
         speeds = self.config.speed or (1.0,)
-        fewest, most = (samples_after(samples, np.full(len(samples), s)) for s in (max(speeds), min(speeds)))
-        return fewest, most
+        return samples_after(samples, max(speeds)), samples_after(samples, min(speeds))
 
     def apply(self, batch: Batch, epoch: int, ids: Sequence[int] | np.ndarray) -> Batch:
         """The batch of the samples `ids` with changed speed, noise and masked frames."""
@@ -42,7 +41,20 @@ class Augmentation:
             waves = batch.audio.split(batch.audio_cu.diff().tolist())
             changed = [augment_wave(w, self.config, self.seed, epoch, int(i)) for w, i in zip(waves, ids, strict=True)]
             batch = replace(batch, audio=torch.cat(changed), audio_cu=cumulative([len(wave) for wave in changed]))
-        cached = batch.audio is None
-        frames = batch.feature_cu.diff() if cached else self.frames(batch.audio_cu.diff())
+        frames = batch.feature_cu.diff() if batch.audio is None else self.frames(batch.audio_cu.diff())
         masked_frames, masked_dims = spec_masks(self.config, self.seed, epoch, ids, frames.numpy(), self.dim)
         return replace(batch, masked_frames=masked_frames, masked_dims=masked_dims)
+
+
+def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr, dim: int) -> Augmentation | None:
+    """The augmentation of shards of a `kind` for an encoder of width `dim`; None if nothing is asked for.
+
+    UserError for cached features where audio is needed, and for noise that cannot be used.
+    """
+    if config.needs_audio and kind == "features":
+        raise UserError(
+            "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "
+            "or leave augment.speed and augment.noise_share out"
+        )
+    check_noise(config)
+    return Augmentation(config, seed, model.encoder.out_len if model.encoder else len, dim) if config.active else None

@@ -1,6 +1,6 @@
-"""From the plan to batches in memory: threads read ahead, in plan order.
+"""Reads this rank's micro-batches ahead, in threads, in the order of the plan.
 
-No worker processes and no state: reading, FLAC decoding and hashing release the GIL, and where to go on is the step's
+No worker processes and no state: reading, FLAC decoding and hashing release the GIL, and the position is the step's
 number. What cannot be read is tried again for a while (storage has bad moments), then left out and named.
 """
 
@@ -25,8 +25,7 @@ from train.recipe.config import DataConfig
 
 MICRO_BATCHES_AHEAD = 8
 """Read ahead of the step that is computed, or one whole step if that is more: what bounds the memory."""
-FIRST_PAUSE_SECONDS = 0.5
-"""Before what cannot be read is tried again; each pause is twice the one before."""
+FIRST_PAUSE_SECONDS = 0.5  # before what cannot be read is tried again; each pause is twice the one before
 IDLE_CANDIDATES = 16
 EMPTY = np.empty(0, np.int64)
 
@@ -43,14 +42,12 @@ class Lost:
 class Slot:
     """One micro-batch of this rank in a step."""
 
-    number: int
-    """Its place among the step's G micro-batches, the same whatever the number of ranks."""
+    number: int  # its place among the step's G micro-batches, the same whatever the number of ranks
     batch: Batch
     counts: bool
     """False where the step has no micro-batch left for this rank: the batch keeps the ranks in step and weighs
     nothing."""
-    seconds: float
-    """Audio in it."""
+    seconds: float  # audio in it
     lost: tuple[Lost, ...] = ()
 
 
@@ -59,15 +56,12 @@ class Share:
     """This rank's part of a step, the same number of slots on every rank."""
 
     slots: list[Slot]
-    useful: float
-    """Plan.useful_share of the step."""
-    waited: float
-    """Seconds that the rank waited for it."""
-    fault: UserError | None = None
-    """Why it could not be read, if it could not."""
+    load_balance: float  # Plan.load_balance of the step
+    waited: float  # seconds that the training thread waited for it
+    fault: UserError | None = None  # why it cannot be read
 
     def check(self) -> None:
-        """Raises its fault, if there is one."""
+        """UserError if it cannot be read."""
         if self.fault is not None:
             raise self.fault
 
@@ -81,7 +75,7 @@ class Share:
 
     @property
     def lost(self) -> list[Lost]:
-        return [one for slot in self.slots for one in slot.lost]
+        return [lost for slot in self.slots for lost in slot.lost]
 
 
 class Loader:
@@ -91,78 +85,76 @@ class Loader:
         self.corpus, self.epochs, self.prompt, self.world = corpus, epochs, prompt, world
         self.threads, self.retry_seconds = data.reader_threads, data.retry_seconds
         self.slots = -(-epochs.per_step // world.size)
-        self._closed = threading.Event()
         self.retries = 0
-        self.holds = False
-        """Whether the first epoch has to be over before the second is read."""
+        self._closed = threading.Event()
+        self._held = False
         self._gone: set[str] = set()  # shards of which something was lost for good: not waited for again
+
+    def hold(self) -> None:
+        """Reads no further than the first epoch until `release`."""
+        self._held = True
+
+    def release(self, corpus: Corpus | None = None) -> None:
+        """Reads on beyond the first epoch, from `corpus` if given: the same samples in another place."""
+        self.corpus, self._held = corpus or self.corpus, False
 
     def steps(self, first: int) -> Iterator[Share]:
         """Endlessly, from step `first` (counted from 0): the rank's share of each step, read ahead in threads."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="reader") as pool:
             ahead: deque[tuple[list[Future[Slot]], float]] = deque()
-            step = first
+            step, most = first, 1 + max(1, MICRO_BATCHES_AHEAD // self.slots)
             try:
                 while True:
-                    while len(ahead) <= max(1, MICRO_BATCHES_AHEAD // self.slots) and not (ahead and self._waits(step)):
+                    while not ahead or (len(ahead) < most and not (self._held and self.epochs.locate(step)[0] > 0)):
                         ahead.append(self._submit(pool, step))
                         step += 1
-                    yield self._collect(*ahead.popleft())
+                    futures, load_balance = ahead.popleft()
+                    began, slots, fault = time.monotonic(), [], None
+                    try:
+                        slots = [future.result() for future in futures]
+                    except UserError as error:
+                        fault = error
+                    yield Share(slots, load_balance, time.monotonic() - began, fault)
             finally:
                 self._closed.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-
-    def _waits(self, step: int) -> bool:
-        return self.holds and self.epochs.locate(step)[0] > 0
 
     def _submit(self, pool: ThreadPoolExecutor, step: int) -> tuple[list[Future[Slot]], float]:
         epoch, inside = self.epochs.locate(step)
         if inside == 0:
             pool.submit(self.epochs.plan, epoch + 1)  # so that it is there when its turn comes
-        plan = self.epochs.plan(epoch)
-        micro_batches = plan.step(inside)
-        numbers = range(self.world.rank, self.slots * self.world.size, self.world.size)
-        self.corpus.prefetch(np.concatenate(micro_batches[self.world.rank :: self.world.size] or [EMPTY]), epoch)
-        own = [(n, micro_batches[n] if n < len(micro_batches) else EMPTY) for n in numbers]
-        return [pool.submit(self._read, epoch, *one) for one in own], plan.useful_share(inside, self.world.size)
-
-    def _collect(self, coming: list[Future[Slot]], useful: float) -> Share:
-        began = time.monotonic()
-        try:
-            slots = [future.result() for future in coming]
-        except UserError as error:
-            return Share([], useful, time.monotonic() - began, error)
-        return Share(slots, useful, time.monotonic() - began)
+        plan, (rank, size) = self.epochs.plan(epoch), (self.world.rank, self.world.size)
+        own = plan.step(inside)[rank::size]
+        own += [EMPTY] * (self.slots - len(own))
+        self.corpus.prefetch(np.concatenate(own), epoch)
+        slots = [pool.submit(self._read, epoch, rank + size * turn, ids) for turn, ids in enumerate(own)]
+        return slots, plan.load_balance(inside, size)
 
     def _read(self, epoch: int, number: int, ids: np.ndarray) -> Slot:
-        batch, ids, lost = self._read_surely(ids, epoch)
+        batch, lost = None, {}
+        if len(ids):
+            try:
+                batch = self.corpus.read(ids, self.prompt, epoch)
+            except (ShardError, OSError):
+                lost = self._unreadable(ids.tolist(), epoch)
+                self._gone |= {self.corpus.shard(i, epoch) for i in lost}
+                ids = ids[[i not in lost for i in ids.tolist()]]
+                batch = self.corpus.read(ids, self.prompt, epoch) if len(ids) else None
+        named = tuple(Lost(self.corpus.index.key[i], reason) for i, reason in lost.items())
         if batch is None:
-            return Slot(number, self._idle_batch(epoch), False, 0.0, lost)
-        return Slot(number, batch, True, float(self.corpus.seconds[ids].sum()), lost)
+            return Slot(number, self._idle_batch(epoch), False, 0.0, named)
+        return Slot(number, batch, True, float(self.corpus.seconds[ids].sum()), named)
 
-    def _read_surely(self, ids: np.ndarray, epoch: int) -> tuple[Batch | None, np.ndarray, tuple[Lost, ...]]:
-        """The batch of those `ids` that can be read, which they are, and those that cannot."""
-        if len(ids) == 0:
-            return None, ids, ()
-        try:
-            return self.corpus.read(ids, self.prompt, epoch), ids, ()
-        except (ShardError, OSError):
-            lost = self._failing(ids, epoch)
-        kept = ids[[i not in lost for i in ids.tolist()]]
-        self._gone |= {self.corpus.shard(i, epoch) for i in lost}
-        named = tuple(Lost(self.corpus.key(i), reason) for i, reason in lost.items())
-        return (self.corpus.read(kept, self.prompt, epoch) if len(kept) else None), kept, named
-
-    def _failing(self, ids: np.ndarray, epoch: int) -> dict[int, str]:
+    def _unreadable(self, ids: Sequence[int], epoch: int) -> dict[int, str]:
         """The ids that fail again and again, with the reason."""
-        failing = self._try_each(ids.tolist(), epoch)
-        pause, ends = FIRST_PAUSE_SECONDS, time.monotonic() + self.retry_seconds
-        while time.monotonic() < ends:
-            waited_for = [i for i in failing if self.corpus.shard(i, epoch) not in self._gone]
-            if not waited_for or self._closed.wait(pause):
+        failing = self._try_each(ids, epoch)
+        pause, deadline = FIRST_PAUSE_SECONDS, time.monotonic() + self.retry_seconds
+        while time.monotonic() < deadline:
+            again = [i for i in failing if self.corpus.shard(i, epoch) not in self._gone]
+            if not again or self._closed.wait(pause):
                 break
             self.retries, pause = self.retries + 1, 2 * pause
-            failing = {i: failing[i] for i in failing if i not in waited_for} | self._try_each(waited_for, epoch)
+            failing = {i: failing[i] for i in failing if i not in again} | self._try_each(again, epoch)
         return failing
 
     def _try_each(self, ids: Sequence[int], epoch: int) -> dict[int, str]:

@@ -12,10 +12,9 @@ steps. A step's samples are a plain random draw: nothing is padded, so nothing h
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import count
 
 import numpy as np
 
@@ -34,12 +33,9 @@ def cost_of(tokens: np.ndarray) -> np.ndarray:
 class Plan:
     """An epoch: every sample is in exactly one micro-batch, every step has exactly `per_step` (G) of them."""
 
-    order: np.ndarray
-    """int64 [samples], ids, micro-batch after micro-batch."""
-    starts: np.ndarray
-    """int64 [steps x G + 1], where each micro-batch begins in `order`."""
-    costs: np.ndarray
-    """int64 [samples], cost_of each, in `order`."""
+    order: np.ndarray  # int64 [samples], ids, micro-batch after micro-batch
+    starts: np.ndarray  # int64 [steps x G + 1], where each micro-batch begins in `order`
+    costs: np.ndarray  # int64 [samples], cost_of each, in `order`
     per_step: int
 
     @property
@@ -52,7 +48,7 @@ class Plan:
         starts = self.starts[first : first + self.per_step + 1].tolist()
         return [self.order[start:end] for start, end in zip(starts, starts[1:], strict=False)]
 
-    def useful_share(self, number: int, ranks: int) -> float:
+    def load_balance(self, number: int, ranks: int) -> float:
         """The mean rank's work in a step over that of the busiest, in (0, 1]: 1 where none waits for another."""
         starts = self.starts[number * self.per_step : (number + 1) * self.per_step + 1]
         done = np.concatenate([[0], self.costs[starts[0] : starts[-1]].cumsum()])
@@ -70,10 +66,8 @@ class Plan:
 class ShardWindow:
     """Samples of a few shards at a time, where the shards are too many to have at once."""
 
-    shard: np.ndarray
-    """int [N], the shard of each sample."""
-    at_once: int
-    """Shards that are shuffled together; which ones is drawn anew for each epoch."""
+    shard: np.ndarray  # int [N], the shard of each sample
+    at_once: int  # shards that are shuffled together; which ones is drawn anew for each epoch
 
 
 def plan_epoch(
@@ -142,18 +136,13 @@ def _deal(costs: np.ndarray, sizes: np.ndarray, slots: int) -> tuple[np.ndarray,
 
 def plan_in_order(ids: np.ndarray, tokens: np.ndarray, budget: int) -> list[np.ndarray]:
     """Micro-batches of all samples, longest first, unshuffled, to a budget of samples x longest: for validation."""
-    return list(_fill(ids, tokens, budget))
-
-
-def _fill(ids: np.ndarray, tokens: np.ndarray, budget: int) -> Iterator[np.ndarray]:
-    """Micro-batches of samples of like length, longest first: the first of each decides how many fit."""
-    ordered = ids[np.argsort(-tokens[ids], kind="stable")]
-    start = 0
-    while start < len(ordered):
-        fit = int(budget // tokens[ordered[start]])
+    left, batches = ids[np.argsort(-tokens[ids], kind="stable")], []
+    while len(left):
+        fit = int(budget // tokens[left[0]])
         assert fit > 0, "a sample is longer than the token budget; the corpus should have refused it"
-        yield ordered[start : start + fit]
-        start += fit
+        batches.append(left[:fit])
+        left = left[fit:]
+    return batches
 
 
 @dataclass
@@ -193,25 +182,22 @@ class Epochs:
 
     def locate(self, step: int) -> tuple[int, int]:
         """(epoch, step inside it) of a step of the run, counted from 0."""
-        for epoch in count():
-            if step < self.num_steps(epoch):
-                return epoch, step
-            step -= self.num_steps(epoch)
-        raise AssertionError
+        epoch = 0
+        while step >= self.num_steps(epoch):
+            step, epoch = step - self.num_steps(epoch), epoch + 1
+        return epoch, step
 
     def steps_of(self, epochs: float | None, at_most: int | None = None) -> int:
-        """Steps of that many epochs, a fraction of the last rounded up, or `at_most`; of the two one is given.
+        """Steps of that many epochs, a fraction of the last rounded up, or `at_most`; at least one of the two is given.
 
         No epoch is planned that lies beyond.
         """
         if epochs is None:
             assert at_most is not None
             return at_most
-        total, whole = 0, int(epochs)
-        for epoch in range(whole):
-            total += self.num_steps(epoch)
-            if at_most is not None and total >= at_most:
-                return at_most
-        if epochs > whole:
-            total += math.ceil(round((epochs - whole) * self.num_steps(whole), 6))  # 1.1 is 1.1000000000000001
+        total, epoch = 0, 0
+        while epoch < epochs and (at_most is None or total < at_most):
+            share = min(1.0, epochs - epoch)
+            total += math.ceil(round(share * self.num_steps(epoch), 6))  # 1.1 is 1.1000000000000001
+            epoch += 1
         return max(1, total if at_most is None else min(total, at_most))

@@ -1,4 +1,4 @@
-"""All ranks run the same thing, or none runs: the same recipe, code, libraries, data, models and plan."""
+"""Checks that all ranks run the same recipe, code, libraries, data, models and plan; else none runs."""
 
 import hashlib
 import platform
@@ -15,9 +15,8 @@ LIBRARIES = ("torch", "deepspeed", "transformers", "numpy", "safetensors")
 
 def agree_on(world: World, facts: Mapping[str, str]) -> None:
     """AgreedError, with the first difference and who differs, unless all ranks hold the same `facts`. A collective."""
-    everywhere = world.gather((socket.gethostname(), dict(facts)))
-    host, ours = everywhere[0]
-    for rank, (other_host, theirs) in enumerate(everywhere):
+    (host, ours), *others = world.gather((socket.gethostname(), dict(facts)))
+    for rank, (other_host, theirs) in enumerate(others, 1):
         for name in ours:
             if theirs.get(name) != ours[name]:
                 raise AgreedError(
@@ -30,8 +29,7 @@ def versions() -> dict[str, str]:
     """Of this program's code (sha256 over its files), of Python and of the libraries that decide results."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[2]
-    for room in ROOMS:
-        for file in sorted((root / room).rglob("*.py")):
-            digest.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())
-    found = {"code": digest.hexdigest(), "Python": platform.python_version()}
-    return found | {name: version(name) for name in LIBRARIES}
+    for file in (file for room in ROOMS for file in sorted((root / room).rglob("*.py"))):
+        digest.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())
+    own = {"code": digest.hexdigest(), "Python": platform.python_version()}
+    return own | {name: version(name) for name in LIBRARIES}

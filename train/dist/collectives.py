@@ -12,22 +12,22 @@ import torch.distributed as dist
 
 from model.errors import TransientError, UserError
 from train.dist.device import rank_device, require_own_gpu
-from train.dist.launch_env import find_place, require_master
+from train.dist.launch_env import read_rank_env, require_master
 
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among the ranks."""
+    """The ranks of a run, and which of them this process is."""
 
     rank: int
     size: int
     local_rank: int
-    """Among the ranks of this host; not the number of its GPU, which is 0 where each rank sees its own alone."""
+    """Among the ranks of this host; not the number of its GPU, which is 0 where each rank sees only its own."""
     device: torch.device
 
     @property
     def first(self) -> bool:
-        """True on the one rank that writes files and talks."""
+        """True on rank 0, the only one that writes files and prints."""
         return self.rank == 0
 
     def sum(self, *values: float) -> list[float]:
@@ -37,7 +37,7 @@ class World:
         return total.tolist()
 
     def agree(self, value: Any) -> Any:
-        """Rank 0's value (anything JSON holds), on every rank. A collective."""
+        """Rank 0's value on every rank. A collective."""
         box = [value]
         dist.broadcast_object_list(box, device=self.device)
         return box[0]
@@ -54,67 +54,67 @@ class World:
 
 
 class AgreedError(UserError):
-    """A UserError that all ranks raise together; the first rank says it."""
+    """A UserError that all ranks raise together; only rank 0 prints it."""
 
 
 class AgreedTransientError(AgreedError, TransientError):
-    """The same of one that may be gone at another try."""
+    """An AgreedError that another try may not meet."""
 
 
-def decided_by_first(world: World, work: Callable[[], Any]) -> Any:
-    """What `work` returns (JSON) on rank 0, on every rank; a UserError or OSError there ends all. A collective."""
-    answer: tuple[str, Any] = ("", None)
-    if world.first:
-        try:
-            answer = ("ok", work())
-        except (UserError, OSError) as error:
-            passing = isinstance(error, (TransientError, OSError))
-            answer = ("transient" if passing else "error", _one_line(error))
-    kind, value = world.agree(answer)
-    if kind != "ok":
-        raise (AgreedTransientError if kind == "transient" else AgreedError)(value)
-    return value
+def rank0_broadcast(world: World, work: Callable[[], Any]) -> Any:
+    """Runs `work` on rank 0 and returns its result on every rank. A collective.
 
-
-def _one_line(error: UserError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {error.filename}: {error.strerror}; look at its rights and disk"
-    return str(error)
-
-
-def together(world: World, work: Callable[[], Any]) -> Any:
-    """What `work` returns on this rank; a UserError on any rank is raised on all, naming it. A collective."""
-    result, fault = None, ""
-    try:
-        result = work()
-    except UserError as error:
-        fault = str(error)
-    (faults,) = world.sum(float(bool(fault)))
-    if faults:
-        found = {said: rank for rank, said in reversed(list(enumerate(world.gather(fault)))) if said}
-        message, rank = next(reversed(found.items()))
-        raise AgreedError(message if faults == world.size else f"{message} (on rank {rank} of {world.size})")
+    AgreedError on every rank if it raised a UserError or OSError.
+    """
+    result, fault, transient = world.agree(_attempt(work) if world.first else None)
+    if fault:
+        raise (AgreedTransientError if transient else AgreedError)(fault)
     return result
 
 
-def join_world() -> World:
-    """This process's rank (place.py), its device, and the five variables that torch.distributed and DeepSpeed read.
+def all_ranks_or_raise(world: World, work: Callable[[], Any]) -> Any:
+    """Runs `work` on every rank and returns this rank's result. A collective.
 
-    DeepSpeed drives the GPU whose number is LOCAL_RANK: where there are GPUs it is set to the number of this rank's.
+    AgreedError on every rank, naming the first that failed, if it raised a UserError or OSError on any.
+    """
+    result, *own = _attempt(work)
+    failed = [(rank, *fault) for rank, fault in enumerate(world.gather(own)) if fault[0]]
+    if failed:
+        rank, fault, transient = failed[0]
+        where = "" if len(failed) == world.size else f" (on rank {rank} of {world.size})"
+        raise (AgreedTransientError if transient else AgreedError)(f"{fault}{where}")
+    return result
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, str, bool]:
+    """The result; or the message of what `work` raised, and whether another try may not meet it."""
+    try:
+        return work(), "", False
+    except OSError as error:
+        named = f"cannot use {error.filename}: {error.strerror}; look at its rights and disk"
+        return None, str(error) if error.filename is None else named, True
+    except UserError as error:
+        return None, str(error), isinstance(error, TransientError)
+
+
+def join_world() -> World:
+    """This process's rank, its device, and the five variables that torch.distributed and DeepSpeed read.
+
+    DeepSpeed drives the GPU whose number is LOCAL_RANK, so where there are GPUs it is set to the number of this rank's.
     Under mpirun, where DeepSpeed insists on OMPI_COMM_WORLD_LOCAL_RANK, the two are the same (gpu_number). UserError if
     the device that this rank should drive is not there.
     """
-    place = find_place()
-    require_master(place)
-    device = rank_device(place)
+    ranks = read_rank_env()
+    require_master(ranks)
+    device = rank_device(ranks)
     os.environ |= {
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.size),
-        "LOCAL_RANK": str(place.local_rank if device.index is None else device.index),
-        "MASTER_ADDR": place.master_addr or "127.0.0.1",
-        "MASTER_PORT": place.master_port or str(_free_port()),
+        "RANK": str(ranks.rank),
+        "WORLD_SIZE": str(ranks.size),
+        "LOCAL_RANK": str(ranks.local_rank if device.index is None else device.index),
+        "MASTER_ADDR": ranks.master_addr or "127.0.0.1",
+        "MASTER_PORT": ranks.master_port or str(free_port()),
     }
-    return World(place.rank, place.size, place.local_rank, device)
+    return World(ranks.rank, ranks.size, ranks.local_rank, device)
 
 
 def require_own_gpus(store: Any, world: World, gpu: str) -> None:
@@ -122,23 +122,20 @@ def require_own_gpus(store: Any, world: World, gpu: str) -> None:
 
     A collective over `store` alone: no process group need be there.
     """
-    fault = ""
-    try:
-        require_own_gpu(store, world.rank, gpu)
-    except UserError as error:
-        fault = str(error)
+    _, fault, _ = _attempt(lambda: require_own_gpu(store, world.rank, gpu))
+    ranks = range(world.size)
     store.set(f"own-gpu/{world.rank}", fault)
-    faults = [said.decode() for said in store.multi_get([f"own-gpu/{rank}" for rank in range(world.size)])]
-    if not any(faults):
-        return
-    store.set(f"own-gpu/read/{world.rank}", "")
-    if world.first:  # the store may be this rank's own, and ends with it
-        with suppress(dist.DistError):
-            store.wait([f"own-gpu/read/{rank}" for rank in range(world.size)])
-    raise AgreedError(next(said for said in faults if said))
+    faults = [fault.decode() for fault in store.multi_get([f"own-gpu/{rank}" for rank in ranks]) if fault]
+    if faults:
+        store.set(f"own-gpu/read/{world.rank}", "")
+        if world.first:  # the store may be this rank's own, and ends with it
+            with suppress(dist.DistError):
+                store.wait([f"own-gpu/read/{rank}" for rank in ranks])
+        raise AgreedError(faults[0])
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this host that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,62 +1,50 @@
-"""The lock on a run's folder: held by its first rank, dropped by the system when that process ends, however it ends."""
+"""The lock on a run's folder: held by rank 0, dropped by the system when that process ends, however it ends."""
 
 import errno
-import fcntl
 import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 
+from data_prep.locks import NO_LOCKS, lock
 from model.errors import TransientError, UserError
-
-NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What a mount without locks answers, such as Lustre's with noflock."""
 
 
 def claim(run: Path) -> str:
-    """Makes the folder, and makes it ours for as long as this process lives; "", or what is to be said about it.
+    """Makes and locks the folder for as long as this process lives; a remark where its file system knows no locks.
 
-    TransientError if it is somebody else's or on a full disk, UserError if it cannot be written.
+    TransientError if another process has it or the disk is full, UserError if it cannot be written.
     """
-    note = ""
+    remark = ""
     try:
         run.mkdir(parents=True, exist_ok=True)
-        lock = os.open(run / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
-        note = _flock(lock, run)
-        os.truncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
-    except BlockingIOError:
-        raise in_use(run, _named(run)) from None
+        file = os.open(run / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not lock(file):
+                raise in_use(run, _named(run))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            remark = f"{run} is on a file system without locks: no second run is kept out of it (mount with -o flock)"
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         todo = "make room there, or give" if full else "give"
-        said = f"cannot write in run.dir {str(run)!r}: {error.strerror}; {todo} another run.dir"
-        raise (TransientError if full else UserError)(said) from None
-    return note
-
-
-def _flock(lock: int, run: Path) -> str:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        return f"{run} is on a file system without locks: nothing keeps a second run out of it (mount with -o flock)"
-    return ""
+        fault = f"cannot write in run.dir {str(run)!r}: {error.strerror}; {todo} another run.dir"
+        raise (TransientError if full else UserError)(fault) from None
+    return remark
 
 
 def holder(run: Path) -> str:
     """Who holds a run, `process 12 on gpu3`; "" if nobody does, or the file system knows no locks."""
-    with suppress(OSError), open(run / "LOCK") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _named(run)
+    with suppress(OSError), open(run / "LOCK") as file:
+        return "" if lock(file.fileno(), shared=True) else _named(run)
     return ""
 
 
 def in_use(run: Path, by: str) -> TransientError:
-    """What is said of a run that is going."""
+    """The refusal of a run folder that a live process holds."""
     return TransientError(f"{run} is in use by {by}; wait for it, or give another run.dir")
 
 

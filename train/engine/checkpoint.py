@@ -11,7 +11,6 @@ The frozen parts are not in it, nor is any random state: randomness is reseeded 
 is ever unpickled.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from data_prep.durable import sync_folder
 from model.errors import UserError
+from model.files import file_sha256
 from model.weights import AdapterCard, read_adapter, save_adapter, write_synced
 
 MANIFEST, STATE, OPTIMIZER = "MANIFEST.json", "state.json", "optimizer.safetensors"
@@ -34,28 +34,17 @@ VERSION = 2
 class State:
     """What a run must know to go on, besides weights and moments."""
 
-    step: int
-    """Optimizer steps done."""
-    recipe: dict[str, Any]
-    """config.result_fields: all of the recipe that the weights follow from."""
-    data: str
-    """Identity of the training data."""
-    plan: str
-    """Digest of the first epoch's plan: another library version that shuffles otherwise is noticed."""
-    world_size: int
-    """Ranks that wrote it; told, never required."""
-    skipped: int
-    """Steps that did not update the adapter."""
-    lost: int
-    """Utterances left out because they could not be read."""
-    loss_scale: tuple[float, int]
-    """Of float16: the scale, and the steps it has held."""
-    best: float | None
-    """Best validation score so far, lower is better; None before the first."""
-    best_by: str = "none"
-    """What it is a score of: save.best."""
-    best_step: int | None = None
-    """The step that has it."""
+    step: int  # optimizer steps done
+    recipe: dict[str, Any]  # config.result_fields: all of the recipe that the weights follow from
+    data: str  # identity of the training data
+    plan: str  # digest of the first epoch's plan: another library version that shuffles otherwise is noticed
+    world_size: int  # ranks that wrote it; shown, never required
+    skipped: int  # steps that did not update the adapter
+    lost: int  # utterances left out because they could not be read
+    loss_scale: tuple[float, int]  # of float16: the scale, and the steps it has held
+    best: float | None  # best validation score so far, lower is better; None before the first
+    best_by: str = "none"  # what it is a score of: save.best
+    best_step: int | None = None  # the step that has it
     version: int = VERSION
 
 
@@ -78,8 +67,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     temporary.mkdir(parents=True)
     save_adapter(temporary, checkpoint.weights, checkpoint.card)
     write_synced(temporary / OPTIMIZER, save(checkpoint.moments))
-    write_synced(temporary / STATE, (json.dumps(asdict(checkpoint.state), indent=1, sort_keys=True) + "\n").encode())
-    write_synced(temporary / MANIFEST, (json.dumps(_manifest(temporary), indent=1, sort_keys=True) + "\n").encode())
+    write_synced(temporary / STATE, _document(asdict(checkpoint.state)))
+    write_synced(temporary / MANIFEST, _manifest(temporary))
     sync_folder(temporary)
     if final.exists():  # a checkpoint of this step that did not verify, or the run's last step saved again
         final.rename(folder / f".tmp-replaced-{final.name}-{os.getpid()}")
@@ -92,19 +81,19 @@ def _name(step: int) -> str:
     return f"step-{step:08d}"
 
 
+def _document(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def _manifest(folder: Path) -> bytes:
+    files = sorted(folder.iterdir())
+    return _document({file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files})
+
+
 def clear_leftovers(folder: Path) -> None:
     """Removes what an interrupted save left under a temporary name."""
-    for left in folder.glob(".tmp-*"):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    return {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def mark_best(folder: Path, step: int) -> None:
@@ -120,12 +109,12 @@ def mark_best(folder: Path, step: int) -> None:
 def keep_newest(folder: Path, limit: int, step: int) -> None:
     """Removes old checkpoints beyond the `limit` newest up to `step`, the one just written; the best stays besides.
 
-    A later one was damaged and passed over: it stands for none of those kept.
+    A later one was damaged and passed over, so it does not count.
     """
     best = folder / "best"
-    kept = os.readlink(best) if best.is_symlink() else ""
+    spared = os.readlink(best) if best.is_symlink() else ""
     for old in sorted(path for path in folder.glob("step-*") if path.name <= _name(step))[:-limit]:
-        if old.name != kept:
+        if old.name != spared:
             shutil.rmtree(old)
 
 
@@ -153,7 +142,7 @@ def _fault(path: Path) -> str | None:
                 return f"{MANIFEST} names {name!r}"
             if (path / name).stat().st_size != stated["bytes"]:
                 return f"{name} has {(path / name).stat().st_size} bytes, not {stated['bytes']}"
-            if _sha256(path / name) != stated["sha256"]:
+            if file_sha256(path / name) != stated["sha256"]:
                 return f"{name} does not match its sha256"
         lacking = {OPTIMIZER, STATE, "adapter.json", "adapter.safetensors"} - set(listed)
         return f"{MANIFEST} lacks {sorted(lacking)}" if lacking else None
@@ -177,5 +166,4 @@ def read_state(path: Path) -> State:
             f"{path} is of checkpoint version {stated['version']}, this code writes {VERSION}; "
             "use the code that wrote it"
         )
-    stated["loss_scale"] = tuple(stated["loss_scale"])
-    return State(**stated)
+    return State(**stated | {"loss_scale": tuple(stated["loss_scale"])})

@@ -1,4 +1,4 @@
-"""DeepSpeed behind four verbs: forward, backward, step, and the optimizer's moments out and in.
+"""DeepSpeed behind a few methods: forward, backward, step, and the optimizer's moments out and in.
 
 The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter asks for gradients,
 so only it has optimizer state. The adapter is float32 and the frozen parts may be bfloat16, with DeepSpeed's own
@@ -30,7 +30,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 def start_deepspeed(world: World, timeout_seconds: float) -> None:
     """Imports deepspeed for this rank's device and joins the process group. A collective.
 
-    AgreedError if two ranks have one GPU: asked before the group is there, as NCCL connects at once and would fail
+    AgreedError if two ranks have one GPU: checked before the group is there, as NCCL connects at once and would fail
     without naming the ranks.
     """
     if world.device.type == "cpu":
@@ -61,11 +61,9 @@ class Engine:
         """A collective, after start_deepspeed. `deepspeed_json` is a checked file of ds_configs/."""
         import deepspeed
 
-        self.model, self.slots, self.world = model, slots, world
+        self.model, self.slots, self.world, self.device = model, slots, world, world.device
         self.stage: int = deepspeed_json.get("zero_optimization", {}).get("stage", 0)
         self.scale = LossScale(next(model.llm.parameters()).dtype == torch.float16)
-        self._batch: Batch
-        """The latest micro-batch."""
         self._clip, self._plain_norm = optim.clip, 0.0
         self._has_state = False  # AdamW makes its moments at the first update
         adam = torch.optim.AdamW(
@@ -80,54 +78,49 @@ class Engine:
             "timers": {"throughput": {"enabled": False}},  # it waits for the device twice a micro-batch
         }
         if self.stage == 3:
-            self._shard_llm(config)
+            # Moves the LLM from the host to the GPUs weight by weight, each rank keeping its part, so that it need not
+            # fit on one. DeepSpeed by itself would move it whole first.
+            deepspeed.zero.Init(module=model.llm, config_dict_or_path=config)
+            for buffer in model.llm.buffers():
+                buffer.data = buffer.data.to(self.device)
         self._deepspeed: Any
         self._deepspeed, *_ = deepspeed.initialize(model=model, optimizer=adam, config=config, dist_init_required=False)
-
-    def _shard_llm(self, config: dict[str, Any]) -> None:
-        """Moves the LLM from the host to the GPUs, weight by weight, each rank keeping its part: it need never fit on
-        one. DeepSpeed by itself would move it whole first."""
-        import deepspeed
-
-        deepspeed.zero.Init(module=self.model.llm, config_dict_or_path=config)
-        for buffer in self.model.llm.buffers():
-            buffer.data = buffer.data.to(self.device)
 
     def forward(self, batch: Batch) -> Output:
         """The micro-batch's summed loss, in training mode."""
         self._deepspeed.train()
         self.model.gradient_scale = self.scale.value
         self._batch = batch
-        with self._enough_memory():
+        with self._explain_out_of_memory():
             return self._deepspeed(batch.to(self.device))
 
     def encode(self, batch: Batch) -> Batch:
         """The micro-batch with the encoder's frames in place of its audio; where they are there already, itself."""
         self._batch = batch
-        with self._enough_memory():
+        with self._explain_out_of_memory():
             return self.model.encoded(batch.to(self.device))
 
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Output:
-        """The same without dropout and without gradients."""
+        """The same as `forward` without dropout and without gradients."""
         self._deepspeed.eval()
         return self._deepspeed(batch.to(self.device))
 
     def backward(self, loss: Tensor, num_targets: float) -> None:
-        """Adds the gradient of loss / num_targets, where num_targets counts the whole step's answer tokens on all
-        ranks.
+        """Adds the gradient of loss / num_targets; num_targets counts the step's answer tokens on all ranks.
 
         DeepSpeed divides by the slots and averages over the ranks; the factor undoes both, so that the step's gradient
         is that of the mean token loss, however the micro-batches fell to ranks. A loss that is not finite makes a
         gradient that is not, so that every rank sees it in the norm. A collective at the step's last slot.
         """
         factor = torch.where(loss.detach().isfinite(), self.slots * self.world.size / max(1, num_targets), torch.nan)
-        with self._enough_memory():
+        with self._explain_out_of_memory():
             self._deepspeed.backward(loss * factor)
         if not self._deepspeed.is_gradient_accumulation_boundary():
             self._deepspeed.step()  # no update yet: this only counts the micro-batch
         elif self.stage == 0:
-            self._plain_norm = self._plain_grad_norm()
+            grads = [p.grad for p in self.model.adapter.parameters() if p.grad is not None]
+            self._plain_norm = float(torch.nn.utils.get_total_norm(grads))
 
     def step(self, lr: float) -> float:
         """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping.
@@ -136,26 +129,17 @@ class Engine:
         """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
-        if self.stage == 0:
-            self._clip_or_drop_gradients()
+        if self.stage == 0:  # the other stages clip and skip by themselves
+            parameters = list(self.model.adapter.parameters())
+            if not math.isfinite(self._plain_norm):
+                for parameter in parameters:
+                    parameter.grad = None  # which AdamW passes over
+            elif self._clip:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, torch.tensor(self._plain_norm))
         self._deepspeed.step()
         norm = self._plain_norm if self.stage == 0 else float(self._deepspeed.get_global_grad_norm())
         self._has_state |= math.isfinite(norm)
         return norm
-
-    def _clip_or_drop_gradients(self) -> None:
-        """As the other stages do by themselves; AdamW passes over what has no gradient."""
-        parameters = list(self.model.adapter.parameters())
-        if not math.isfinite(self._plain_norm):
-            for parameter in parameters:
-                parameter.grad = None
-        elif self._clip:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, torch.tensor(self._plain_norm))
-
-    @property
-    def device(self) -> torch.device:
-        """Where this rank computes."""
-        return self.world.device
 
     @property
     def lr(self) -> float:
@@ -163,7 +147,7 @@ class Engine:
         return float(self._deepspeed.get_lr()[0])
 
     @contextmanager
-    def _enough_memory(self) -> Iterator[None]:
+    def _explain_out_of_memory(self) -> Iterator[None]:
         try:
             yield
         except torch.OutOfMemoryError as error:
@@ -175,80 +159,67 @@ class Engine:
                 "shard the LLM with --deepspeed zero3"
             ) from error
 
-    def _plain_grad_norm(self) -> float:
-        grads = [p.grad for p in self.model.adapter.parameters() if p.grad is not None]
-        return float(torch.nn.utils.get_total_norm(grads))
-
     def adapter_weights(self) -> dict[str, Tensor]:
         """The adapter's float32 weights on the CPU, whole, by name. A collective."""
-        parameters = dict(self.model.adapter.named_parameters())
-        with self._gathered(list(parameters.values())):
-            return {name: parameter.detach().float().cpu().clone() for name, parameter in parameters.items()}
-
-    def _gathered(self, parameters: list[Tensor]) -> Any:
-        if self.stage < 3:
-            return nullcontext()
         import deepspeed
 
-        return deepspeed.zero.GatheredParameters(parameters)
+        parameters = dict(self.model.adapter.named_parameters())
+        whole = deepspeed.zero.GatheredParameters(list(parameters.values())) if self.stage == 3 else nullcontext()
+        with whole:
+            return {name: parameter.detach().float().cpu().clone() for name, parameter in parameters.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's first and second moments, unsharded, on the CPU: `exp_avg.NAME`, `exp_avg_sq.NAME`. A collective."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
-        found = {}
+        moments = {}
         for name, parameter in self.model.adapter.named_parameters():
+            shape = getattr(parameter, "ds_shape", parameter.shape)
             for moment in MOMENTS:
                 if not self._has_state:
-                    value = torch.zeros(self._shape(parameter))
+                    value = torch.zeros(shape)
                 elif self.stage == 0:
                     value = self._deepspeed.basic_optimizer.state[parameter][moment]
                 else:
                     value = safe_get_full_optimizer_state(parameter, moment)
                 assert value is not None
-                found[f"{moment}.{name}"] = value.detach().float().cpu().reshape(self._shape(parameter)).clone()
-        return found
-
-    @staticmethod
-    def _shape(parameter: Any) -> torch.Size:
-        return getattr(parameter, "ds_shape", parameter.shape)
+                moments[f"{moment}.{name}"] = value.detach().float().cpu().reshape(shape).clone()
+        return moments
 
     def restore(self, moments: dict[str, Tensor], step: int) -> None:
-        """Puts unsharded moments back, into any ZeRO stage and any number of ranks, as they were after `step`
-        updates."""
+        """Puts back unsharded moments as of `step` updates, into any ZeRO stage and any number of ranks."""
         self._has_state = True
-        if self.stage == 0:
-            for name, parameter in self.model.adapter.named_parameters():
-                state = {moment: moments[f"{moment}.{name}"].to(parameter.device) for moment in MOMENTS}
-                self._deepspeed.basic_optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
-            return
-        self._make_flat_state(step)
+        if self.stage:
+            self._make_flat_state(step)
         for name, parameter in self.model.adapter.named_parameters():
-            for moment in MOMENTS:
-                self._set_moment(parameter, moments[f"{moment}.{name}"], moment)
+            own = {moment: moments[f"{moment}.{name}"] for moment in MOMENTS}
+            if self.stage == 0:
+                state = {moment: value.to(parameter.device) for moment, value in own.items()}
+                self._deepspeed.basic_optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
+            else:
+                self._set_moments(parameter, own)
 
     def _make_flat_state(self, step: int) -> None:
         """The optimizer makes its state at the first update; here it is made before, over each flat partition."""
         zero = self._deepspeed.optimizer
         flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
         for flat in flats:
-            zero.optimizer.state[flat] = {
-                "step": torch.tensor(float(step)),
-                **{m: torch.zeros_like(flat) for m in MOMENTS},
-            }
+            moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
+            zero.optimizer.state[flat] = {"step": torch.tensor(float(step)), **moments}
         if self.stage < 3:
             zero._lazy_init_hp_params_optimizer_state()
 
-    def _set_moment(self, parameter: Any, value: Tensor, moment: str) -> None:
+    def _set_moments(self, parameter: Any, moments: dict[str, Tensor]) -> None:
+        """The full setter of ZeRO-3 fails where the ranks do not divide the tensor: there each rank sets its own part,
+        padded."""
         from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-        if self.stage < 3:
-            safe_set_full_optimizer_state(parameter, value.to(self.world.device), moment)
-            return
-        # The full setter of ZeRO-3 fails where the ranks do not divide the tensor; the local one takes this rank's
-        # padded part.
-        part = parameter.ds_tensor.numel()
-        padded = torch.zeros(part * self.world.size)
-        padded[: value.numel()] = value.flatten()
-        local = padded[self.world.rank * part : (self.world.rank + 1) * part]
-        safe_set_local_optimizer_state(parameter, local.to(self.world.device), moment)
+        for moment, value in moments.items():
+            if self.stage < 3:
+                safe_set_full_optimizer_state(parameter, value.to(self.device), moment)
+                continue
+            part = parameter.ds_tensor.numel()
+            padded = torch.zeros(part * self.world.size)
+            padded[: value.numel()] = value.flatten()
+            local = padded[self.world.rank * part : (self.world.rank + 1) * part]
+            safe_set_local_optimizer_state(parameter, local.to(self.device), moment)

@@ -4,29 +4,24 @@ The scale halves when a gradient overflows and doubles after a while without (Mi
 Float32 and bfloat16 have the range to do without: their scale stays 1.
 """
 
-FIRST = 2.0**16
+FIRST, MOST = 2.0**16, 2.0**24
 STEPS_TO_DOUBLE = 2000
 
 
 class LossScale:
-    """The scale and how many steps it has held."""
+    """The scale (`value`) and how many steps it has held (`steady`)."""
 
     def __init__(self, on: bool) -> None:
-        self.on = on
-        self.value = FIRST if on else 1.0
-        self.steady = 0
+        self.on, self.value, self.steady = on, FIRST if on else 1.0, 0
 
     def update(self, finite: bool) -> bool:
         """After a step whose gradient was finite or not; True if it was not and a smaller scale may mend that."""
-        if not self.on:
-            return False
-        if finite:
-            self.steady += 1
-            if self.steady == STEPS_TO_DOUBLE:
-                self.value, self.steady = min(self.value * 2, 2.0**24), 0
-            return False
-        lowers = self.value > 1
-        self.value, self.steady = max(self.value / 2, 1.0), 0
+        lowers = self.on and not finite and self.value > 1
+        self.steady = self.steady + 1 if self.on and finite else 0
+        if lowers:
+            self.value = max(self.value / 2, 1.0)
+        elif self.steady == STEPS_TO_DOUBLE:
+            self.value, self.steady = min(self.value * 2, MOST), 0
         return lowers
 
     def restore(self, value: float, steady: int) -> None:

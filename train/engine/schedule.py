@@ -5,6 +5,12 @@ import math
 from train.recipe.config import OptimConfig
 from train.recipe.kinds import decided
 
+SCHEDULES = {  # share of lr, by how much of the way after the warm-up is done (0 to 1)
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+}
+
 
 def learning_rate(step: int, optim: OptimConfig, total_steps: int) -> float:
     """The learning rate of the update that follows `step` finished ones (0 for the first), of `total_steps` in all.
@@ -24,10 +30,3 @@ def warmup_steps(optim: OptimConfig, total_steps: int) -> int:
     if optim.warmup_ratio is not None:
         return math.ceil(optim.warmup_ratio * total_steps)
     return 0 if optim.warmup_steps is None else decided(optim.warmup_steps)
-
-
-SCHEDULES = {  # share of lr, by how much of the way after the warm-up is done (0 to 1)
-    "constant": lambda progress: 1.0,
-    "linear": lambda progress: 1.0 - progress,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-}

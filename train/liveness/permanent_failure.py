@@ -1,8 +1,8 @@
-"""Whether it is any use to try again: told to whoever wants to know, such as Slurm's script, through a file.
+"""Marks a failure as permanent for whoever restarts the job, such as Slurm's script, through a file.
 
 Exit codes do not reach it, as the other ranks are killed when one leaves. What is refused before the first step is a
-mistake in the recipe or its data, and will be one again. What happens later, and what came of the host or its disks,
-may have passed by then: of that nothing is told.
+mistake in the recipe or its data and would be refused again. What fails later, or because of the host or its disks, may
+pass, so it is never marked.
 """
 
 import os
@@ -11,18 +11,17 @@ from pathlib import Path
 
 from model.errors import TransientError, UserError
 
-VARIABLE = "SLAM_ASR_REFUSAL"
-"""Names the file."""
+VARIABLE = "SLAM_ASR_REFUSAL"  # names the file
 
 
-def tell(error: UserError | str) -> None:
-    """Tells why nothing will come of another try, if somebody asked and that is so."""
-    told = os.environ.get(VARIABLE)
-    if told and not isinstance(error, TransientError):
+def mark(error: UserError | str) -> None:
+    """Writes the error into the file, if there is one and another try would fail too."""
+    file = os.environ.get(VARIABLE)
+    if file and not isinstance(error, TransientError):
         with suppress(OSError):
-            Path(told).write_text(f"{error}\n")
+            Path(file).write_text(f"{error}\n")
 
 
-def under_way() -> None:
-    """From here on nothing is told: the run was accepted."""
+def accepted() -> None:
+    """From here on no failure is marked: the run was accepted."""
     os.environ.pop(VARIABLE, None)

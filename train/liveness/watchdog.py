@@ -1,12 +1,13 @@
-"""A run that hangs ends by itself, and says which rank stands where.
+"""Ends a run that hangs, and names the rank that holds it up.
 
-1. The training thread of every rank notes where it is (`Watchdog.at`); that is all it ever does here.
-2. A thread of every rank puts beats into the key-value store of the process group, over a connection of its own: a
-   number that grows while the process lives, and the place.
-3. Rank 0 reads the beats of all ranks, the others that of rank 0 and the verdict. Time is the reader's own clock: how
-   long ago a beat was new to it, so clocks need not agree.
-4. A verdict falls when no rank has moved, or one has given no beat, for `stall_seconds`. Who reaches it puts it into
-   the store and says it; every rank writes its stacks and ends, also from within a collective that never returns.
+1. The training thread of every rank notes what it is doing (`Watchdog.at`); that is all it ever does here.
+2. A thread of every rank puts heartbeats into the key-value store of the process group, over a connection of its own: a
+   number that grows while the process lives, and the status.
+3. Rank 0 reads the heartbeats of all ranks, the others that of rank 0 and the verdict. Ages are by the reader's own
+   clock, so clocks need not agree.
+4. A verdict falls when no rank has moved, or one has sent no heartbeat, for `stall_seconds`. Who reaches it puts it
+   into the store and prints it; every rank writes its stacks and ends, also from within a collective that never
+   returns.
 """
 
 import contextlib
@@ -21,31 +22,27 @@ from pathlib import Path
 
 from train.dist.collectives import World
 from train.liveness.exit_status import AGAIN
-from train.liveness.heartbeats import LEAVING, Answer, Beat, Post
+from train.liveness.heartbeats import Heartbeat, HeartbeatExchange, RankStatus, Reply
 
-WAITING = frozenset({"reducing", "waiting"})
-"""The places where a rank waits for others: one that stands here is not what the others wait for."""
-
-MAX_SECONDS_A_BEAT = 5.0
-
+MAX_INTERVAL_SECONDS = 5.0
 GONE = "see whether its process is stopped or its host gone"
 ADVICE = {
-    "reading": "look at the storage of the data",
-    "saving": "look at the storage of the run's folder",
-    LEAVING: "look for its error above",
-    **dict.fromkeys(WAITING, "no rank is at work: look at the network between the hosts"),
+    RankStatus.READING: "look at the storage of the data",
+    RankStatus.SAVING: "look at the storage of the run's folder",
+    RankStatus.LEAVING: "look for its error above",
+    RankStatus.WAITING: "no rank is at work: look at the network between the hosts",
 }
 
 
-class Sight:
-    """A rank as another one sees it: its last beat, and when that was new and had moved, by the reader's clock."""
+class ObservedRank:
+    """A rank as another one sees it: its last heartbeat, and when that was new and had moved, by the reader's clock."""
 
     def __init__(self, rank: int, now: float) -> None:
         self.rank = rank
-        self.beat: Beat | None = None
+        self.beat: Heartbeat | None = None
         self.new_at = self.moved_at = now
 
-    def take(self, beat: Beat, now: float) -> None:
+    def take(self, beat: Heartbeat, now: float) -> None:
         """Compares with the last one."""
         last, self.beat = self.beat, beat
         if last is None or beat.number != last.number:
@@ -57,35 +54,35 @@ class Sight:
         return f"rank {self.rank}" + (f" ({self.beat.host}, pid {self.beat.pid})" if self.beat else "")
 
 
-def judge(sights: Sequence[Sight], now: float, stall_seconds: float, seconds_a_beat: float) -> str:
-    """What is wrong with the ranks seen, at the time of the last answer; "" while nothing is.
+def judge(ranks: Sequence[ObservedRank], now: float, stall_seconds: float, interval: float) -> str:
+    """What is wrong with the ranks at the time of the last reply; "" while nothing is.
 
     A rank that was stopped is named even where it waited: the others stand because of it. Of the others, those that do
     not wait for others are named, and of these the furthest behind.
     """
-    present = [sight for sight in sights if not (sight.beat and sight.beat.left)]
-    still = bool(present) and now - max(sight.moved_at for sight in sights) > stall_seconds
-    limit = min(stall_seconds, 4 * seconds_a_beat) if still else stall_seconds
-    if silent := [sight for sight in present if now - sight.new_at > limit]:
+    present = [rank for rank in ranks if not (rank.beat and rank.beat.left)]
+    still = bool(present) and now - max(rank.moved_at for rank in ranks) > stall_seconds
+    limit = min(stall_seconds, 4 * interval) if still else stall_seconds
+    if silent := [rank for rank in present if now - rank.new_at > limit]:
         beat, seconds = silent[0].beat, now - silent[0].new_at
         seen = f"last seen in '{beat.where}' at step {beat.step}" if beat else "since the start"
-        return f"{_names(silent)} given no beat for {seconds:.0f} s, {seen}; {GONE}"
+        return f"{_names(silent)} sent no heartbeat for {seconds:.0f} s, {seen}; {GONE}"
     if not still:
         return ""
-    beats = {sight: sight.beat for sight in sights if sight.beat}
-    working = [sight for sight, beat in beats.items() if beat.where not in WAITING] or list(beats)
-    behind = min((beats[sight].step, beats[sight].calls) for sight in working)
-    named = [sight for sight in working if (beats[sight].step, beats[sight].calls) == behind]
+    beats = {rank: rank.beat for rank in ranks if rank.beat}
+    working = [rank for rank, beat in beats.items() if beat.where != RankStatus.WAITING] or list(beats)
+    behind = min((beats[rank].step, beats[rank].calls) for rank in working)
+    named = [rank for rank in working if (beats[rank].step, beats[rank].calls) == behind]
     where, seconds = beats[named[0]].where, now - named[0].moved_at
     advice = ADVICE.get(where, "look at its stacks")
     return f"{_names(named)} stood in '{where}' at step {behind[0]} for {seconds:.0f} s; {advice}"
 
 
-def _names(sights: Sequence[Sight]) -> str:
-    if len(sights) == 1:
-        return f"{sights[0]} has"
-    more = ", ".join(str(sight.rank) for sight in sights[1:9]) + (" ..." if len(sights) > 9 else "")
-    return f"{sights[0]} and {len(sights) - 1} more ({more}) have"
+def _names(ranks: Sequence[ObservedRank]) -> str:
+    if len(ranks) == 1:
+        return f"{ranks[0]} has"
+    more = ", ".join(str(rank.rank) for rank in ranks[1:9]) + (" ..." if len(ranks) > 9 else "")
+    return f"{ranks[0]} and {len(ranks) - 1} more ({more}) have"
 
 
 class Watchdog:
@@ -97,99 +94,96 @@ class Watchdog:
         `folder` is the run's and exists; stacks go into its folder `stacks`, one file a rank.
         """
         self.world, self.folder, self.stall_seconds = world, folder, stall_seconds
-        self.seconds_a_beat = min(stall_seconds / 10, MAX_SECONDS_A_BEAT)
-        self._place: tuple[str, int, int] = ("starting", 0, 0)
+        self.interval = min(stall_seconds / 10, MAX_INTERVAL_SECONDS)
+        self._status: tuple[RankStatus, int, int] = (RankStatus.STARTING, 0, 0)  # where, step, calls in this step
         self._ending = False
         self._closed = threading.Event()
-        self._sights = [Sight(rank, time.monotonic()) for rank in range(world.size if world.first else 1)]
-        self._threads = [threading.Thread(target=self._watch, name="watchdog", daemon=True)]
-        if world.size > 1:
-            self._post = Post(world, self.seconds_a_beat, self._beat)
-            send = threading.Thread(target=self._post.exchange_beats, args=(self._closed,), name="beats", daemon=True)
-            self._threads.append(send)
-        for thread in self._threads if stall_seconds else []:
+        self._ranks = [ObservedRank(rank, time.monotonic()) for rank in range(world.size if world.first else 1)]
+        self._exchange = HeartbeatExchange(world, self.interval, self._beat)
+        work = [self._watch] + ([lambda: self._exchange.run(self._closed)] if world.size > 1 else [])
+        self._threads = [threading.Thread(target=own, daemon=True) for own in work if stall_seconds]
+        for thread in self._threads:
             thread.start()
 
-    def at(self, where: str, step: int) -> None:
-        """Notes that the training thread has come to a place: progress. It costs a tuple; for every micro-batch.
+    def at(self, where: RankStatus, step: int) -> None:
+        """Notes what the training thread does from now on: progress. It costs a tuple; for every micro-batch.
 
-        A rank that works for long while others wait calls it again and again. See WAITING for the places to wait in.
+        A rank that works for long while others wait calls it again and again.
         """
-        _, last_step, calls = self._place
-        self._place = (where, step, calls + 1 if step == last_step else 0)
+        _, last_step, calls = self._status
+        self._status = (where, step, calls + 1 if step == last_step else 0)
 
     def close(self) -> None:
         """This rank leaves: it watches no longer and is not waited for. In a `finally`, before the process group ends.
 
         Waits for its threads, a few beats at most: one inside the store's library would abort the interpreter's end.
-        After a verdict it does not return: the lost connection that the training thread met came of the others' end.
+        After a verdict it does not return.
         """
-        if not self.stall_seconds:
-            return
-        _, step, calls = self._place
-        self._place = (LEAVING, step, calls)
+        _, step, calls = self._status
+        self._status = (RankStatus.LEAVING, step, calls)
         self._closed.set()
         for thread in self._threads:
-            thread.join(2 * self.seconds_a_beat + 1)
+            thread.join(2 * self.interval + 1)
         self.hold_after_verdict()
 
     def hold_after_verdict(self) -> None:
-        """Does not return once a verdict has fallen: the process ends from within the watchdog."""
+        """Does not return once a verdict has fallen: the watchdog ends the process.
+
+        The training thread's error is then a lost connection, which came of the others' end.
+        """
         if self._ending:
             threading.Event().wait()
 
-    def _beat(self, number: int) -> Beat:
-        return Beat(number, *self._place, socket.gethostname(), os.getpid())
+    def _beat(self, number: int) -> Heartbeat:
+        return Heartbeat(number, *self._status, socket.gethostname(), os.getpid())
 
     def _watch(self) -> None:
         looked_at = moved_at = time.monotonic()
-        place = self._place
-        while not self._closed.wait(self.seconds_a_beat):
+        status = self._status
+        while not self._closed.wait(self.interval):
             now = time.monotonic()
-            if now - looked_at > 5 * self.seconds_a_beat:  # this process itself was stopped, as by Ctrl-Z
+            if now - looked_at > 5 * self.interval:  # this process itself was stopped, as by Ctrl-Z
                 moved_at = now
-                for sight in self._sights:
-                    sight.new_at = sight.moved_at = now
+                for rank in self._ranks:
+                    rank.new_at = rank.moved_at = now
             looked_at = now
-            if self._place != place:
-                moved_at, place = now, self._place
-            answer = self._post.answer if self.world.size > 1 else Answer(now, [self._beat(int(now * 1000))])
-            if answer.verdict:
-                self._end(answer.verdict, says=False)
-            # Without an answer, a rank that moves shows that only the store is in trouble.
-            if now - max(answer.at, moved_at) > self.stall_seconds:
-                self._end(self._no_answer(now - answer.at), says=self.world.rank == 1 or self.world.local_rank == 0)
-            if self._look(answer):
+            if self._status != status:
+                moved_at, status = now, self._status
+            reply = self._exchange.reply if self.world.size > 1 else Reply(now, [self._beat(int(now * 1000))])
+            if reply.verdict:
+                self._end(reply.verdict, prints=False)
+            # Without a reply, a rank that moves shows that only the store is in trouble.
+            if now - max(reply.at, moved_at) > self.stall_seconds:
+                store = f"the store at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+                verdict = f"{self._ranks[0]} does not answer, {store} not for {now - reply.at:.0f} s; {GONE}"
+                self._end(verdict, prints=self.world.rank == 1 or self.world.local_rank == 0)
+            if self._judge(reply):
                 return
 
-    def _look(self, answer: Answer) -> bool:
-        """Ends the process if it finds the run stalled; True if rank 0, which judges, has left."""
-        for sight, beat in zip(self._sights, answer.beats, strict=False):  # none before the first answer
+    def _judge(self, reply: Reply) -> bool:
+        """Ends the process if the run has stalled; True if rank 0, which judges, has left."""
+        for rank, beat in zip(self._ranks, reply.beats, strict=False):  # none before the first reply
             if beat:
-                sight.take(beat, answer.at)
-        rank_0 = self._sights[0]
+                rank.take(beat, reply.at)
+        rank_0 = self._ranks[0]
         if not self.world.first and rank_0.beat and rank_0.beat.left:
             return True
         # Rank 0 judges all; the others only see to it that rank 0 lives: it may stand because it waits for one of them.
-        if self.world.first or answer.at - rank_0.new_at > self.stall_seconds:
-            if verdict := judge(self._sights, answer.at, self.stall_seconds, self.seconds_a_beat):
-                self._end(verdict, says=self.world.size == 1 or self._post.declare(verdict))
+        if self.world.first or reply.at - rank_0.new_at > self.stall_seconds:
+            if verdict := judge(self._ranks, reply.at, self.stall_seconds, self.interval):
+                self._end(verdict, prints=self.world.size == 1 or self._exchange.declare(verdict))
         return False
 
-    def _no_answer(self, seconds: float) -> str:
-        store = f"the store at {os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        return f"{self._sights[0]} does not answer, {store} not for {seconds:.0f} s; {GONE}"
-
-    def _end(self, verdict: str, says: bool) -> None:
+    def _end(self, verdict: str, prints: bool) -> None:
         self._ending = True
-        lingers = 2 * self.seconds_a_beat + 1 if self.world.size > 1 else 0.0
+        lingers = 2 * self.interval + 1 if self.world.size > 1 else 0.0
         # The file system may be what hangs: then this ends the process from outside Python, its stacks on stderr.
         faulthandler.dump_traceback_later(lingers + 10, exit=True)
         stacks = self.folder / "stacks"
-        if says:
-            said = f"{verdict}; stacks of all ranks are in {stacks}/; the same command goes on from the last save"
+        if prints:
+            line = f"{verdict}; stacks of all ranks are in {stacks}/; the same command goes on from the last save"
             with contextlib.suppress(OSError):
-                os.write(2, f"watchdog: {said}\n".encode())
+                os.write(2, f"watchdog: {line}\n".encode())
         with contextlib.suppress(OSError):
             stacks.mkdir(exist_ok=True)
             with open(stacks / f"rank-{self.world.rank:05}.txt", "w") as file:

@@ -15,6 +15,7 @@ from train.data.loader import Share
 from train.data.plan import plan_in_order
 from train.dist.collectives import World
 from train.engine.engine import Engine
+from train.liveness.heartbeats import RankStatus
 from train.recipe.config import EvalConfig
 
 
@@ -28,7 +29,7 @@ class Evaluator:
     folder: Path  # where hypotheses are written, for people to read
     say: Callable[[str], None]
 
-    def __call__(self, engine: Engine, step: int, at: Callable[[str], None]) -> dict[str, float]:
+    def __call__(self, engine: Engine, step: int, at: Callable[[RankStatus], None]) -> dict[str, float]:
         """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank.
 
         `at` reports progress to the watchdog. A collective.
@@ -36,7 +37,7 @@ class Evaluator:
         sums = np.zeros(3)
         batches = plan_in_order(self.corpus.ids, self.corpus.tokens, self.config.tokens)
         for first in range(0, len(batches), self.world.size):
-            at("evaluating")
+            at(RankStatus.EVALUATING)
             number = first + self.world.rank  # beyond the last batch: one that another rank counts
             batch = self.corpus.read(batches[number % len(batches)], engine.model.prompt)
             output = engine.evaluate(batch)
@@ -46,15 +47,15 @@ class Evaluator:
         scores = {"loss": loss / targets, "accuracy": correct / targets}
         return scores | {"wer": self._wer(engine, step, at)} if self.config.wer else scores
 
-    def _wer(self, engine: Engine, step: int, at: Callable[[str], None]) -> float:
-        at("decoding")
+    def _wer(self, engine: Engine, step: int, at: Callable[[RankStatus], None]) -> float:
+        at(RankStatus.DECODING)
         synced = engine.stage == 3 and self.world.size > 1
         options = DecodeOptions(self.config.beams, self.config.max_new_tokens, self.config.tokens, synced)
         own = decode_ids(
             *(engine.model, self.corpus.index, self.corpus.ids, options, self.world.rank, self.world.size),
-            progress=lambda _: at("decoding"),
+            progress=lambda _: at(RankStatus.DECODING),
         )
-        at("waiting")
+        at(RankStatus.WAITING)
         rows = [Hypothesis(*fields) for part in self.world.gather([astuple(row) for row in own]) for fields in part]
         if self.world.first:
             self._write(self.folder / f"step-{step:08d}.jsonl", sorted(rows, key=lambda row: row.key))

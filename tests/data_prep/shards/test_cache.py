@@ -26,7 +26,7 @@ from model.errors import UserError
 from model.prompt import Prompt
 from tests.data_prep.reading import read_wave
 from tests.data_prep.shards.test_reader import Letters
-from train.data.corpus import open_indexes
+from train.data.indexes import open_indexes
 
 ROOT = Path(__file__).parents[3]
 PROMPT = Prompt(Letters())

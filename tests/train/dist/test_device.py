@@ -16,7 +16,7 @@ from launch.prep import features
 from model.loading.pretrained import choose_dtype
 from tests import ranks
 from train.dist.collectives import join_world
-from train.dist.launch_env import Place
+from train.dist.launch_env import RankEnv
 from train.liveness import stop
 
 ALONE = {  # rank 3 of 8 on one host under srun --gpus-per-task=1
@@ -107,7 +107,7 @@ def test_features_are_made_on_the_gpu_that_training_would_take(gpus, monkeypatch
 
     monkeypatch.setattr("model.encoders.load_encoder", load)
     given: Any = SimpleNamespace(device="auto", encoder="E", layer=None, dtype="auto", trust_remote_code=False)
-    for visible, place in ((1, Place(3, 8, 3, 8, "srun")), (8, Place(3, 8, 3, 8, "torchrun")), (2, Place())):
+    for visible, place in ((1, RankEnv(3, 8, 3, 8, "srun")), (8, RankEnv(3, 8, 3, 8, "torchrun")), (2, RankEnv())):
         gpus(visible, {})
         features._encoder(given, place)
     assert chosen == ["cuda:0", "cuda:3", "cuda:0"]

@@ -15,10 +15,10 @@ import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from tests import ranks
-from train.dist.collectives import World, _free_port
+from train.dist.collectives import World, free_port
 from train.liveness.exit_status import AGAIN
-from train.liveness.heartbeats import Beat
-from train.liveness.watchdog import Sight, Watchdog, judge
+from train.liveness.heartbeats import Heartbeat, RankStatus
+from train.liveness.watchdog import ObservedRank, Watchdog, judge
 
 STALL_SECONDS = 5.0
 """Four beats, after which a rank counts as silent where all stand, are 2 s: no busy machine holds one up so long."""
@@ -28,11 +28,11 @@ def step_on_and_on(watchdog: Watchdog, rank: int) -> None:
     import torch.distributed as dist
 
     for step in range(10**6):
-        watchdog.at("reading", step)
+        watchdog.at(RankStatus.READING, step)
         time.sleep(0.02)
-        watchdog.at("reducing", step)
+        watchdog.at(RankStatus.WAITING, step)
         dist.all_reduce(torch.zeros(1))
-        if all(sight.beat and sight.beat.where in ("reading", "reducing") for sight in watchdog._sights):
+        if all(sight.beat and sight.beat.where in ("reading", "waiting") for sight in watchdog._ranks):
             (watchdog.folder / f"seen-{rank}").touch()
 
 
@@ -40,10 +40,10 @@ def rank_1_never_reads_step_3(watchdog: Watchdog, rank: int) -> None:
     import torch.distributed as dist
 
     for step in range(10**6):
-        watchdog.at("reading", step)
+        watchdog.at(RankStatus.READING, step)
         if rank == 1 and step == 3:
             time.sleep(1000)
-        watchdog.at("reducing", step)
+        watchdog.at(RankStatus.WAITING, step)
         dist.all_reduce(torch.zeros(1))
 
 
@@ -51,14 +51,14 @@ def rank_1_evaluates_for_long(watchdog: Watchdog, rank: int) -> None:
     import torch.distributed as dist
 
     for _ in range(int(1.5 * STALL_SECONDS / 0.2) if rank == 1 else 0):
-        watchdog.at("evaluating", 5)
+        watchdog.at(RankStatus.EVALUATING, 5)
         time.sleep(0.2)
-    watchdog.at("waiting", 5)
+    watchdog.at(RankStatus.WAITING, 5)
     dist.all_reduce(torch.zeros(1))
 
 
 def all_wait_for_ever(watchdog: Watchdog, rank: int) -> None:
-    watchdog.at("reducing", 7)
+    watchdog.at(RankStatus.WAITING, 7)
     time.sleep(1000)
 
 
@@ -88,7 +88,7 @@ def _rank(work, rank: int, size: int, port: int, folder: Path, agent: bool) -> N
 @contextmanager
 def running(work, size: int, folder: Path, agent_port: int = 0) -> Iterator[list]:
     """Ranks that have joined and do `work`."""
-    port = agent_port or _free_port()
+    port = agent_port or free_port()
     context = ranks.fork_server()
     started = [
         context.Process(target=_rank, args=(work, rank, size, port, folder, bool(agent_port)), daemon=True)
@@ -149,7 +149,7 @@ def test_with_the_store_of_torchruns_agent_a_stopped_rank_0_is_named_too(tmp_pat
         os.kill(processes[0].pid, signal.SIGSTOP)
         assert exit_codes(processes[1:]) == [AGAIN] * 2, logs(tmp_path)
     (line,) = verdicts(tmp_path)
-    assert f"pid {processes[0].pid}) has given no beat for" in line and ", last seen in 're" in line
+    assert f"pid {processes[0].pid}) has sent no heartbeat for" in line and ", last seen in 're" in line
 
 
 def test_a_read_that_hangs_is_named_with_its_step_and_its_stack(tmp_path):
@@ -175,43 +175,45 @@ def test_a_world_of_one_is_watched_too_but_not_while_it_is_stopped(tmp_path):
         assert exit_codes(processes) == [AGAIN], logs(tmp_path)
         assert time.monotonic() - goes_on > STALL_SECONDS, "the seconds in which it was stopped were counted"
     (line,) = verdicts(tmp_path)
-    assert "has stood in 'reducing' at step 7 for " in line
+    assert "has stood in 'waiting' at step 7 for " in line
 
 
-def sights(*places: tuple[str, int, int], new_at: dict[int, float] | None = None) -> list[Sight]:
+def sights(*places: tuple[str, int, int], new_at: dict[int, float] | None = None) -> list[ObservedRank]:
     """Ranks at (where, step, calls) that moved last at time 0 and gave their last beat at time 100."""
-    seen = [Sight(rank, 0.0) for rank in range(len(places))]
+    seen = [ObservedRank(rank, 0.0) for rank in range(len(places))]
     for sight, place in zip(seen, places, strict=True):
-        sight.take(Beat(1, *place, host="h", pid=sight.rank), 0.0)
+        sight.take(Heartbeat(1, RankStatus(place[0]), *place[1:], host="h", pid=sight.rank), 0.0)
         sight.new_at = (new_at or {}).get(sight.rank, 100.0)
     return seen
 
 
 def test_the_verdict_names_what_the_others_wait_for():
-    def verdict(seen: list[Sight], now: float = 101.0) -> str:
-        return judge(seen, now, stall_seconds=100, seconds_a_beat=5)
+    def verdict(seen: list[ObservedRank], now: float = 101.0) -> str:
+        return judge(seen, now, stall_seconds=100, interval=5)
 
-    ahead = ("forward", 4, 3)  # under ZeRO-3 these wait too
+    ahead = ("computing", 4, 3)  # under ZeRO-3 these wait too
     assert verdict(sights(ahead, ("reading", 4, 2), ahead)).startswith("rank 1 (h, pid 1) has stood in 'reading'")
-    assert verdict(sights(("reducing", 4, 1), ahead)).startswith("rank 1 (h, pid 1) has stood in 'forward' at step 4")
-    assert "at step 4 for 101 s; no rank is at work" in verdict(sights(*[("reducing", 4, 3)] * 12))
-    assert verdict(sights(*[("reducing", 4, 3)] * 12)).startswith("rank 0 (h, pid 0) and 11 more (1, 2, 3, 4, 5, ")
-    assert verdict(sights(("reducing", 4, 3), ("leaving", 4, 1))).startswith("rank 1 (h, pid 1) has stood in 'leaving'")
+    assert verdict(sights(("waiting", 4, 1), ahead)).startswith("rank 1 (h, pid 1) has stood in 'computing' at step 4")
+    assert "at step 4 for 101 s; no rank is at work" in verdict(sights(*[("waiting", 4, 3)] * 12))
+    assert verdict(sights(*[("waiting", 4, 3)] * 12)).startswith("rank 0 (h, pid 0) and 11 more (1, 2, 3, 4, 5, ")
+    assert verdict(sights(("waiting", 4, 3), ("leaving", 4, 1))).startswith("rank 1 (h, pid 1) has stood in 'leaving'")
     # A rank whose beats ended a while before all stood still is what they wait for, wherever it was.
-    assert verdict(sights(ahead, ("reducing", 4, 2), new_at={1: 60})).startswith("rank 1 (h, pid 1) has given no beat")
+    assert verdict(sights(ahead, ("waiting", 4, 2), new_at={1: 60})).startswith(
+        "rank 1 (h, pid 1) has sent no heartbeat"
+    )
     assert verdict(sights(ahead, ("leaving", 4, 3)), now=99) == ""
     assert verdict(sights(("leaving", 9, 1), ("leaving", 9, 1))) == ""
 
 
 def test_one_rank_that_moves_keeps_all_but_a_silent_one():
-    moving = sights(("reducing", 4, 3), ("evaluating", 4, 3))
-    moving[1].take(Beat(2, "evaluating", 4, 4, "h", 1), 90.0)
-    assert judge(moving, 101, stall_seconds=100, seconds_a_beat=5) == ""
+    moving = sights(("waiting", 4, 3), ("evaluating", 4, 3))
+    moving[1].take(Heartbeat(2, RankStatus.EVALUATING, 4, 4, "h", 1), 90.0)
+    assert judge(moving, 101, stall_seconds=100, interval=5) == ""
     moving[0].new_at = 0.5
-    assert "rank 0 (h, pid 0) has given no beat" in judge(moving, 101, stall_seconds=100, seconds_a_beat=5)
+    assert "rank 0 (h, pid 0) has sent no heartbeat" in judge(moving, 101, stall_seconds=100, interval=5)
 
 
 def test_without_seconds_nothing_is_watched(tmp_path):
     watchdog = Watchdog(World(0, 1, 0, torch.device("cpu")), tmp_path, 0)
-    watchdog.at("reading", 1)
+    watchdog.at(RankStatus.READING, 1)
     watchdog.close()

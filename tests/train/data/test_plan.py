@@ -27,17 +27,17 @@ def test_every_sample_is_in_exactly_one_micro_batch_and_none_is_over_budget(per_
 def test_the_budget_is_used_and_the_ranks_have_the_same_work():
     assert np.mean([cost_of(TOKENS[batch]).sum() for batch in flat(make())]) > 0.9 * 500
     plan = make(per_step=64)
-    assert np.mean([plan.useful_share(number, 64) for number in range(plan.num_steps)]) > 0.9
+    assert np.mean([plan.load_balance(number, 64) for number in range(plan.num_steps)]) > 0.9
     random = np.array_split(np.random.default_rng(1).permutation(IDS), plan.num_steps * 64)
     steps = np.array([cost_of(TOKENS[batch]).sum() for batch in random]).reshape(-1, 64)
     assert (steps.mean(axis=1) / steps.max(axis=1)).mean() < 0.75, "what the same measure says of random batches"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 8])
-def test_the_useful_share_of_a_step_is_that_of_its_ranks(ranks):
+def test_the_load_balance_of_a_step_is_that_of_its_ranks(ranks):
     plan = make()
     dealt = [sum(int(cost_of(TOKENS[batch]).sum()) for batch in plan.step(2)[rank::ranks]) for rank in range(ranks)]
-    assert plan.useful_share(2, ranks) == pytest.approx(np.mean(dealt) / max(dealt))
+    assert plan.load_balance(2, ranks) == pytest.approx(np.mean(dealt) / max(dealt))
 
 
 def test_it_is_a_pure_function_of_seed_and_epoch():

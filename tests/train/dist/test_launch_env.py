@@ -5,7 +5,7 @@ from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUs
 
 from model.errors import UserError
 from train.dist.device import gpu_number, require_no_gpu_promised, require_own_gpu
-from train.dist.launch_env import Place, find_place, first_host, require_master
+from train.dist.launch_env import RankEnv, first_host, read_rank_env, require_master
 
 # Slurm 22.05, two nodes of two tasks, as seen in a task and in the batch script.
 BATCH = {
@@ -68,7 +68,7 @@ HAND = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
     ],
 )  # fmt: skip
 def test_every_launcher_is_understood(env, rank, size, local_rank, local_size, launcher, addr):
-    place = find_place(env)
+    place = read_rank_env(env)
     assert (place.rank, place.size, place.local_rank, place.local_size) == (rank, size, local_rank, local_size)
     assert (place.launcher, place.master_addr) == (launcher, addr)
     require_master(place)
@@ -95,21 +95,21 @@ def test_every_launcher_is_understood(env, rank, size, local_rank, local_size, l
 )
 def test_what_contradicts_itself_or_leaves_the_rank_open_is_refused_by_name(env, said):
     with pytest.raises(UserError) as refused:
-        find_place(env)
+        read_rank_env(env)
     assert said in str(refused.value) and "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("env", [MPIRUN, HAND, MPIRUN | {"MASTER_ADDR": "gpu003", "PMIX_NAMESPACE": ""}])
 def test_ranks_that_do_not_know_where_to_meet_are_refused(env):
-    with pytest.raises(UserError, match=r"is not told MASTER_(ADDR|PORT), where rank 0 is to be met"):
-        require_master(find_place(env))
+    with pytest.raises(UserError, match=r"MASTER_(ADDR|PORT) is not set for rank"):
+        require_master(read_rank_env(env))
 
 
 def test_the_ranks_of_a_job_choose_one_port_and_its_next_life_another():
-    ports = [find_place(TASK | {"SLURM_PROCID": rank, "SLURM_RESTART_COUNT": life}).master_port
+    ports = [read_rank_env(TASK | {"SLURM_PROCID": rank, "SLURM_RESTART_COUNT": life}).master_port
              for rank, life in (("0", "0"), ("3", "0"), ("3", "1"))]  # fmt: skip
     assert ports[0] == ports[1] != ports[2] and all(20_000 <= int(port) < 32_000 for port in ports)
-    assert find_place(TASK | {"SLURM_STEP_ID": "1"}).master_port != ports[0]
+    assert read_rank_env(TASK | {"SLURM_STEP_ID": "1"}).master_port != ports[0]
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def test_the_first_host_of_a_list_is_where_rank_0_is(nodes, first):
 @pytest.mark.parametrize(
     "place, visible, number",
     [
-        (Place(3, 4, 1, 2, "srun"), 2, 1),  # --gpus-per-node
-        (Place(3, 4, 1, 2, "srun"), 1, 0),  # --gpus-per-task=1: each task sees its own as number 0
-        (Place(11, 16, 3, 4, "srun"), 2, 0),  # --gpus-per-task=2
-        (Place(5, 8, 1, 4, "torchrun"), 8, 1),
-        (Place(9, 16, 1, 16, "hand"), 8, 1),
+        (RankEnv(3, 4, 1, 2, "srun"), 2, 1),  # --gpus-per-node
+        (RankEnv(3, 4, 1, 2, "srun"), 1, 0),  # --gpus-per-task=1: each task sees its own as number 0
+        (RankEnv(11, 16, 3, 4, "srun"), 2, 0),  # --gpus-per-task=2
+        (RankEnv(5, 8, 1, 4, "torchrun"), 8, 1),
+        (RankEnv(9, 16, 1, 16, "hand"), 8, 1),
     ],
 )
 def test_a_rank_takes_the_gpu_that_is_its_own(place, visible, number):
@@ -143,7 +143,7 @@ def test_a_rank_takes_the_gpu_that_is_its_own(place, visible, number):
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed", "hand"])
 def test_more_ranks_than_gpus_are_refused(launcher):
     with pytest.raises(UserError, match="shows it 2 GPUs; start fewer ranks a host"):
-        gpu_number(Place(2, 4, 2, 4, launcher), 2)
+        gpu_number(RankEnv(2, 4, 2, 4, launcher), 2)
 
 
 def test_two_ranks_of_a_host_that_have_one_gpu_are_named():

@@ -7,6 +7,7 @@ import torch
 
 from tests import ranks
 from tests.accidents import STEP, before_call
+from tests.train.runs import command, run
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class Fails:
 def test_an_error_is_printed_before_anything_is_closed_and_no_group_is_destroyed(
     ground, tmp_path, error, at, said, code
 ):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}"]
-    running = ranks.start(arguments, 2, tmp_path / "log", Fails(error, "two and two", at))
+    running = ranks.start(command(ground, tmp_path / "run"), 2, tmp_path / "log", Fails(error, "two and two", at))
     codes, text = running.wait(), running.text()
     assert codes == [1, code] and "the process group is destroyed" not in text, text
     assert 0 <= text.find(said) < text.find("rank 1 closes"), text
@@ -63,10 +63,11 @@ def test_an_error_is_printed_before_anything_is_closed_and_no_group_is_destroyed
 
 
 def test_an_error_in_closing_is_printed_too_and_the_exit_code_is_that_of_the_first(ground, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", "optim.lr=1e30", "optim.warmup_steps=0"]
-    text = ranks.train(arguments, 1, tmp_path / "log", expected=2, before=closing_fails)
+    wild = "optim.lr=1e30", "optim.warmup_steps=0"
+    text = run(ground, tmp_path / "run", *wild, expected=2, before=closing_fails)
     assert 0 <= text.find("train: 3 steps in a row are not finite") < text.find("OSError: no room")
-    text = ranks.train([*arguments[:2], "optim.max_steps=1", "--allow-changes"], 1, tmp_path / "done", 1, closing_fails)
+    given = "optim.max_steps=1", "--allow-changes"
+    text = run(ground, tmp_path / "run", *given, expected=1, before=closing_fails)
     assert "OSError: no room" in text and (tmp_path / "run" / "FINISHED").exists()
 
 

@@ -10,7 +10,7 @@ from data_prep.shards.opening import read_index
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled
-from tests.train.test_training import run
+from tests.train.runs import command, run
 
 TWO_EPOCHS = ("optim.max_steps=null", "optim.epochs=2")
 
@@ -29,7 +29,7 @@ def plain(ground, tmp_path_factory):
 
 def test_the_second_epoch_reads_what_the_first_one_kept_and_learns_the_same(ground, plain, tmp_path):
     said = run(ground, tmp_path / "run", *keep(tmp_path / "features"), world=2)
-    assert "the encoder rests" in said
+    assert "the encoder is not used any more" in said
     assert ranks.losses(tmp_path / "run") == pytest.approx(plain, rel=1e-5)
     kept, audio = read_index(tmp_path / "features"), read_index(ground / "shards")
     assert sorted(kept.key) == sorted(audio.key) and kept.kind == "features"
@@ -38,21 +38,24 @@ def test_the_second_epoch_reads_what_the_first_one_kept_and_learns_the_same(grou
 
 
 def test_a_killed_run_keeps_on_and_another_number_of_ranks_too(ground, plain, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *keep(tmp_path / "features")]
+    arguments = command(ground, tmp_path / "run", *keep(tmp_path / "features"))
     for world, nth in ((2, 2), (1, 2)):  # each dies in the second step that it takes
         log = tmp_path / f"{world}.log"
         ranks.start(arguments, world, log, before=Signalled(SIGKILL, tuple(range(world)), nth=nth)).wait()
     said = ranks.train(arguments, 3, tmp_path / "last.log")
-    assert "the encoder rests" in said
+    assert "the encoder is not used any more" in said
     assert ranks.losses(tmp_path / "run") == pytest.approx(plain, rel=1e-5)
     again = ranks.train([*arguments, "optim.epochs=3"], 1, tmp_path / "more.log")
-    assert "the encoder rests" in again  # a run that goes on in a later epoch reads from the start
+    assert "the encoder is not used any more" in again  # a run that goes on in a later epoch reads from the start
 
 
 def test_what_the_recipe_leaves_out_is_encoded_after_all_unless_it_is_much(ground, tmp_path):
     second, longest = sorted(read_index(ground / "shards").samples / 16000)[-2:]
     limits = (f"data.max_seconds={(second + longest) / 2:.4f}", "data.over_length=drop", *TWO_EPOCHS)
-    for name, more, expected in (("few", (), "the encoder rests"), ("many", ("data.max_train_samples=12",), "goes on")):
+    for name, more, expected in (
+        ("few", (), "the encoder is not used any more"),
+        ("many", ("data.max_train_samples=12",), "goes on"),
+    ):
         kept = (f"data.write_features={tmp_path / name}", "data.feature_dtype=int8")
         said = run(ground, tmp_path / f"run-{name}", *limits, *kept, *more, world=2)
         assert expected in said, said
@@ -72,8 +75,7 @@ def full_disk(rank):
 
 
 def test_a_full_disk_ends_the_keeping_and_not_the_run(ground, plain, tmp_path):
-    arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *keep(tmp_path / "features")]
-    said = ranks.train(arguments, 2, tmp_path / "log", before=full_disk)
+    said = run(ground, tmp_path / "run", *keep(tmp_path / "features"), world=2, before=full_disk)
     assert "no longer kept: No space left" in said, said
     assert ranks.losses(tmp_path / "run") == pytest.approx(plain, rel=1e-5)
     assert not (tmp_path / "features" / "index.json").exists()
