@@ -1,4 +1,4 @@
-"""What to do: which file of ds_configs/, which batch, whether to cache frames, and the commands to type."""
+"""What to do: which file of ds_configs/, which batch, and the commands to type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.plan.estimate import Cache, Estimator, Hours, Row, read_zero
+from launch.plan.estimate import Cache, Estimator, Row, read_zero
 from launch.plan.gpus import GIB, Cluster
 from train.recipe.config import Config
 from train.recipe.kinds import decided
@@ -16,29 +16,23 @@ ORDER = ("zero0", "zero3", "zero3_offload")
 activations as they are, while their step takes longer (bench/RESULTS.md, goal 8)."""
 HEADROOM = 0.9
 """Of the largest batch.tokens, what is advised: a GPU's allocator leaves gaps."""
-WORTH_CACHING = 1.05
-"""Times as fast as on the fly: less is within what a prediction is worth."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """For a recipe on given GPUs."""
+    """A file of ds_configs/ (None where nothing fits), a batch, and the cache and audio-hours an hour with it."""
 
     deepspeed: str | None
-    """Name in ds_configs/; None where nothing fits."""
     why: str
     cache: Cache
-    """With the advised batch, as are the speeds."""
     tokens: int = 0
     micro_batches: int = 0
     on_the_fly: float = 0.0
-    """Audio-hours an hour."""
     cached: float = 0.0
-    caching: str = ""
     commands: tuple[str, ...] = ()
 
 
-def advise(config: Config, command: Sequence[str], estimator: Estimator, rows: Sequence[Row], hours: Hours) -> Advice:
+def advise(config: Config, command: Sequence[str], estimator: Estimator, rows: Sequence[Row]) -> Advice:
     """Of the settings the first that takes the longest utterance; `command` is the recipe and its overrides."""
     cluster, least = estimator.cluster, estimator.work.longest_cost
     by_name = {row.name: row for row in rows}
@@ -50,7 +44,7 @@ def advise(config: Config, command: Sequence[str], estimator: Estimator, rows: S
             f"{cluster.bytes_each / GIB:.3g} before any activation, no room for the longest utterance ({least:,} "
             "tokens); take larger GPUs, a smaller LLM, cached features, or a smaller data.max_seconds"
         )
-        return Advice(None, why, estimator.cache(config, rows[0].on_the_fly, rows[0].cached))
+        return Advice(None, why, estimator.cache(rows[0].cached))
     unfit = f"unsharded, {taken['zero0']:,.1f} GiB are taken before any activation"
     why = {
         "zero0": "everything fits on each GPU",
@@ -59,12 +53,9 @@ def advise(config: Config, command: Sequence[str], estimator: Estimator, rows: S
     }[name]
     tokens, micro_batches = _batch(config, estimator, by_name[name])
     fly, cached = (estimator.speed(read_zero(name), cached, tokens)[0] for cached in (False, True))
-    cache = estimator.cache(config, fly, cached)
-    pays, caching = _caching(estimator.work.cached, hours, cache)
+    cache = estimator.cache(cached)
     commands = _commands(name, command, tokens, micro_batches, config, cluster)
-    if pays and not config.data.write_features:
-        commands.append(f"{commands[0]} data.write_features=features/train")
-    return Advice(name, why, cache, tokens, micro_batches, fly, cached, caching, tuple(commands))
+    return Advice(name, why, cache, tokens, micro_batches, fly, cached, tuple(commands))
 
 
 def _batch(config: Config, estimator: Estimator, row: Row) -> tuple[int, int]:
@@ -81,18 +72,6 @@ def _batch(config: Config, estimator: Estimator, row: Row) -> tuple[int, int]:
         return tokens, micro_batches
     each = max(1, -(-tokens * micro_batches // (ranks * most)))
     return min(most, max(least, round(tokens * micro_batches / (ranks * each)))), ranks * each
-
-
-def _caching(already: bool, hours: Hours, cache: Cache) -> tuple[bool, str]:
-    """Whether to cache frames, and why."""
-    if already:
-        return False, f"the recipe reads cached frames; on the fly an epoch would take {cache.gain:.2f} times as long"
-    if not cache.possible:
-        return False, "not possible: augment changes speed or adds noise, so frames differ in every epoch"
-    faster = f"an epoch is {cache.gain:.2f} times as fast from cached frames"
-    if hours.epochs <= 1 or cache.gain < WORTH_CACHING:
-        return False, f"does not pay: {hours.epochs:.2g} epochs, and {faster}"
-    return True, f"pays from the second epoch on (data.write_features fills the cache in the first): {faster}"
 
 
 def _commands(

@@ -40,20 +40,22 @@ LLM_KERNELS, ENCODER_KERNELS, UTTERANCE_KERNELS = 80, 20, 25
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one GPU."""
+    """Bytes of one GPU: `adapter` with gradients and optimizer states, `buckets` with the weights that stage 3 gathers
+    at a time.
+    """
 
     frozen: float
     adapter: float
-    """The adapter with its gradients and its optimizer's states."""
     buckets: float
-    """DeepSpeed's own: buckets, and in stage 3 the weights that are gathered at a time."""
     activations: float
     reserve: float
 
 
 @dataclass(frozen=True)
 class Row:
-    """One setting with the recipe's batch.tokens."""
+    """One setting with the recipe's batch.tokens; audio-hours an hour on all GPUs, the encoder running `on_the_fly` or
+    its frames `cached`; `limit` is what the time on the fly goes to.
+    """
 
     name: str
     memory: Memory
@@ -62,16 +64,15 @@ class Row:
     largest_tokens: int
     """The largest batch.tokens that fits, a multiple of 100; 0 where none does."""
     on_the_fly: float
-    """Audio-hours an hour on all GPUs, the encoder running."""
     cached: float
-    """The same from cached frames."""
     limit: str
-    """What the time on the fly goes to: arithmetic, launching kernels, gathering, or the host's link."""
 
 
 @dataclass(frozen=True)
 class Hours:
-    """Of the recipe as it stands, without evaluation and saving."""
+    """Of the recipe as it stands, without evaluation and saving; `run_cached` has its first epoch on the fly, unless
+    the recipe reads cached frames.
+    """
 
     epochs: float
     steps_per_epoch: int
@@ -79,22 +80,18 @@ class Hours:
     epoch_cached: float
     run_on_the_fly: float
     run_cached: float
-    """The first epoch on the fly, the others cached; with a recipe of cached frames, all of them."""
 
 
 @dataclass(frozen=True)
 class Cache:
-    """Frames kept by `prep features` or data.write_features."""
+    """Frames kept by `prep features` or data.write_features, and the bytes a second that a node must read so that no
+    GPU waits for them.
+    """
 
     float16_bytes: float
     int8_bytes: float
     read_float16: float
-    """Bytes a second and node: read faster, the GPUs never wait for frames."""
     read_int8: float
-    gain: float
-    """Time of an epoch on the fly over that of a cached one."""
-    possible: bool
-    """False where the recipe changes the audio of every epoch."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +109,11 @@ class Estimator:
     def of(cls, shapes: Shapes, work: Work, cluster: Cluster, utilisation: float) -> Estimator:
         cost = simulate(shapes, work.mean(shapes), work.longest_samples, work.prompt_tokens)
         return cls(shapes, work, cluster, utilisation, cost)
+
+    @property
+    def host_bytes(self) -> float:
+        """Of a node's memory while weights are read: each rank reads the whole LLM into it."""
+        return self.shapes.dtype.itemsize * self.shapes.llm_parameters * self.cluster.per_node
 
     def row(self, name: str, tokens: int, busy: float) -> Row:
         """The setting `name` on ranks that compute for this share of the time."""
@@ -187,13 +189,12 @@ class Estimator:
         first = 0.0 if self.work.cached else min(1.0, epochs)
         return Hours(epochs, steps, fly, from_cache, epochs * fly, first * fly + (epochs - first) * from_cache)
 
-    def cache(self, config: Config, on_the_fly: float, cached: float) -> Cache:
+    def cache(self, audio_hours_per_hour: float) -> Cache:
         """Of an epoch's frames, unstacked, as data_prep keeps them (int8 with a float16 scale a frame)."""
         width, frames = self.shapes.adapter.encoder_dim, self.work.frames
-        float16, int8, node_seconds = 2 * width * frames, (width + 2) * frames, self.work.seconds / cached
-        node_seconds *= self.cluster.nodes
-        possible = not config.augment.needs_audio
-        return Cache(float16, int8, float16 / node_seconds, int8 / node_seconds, cached / on_the_fly, possible)
+        float16, int8 = 2 * width * frames, (width + 2) * frames
+        seconds = self.work.seconds / audio_hours_per_hour * self.cluster.nodes
+        return Cache(float16, int8, float16 / seconds, int8 / seconds)
 
 
 def read_zero(name: str) -> dict[str, Any]:

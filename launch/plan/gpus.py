@@ -17,19 +17,17 @@ NETWORK = 45.0
 
 @dataclass(frozen=True)
 class Kind:
-    """A GPU model, by its maker's data sheet."""
+    """A GPU model, by its maker's data sheet: memory as it is sold and as PyTorch finds it; dense bfloat16 products,
+    half of what a data sheet gives "with sparsity"; GB/s between the GPUs of a node (NVLink, or PCIe where there is
+    none) and from the host's memory (as copies reach over PCIe of 16 lanes).
+    """
 
     name: str
     gigabytes: float
-    """Memory as it is sold."""
     gibibytes: float
-    """What PyTorch finds of it (the "total capacity" of its out-of-memory errors), rounded down."""
     teraflops: float
-    """Dense bfloat16 products, summed in float32: half of what a data sheet gives "with sparsity"."""
     peers: float
-    """GB/s, one direction, between the GPUs of a node: NVLink, or PCIe where there is none."""
     host: float
-    """GB/s from the host's memory: PCIe of 16 lanes, 25 of 32 (generation 4) or 50 of 64 (5) as copies reach."""
 
 
 KINDS = {
@@ -54,17 +52,16 @@ BY_MEMORY = {24: "a10", 40: "a100-40", 48: "l40s", 80: "a100", 141: "h200", 180:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All GPUs of a run; each is driven by one rank."""
+    """All GPUs of a run, each with `bytes_each` that can be used and driven by one rank; the kind is `assumed` where it
+    was chosen by memory alone.
+    """
 
     per_node: int
     nodes: int
     gigabytes: float
-    """Of each, as it is sold."""
     bytes_each: int
-    """What of that can be used."""
     kind: Kind
     assumed: bool
-    """Whether the kind was chosen by memory alone."""
 
     @property
     def ranks(self) -> int:

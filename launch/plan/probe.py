@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from data_prep.figures import table
 from launch.plan.data import Work
 from launch.plan.estimate import Estimator, read_zero
 from launch.plan.gpus import GIB, this_gpu
@@ -48,29 +49,28 @@ class ProbeRow:
 def measure_here(
     config: Config, shapes: Shapes, work: Work, utilisation: float, gpu_type: str | None, as_json: bool
 ) -> None:
-    """On this process's GPU, from a quarter of the recipe's batch.tokens up, doubling; prints each as it is there."""
+    """On this process's GPU, from a quarter of the recipe's batch.tokens up, doubling; prints a table."""
     device = torch.device("cuda", torch.cuda.current_device())
     name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
     estimator = Estimator.of(shapes, work, this_gpu(name, memory, gpu_type), utilisation)
     zero0, tokens = read_zero("zero0"), decided(config.batch.tokens)
     largest, speed = estimator.largest(zero0), estimator.speed(zero0, work.cached, tokens)[0]
     sizes = takewhile(lambda size: size <= PAST * largest, (max(1, tokens // 4) << doubled for doubled in count()))
-    if not as_json:
-        print(f"{name}, {memory / GIB:.1f} GiB; predicted: at most {largest:,} tokens, {speed:,.0f} audio-h/h")
-        print("    tokens  predicted GiB  measured GiB   s/step  audio-h/h  utilisation")
-    rows = []
-    for row in measure(config, shapes, work, sizes, device):
-        rows.append(row)
-        if not as_json:
-            print(
-                f"{row.tokens:10,}  {row.predicted_bytes / GIB:13.2f}  {row.measured_bytes / GIB:12.2f}  "
-                f"{row.seconds:7.3f}  {row.audio_hours_per_hour:9,.0f}  "
-                f"{utilisation * row.audio_hours_per_hour / speed:11.1%}",
-                flush=True,
-            )
+    rows = list(measure(config, shapes, work, sizes, device))
     if as_json:
         readings = [asdict(row) for row in rows]
         print(json.dumps({"largest_tokens": largest, "audio_hours_per_hour": speed, "readings": readings}, indent=1))
+        return
+    print(f"{name}, {memory / GIB:.1f} GiB; predicted: at most {largest:,} tokens, {speed:,.0f} audio-h/h")
+    lines = []
+    for row in rows:
+        sizes = [f"{size / GIB:.2f}" for size in (row.predicted_bytes, row.measured_bytes)]
+        reached = utilisation * row.audio_hours_per_hour / speed
+        lines.append(
+            [f"{row.tokens:,}", *sizes, f"{row.seconds:.3f}", f"{row.audio_hours_per_hour:,.0f}", f"{reached:.1%}"]
+        )
+    head = ("tokens", "predicted GiB", "measured GiB", "s/step", "audio-h/h", "utilisation")
+    print("\n".join(table(lines, head, left=())))
 
 
 def measure(

@@ -31,25 +31,18 @@ class Plan:
     remarks: list[str]
     """What of the recipe does not suit its data or the ranks."""
 
-    @property
-    def host_bytes(self) -> float:
-        """Of a node's memory while weights are read: each rank reads the whole LLM into it."""
-        shapes = self.estimator.shapes
-        return shapes.dtype.itemsize * shapes.llm_parameters * self.estimator.cluster.per_node
-
     def assumptions(self) -> list[str]:
         """What the figures rest on."""
-        cluster, utilisation = self.estimator.cluster, self.estimator.utilisation
-        kind, lines = cluster.kind, []
-        if cluster.assumed:
-            lines.append(f"GPUs of {cluster.gigabytes:g} GB are taken for {kind.name} (--gpu-type says another)")
-        lines += [
-            f"useful tokens reach {utilisation:g} of the {kind.teraflops:g} TFLOP/s of an {kind.name}: an assumption, "
-            "no measurement (--utilisation; --probe measures)",
+        cluster, kind = self.estimator.cluster, self.estimator.cluster.kind
+        lines = [
+            f"useful tokens reach {self.estimator.utilisation:g} of the {kind.teraflops:g} TFLOP/s of an {kind.name}: "
+            "an assumption, no measurement (--utilisation; --probe measures)",
             f"PyTorch finds {cluster.bytes_each / GIB:.1f} GiB of {cluster.gigabytes:g} GB; a kernel takes "
             f"{1e6 * LAUNCH:g} us to launch; ZeRO-3 gathers at {cluster.link / 1e9:g} GB/s, behind the arithmetic",
             "hours leave out evaluation, saving and waiting for data; model.dtype auto is bfloat16",
         ]
+        if cluster.assumed:
+            lines.insert(0, f"GPUs of {cluster.gigabytes:g} GB are taken for {kind.name} (--gpu-type says another)")
         if self.config.batch.layout == "padded":
             lines.append("batch.layout padded takes more memory and time than the packed layout that is planned here")
         return lines
@@ -67,7 +60,7 @@ class Plan:
             "batch": {name: getattr(self.config.batch, name) for name in ("tokens", "micro_batches")},
             "rows": [asdict(row) for row in self.rows],
             "least_tokens": work.longest_cost,
-            "host_bytes": self.host_bytes,
+            "host_bytes": self.estimator.host_bytes,
             "time": asdict(self.hours),
             "cache": asdict(self.advice.cache),
             "assumptions": self.assumptions(),
@@ -93,14 +86,13 @@ class Plan:
             ("run", f"{h.epochs:.3g} epochs: {_clock(h.run_on_the_fly)} on the fly, {_clock(h.run_cached)} cached"),
             ("cache", f"{in_units(int(c.float16_bytes))} as float16, {in_units(int(c.int8_bytes))} as int8; GPUs never "
                       f"wait for it if a node reads {c.read_float16 / 1e9:.2g} GB/s (int8: {c.read_int8 / 1e9:.2g})"),
-            ("host", f"up to {self.host_bytes / GIB:,.1f} GiB of a node's memory while weights are read"),
+            ("host", f"up to {self.estimator.host_bytes / GIB:,.1f} GiB of a node's memory while weights are read"),
             ("advice", f"{a.deepspeed}: {a.why}" if a.deepspeed else a.why),
         ]  # fmt: skip
         if a.deepspeed:
             items += [
                 ("", f"batch.tokens {a.tokens} and batch.micro_batches {a.micro_batches}"),
                 ("", f"then {a.on_the_fly:,.0f} audio-hours an hour on the fly, {a.cached:,.0f} cached"),
-                ("caching", a.caching),
             ]
         lines = [f"{self.recipe} on {cluster.ranks} x {cluster.kind.name} of {cluster.gigabytes:g} GB{nodes}", ""]
         lines += [*self._table(), "", *(line for item in items for line in _wrapped(*item))]

@@ -100,8 +100,8 @@ def simulate(
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
-            f"an LLM of family {shapes.llm.model_type} cannot be planned, as it is not computed without weights "
-            f"({reason}); measure it with --probe"
+            f"an LLM of family {shapes.llm.model_type} cannot be planned: it is not computed without weights "
+            f"({reason}); begin with a small batch.tokens and raise it"
         ) from error
     sizes = []
     for number in (1, 2):

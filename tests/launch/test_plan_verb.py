@@ -82,50 +82,49 @@ def row(document: dict[str, Any], name: str) -> dict[str, Any]:
 
 def test_parameters_are_those_of_the_models_and_frozen_memory_is_their_bytes(tmp_path, capsys):
     encoder, llm = tiny_models(tmp_path)
-    found = plan(capsys, write_recipe(tmp_path, llm, encoder), "--gpus", "2x24GB")
+    document = plan(capsys, write_recipe(tmp_path, llm, encoder), "--gpus", "2x24GB")
     real = {
         "encoder": sum(p.numel() for p in load_encoder(str(encoder)).parameters()),
         "llm": sum(p.numel() for p in load_llm(str(llm)).model.parameters()),
     }
-    assert found["parameters"]["frozen"] == real
-    assert row(found, "zero0")["memory"]["frozen"] == 2 * (real["encoder"] + real["llm"])
-    assert row(found, "zero3")["memory"]["frozen"] == 2 * real["encoder"] + real["llm"]  # half of the LLM on each
+    assert document["parameters"]["frozen"] == real
+    assert row(document, "zero0")["memory"]["frozen"] == 2 * (real["encoder"] + real["llm"])
+    assert row(document, "zero3")["memory"]["frozen"] == 2 * real["encoder"] + real["llm"]  # half of the LLM on each
 
 
 def test_the_report_says_what_is_assumed_which_ranks_idle_and_what_to_type(tmp_path, capsys):
     recipe = write_recipe(tmp_path, STAND_IN / "llm", micro_batches=2)
     assert main(["plan", recipe, "--gpus", "4x80GB", "--nodes", "2", "optim.lr=2e-4"]) == 0
-    said = capsys.readouterr().out
-    assert "960.0 h, 12.3 s" in said and "is not there" in said and "GPUs of 80 GB are taken for a100" in said
-    assert "6 of 8 ranks have nothing to do" in said and "batch.micro_batches=8" in said
-    assert "an assumption, no measurement" in " ".join(said.split())
+    text = capsys.readouterr().out
+    assert "960.0 h, 12.3 s" in text and "is not there" in text and "GPUs of 80 GB are taken for a100" in text
+    assert "6 of 8 ranks have nothing to do" in text and "batch.micro_batches=8" in text
+    assert "an assumption, no measurement" in " ".join(text.split())
     tuned = "optim.lr=2e-4 batch.tokens=506 batch.micro_batches=8"  # 506: the longest utterance has to fit
     submit = f"  slam-asr submit {recipe} {tuned} --nodes 2 --gpus-per-node 4"
-    assert f"{submit}\n  slam-asr launch hostfile HOSTFILE {recipe} {tuned}\n" in said
-    assert f"{submit} data.write_features=features/train\n" in said
+    assert f"{submit}\n  slam-asr launch hostfile HOSTFILE {recipe} {tuned}\n" in text
 
 
 def test_with_shards_the_lengths_are_theirs_and_the_steps_those_of_the_plan(tmp_path, capsys):
     model, _ = tiny_recogniser(tmp_path)
     index = audio_shards(tmp_path / "shards", librispeech_like(40, 0))
     recipe = write_recipe(tmp_path, tmp_path / "llm", tmp_path / "encoder", micro_batches=2)
-    found = plan(capsys, recipe, f"data.train={tmp_path / 'shards'}", "--gpus", "1x24GB")
-    assert found["data"]["hours"] == pytest.approx(index.seconds / 3600)
+    document = plan(capsys, recipe, f"data.train={tmp_path / 'shards'}", "--gpus", "1x24GB")
+    assert document["data"]["hours"] == pytest.approx(index.seconds / 3600)
     config = load_config(recipe)
     corpus = make_corpus(index, config.data, None, config.batch.tokens, model)
-    assert found["data"]["tokens"] == corpus.tokens.sum() - len(index)  # the end of an answer is never fed in
-    assert found["time"]["steps_per_epoch"] == corpus.epochs(config).num_steps(0)
+    assert document["data"]["tokens"] == corpus.tokens.sum() - len(index)  # the end of an answer is never fed in
+    assert document["time"]["steps_per_epoch"] == corpus.epochs(config).num_steps(0)
 
 
-def test_from_cached_frames_no_encoder_is_held_and_nothing_is_to_be_cached(tmp_path, capsys):
+def test_from_cached_frames_no_encoder_is_held(tmp_path, capsys):
     encoder, llm = tiny_models(tmp_path)
     feature_shards(tmp_path / "frames", librispeech_like(10, 0), load_encoder(str(encoder)))
     recipe = write_recipe(tmp_path, llm, encoder)
     cached = plan(capsys, recipe, f"data.train={tmp_path / 'frames'}", "--gpus", "1x24GB")
     assert row(cached, "zero0")["memory"]["frozen"] == 2 * cached["parameters"]["frozen"]["llm"]
-    assert "reads cached frames" in cached["advice"]["caching"] and len(cached["advice"]["commands"]) == 1
+    assert cached["data"]["cached"] and cached["time"]["run_cached"] < cached["time"]["run_on_the_fly"]
     fly = plan(capsys, recipe, "--gpus", "1x24GB", "--hours", "10")
-    assert fly["data"]["hours"] == pytest.approx(10) and fly["cache"]["gain"] > 1
+    assert fly["data"]["hours"] == pytest.approx(10)
     cache, seconds = fly["cache"], fly["data"]["seconds"] / fly["advice"]["cached"]
     assert cache["read_float16"] == pytest.approx(cache["float16_bytes"] / seconds)
     frames = 50 * 36_000 * 32  # values: 50 frames of 32 a second
@@ -141,13 +140,13 @@ def test_stage_3_is_advised_where_a_70b_llm_does_not_fit_and_the_offload_where_t
     tmp_path, capsys, gpus, code, advised
 ):
     recipe = write_recipe(tmp_path, write_config(tmp_path / "llm", LLAMA_70B))
-    found = plan(capsys, recipe, "--gpus", gpus, code=code)
-    assert found["advice"]["deepspeed"] == advised
-    assert found["parameters"]["frozen"]["llm"] == 70_553_706_496
+    document = plan(capsys, recipe, "--gpus", gpus, code=code)
+    assert document["advice"]["deepspeed"] == advised
+    assert document["parameters"]["frozen"]["llm"] == 70_553_706_496
     if advised:
-        best, tokens = row(found, advised), found["advice"]["tokens"]
-        assert found["least_tokens"] <= tokens <= best["largest_tokens"]
-        assert found["advice"]["commands"][0].endswith(f"--deepspeed {advised}") or advised == "zero0"
+        best, tokens = row(document, advised), document["advice"]["tokens"]
+        assert document["least_tokens"] <= tokens <= best["largest_tokens"]
+        assert document["advice"]["commands"][0].endswith(f"--deepspeed {advised}") or advised == "zero0"
 
 
 def test_the_largest_batch_fits_and_a_larger_one_does_not(tmp_path, capsys):
@@ -160,16 +159,16 @@ def test_the_largest_batch_fits_and_a_larger_one_does_not(tmp_path, capsys):
 
 def test_gathering_over_the_network_bounds_the_speed_of_stage_3(tmp_path, capsys):
     recipe = write_recipe(tmp_path, write_config(tmp_path / "llm", LLAMA_70B))
-    found = plan(capsys, recipe, "--gpus", "4xh100", "--nodes", "2")
-    data, gathered = found["data"], row(found, "zero3")
+    document = plan(capsys, recipe, "--gpus", "4xh100", "--nodes", "2")
+    data, gathered = document["data"], row(document, "zero3")
     seconds = 2 * 2 * 70_553_706_496 * 7 / 8 / 45e9  # forward and backward, 2 bytes a weight, 45 GB/s
     audio = 8 * 2000 * data["seconds"] / data["cost"]  # seconds of it in eight micro-batches
     assert gathered["limit"] == "gathering" and gathered["on_the_fly"] == pytest.approx(audio / seconds)
-    assert row(found, "zero0")["on_the_fly"] > gathered["on_the_fly"]
+    assert row(document, "zero0")["on_the_fly"] > gathered["on_the_fly"]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (["--gpus", "80GBx8"], "did you mean 8x80GB?"),
         (["--gpus", "8x80"], "did you mean 8x80GB?"),
@@ -188,10 +187,10 @@ def test_gathering_over_the_network_bounds_the_speed_of_stage_3(tmp_path, capsys
         (["--gpus", "8x80GB", "model.encoder=model/stand_in/llm"], "is an LLM (model_type 'llama')"),
     ],
 )
-def test_a_mistake_is_one_line(tmp_path, capsys, arguments, said):
+def test_a_mistake_is_one_line(tmp_path, capsys, arguments, text):
     assert main(["plan", write_recipe(tmp_path, STAND_IN / "llm"), *arguments]) == 2
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and said in captured.err
+    assert captured.out == "" and captured.err.count("\n") == 1 and text in captured.err
 
 
 def kept_bytes(shapes: Shapes, number: int) -> tuple[float, float, float]:
