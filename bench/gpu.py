@@ -6,7 +6,7 @@ In this order, each result written as soon as it is there:
        LLM (random bfloat16 weights), from audio and from cached frames, at rising token budgets;
     3. the same utterances in padded batches, by the SLAM-LLM style loop, against packed ones;
     4. the peak of memory that `slam-asr plan` predicts for each row of 2, beside the one measured.
-Utilisation counts the FLOPs of useful tokens alone (launch/plan/flops.py) against a matrix product timed on the
+Utilisation counts the FLOPs of useful tokens alone (bench/flops.py) against a matrix product timed on the
 same device.
 `--toy` does all this at toy size, on whatever device there is, so that it can be tried without a GPU.
 """

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.flops import adapter_flops, encoder_flops, llm_flops
 from bench.lengths import Lengths
 from bench.toys import Toy, configs, make_text, make_tokenizer
 from data_prep.audio import decode as audio
 from data_prep.shards.index import ShardIndex, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
-from launch.plan.flops import adapter_flops, encoder_flops, llm_flops
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch
 from model.encoders import Encoder, HubertEncoder

@@ -9,11 +9,15 @@ from typing import cast
 
 import torch
 
+from bench.flops import llm_weights
 from bench.gpu_parts import Scale, useful_flops, wait
+from bench.lengths import CHARACTERS_PER_TOKEN
 from data_prep.shards.index import ShardIndex
-from launch.plan.flops import llm_weights
-from launch.plan.probe import micro_of, predicted_bytes
+from launch.plan.data import utterance_of
+from launch.plan.probe import predicted_bytes
 from launch.plan.shapes import Shapes
+from launch.plan.simulation import StepCost, simulate
+from model.batch import Batch
 from model.errors import UserError
 from model.slam_asr import SlamAsr
 from train.data.corpus import make_corpus
@@ -133,15 +137,15 @@ def _train(
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     with closing(cast(Generator[Share], loader.steps(0))) as steps:
-        planned = 0.0
+        planned, cost = 0.0, _cost_of(engine, shapes, index)
         for _ in range(UNCOUNTED_STEPS):
-            planned = max(planned, _planned(engine, shapes, share := next(steps)))
+            planned = max(planned, _planned(engine, shapes, cost, share := next(steps)))
             _step(engine, share)
         wait(world.device)
         audio, tokens, flops, waited, count, start = 0.0, 0, 0.0, 0.0, 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             share = next(steps)
-            planned = max(planned, _planned(engine, shapes, share))
+            planned = max(planned, _planned(engine, shapes, cost, share))
             tokens += _step(engine, share)
             audio, waited, count = audio + share.seconds, waited + share.waited, count + 1
             flops += sum(useful_flops(model, slot.batch) for slot in share.slots)
@@ -153,11 +157,24 @@ def _train(
     )
 
 
-def _planned(engine: Engine, shapes: Shapes, share: Share) -> float:
+def _cost_of(engine: Engine, shapes: Shapes, index: ShardIndex) -> StepCost:
+    """What a micro-batch of the mean utterance takes, as `slam-asr plan` predicts it."""
+    targets, prompt = round(index.characters.mean() / CHARACTERS_PER_TOKEN) + 1, engine.model.prompt
+    around = len(prompt.prefix_ids) + len(prompt.suffix_ids)
+    mean = utterance_of(shapes, int(index.samples.mean()), targets, around)
+    return simulate(shapes, mean, int(index.samples.max()), around, packed=engine.device.type == "cuda")
+
+
+def _planned(engine: Engine, shapes: Shapes, cost: StepCost, share: Share) -> float:
     """Bytes, as predicted; the encoder is there for cached frames too."""
-    on_gpu = engine.device.type == "cuda"
-    micros = [micro_of(engine.model, slot.batch) for slot in share.slots]
-    return max(predicted_bytes(shapes, micro, on_gpu, with_encoder=True) for micro in micros)
+    tokens = max(_tokens(engine.model, slot.batch) for slot in share.slots)
+    return predicted_bytes(shapes, cost, tokens, cached=share.slots[0].batch.audio is None, with_encoder=True)
+
+
+def _tokens(model: SlamAsr, batch: Batch) -> int:
+    """Fed into the LLM; the end of an answer is predicted, never fed in."""
+    around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids) - 1
+    return int(model.speech_tokens(batch).sum()) + batch.num_targets + around * len(batch)
 
 
 def _step(engine: Engine, share: Share) -> int:
@@ -171,6 +188,4 @@ def _step(engine: Engine, share: Share) -> int:
         engine.backward(losses[-1], num_targets)
     engine.step(LR)
     torch.stack([loss.detach() for loss in losses]).sum().item()  # a step waits for its loss
-    prompt = engine.model.prompt
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) - 1  # the end is predicted, never fed in
-    return sum(int(engine.model.speech_tokens(b).sum()) + b.num_targets + around * len(b) for b in batches)
+    return sum(_tokens(engine.model, batch) for batch in batches)

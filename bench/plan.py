@@ -2,7 +2,7 @@
 
 Goal 4 replays an epoch of 40,000 utterances on R ranks without computing it: one micro-batch of 16 utterances on
 average a rank and step. Costs are the FLOPs of HuBERT-XL with TinyLlama, attention included, counted from seconds and
-real tokens (launch/plan/flops.py), while the plan knows only its own estimate. Where a micro-batch is padded, what
+real tokens (bench/flops.py), while the plan knows only its own estimate. Where a micro-batch is padded, what
 is computed is its size times the cost of its longest. The useful share of the slowest rank, as all others wait for it:
 
     mean over steps of  (mean over ranks of the utterances' own costs) / (highest computed cost of a rank)
@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from bench.batching import bucket_batches, dynamic_batches, random_batches
+from bench.flops import adapter_flops, encoder_flops, llm_flops
 from bench.goal import Goal
 from bench.lengths import CHARACTERS_PER_TOKEN, Lengths, in_the_wild, librispeech_like, print_goals, read_lengths
 from bench.toys import TOYS, configs
-from launch.plan.flops import adapter_flops, encoder_flops, llm_flops
 from model.adapter import AdapterSpec
 from model.sample_rate import SAMPLE_RATE
 from train.data.corpus import TEXT_BYTES_PER_TOKEN

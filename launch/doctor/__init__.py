@@ -1,15 +1,11 @@
-"""`slam-asr doctor`: what would stop a training, or make it wrong or slow, looked for on every rank before it starts.
-
-slam-asr doctor RECIPE                                       this host
-srun ... python -m launch doctor RECIPE                      all ranks of a job; likewise torchrun, deepspeed
-slam-asr doctor RECIPE --hostfile HOSTS                      ssh to the hosts too, before `launch hostfile`
-"""
+"""`slam-asr doctor`: checks, on every rank, for what would stop a training or make it wrong or slow."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,12 +13,12 @@ from typing import TYPE_CHECKING
 from data_prep.figures import counted
 
 if TYPE_CHECKING:
-    from launch.doctor.finding import Finding
+    from launch.doctor.result import CheckResult
     from train.dist.launch_env import RankEnv
     from train.recipe.config import Config
 
 RANKS = """\
-on all ranks of a job, by whatever will start the training:
+on all ranks of a job, by the launcher that will start the training:
   srun python -m launch doctor RECIPE
   torchrun --nproc_per_node 8 -m launch doctor RECIPE
   deepspeed --num_accelerators 8 --module launch doctor RECIPE"""
@@ -39,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.text import printable
-    from launch.doctor.finding import failures, table
+    from launch.doctor.result import failures, lines_of
     from model.errors import UserError
     from train.dist.launch_env import read_rank_env, require_master
     from train.liveness import permanent_failure
@@ -51,74 +47,71 @@ def run(args: argparse.Namespace) -> int:
     except UserError as error:
         permanent_failure.mark(error)
         raise
-    found = _all(config, place, args.allow_changes)
+    results = _check(config, place, args.allow_changes)
     if args.hostfile is not None and place.first:
-        found += _hosts(args.hostfile, config)
-    if not found:  # rank 0 tells
+        results += _hosts(args.hostfile, config)
+    if not results:  # rank 0 reports
         return 0
-    for line in table(found):
+    for line in lines_of(results):
         print(printable(line))
-    wrong = failures(found)
-    for one in found:
-        if one.mistake:
-            permanent_failure.mark(one.what)
+    for result in results:
+        if result.permanent:
+            permanent_failure.mark(result.what)
+    wrong = failures(results)
     print(f"{counted(wrong, 'thing')} would stop this training" if wrong else "nothing would stop this training")
     return 1 if wrong else 0
 
 
-def _all(config: Config, place: RankEnv, allow_changes: bool) -> list[Finding]:
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what is not on this host is to be said, not fetched
+def _check(config: Config, place: RankEnv, allow_changes: bool) -> list[CheckResult]:
+    """This rank's results; of several ranks all results, on rank 0."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what is not on this host is reported, not fetched
     import torch
 
-    from launch.doctor import data, host
-    from launch.doctor.finding import FAIL, Finding, failures
-    from launch.doctor.meeting import agent_has_the_port, meet
+    from launch.doctor import data, gpus, host
+    from launch.doctor.rendezvous import agent_has_the_port, check_ranks
+    from launch.doctor.result import FAIL, CheckResult, failures
     from model.errors import UserError
     from train.dist.agreement import versions
     from train.dist.device import rank_device
     from train.recipe.identity import config_digest
 
-    here = socket.gethostname()
-    read, digests = data.shards(config, place.rank, reads=place.local_rank == 0)
-    own, identities = data.models(config) if place.local_rank == 0 else ([], {})
-    own += read
-    if place.local_rank == 0:
-        own += [*host.disk(config), *host.locks(), *host.gpus(place.local_size)]
+    once_a_host, device = place.local_rank == 0, torch.device("cpu")
+    results, identities = data.models(config) if once_a_host else ([], {})
+    read, digests = data.shards(config, place.rank, reads=once_a_host)
+    results += read
+    if once_a_host:
+        results += [*host.disk(config), *host.locks(), *gpus.gpus(place.local_size)]
     if place.first and place.size > 1 and not agent_has_the_port():
-        own.append(host.port(place.master_port))
-    facts = {**versions(), "recipe": config_digest(config), **digests}
+        results.append(host.port(place.master_port))
     try:
         device = rank_device(place)
     except UserError as error:
-        own.append(Finding("GPUs", FAIL, str(error)))
-        device = torch.device("cpu")
-    if place.first and not failures(own):
-        own += data.training(config, device, place.size, allow_changes)
+        results.append(CheckResult("GPUs", FAIL, str(error)))
+    if place.first and not failures(results):
+        results += data.training(config, device, place.size, allow_changes)
     if device.type == "cuda":
-        own.append(host.gpu_speed(device))
-    own = [replace(one, where=here) for one in own]
+        results.append(gpus.gpu_speed(device))
+    results = [replace(result, where=socket.gethostname()) for result in results]
     if place.size == 1:
-        return own
-    seconds = config.run.collective_timeout_seconds
-    return meet(place, device, own, facts | {"device": device.type} | identities, seconds)
+        return results
+    facts = {**versions(), "recipe": config_digest(config), **digests, "device": device.type, **identities}
+    return check_ranks(place, device, results, facts, config.run.collective_timeout_seconds)
 
 
-def _hosts(hostfile: Path, config: Config) -> list[Finding]:
+def _hosts(hostfile: Path, config: Config) -> Iterator[CheckResult]:
     """Each host of a hostfile: by ssh without a password, and how soon a dead connection to it ends."""
     from launch.deepspeed.slots import read_hostfile
     from launch.deepspeed.ssh import keepalive_seconds, reach
-    from launch.doctor.finding import FAIL, OK, WARN, Finding
+    from launch.doctor.result import FAIL, OK, WARN, CheckResult
 
-    found = []
     for name in read_hostfile(hostfile):
         if wrong := reach(name):
-            found.append(Finding("ssh", FAIL, wrong, where=name))
+            yield CheckResult("ssh", FAIL, wrong, where=name)
             continue
         seconds = keepalive_seconds(name)
         if seconds is None or seconds > config.run.collective_timeout_seconds:
-            said = "a dead connection never ends" if seconds is None else f"a dead connection ends after {seconds} s"
+            what = "a dead connection never ends" if seconds is None else f"a dead connection ends after {seconds} s"
             todo = "`launch hostfile` sets ServerAliveInterval by itself; for plain deepspeed see ssh_config.example"
-            found.append(Finding("ssh", WARN, said, todo, name))
+            yield CheckResult("ssh", WARN, what, todo, name)
         else:
-            found.append(Finding("ssh", OK, f"reached; a dead connection ends after {seconds} s", where=name))
-    return found
+            yield CheckResult("ssh", OK, f"reached; a dead connection ends after {seconds} s", where=name)

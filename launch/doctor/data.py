@@ -10,7 +10,7 @@ import torch
 from data_prep.figures import counted
 from data_prep.shards.index import ShardError, ShardIndex
 from data_prep.shards.tar import read_sample
-from launch.doctor.finding import FAIL, OK, WARN, Finding
+from launch.doctor.result import FAIL, OK, WARN, CheckResult
 from model.errors import TransientError, UserError
 from model.loading.pretrained import local_folder
 from train.data.indexes import open_data
@@ -21,58 +21,64 @@ UTTERANCES = 64
 SLOW_MB_PER_S = 5.0
 """Reading FLAC at the floor of one fast GPU takes some 80 MB/s, from a loaded disk of a laptop some 20."""
 SMALL_BYTES = 1_000_000
-ABOUT_A_MODEL = (".json", ".safetensors", ".bin", ".model", ".txt")
+MODEL_FILES = (".json", ".safetensors", ".bin", ".model", ".txt")
 
 
-def shards(config: Config, rank: int, reads: bool) -> tuple[list[Finding], dict[str, str]]:
-    """What identifies the data and, where it `reads`, whether some utterances, others on each rank, can be read."""
+def shards(config: Config, rank: int, reads: bool) -> tuple[list[CheckResult], dict[str, str]]:
+    """Whether some utterances, others on each rank, can be read, where it `reads`; and what identifies the data."""
     try:
         indexes = open_data(config)
     except UserError as error:
-        return [Finding("shards", FAIL, str(error), mistake=not isinstance(error, TransientError))], {}
+        return [refused("shards", error)], {}
     named = [("data.train", indexes.train), *([("data.dev", indexes.dev)] if indexes.dev is not None else [])]
     return [_read(name, index, rank) for name, index in named if reads], indexes.digests()
 
 
-def _read(name: str, index: ShardIndex, rank: int) -> Finding:
+def refused(check: str, error: UserError) -> CheckResult:
+    """What training would refuse with this error."""
+    return CheckResult(check, FAIL, str(error), permanent=not isinstance(error, TransientError))
+
+
+def _read(name: str, index: ShardIndex, rank: int) -> CheckResult:
     chosen = np.random.default_rng(rank).permutation(len(index))[:UTTERANCES]
-    began, read = time.monotonic(), 0
+    began, size = time.monotonic(), 0
     for i in chosen.tolist():
         try:
-            read += len(read_sample(index, i).media)
+            size += len(read_sample(index, i).media)
         except (ShardError, OSError) as error:
-            return Finding("shards", FAIL, f"{name}: {error}", f"`slam-asr prep check {index.root}` reads all of it")
+            todo = f"`slam-asr prep check {index.root}` reads all of it"
+            return CheckResult("shards", FAIL, f"{name}: {error}", todo)
     seconds = max(1e-6, time.monotonic() - began)
-    speed = read / 1e6 / seconds
-    said = f"{name}: {len(chosen)} of {counted(len(index), 'utterance')} read"
+    speed = size / 1e6 / seconds
     slow = speed < SLOW_MB_PER_S and seconds > 1
-    todo = "training will wait for it: stage the shards on a faster disk" if slow else ""
-    return Finding("shards", WARN if slow else OK, said, todo, figure=speed, unit="MB/s")
+    return CheckResult(
+        "shards",
+        WARN if slow else OK,
+        f"{name}: {len(chosen)} of {counted(len(index), 'utterance')} read",
+        "training will wait for it: copy the shards to a faster disk" if slow else "",
+        figure=speed,
+        unit="MB/s",
+    )
 
 
-def models(config: Config) -> tuple[list[Finding], dict[str, str]]:
+def models(config: Config) -> tuple[list[CheckResult], dict[str, str]]:
     """Whether encoder and LLM are on this host; and what identifies their files, quickly: sizes, and small contents."""
-    found, identities = [], {}
+    results, identities = [], {}
     for what, source in (("encoder", config.model.encoder), ("LLM", config.model.llm)):
         try:
-            folder = model_folder(source)
+            identities[what] = _identity(model_folder(source))
+            results.append(CheckResult("models", OK, f"{what}: {source} is here"))
         except UserError as error:
-            found.append(Finding("models", FAIL, f"{what}: {error}", mistake=True))
-            continue
-        identities[what] = _identity(folder)
-        found.append(Finding("models", OK, f"{what}: {source} is here"))
-    return found, identities
+            results.append(CheckResult("models", FAIL, f"{what}: {error}", permanent=True))
+    return results, identities
 
 
-def training(config: Config, device: torch.device, ranks: int, allow_changes: bool) -> list[Finding]:
+def training(config: Config, device: torch.device, ranks: int, allow_changes: bool) -> list[CheckResult]:
     """What training itself would refuse before its first step, and what of the recipe does not suit its data."""
     result = preflight(config, open_data(config), device, ranks, allow_changes)
-    found = [
-        Finding("training", FAIL, str(error), mistake=not isinstance(error, TransientError))
-        for error in result.refusals
-    ]
-    found += [Finding("training", WARN, remark) for remark in result.remarks]
-    return found or [Finding("training", OK, "the recipe suits its data, its models and the run")]
+    results = [refused("training", error) for error in result.refusals]
+    results += [CheckResult("training", WARN, remark) for remark in result.remarks]
+    return results or [CheckResult("training", OK, "the recipe suits its data, its models and the run")]
 
 
 def model_folder(source: str) -> Path:
@@ -91,7 +97,7 @@ def model_folder(source: str) -> Path:
 def _identity(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.iterdir()):
-        if file.suffix in ABOUT_A_MODEL and file.is_file():
+        if file.suffix in MODEL_FILES and file.is_file():
             size = file.stat().st_size
             digest.update(f"{file.name} {size} ".encode())
             if size < SMALL_BYTES:

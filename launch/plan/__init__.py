@@ -1,26 +1,13 @@
 """`slam-asr plan`: what a recipe needs on given GPUs, from configurations alone.
 
-gpus.py      which GPUs                      shapes.py    sizes of the models, from their config.json
-lengths.py   which utterances                memory.py    what a step keeps     zero.py     what DeepSpeed adds
-flops.py     what is computed                speed.py     how long that takes
-estimate.py  all of it together              advice.py    what follows          report.py   in words
-probe.py     the same measured, on a GPU
+planning.py   the verb: reads recipe, models and data        report.py   prints the plan
+gpus.py       which GPUs          data.py     which utterances      shapes.py   models without weights
+simulation.py what a step takes   estimate.py memory and speed      advice.py   what to start
+probe.py      the same measured, on a GPU
 """
 
-from __future__ import annotations
-
 import argparse
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from launch.plan.lengths import Lengths, Work
-    from launch.plan.shapes import Shapes
-    from train.recipe.config import Config
-
-FITS, NOTHING_FITS = 0, 1  # exit codes
-MOST_HOURS = 1_000_000_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,92 +15,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Say what a recipe needs on given GPUs: memory in every ZeRO stage, the largest batch, hours, disk, and which "
         "command to type. No weight is read. Exit code 1 where nothing fits."
     )
-    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="YAML file")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="section.key=value", help="values that replace the recipe's"
-    )
-    parser.add_argument("--gpus", metavar="8x80GB", help="of one node: count x memory, or count x kind (4xh100)")
-    parser.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes of that kind (default: 1)")
-    parser.add_argument("--gpu-type", metavar="KIND", help="a100, h100, h200, l40s ... (default: by memory)")
-    parser.add_argument(
-        "--utilisation", type=float, default=0.4, metavar="SHARE", help="of the GPUs' peak, assumed (default: 0.4)"
-    )
-    parser.add_argument(
-        "--hours", type=float, metavar="H", help="of audio, where data.train is not there yet (default: 960)"
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument(
-        "--probe", action="store_true", help="measure memory and speed on this GPU, beside what is predicted"
-    )
+    add = parser.add_argument
+    add("recipe", metavar="RECIPE", type=Path, help="YAML file")
+    add("overrides", nargs="*", default=[], metavar="section.key=value", help="values that replace the recipe's")
+    add("--gpus", metavar="8x80GB", help="of one node: count x memory, or count x kind (4xh100)")
+    add("--nodes", type=int, default=1, metavar="N", help="nodes of that kind (default: 1)")
+    add("--gpu-type", metavar="KIND", help="a100, h100, h200, l40s ... (default: by memory)")
+    add("--utilisation", type=float, default=0.4, metavar="SHARE", help="of the GPUs' peak, assumed (default: 0.4)")
+    add("--hours", type=float, metavar="H", help="of audio, where data.train is not there yet (default: 960)")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--probe", action="store_true", help="measure memory and speed on this GPU, beside what is predicted")
 
 
 def run(args: argparse.Namespace) -> int:
-    from model.errors import UserError
+    from launch.plan import planning
 
-    if not 0 < args.utilisation <= 1:
-        raise UserError(f"--utilisation is {args.utilisation:g}, it is a share of the peak: above 0, at most 1")
-    if args.hours is not None and not 0 < args.hours <= MOST_HOURS:
-        raise UserError(f"--hours is {args.hours:g}, it must be above 0 and at most {MOST_HOURS:,}")
-    return _probe(args) if args.probe else _plan(args)
-
-
-def _plan(args: argparse.Namespace) -> int:
-    from data_prep.durable import canonical_json
-    from launch.plan import report
-    from launch.plan.advice import advise
-    from launch.plan.estimate import estimate
-    from launch.plan.gpus import read_cluster
-    from launch.plan.speed import Rig
-    from launch.plan.zero import read_settings
-    from model.errors import UserError
-    from train.remarks import schedule_remarks
-
-    if args.gpus is None:
-        raise UserError("--gpus is missing: 8x80GB, 1x24GB or 4xh100 say which GPUs the plan is for")
-    rig, settings = Rig(read_cluster(args.gpus, args.nodes, args.gpu_type), args.utilisation), read_settings()
-    config, shapes, lengths, work = _read(args, rig.cluster.bytes_each)
-    found = estimate(config, shapes, work, settings, rig)
-    advice = advise(config, args.recipe, args.overrides, shapes, work, found, settings, rig)
-    steps = work.steps(config)
-    remarks = schedule_remarks(config, steps, total_steps(config, steps))
-    parts = (str(args.recipe), rig.cluster, shapes, lengths, work, found, advice, remarks)
-    print(canonical_json(report.document(*parts), indent=1).decode() if args.json else report.text(*parts))
-    return FITS if advice.deepspeed else NOTHING_FITS
-
-
-def _probe(args: argparse.Namespace) -> int:
-    import torch
-
-    from launch.plan.probe import measure_here
-    from model.errors import UserError
-
-    if not torch.cuda.is_available():
-        raise UserError("--probe measures on a GPU, and this machine shows none; --gpus 8x80GB predicts instead")
-    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    config, shapes, _, work = _read(args, memory)
-    measure_here(config, shapes, work, args.utilisation, args.gpu_type, args.json)
-    return FITS
-
-
-def _read(args: argparse.Namespace, device_bytes: float) -> tuple[Config, Shapes, Lengths, Work]:
-    """The recipe with what it leaves to auto decided for such a GPU, the sizes of its models, and its data."""
-    from launch.plan.lengths import prompt_tokens, read_lengths, work_of
-    from launch.plan.shapes import read_shapes
-    from train.recipe import auto
-    from train.recipe.config import load_config
-
-    config = load_config(args.recipe, args.overrides)
-    shapes = read_shapes(config.model)
-    lengths = read_lengths(config, shapes, args.hours)
-    work = work_of(lengths, shapes, prompt_tokens(config.model))
-    size = shapes.dtype.itemsize
-    frozen = size * (shapes.llm.parameters + (0 if work.cached else shapes.encoder.parameters))
-    most = auto.tokens_that_fit(shapes.llm.whole, frozen, int(device_bytes), size)
-    config = auto.decide_batch(config, int(work.cost), work.longest_cost, most)
-    return auto.decide_steps(config, total_steps(config, work.steps(config)), 0), shapes, lengths, work
-
-
-def total_steps(config: Config, steps_an_epoch: int) -> int:
-    """Of the run that a recipe describes."""
-    limits = [config.optim.max_steps, config.optim.epochs and ceil(config.optim.epochs * steps_an_epoch)]
-    return min(limit for limit in limits if limit)
+    return planning.probe(args) if args.probe else planning.plan(args)

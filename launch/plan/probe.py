@@ -1,7 +1,7 @@
 """What a step really takes on this device: the product's own recogniser and engine, with random weights.
 
 One process is a world of one, in stage 0. Micro-batches of the recipe's mean utterance, of rising size, each for a few
-steps; memory is the highest that was allocated, beside what memory.py predicts for that very micro-batch. On a CPU,
+steps; memory is the highest that was allocated, beside what simulation.py predicts for that very micro-batch. On a CPU,
 which the tests use, it is the process's resident memory above what it was before the models were made.
 """
 
@@ -13,29 +13,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from launch.plan.gpus import GIB, alone
-from launch.plan.lengths import Work, prompt_tokens
-from launch.plan.memory import Micro, peak
-from launch.plan.shapes import Shapes
-from launch.plan.speed import Rig, pace
-from launch.plan.zero import read_settings
-from model.adapter import build_adapter
-from model.batch import Batch, pack
-from model.encoders import ENCODER_FAMILIES, Encoder
+from data_prep.figures import table
+from launch.plan.data import Work
+from launch.plan.estimate import Estimator, read_zero
+from launch.plan.gpus import GIB, this_gpu
+from launch.plan.shapes import Shapes, random_batch, random_recogniser
+from launch.plan.simulation import StepCost, simulate
 from model.errors import UserError
-from model.llm import Llm, try_packing
-from model.loading.pretrained import freeze
 from model.sample_rate import SAMPLE_RATE
-from model.slam_asr import SlamAsr
 from train.recipe.config import Config
 from train.recipe.kinds import decided
-
-if TYPE_CHECKING:
-    from train.engine.engine import Engine
 
 WARM_STEPS, TIMED_STEPS = 2, 3
 """AdamW makes its moments at the first step, so the second is the first that takes what all others take."""
@@ -44,15 +34,7 @@ PAST = 1.3
 
 
 @dataclass(frozen=True)
-class Words:
-    """As many prompt tokens as the recipe has; no tokenizer is needed."""
-
-    prefix_ids: list[int]
-    suffix_ids: list[int]
-
-
-@dataclass(frozen=True)
-class Reading:
+class ProbeRow:
     """One size of micro-batch."""
 
     tokens: int
@@ -63,40 +45,32 @@ class Reading:
     """A step."""
     audio_hours_per_hour: float
 
-    @property
-    def line(self) -> str:
-        return (
-            f"{self.tokens:10,}  {self.predicted_bytes / GIB:13.2f}  {self.measured_bytes / GIB:12.2f}  "
-            f"{self.predicted_bytes / self.measured_bytes:9.2f}  {self.seconds:7.3f}  {self.audio_hours_per_hour:9,.0f}"
-        )
-
-
-HEADER = "    tokens  predicted GiB  measured GiB      ratio   s/step  audio-h/h  utilisation"
-
 
 def measure_here(
     config: Config, shapes: Shapes, work: Work, utilisation: float, gpu_type: str | None, as_json: bool
 ) -> None:
-    """On this process's GPU, from a quarter of the recipe's batch.tokens up, doubling; prints each as it is there."""
+    """On this process's GPU, from a quarter of the recipe's batch.tokens up, doubling; prints a table."""
     device = torch.device("cuda", torch.cuda.current_device())
     name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-    rig = Rig(alone(name, memory, gpu_type), utilisation)
-    zero0 = next(setting for setting in read_settings() if setting.stage == 0)
-    largest = zero0.largest(shapes, work.micro, rig.cluster)
-    tokens = decided(config.batch.tokens)
-    speed = pace(zero0, shapes, work, work.cached, tokens, 1, rig).audio_hours_per_hour
-    if not as_json:
-        print(f"{name}, {memory / GIB:.1f} GiB; predicted: at most {largest:,} tokens, {speed:,.0f} audio-h/h")
-        print(f"at a utilisation of {utilisation:g} of {rig.cluster.kind.teraflops:g} TFLOP/s\n{HEADER}")
-    sizes = (max(1, tokens // 4) << doubled for doubled in count())
-    found = []
-    for reading in measure(config, shapes, work, takewhile(lambda size: size <= PAST * largest, sizes), device):
-        found.append(reading)
-        if not as_json:
-            print(f"{reading.line}  {utilisation * reading.audio_hours_per_hour / speed:11.1%}", flush=True)
+    estimator = Estimator.of(shapes, work, this_gpu(name, memory, gpu_type), utilisation)
+    zero0, tokens = read_zero("zero0"), decided(config.batch.tokens)
+    largest, speed = estimator.largest(zero0), estimator.speed(zero0, work.cached, tokens)[0]
+    sizes = takewhile(lambda size: size <= PAST * largest, (max(1, tokens // 4) << doubled for doubled in count()))
+    rows = list(measure(config, shapes, work, sizes, device))
     if as_json:
-        readings = [asdict(reading) for reading in found]
+        readings = [asdict(row) for row in rows]
         print(json.dumps({"largest_tokens": largest, "audio_hours_per_hour": speed, "readings": readings}, indent=1))
+        return
+    print(f"{name}, {memory / GIB:.1f} GiB; predicted: at most {largest:,} tokens, {speed:,.0f} audio-h/h")
+    lines = []
+    for row in rows:
+        sizes = [f"{size / GIB:.2f}" for size in (row.predicted_bytes, row.measured_bytes)]
+        reached = utilisation * row.audio_hours_per_hour / speed
+        lines.append(
+            [f"{row.tokens:,}", *sizes, f"{row.seconds:.3f}", f"{row.audio_hours_per_hour:,.0f}", f"{reached:.1%}"]
+        )
+    head = ("tokens", "predicted GiB", "measured GiB", "s/step", "audio-h/h", "utilisation")
+    print("\n".join(table(lines, head, left=())))
 
 
 def measure(
@@ -106,25 +80,44 @@ def measure(
     budgets: Iterable[int],
     device: torch.device,
     timed_steps: int = TIMED_STEPS,
-) -> Iterator[Reading]:
-    """A Reading for each budget of LLM tokens, until memory runs out; encoder and LLM are drawn on the device."""
+) -> Iterator[ProbeRow]:
+    """Micro-batches of so many LLM tokens each, until memory runs out; encoder and LLM are drawn on the device."""
     import torch.distributed as dist
 
     from train.dist.collectives import join_world
     from train.engine.engine import Engine, start_deepspeed
 
-    world = join_world()
+    world, mean = join_world(), work.mean(shapes)
+    cost = simulate(shapes, mean, mean.samples, work.prompt_tokens, packed=device.type == "cuda")
     start_deepspeed(world, float(config.run.collective_timeout_seconds))
+
+    def steps(times: int) -> float:
+        """Seconds for so many updates, as train_step in train/loop.py makes them."""
+        start = time.perf_counter()
+        for _ in range(times):
+            loss = engine.forward(batch).loss
+            engine.backward(loss, batch.num_targets)
+            engine.step(config.optim.lr)
+            loss.item()  # waits for the device
+        return time.perf_counter() - start
+
     try:
-        meter = _Meter(device)
-        model = random_recogniser(config, shapes, work, device)
+        meter, layout = _MemoryMeter(device), config.batch.layout
+        model = random_recogniser(shapes, device, work.prompt_tokens, with_encoder=not work.cached, layout=layout)
         engine = Engine(model, config.optim, {"zero_optimization": {"stage": 0}}, 1, world)
         for budget in budgets:
-            batch = random_batch(model, shapes, work, budget)
+            number = max(1, round(budget / mean.tokens))
+            batch = random_batch(shapes, mean, number, torch.device("cpu"), work.cached)
             try:
-                yield _read(engine, shapes, batch, meter, config.optim.lr, timed_steps)
+                steps(WARM_STEPS)
+                meter.reset()
+                seconds = steps(timed_steps) / timed_steps
             except UserError:  # the engine's word for memory that ran out
                 return
+            tokens = number * mean.tokens
+            predicted = predicted_bytes(shapes, cost, tokens, with_encoder=not work.cached, cached=work.cached)
+            speed = number * mean.samples / SAMPLE_RATE / seconds
+            yield ProbeRow(tokens, predicted, meter.peak(), seconds, speed)
     except torch.OutOfMemoryError:
         raise UserError(
             "the weights alone are more than this GPU has; plan without --probe says what ZeRO-3 would take"
@@ -133,85 +126,13 @@ def measure(
         dist.destroy_process_group()
 
 
-def random_recogniser(config: Config, shapes: Shapes, work: Work, device: torch.device) -> SlamAsr:
-    """The recipe's models with weights that mean nothing; without its encoder where it reads cached frames."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    trusted = config.model.trust_remote_code
-    whole = shapes.llm.whole
-    torch.manual_seed(0)
-    with device:
-        words: Any = AutoModelForCausalLM.from_config(whole, dtype=shapes.dtype, trust_remote_code=trusted)
-        adapter = build_adapter(shapes.adapter)
-    encoder: Encoder | None = None
-    if not work.cached:
-        with device:
-            heard: Any = AutoModel.from_config(shapes.encoder.config, dtype=shapes.dtype, trust_remote_code=trusted)
-        heard.to(device)  # transformers makes one weight, masked_spec_embed, on the CPU all the same
-        encoder = freeze(
-            ENCODER_FAMILIES[shapes.encoder.config.model_type](freeze(heard), SAMPLE_RATE, True, None, "random")
-        )
-    llm = Llm(freeze(words), None, {}, try_packing(words))
-    around = prompt_tokens(config.model)
-    prompt = cast(Any, Words([0], [0] * (around - 1)))
-    return SlamAsr(encoder, adapter, llm, prompt, config.batch.layout)
-
-
-def random_batch(model: SlamAsr, shapes: Shapes, work: Work, tokens: int) -> Batch:
-    """About so many LLM tokens in utterances of the mean length, at least one."""
-    utterances = max(1, round(tokens * work.utterances / work.tokens))
-    samples = int(SAMPLE_RATE * work.seconds / work.utterances)
-    targets = [[0] * max(1, round(work.targets / work.utterances))] * utterances
-    keys = [f"random-{i}" for i in range(utterances)]
-    if model.encoder is not None:
-        return pack(keys, keys, targets, waves=[0.1 * torch.randn(samples) for _ in keys])
-    frames = int(shapes.encoder.frames_of(samples))
-    features = [torch.randn(frames, shapes.encoder.hidden).to(shapes.dtype) for _ in keys]
-    return pack(keys, keys, targets, features=features)
-
-
-def micro_of(model: SlamAsr, batch: Batch) -> Micro:
-    """How much there is of everything in a batch as the model computes it."""
-    speech = int(model.speech_tokens(batch).sum())
-    around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids) - 1  # the end is never fed in
-    tokens, samples = speech + batch.num_targets + around * len(batch), batch.audio_cu.diff()
-    frames = int(batch.feature_cu[-1])
-    if batch.audio is not None and model.encoder is not None:
-        frames = int(model.encoder.out_len(samples).sum())
-    return Micro(tokens, batch.num_targets, speech, frames, int(samples.sum()), int(samples.max()))
-
-
-def predicted_bytes(shapes: Shapes, micro: Micro, on_gpu: bool, with_encoder: bool) -> float:
+def predicted_bytes(shapes: Shapes, cost: StepCost, tokens: float, with_encoder: bool, cached: bool) -> float:
     """Of one process alone in stage 0: weights, the adapter's gradient and moments, and the peak of the step."""
-    frozen = shapes.llm.parameters + (shapes.encoder.parameters if with_encoder else 0)
-    return shapes.dtype.itemsize * frozen + 16 * shapes.adapter_parameters + peak(shapes, micro, on_gpu)
+    frozen = shapes.llm_parameters + (shapes.encoder_parameters if with_encoder else 0)
+    return shapes.dtype.itemsize * frozen + 16 * shapes.adapter_parameters + cost.peak(tokens, cached)
 
 
-def _read(engine: Engine, shapes: Shapes, batch: Batch, meter: _Meter, lr: float, timed_steps: int) -> Reading:
-    for _ in range(WARM_STEPS):
-        _step(engine, batch, lr)
-    meter.reset()
-    start = time.perf_counter()
-    for _ in range(timed_steps):
-        _step(engine, batch, lr)
-    seconds = (time.perf_counter() - start) / timed_steps
-    micro = micro_of(engine.model, batch)
-    audio = (
-        int(micro.samples) / SAMPLE_RATE if micro.samples else micro.frames * shapes.encoder.downsampling / SAMPLE_RATE
-    )
-    predicted = predicted_bytes(shapes, micro, meter.on_gpu, engine.model.encoder is not None)
-    return Reading(int(micro.tokens), predicted, meter.peak(), seconds, audio / seconds)
-
-
-def _step(engine: Engine, batch: Batch, lr: float) -> None:
-    """One update, as train_step in train/loop.py makes it."""
-    loss = engine.forward(batch).loss
-    engine.backward(loss, batch.num_targets)
-    engine.step(lr)
-    loss.item()  # waits for the device
-
-
-class _Meter:
+class _MemoryMeter:
     """The highest memory since `reset`, above that of before."""
 
     def __init__(self, device: torch.device) -> None:

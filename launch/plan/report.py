@@ -1,193 +1,128 @@
-"""The plan in words, on one screen; and the same as one JSON object."""
+"""The plan in words, on one screen, and as one JSON object."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from data_prep.figures import counted, in_units
+from data_prep.figures import counted, in_units, table
 from launch.plan.advice import Advice
-from launch.plan.estimate import Cache, Estimate, Row, Time
-from launch.plan.gpus import GIB, Cluster
-from launch.plan.lengths import Lengths, Work
-from launch.plan.shapes import Shapes
+from launch.plan.estimate import LAUNCH, Estimator, Hours, Row
+from launch.plan.gpus import GIB
 from model.sample_rate import SAMPLE_RATE
+from train.recipe.config import Config
+from train.recipe.kinds import decided
 
-COLUMNS = {
-    "frozen": "frozen",
-    "adapter": "adapter",
-    "buckets": "buckets",
-    "activations": "activat.",
-    "reserve": "reserve",
-}
-WIDTH = 110  # characters of a line
+WIDTH, INDENT = 110, 13  # characters
 
 
-def text(
-    title: str,
-    cluster: Cluster,
-    shapes: Shapes,
-    lengths: Lengths,
-    work: Work,
-    found: Estimate,
-    advice: Advice,
-    remarks: Sequence[str],
-) -> str:
-    """All of it."""
-    nodes = f", {cluster.nodes} nodes of {cluster.per_node}" if cluster.nodes > 1 else ""
-    means = f"{work.seconds / work.utterances:.1f} s and {work.tokens / work.utterances:.0f} LLM tokens on average"
-    dtype = str(shapes.dtype).removeprefix("torch.")
-    lines = [
-        f"{title} on {cluster.ranks} x {cluster.kind.name} of {cluster.gigabytes:g} GB{nodes}",
-        "",
-        *_item("data", lengths.source),
-        *_item("", f"{lengths.hours:,.1f} h, {means}, the longest {work.longest_samples / SAMPLE_RATE:.1f} s"),
-        *_item("parameters", f"{shapes.adapter_parameters:,} trained: the adapter"),
-        *_item("", f"{shapes.encoder.parameters:,} frozen in {dtype}: the encoder"),
-        *_item("", f"{shapes.llm.parameters:,} frozen in {dtype}: the LLM"),
-        *["", *_table(found)],
-        *[
-            "",
-            *_share(found),
-            *_cache(advice.cache or found.cache),
-            *(_times(found) if advice.deepspeed else []),
-            *(line for remark in remarks for line in _item("recipe", remark)),
-            *_host(found, cluster),
-        ],
-        *["", *_advice(advice, found)],
-        *["", "assumed:", *(line for assumed in found.assumptions for line in _item("-", assumed, 2))],
-    ]
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Plan:
+    """All that is reported."""
+
+    recipe: str
+    config: Config
+    """With what it leaves to auto decided."""
+    estimator: Estimator
+    rows: list[Row]
+    hours: Hours
+    advice: Advice
+    remarks: list[str]
+    """What of the recipe does not suit its data or the ranks."""
+
+    def assumptions(self) -> list[str]:
+        """What the figures rest on."""
+        cluster, kind = self.estimator.cluster, self.estimator.cluster.kind
+        lines = [
+            f"useful tokens reach {self.estimator.utilisation:g} of the {kind.teraflops:g} TFLOP/s of an {kind.name}: "
+            "an assumption, no measurement (--utilisation; --probe measures)",
+            f"PyTorch finds {cluster.bytes_each / GIB:.1f} GiB of {cluster.gigabytes:g} GB; a kernel takes "
+            f"{1e6 * LAUNCH:g} us to launch; ZeRO-3 gathers at {cluster.link / 1e9:g} GB/s, behind the arithmetic",
+            "hours leave out evaluation, saving and waiting for data; model.dtype auto is bfloat16",
+        ]
+        if cluster.assumed:
+            lines.insert(0, f"GPUs of {cluster.gigabytes:g} GB are taken for {kind.name} (--gpu-type says another)")
+        if self.config.batch.layout == "padded":
+            lines.append("batch.layout padded takes more memory and time than the packed layout that is planned here")
+        return lines
+
+    def document(self) -> dict[str, Any]:
+        """For a program; bytes, hours and audio-hours an hour."""
+        work, shapes, cluster = self.estimator.work, self.estimator.shapes, self.estimator.cluster
+        data = {name: value for name, value in vars(work).items() if name != "tokens_each"}
+        frozen = {"encoder": shapes.encoder_parameters, "llm": shapes.llm_parameters}
+        return {
+            "recipe": self.recipe,
+            "gpus": {**asdict(cluster), "ranks": cluster.ranks},
+            "data": {**data, "hours": work.seconds / 3600},
+            "parameters": {"trained": {"adapter": shapes.adapter_parameters}, "frozen": frozen},
+            "batch": {name: getattr(self.config.batch, name) for name in ("tokens", "micro_batches")},
+            "rows": [asdict(row) for row in self.rows],
+            "least_tokens": work.longest_cost,
+            "host_bytes": self.estimator.host_bytes,
+            "time": asdict(self.hours),
+            "cache": asdict(self.advice.cache),
+            "assumptions": self.assumptions(),
+            "advice": asdict(self.advice),
+            "remarks": self.remarks,
+        }
+
+    def text(self) -> str:
+        """For a terminal."""
+        work, shapes, cluster = self.estimator.work, self.estimator.shapes, self.estimator.cluster
+        a, c, h, batch = self.advice, self.advice.cache, self.hours, self.config.batch
+        nodes = f", {cluster.nodes} nodes of {cluster.per_node}" if cluster.nodes > 1 else ""
+        means = f"{work.seconds / work.utterances:.1f} s and {work.tokens / work.utterances:.0f} LLM tokens on average"
+        items = [
+            ("data", work.source),
+            ("", f"{work.seconds / 3600:,.1f} h, {means}, the longest {work.longest_samples / SAMPLE_RATE:.1f} s"),
+            ("parameters", f"{shapes.adapter_parameters:,} trained (adapter); frozen: {shapes.encoder_parameters:,} "
+                           f"(encoder), {shapes.llm_parameters:,} (LLM)"),
+            ("batch", f"{batch.micro_batches} micro-batches of {decided(batch.tokens):,} LLM tokens a step"),
+            *(("recipe", remark) for remark in self.remarks),
+            ("epoch", f"{counted(h.steps_per_epoch, 'step')}: {_clock(h.epoch_on_the_fly)} on the fly, "
+                      f"{_clock(h.epoch_cached)} cached"),
+            ("run", f"{h.epochs:.3g} epochs: {_clock(h.run_on_the_fly)} on the fly, {_clock(h.run_cached)} cached"),
+            ("cache", f"{in_units(int(c.float16_bytes))} as float16, {in_units(int(c.int8_bytes))} as int8; GPUs never "
+                      f"wait for it if a node reads {c.read_float16 / 1e9:.2g} GB/s (int8: {c.read_int8 / 1e9:.2g})"),
+            ("host", f"up to {self.estimator.host_bytes / GIB:,.1f} GiB of a node's memory while weights are read"),
+            ("advice", f"{a.deepspeed}: {a.why}" if a.deepspeed else a.why),
+        ]  # fmt: skip
+        if a.deepspeed:
+            items += [
+                ("", f"batch.tokens {a.tokens} and batch.micro_batches {a.micro_batches}"),
+                ("", f"then {a.on_the_fly:,.0f} audio-hours an hour on the fly, {a.cached:,.0f} cached"),
+            ]
+        lines = [f"{self.recipe} on {cluster.ranks} x {cluster.kind.name} of {cluster.gigabytes:g} GB{nodes}", ""]
+        lines += [*self._table(), "", *(line for item in items for line in _wrapped(*item))]
+        lines += [f"  {command}" for command in a.commands]
+        return "\n".join(
+            [*lines, "", "assumed:", *(line for text in self.assumptions() for line in _wrapped("-", text))]
+        )
+
+    def _table(self) -> list[str]:
+        """A line a setting, GiB of memory; no speed where the longest utterance does not fit."""
+        rows = []
+        for row in self.rows:
+            parts = [f"{part / GIB:.2f}" for part in (*vars(row.memory).values(), row.total_bytes)]
+            speeds = [f"{row.on_the_fly:,.0f}", f"{row.cached:,.0f}", row.limit]
+            usable = row.largest_tokens >= self.estimator.work.longest_cost
+            rows.append([row.name, *parts, "yes" if row.fits else "NO", f"{row.largest_tokens:,}", *speeds * usable])
+        memory = ("frozen", "adapter", "buckets", "activations", "reserve", "total")
+        head = ("GiB a GPU", *memory, "fits", "most tokens", "audio-h/h", "cached", "limited by")
+        return table(rows, head)
 
 
-def _item(name: str, what: str, indent: int = 13) -> list[str]:
-    """A name and what is said of it, in lines of bounded width."""
+def _wrapped(name: str, text: str) -> list[str]:
     return textwrap.wrap(
-        f"{name:{indent}}{what}", WIDTH, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        f"{name:{INDENT}}{text}", WIDTH, subsequent_indent=" " * INDENT, break_long_words=False, break_on_hyphens=False
     )
 
 
-def _table(found: Estimate) -> list[str]:
-    """A line a setting, memory in GiB; no speed where the longest utterance does not fit."""
-    head = f"{'':13}" + "".join(f"{name:>9}" for name in (*COLUMNS.values(), "total"))
-    lines = [
-        f"GiB a GPU at batch.tokens {found.step.tokens:,}; the largest batch.tokens that fits; audio-hours an hour",
-        f"{head}  fits   largest  on the fly   cached",
-    ]
-    for row in found.rows:
-        figures = [*(getattr(row.memory, name) for name in COLUMNS), row.total_bytes]
-        line = f"{row.name:13}" + "".join(f"{figure / GIB:9.2f}" for figure in figures)
-        line += f"  {'yes' if row.fits else 'NO':>4}  {row.largest_tokens:8,}"
-        if row.largest_tokens >= found.least_tokens:
-            line += f"  {row.on_the_fly:10,.0f}  {row.cached:7,.0f}{_slowed(row)}"
-        lines.append(line)
-    return lines
-
-
-def _slowed(row: Row) -> str:
-    return "" if row.limit == "arithmetic" else f"  waits for {row.limit}"
-
-
-def _share(found: Estimate) -> list[str]:
-    step = found.step
-    line = (
-        f"{step.micro_batches} micro-batches of {step.tokens:,} tokens on {step.ranks} rank{'s' * (step.ranks > 1)}: "
-    )
-    if not step.idle:
-        return _item("step", f"{line}{step.micro_batches // step.ranks} each, none is idle")
-    first, last = step.idle[0], step.idle[-1]
-    named, verb = (f"ranks {first} to {last}", "have") if last > first else (f"rank {first}", "has")
-    what = "nothing to do in any step" if step.micro_batches < step.ranks else "one less than the others"
-    return _item("step", f"{line}{named} {verb} {what}; {step.busy:.0%} of the ranks' time is used")
-
-
-def _cache(c: Cache) -> list[str]:
-    least, most = f"{c.break_even_float16 / 1e9:.2g}", f"{c.enough_float16 / 1e9:.2g}"
-    int8 = f"int8: {c.break_even_int8 / 1e9:.2g} and {c.enough_int8 / 1e9:.2g}"
-    return _item(
-        "cache",
-        f"{in_units(int(c.float16_bytes))} as float16, {in_units(int(c.int8_bytes))} as int8; slower than on the fly "
-        f"where a node reads less than {least} GB/s, never waited for from {most} GB/s on ({int8})",
-    )
-
-
-def _times(found: Estimate) -> list[str]:
-    t = found.time
-    took = f"{hours(t.epoch_on_the_fly)} on the fly, {hours(t.epoch_cached)} cached"
-    epoch = f"as the recipe stands, {counted(t.steps_per_epoch, 'step')}: {took}"
-    return _item("epoch", epoch)
-
-
-def _run(time: Time, found: Estimate) -> str:
-    cached = f", {hours(time.run_cached)} with the cache" if found.cache.possible else ""
-    return f"the run of {time.epochs:.3g} epochs takes {hours(time.run_on_the_fly)} on the fly{cached}"
-
-
-def _host(found: Estimate, cluster: Cluster) -> list[str]:
-    taken = found.rows[0].memory.host / GIB
-    if taken < 1:
-        return []
-    each = f"{cluster.per_node} ranks, each the whole LLM" if cluster.per_node > 1 else "the whole LLM"
-    return _item("host", f"up to {taken:,.1f} GiB of a node's memory while weights are read: {each}")
-
-
-def hours(value: float) -> str:
-    """2 h 05 min, or 12 min, or 34 s."""
-    if value >= 1:
-        minutes = round(60 * value)
+def _clock(hours: float) -> str:
+    """2 h 05 min, or 12 min, or 34.0 s."""
+    if hours >= 1:
+        minutes = round(60 * hours)
         return f"{minutes // 60:,} h {minutes % 60:02} min"
-    return f"{60 * value:.0f} min" if 60 * value >= 2 else f"{3600 * value:.1f} s"
-
-
-def _advice(advice: Advice, found: Estimate) -> list[str]:
-    if advice.deepspeed is None or advice.time is None:
-        return _item("advice", advice.why)
-    batch = f"batch.tokens {advice.tokens} and batch.micro_batches {advice.micro_batches}: {advice.batch_why}"
-    return [
-        *_item("advice", f"{advice.deepspeed}: {advice.why}"),
-        *_item("", batch),
-        *_item(
-            "",
-            f"then {advice.on_the_fly:,.0f} audio-hours an hour on the fly, {advice.cached:,.0f} cached; "
-            f"{_run(advice.time, found)}",
-        ),
-        *_item("caching", advice.caching),
-        *(f"  {command}" for command in advice.commands),
-    ]
-
-
-def document(
-    recipe: str,
-    cluster: Cluster,
-    shapes: Shapes,
-    lengths: Lengths,
-    work: Work,
-    found: Estimate,
-    advice: Advice,
-    remarks: Sequence[str],
-) -> dict[str, Any]:
-    """The same for a program; bytes, hours and audio-hours an hour."""
-    sums = {name: value for name, value in asdict(work).items() if name not in ("tokens_each", "times")}
-    parameters = {"encoder": shapes.encoder.parameters, "llm": shapes.llm.parameters}
-    return {
-        "recipe": recipe,
-        "gpus": {**asdict(cluster), "ranks": cluster.ranks},
-        "data": {"source": lengths.source, "cached": lengths.cached, "hours": lengths.hours, **_plain(sums)},
-        "parameters": {"trained": {"adapter": shapes.adapter_parameters}, "frozen": parameters},
-        **_plain(asdict(found)),
-        "advice": asdict(advice),
-        "remarks": list(remarks),
-    }
-
-
-def _plain(values: Any) -> Any:
-    """numpy's numbers as JSON has them."""
-    if isinstance(values, dict):
-        return {name: _plain(value) for name, value in values.items()}
-    if isinstance(values, Sequence) and not isinstance(values, str):
-        return [_plain(value) for value in values]
-    return values.item() if isinstance(values, np.generic) else values
+    return f"{60 * hours:.0f} min" if 60 * hours >= 2 else f"{3600 * hours:.1f} s"

@@ -1,93 +1,49 @@
-"""What a plan must know of encoder, LLM and adapter, from their configurations alone: no weight is read or made."""
+"""The models of a recipe by their configurations alone, and recognisers of random weights made of them."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from model.adapter import AdapterSpec
-from model.encoders import HubertEncoder
-from model.loading.pretrained import choose_dtype
+from launch.plan.data import Utterance
+from model.adapter import AdapterSpec, build_adapter
+from model.batch import Batch, cumulative
+from model.encoders import ENCODER_FAMILIES, Encoder
+from model.llm import Llm, try_packing
+from model.loading.pretrained import choose_dtype, freeze
+from model.packing.packed import switch_to_packed
+from model.sample_rate import SAMPLE_RATE
 from model.skeleton import meta_models, read_config
+from model.slam_asr import SlamAsr
 from train.recipe.config import AdapterConfig, ModelConfig
-
-COMPARED = ("llama", "mistral", "qwen2", "qwen3")
-"""Families whose layers are those that memory.py describes and tests compare with what is kept."""
-
-
-@dataclass(frozen=True)
-class LlmShape:
-    """A causal transformer of L layers."""
-
-    whole: Any
-    """Its configuration as it is opened."""
-    config: Any
-    """The part of it that is about text."""
-    parameters: int
-    layers: int
-    hidden: int
-    inner: int
-    """Width of the MLP."""
-    gated: bool
-    """Whether the MLP is down(act(gate) * up), and keeps three of its width; else it keeps one."""
-    query: int
-    """Heads x width of a head."""
-    keys: int
-    """The same of the keys' (and values') heads."""
-    heads: int
-    head_dim: int
-    rms_width: int
-    """Values that all RMS norms together normalise, a token."""
-    rms_count: int
-    """Means of squares that they make, a token."""
-    norm_width: int
-    """Values that all LayerNorms together normalise, a token."""
-    vocabulary: int
-
-    @property
-    def family(self) -> str:
-        return self.config.model_type
-
-
-@dataclass(frozen=True)
-class EncoderShape:
-    """Convolutions, then a transformer."""
-
-    config: Any
-    """With as many layers as are read; those above them are not held."""
-    parameters: int
-    hidden: int
-    inner: int
-    channels: int
-    """Of the first convolution, which has the most frames."""
-    copies: int
-    """Of the first convolution's output that are there at a time: in and out of its norm, and a third where that is
-    taken over channels, which have to be brought together first."""
-    downsampling: int
-    """Samples a frame."""
-    first_stride: int
-    frames_of: Callable[[Any], Any]
-    """Frames of so many samples."""
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """All parts of a recogniser."""
+    """The parts of a recogniser; `encoder` and `llm` are transformers configurations."""
 
-    encoder: EncoderShape
-    llm: LlmShape
+    encoder: Any
+    """With as many layers as are read; those above them are not held."""
+    llm: Any
     adapter: AdapterSpec
-    adapter_parameters: int
-    speech_of: Callable[[Any], Any]
-    """Speech embeddings of so many frames."""
     dtype: torch.dtype
     """Of the frozen parts."""
+    encoder_parameters: int
+    llm_parameters: int
+    adapter_parameters: int
+    widest_module: int
+    """Most parameters of one of the LLM's modules, which ZeRO-3 gathers whole: embedding, or head."""
+    trust_remote_code: bool
+    frames_of: Callable[[Any], Any]
+    """Encoder frames of so many samples."""
+    speech_of: Callable[[Any], Any]
+    """Speech embeddings of so many frames."""
 
 
 def read_shapes(model: ModelConfig) -> Shapes:
@@ -110,63 +66,77 @@ def shapes_of(
     trust_remote_code: bool = False,
 ) -> Shapes:
     """Of transformers configurations and an adapter between them; the models are made without storage."""
-    a = adapter
+    a, own = adapter, copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
     models = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), layer, trust_remote_code)
-    trained = models.adapter
-    return Shapes(_encoder(models.encoder), _llm(models.llm), trained.spec, _count(trained), trained.out_len, dtype)
-
-
-def _encoder(encoder: HubertEncoder) -> EncoderShape:
-    config = copy.deepcopy(encoder.model.config)
-    config.num_hidden_layers = encoder.layers.last
-    return EncoderShape(
-        config=config,
-        parameters=_count(encoder),
-        hidden=encoder.dim,
-        inner=config.intermediate_size,
-        channels=config.conv_dim[0],
-        copies=3 if config.feat_extract_norm == "layer" else 2,
-        downsampling=math.prod(config.conv_stride),
-        first_stride=config.conv_stride[0],
-        frames_of=encoder.out_len,
+    parts: tuple[nn.Module, ...] = (models.encoder, models.llm, models.adapter)
+    return Shapes(
+        _with_layers(own, models.encoder.layers.last),
+        copy.deepcopy(llm),
+        models.adapter.spec,
+        dtype,
+        *(sum(p.numel() for p in part.parameters()) for part in parts),
+        widest_module=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in models.llm.modules()),
+        trust_remote_code=trust_remote_code,
+        frames_of=models.encoder.out_len,
+        speech_of=models.adapter.out_len,
     )
 
 
-def _llm(model: Any) -> LlmShape:
-    config = model.config.get_text_config()
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
-    head_dim = getattr(config, "head_dim", None) or hidden // heads
-    norms = [_norm(name, module, heads, key_heads) for name, module in model.named_modules() if _is_norm(module)]
-    rms = [(width, count) for kind, width, count in norms if kind == "rms"]
-    return LlmShape(
-        whole=model.config,
-        config=config,
-        parameters=_count(model),
-        layers=config.num_hidden_layers,
-        hidden=hidden,
-        inner=getattr(config, "intermediate_size", None) or 4 * hidden,
-        gated=any("gate_proj" in name or "gate_up_proj" in name for name, _ in model.named_parameters()),
-        query=heads * head_dim,
-        keys=key_heads * head_dim,
-        heads=heads,
-        head_dim=head_dim,
-        rms_width=sum(width for width, _ in rms),
-        rms_count=sum(count for _, count in rms),
-        norm_width=sum(width for kind, width, _ in norms if kind == "layer"),
-        vocabulary=model.get_output_embeddings().out_features,
+def layers_of(config: Any) -> int:
+    """Transformer layers of an encoder or an LLM."""
+    return config.get_text_config().num_hidden_layers
+
+
+def _with_layers(config: Any, layers: int) -> Any:
+    config = copy.deepcopy(config)
+    config.get_text_config().num_hidden_layers = layers
+    return config
+
+
+def random_recogniser(
+    shapes: Shapes,
+    device: torch.device,
+    prompt_tokens: int,
+    *,
+    with_encoder: bool = True,
+    layout: Any = "packed",
+    layers: int | None = None,
+) -> SlamAsr:
+    """The models with random weights and a prompt of so many tokens; `layers` cuts encoder and LLM to so many."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    def build(auto_class: Any, config: Any) -> Any:
+        config, code = _with_layers(config, layers or layers_of(config)), shapes.trust_remote_code
+        with device:
+            model = auto_class.from_config(config, dtype=shapes.dtype, trust_remote_code=code)
+        return freeze(model.to(device))  # transformers makes an encoder's masked_spec_embed on the CPU all the same
+
+    torch.manual_seed(0)
+    llm_model = build(AutoModelForCausalLM, shapes.llm)
+    with device:
+        adapter = build_adapter(shapes.adapter)
+    encoder: Encoder | None = None
+    if with_encoder:
+        family = ENCODER_FAMILIES[shapes.encoder.model_type]
+        encoder = freeze(family(build(AutoModel, shapes.encoder), SAMPLE_RATE, True, None, "random"))
+    llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
+    prompt = SimpleNamespace(prefix_ids=[0], suffix_ids=[0] * (prompt_tokens - 1))  # no tokenizer is needed
+    return SlamAsr(encoder, adapter, llm, cast(Any, prompt), layout)
+
+
+def random_batch(
+    shapes: Shapes, utterance: Utterance, number: int, device: torch.device, cached: bool = False
+) -> Batch:
+    """`number` utterances like this one, of noise: as audio or, where `cached`, as an encoder's frames."""
+    keys, samples, frames = tuple(map(str, range(number))), utterance.samples * number, utterance.frames * number
+    features = torch.randn(frames, shapes.adapter.encoder_dim, device=device).to(shapes.dtype)
+    return Batch(
+        keys=keys,
+        texts=keys,
+        audio=None if cached else 0.1 * torch.randn(samples, device=device),
+        audio_cu=cumulative([0 if cached else utterance.samples] * number),
+        features=features if cached else None,
+        feature_cu=cumulative([utterance.frames if cached else 0] * number),
+        targets=torch.zeros(number * utterance.targets, dtype=torch.int64, device=device),
+        target_cu=cumulative([utterance.targets] * number),
     )
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return type(module).__name__.endswith("Norm") and getattr(module, "weight", None) is not None
-
-
-def _norm(name: str, module: Any, heads: int, key_heads: int) -> tuple[str, int, int]:
-    """Its kind, the values that it normalises and the means that it makes, a token; one of queries or keys, by head."""
-    times = heads if name.endswith("q_norm") else key_heads if name.endswith("k_norm") else 1
-    return "layer" if isinstance(module, nn.LayerNorm) else "rms", times * module.weight.numel(), times
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -16,7 +16,7 @@ VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which
     "synth": "make a corpus of synthetic speech",
     "import": "turn a corpus into an utterance manifest",
     "build": "turn a corpus or a manifest into shards",
-    "index": "make tars of others a shard directory, where they lie",
+    "index": "index existing webdataset tars in place",
     "features": "run the encoder once over shards and keep its frames",
     "check": "audit a shard directory: read every byte, name what is wrong and what to look at",
     "stats": "hours, utterances and lengths of a shard directory",
@@ -46,7 +46,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    return module(args.prep).run(args)
+    code = module(args.prep).run(args)
+    from data_prep.retries import say_retries
+
+    say_retries()
+    return code
 
 
 def module(verb: str):

@@ -1,16 +1,44 @@
-"""What arguments of several verbs of `slam-asr prep` mean."""
+"""Options of several verbs of `slam-asr prep`, what their values mean, and the line that a verb ends with."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from pathlib import Path
+from typing import Any
 
 from data_prep.addresses import is_remote
-from data_prep.cores import usable_cores
+from data_prep.cores import usable_cores as cores
+from data_prep.figures import counted, in_hours
+from data_prep.refusals import DROPPED, QUARANTINE
 from model.errors import UserError
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+VERIFY_HELP = "of audio copied as it is, decode all (full)"
+SHARED: dict[str, dict[str, Any]] = {
+    "--workers": {"type": int, "default": cores(), "metavar": "N", "help": "processes (all cores)"},
+    "--max-bad": {"type": float, "default": 0.01, "metavar": "F", "help": "fraction that may be bad (0.01)"},
+    "--seed": {"type": int, "default": 0, "help": "of the shuffle, the split or the choice (0)"},
+    "--overwrite": {"action": "store_true", "help": "replace what other input or options made"},
+    "--min-seconds": {"type": float, "default": 0.0, "metavar": "S", "help": "drop shorter utterances"},
+    "--verify": {"choices": ("full", "header"), "default": "full", "help": VERIFY_HELP},
+    "--no-verify": {"action": "store_const", "const": "header", "dest": "verify", "help": "short for --verify header"},
+}
+
+
+def add_shared(parser: Any, *options: str) -> None:
+    """Options of SHARED, in a parser or a group of one."""
+    for option in options:
+        parser.add_argument(option, **SHARED[option])
+
+
+def add_shard_size(parser: argparse.ArgumentParser) -> None:
+    """How large shards are, and in which order: --shard-size or --shard-bytes, --shuffle."""
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (1000)")
+    size.add_argument("--shard-bytes", default="", metavar="500MB", help="about so much a shard, in place of N")
+    shuffle = "random, stratified, sorted or none (random)"
+    parser.add_argument("--shuffle", default="random", metavar="ORDER", help=shuffle)
 
 
 def path_or_address(text: str) -> Path | str:
@@ -40,12 +68,27 @@ def require_another(source: Path | str, out: Path | str, option: str = "OUT") ->
 
 def parse_bytes(text: str) -> int:
     """500MB, 2GiB, 1000000; 0 for nothing. UserError for anything else."""
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?|)b?", text.strip().lower())
-    if text and (not found or float(found[1]) * UNITS[found[2]] < 1):
+    parts = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]i?|)b?", text.strip().lower())
+    if text and (not parts or float(parts[1]) * UNITS[parts[2]] < 1):
         raise UserError(f"{text!r} is no number of bytes; write 500MB or 2GB")
-    return int(float(found[1]) * UNITS[found[2]]) if found else 0
+    return int(float(parts[1]) * UNITS[parts[2]]) if parts else 0
 
 
-def cores() -> int:
-    """That this process may use."""
-    return usable_cores()
+def print_totals(out: Path | str, totals: Any, already_done: str, shards: str = "shard") -> None:
+    """What `out` holds now; `totals` are those of a build, of a copy or of tars that were indexed."""
+    if already_done:
+        print(f"{out} {already_done}; nothing done")
+    if totals.kept_shards:
+        print(f"of {counted(totals.shards, shards)}, {totals.kept_shards:,} finished before and kept")
+    bad, dropped = listed(getattr(totals, "bad", {})), listed(totals.dropped)
+    print(
+        f"{out}: {counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, "
+        f"{counted(totals.shards, shards)}, {totals.bytes / 1e6:,.1f} MB"
+        + (f"; bad: {bad} (see {QUARANTINE})" if bad else "")
+        + (f"; dropped: {dropped} (see {DROPPED})" if dropped else "")
+    )
+
+
+def listed(counts: dict[str, int]) -> str:
+    """'reason 3, other 1', by name."""
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items()))

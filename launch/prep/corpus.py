@@ -16,22 +16,23 @@ from data_prep.importers.parsing.rows import ALIASES
 from data_prep.importers.remote_manifest import of_remote_manifest
 from data_prep.paths import no_such
 from data_prep.utterance import DEFAULTS, Utterance
+from launch.prep.arguments import add_shared
 from model.errors import UserError
 
 LOOKED_FOR = 10  # recordings, at first
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("what the corpus is").add_argument
+    group = parser.add_argument_group("what the corpus is")
+    add = group.add_argument
     add("--audio-root", type=Path, metavar="DIR", help="where relative paths start (the manifest's folder)")
     add("--allow-outside", action="store_true", help="relative paths may leave that folder")
     add("--allow-pipes", action="store_true", help="run the commands that stand for recordings, without a shell")
     add("--subset", default="", metavar="NAME", help="the split, of a corpus with several; or a pattern, as 'train*'")
     add("--column", action="append", default=[], metavar="FIELD=NAME", help="of a table: which column FIELD is in")
-    add("--language", default="", help="of utterances that say none")
-    add("--speaker", default="", help="of utterances that say none")
-    add("--task", default="", help="of utterances that say none (transcribe)")
-    add("--max-bad", type=float, default=0.01, metavar="F", help="fraction that may be bad (0.01)")
+    for field, default in (("language", ""), ("speaker", ""), ("task", " (transcribe)")):
+        add(f"--{field}", default="", help=f"of utterances that name none{default}")
+    add_shared(group, "--max-bad")
 
 
 def utterances_of(source: Path | str, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:
@@ -48,39 +49,40 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
     def read(path: Path) -> Iterator[Utterance]:
         name, inside = (importer, path) if importer else recognised(path)
         _require_meaning(options, name)
-        found = IMPORTERS[name].read(inside, options)
-        found = found if isinstance(source, str) else _some_there(found, name)
-        return found if importer else _told(found, name if inside == path else f"{name}: {inside}")
+        utterances = IMPORTERS[name].read(inside, options)
+        if isinstance(source, Path):
+            utterances = _with_audio(utterances, name)
+        return utterances if importer else _announced(utterances, name if inside == path else f"{name}: {inside}")
 
-    found = of_remote_manifest(source, read) if isinstance(source, str) else read(source)
-    said = {field: getattr(args, field) for field in ("language", "speaker", "task") if getattr(args, field)}
-    return (_with_defaults(utterance, said) for utterance in found) if said else found
+    utterances = of_remote_manifest(source, read) if isinstance(source, str) else read(source)
+    defaults = {field: getattr(args, field) for field in ("language", "speaker", "task") if getattr(args, field)}
+    return (_with_defaults(utterance, defaults) for utterance in utterances) if defaults else utterances
 
 
-def _told(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
-    """The same; says how they are read once the first is, and in what keeps that one from being read."""
+def _announced(utterances: Iterator[Utterance], name: str) -> Iterator[Utterance]:
+    """The same; prints the importer once the first is read, and names it in what keeps that one from being read."""
     try:
-        first = next(found, None)
+        first = next(utterances, None)
     except UserError as error:
         raise UserError(f"{error} (read as {name})") from None
     say(f"read as {name}")
     if first is not None:
         yield first
-    yield from found
+    yield from utterances
 
 
-def _some_there(found: Iterator[Utterance], name: str) -> Iterator[Utterance]:
-    """The same; UserError if of the first recordings none is there: the build would find that of all, an hour later."""
-    first = list(islice(found, LOOKED_FOR))
-    meant = [one for one in first if not one.part.startswith("fault:")]
-    paths = [one.audio for one in meant if one.part.partition(":")[0] in ("", "bytes") and not is_remote(one.audio)]
-    if paths and len(paths) == len(meant) and not any(map(os.path.exists, paths)):
+def _with_audio(utterances: Iterator[Utterance], name: str) -> Iterator[Utterance]:
+    """The same; UserError if none of the first recordings is there: the build would notice an hour later."""
+    first = list(islice(utterances, LOOKED_FOR))
+    sound = [u for u in first if not u.part.startswith("fault:")]
+    paths = [u.audio for u in sound if u.part.partition(":")[0] in ("", "bytes") and not is_remote(u.audio)]
+    if paths and len(paths) == len(sound) and not any(map(os.path.exists, paths)):
         takes_root = "audio_root" in IMPORTERS[name].takes
         mend = "say where relative paths start with --audio-root DIR" if takes_root else "unpack the corpus again"
         others = f", and none of the first {len(paths)} recordings" if len(paths) > 1 else ""
         raise UserError(f"there is no {paths[0]}{others}; {mend}")
     yield from first
-    yield from found
+    yield from utterances
 
 
 def _require_meaning(options: ImportOptions, name: str) -> None:
@@ -104,6 +106,6 @@ def _columns(given: list[str]) -> dict[str, str]:
     return columns
 
 
-def _with_defaults(utterance: Utterance, said: dict[str, str]) -> Utterance:
-    missing = {field: value for field, value in said.items() if getattr(utterance, field) == DEFAULTS[field]}
+def _with_defaults(utterance: Utterance, defaults: dict[str, str]) -> Utterance:
+    missing = {field: value for field, value in defaults.items() if getattr(utterance, field) == DEFAULTS[field]}
     return replace(utterance, **missing) if missing else utterance

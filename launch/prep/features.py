@@ -1,13 +1,13 @@
-"""`slam-asr prep features`: the encoder run once over shards, on any number of ranks; or what it made checked."""
+"""`slam-asr prep features`: the encoder run once over shards, on any number of ranks; or its cached frames checked."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from data_prep.figures import counted
+from data_prep.figures import counted, in_hours, in_units
 from data_prep.shards.frames import EXTENSIONS
 from launch.prep.arguments import cores, local_folder
 from model.errors import UserError, require_at_least
@@ -24,23 +24,19 @@ on several GPUs, or several hosts that share a file system; a killed run goes on
   torchrun --nproc_per_node 8 -m launch prep features SHARDS OUT --encoder E --yes
   deepspeed --num_accelerators 8 --module launch prep features SHARDS OUT --encoder E --yes
   srun --ntasks-per-node 8 python -m launch prep features SHARDS OUT --encoder E --yes"""
+LAYER_HELP = "transformer layer, counted from 1 (the last); mean or mean:6-12 for the mean of several"
+DTYPE_HELP = "of what is kept; int8 has a scale for each frame"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = RANKS
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     add = parser.add_argument
     add("shards", metavar="SHARDS", help="a directory that prep build made, or its address")
     add("out", metavar="OUT", type=local_folder, help="directory of the feature shards")
     add("--encoder", required=True, help="Hugging Face id or folder")
-    add("--layer", help="transformer layer, counted from 1 (the last); mean or mean:6-12 for the mean of several")
+    add("--layer", help=LAYER_HELP)
     add("--dtype", default="auto", help="the encoder computes in: float32, bfloat16, float16, auto")
-    add(
-        "--feature-dtype",
-        default="float16",
-        choices=tuple(EXTENSIONS),
-        help="of what is kept; int8 has a scale for each frame",
-    )
+    add("--feature-dtype", default="float16", choices=tuple(EXTENSIONS), help=DTYPE_HELP)
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (cuda where there is one, each rank its own)")
     add("--verify", metavar="N", type=int, default=16, help="utterances encoded again at the end and compared (16)")
     add("--check", action="store_true", help="write nothing: hold what is in OUT against SHARDS and the encoder")
@@ -56,11 +52,9 @@ def run(args: argparse.Namespace) -> int:
 
     rank = read_rank_env()
     try:
-        if args.verify < 0:
-            raise UserError(f"--verify is {args.verify}, it is a number of utterances; 0 for none")
-        require_at_least("--ask-above", args.ask_above, 0)
-        require_at_least("--ask-above-hours", args.ask_above_hours, 0)
-        index = read_index(args.shards)  # before the slow imports: a mistyped path is said at once
+        for option in ("--verify", "--ask-above", "--ask-above-hours"):
+            require_at_least(option, getattr(args, option[2:].replace("-", "_")), 0)
+        index = read_index(args.shards)  # before the slow imports: a mistyped path is refused at once
         if args.check:
             return _check(args, index) if rank.first else 0
         encoder, feature_rank = _encoder(args, rank), _feature_rank(args, rank)
@@ -73,21 +67,21 @@ def run(args: argparse.Namespace) -> int:
     return _report(args, index, encoder, made, rank)
 
 
-def _encoder(args: argparse.Namespace, rank: RankEnv, **other: Any) -> Encoder:
+def _encoder(args: argparse.Namespace, rank: RankEnv, dtype: str | None = None) -> Encoder:
+    """On the rank's own device, computing in `dtype` if not as the options say."""
     import torch
 
     from model.encoders import load_encoder
     from train.dist.device import gpu_number
 
-    device = args.device
+    device, gpu = args.device, torch.cuda.is_available()
     kind = device.partition(":")[0]
-    if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+    if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not gpu):
         why = "there is no GPU here" if kind == "cuda" else "it is not known"
         raise UserError(f"--device {device}: {why}; give cpu, cuda, cuda:1 or auto")
     if device == "auto":
-        device = f"cuda:{gpu_number(rank, torch.cuda.device_count())}" if torch.cuda.is_available() else "cpu"
-    given = {"layer": args.layer, "dtype": args.dtype} | other
-    encoder = load_encoder(args.encoder, given["layer"], given["dtype"], device, args.trust_remote_code)
+        device = f"cuda:{gpu_number(rank, torch.cuda.device_count())}" if gpu else "cpu"
+    encoder = load_encoder(args.encoder, args.layer, dtype or args.dtype, device, args.trust_remote_code)
     if encoder.dtype_note and rank.first:
         print(encoder.dtype_note, file=sys.stderr)
     return encoder
@@ -104,45 +98,47 @@ def _feature_rank(args: argparse.Namespace, rank: RankEnv) -> FeatureRank:
     return FeatureRank(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
 
 
-def _ask(
-    args: argparse.Namespace, index: ShardIndex, encoder: Encoder, feature_rank: FeatureRank, rank: RankEnv
-) -> None:
-    """Says what is to be expected; asks, or wants --yes, if that is much. UserError to end it here."""
+def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: FeatureRank, rank: RankEnv) -> None:
+    """Prints size and time to expect; asks, or wants --yes, if that is much. UserError to end it here."""
     from data_prep.features.build import require_fit
     from data_prep.features.estimate import estimate, require_room
 
     require_fit(index, encoder, args.out, args.feature_dtype)
-    of = estimate(index, encoder, args.out, args.feature_dtype, feature_rank.size, feature_rank.threads)
-    if not of.utterances:
+    expected = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
+    if not expected.utterances:
         return
-    require_room(of, args.out, args.feature_dtype)
-    said = _in_words(of, args, rank)
-    little = of.bytes <= args.ask_above * 1e9 and of.hours <= args.ask_above_hours
-    asked = not args.yes and not little
-    if asked and (rank.size > 1 or not sys.stdin.isatty()):
-        raise UserError(f"{said}; that is much: say --yes, or raise --ask-above and --ask-above-hours")
+    require_room(expected, args.out, args.feature_dtype)
+    text = _in_words(expected, args, rank)
+    much = expected.bytes > args.ask_above * 1e9 or expected.hours > args.ask_above_hours
+    asks = much and not args.yes
+    if asks and (rank.size > 1 or not sys.stdin.isatty()):
+        raise UserError(f"{text}; that is much: say --yes, or raise --ask-above and --ask-above-hours")
     if rank.first:
-        print(f"features of {said}", file=sys.stderr)
-    if not asked:
-        return
-    print("go on? [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise UserError("stopped as asked; nothing was written")
+        print(f"features of {text}", file=sys.stderr)
+    if asks:
+        print("go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise UserError("stopped as asked; nothing was written")
 
 
-def _in_words(of: Estimate, args: argparse.Namespace, rank: RankEnv) -> str:
-    from data_prep.figures import in_hours, in_units
+def _in_words(expected: Estimate, args: argparse.Namespace, rank: RankEnv) -> str:
     from data_prep.progress import clock
 
     ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
     return (
-        f"{counted(of.utterances, 'utterance')}, {in_hours(of.audio_seconds)}: {in_units(of.bytes)} of "
-        f"{args.feature_dtype} ({in_units(of.free_bytes)} are free), about {clock(3600 * of.hours)} on {ranks} "
-        f"{of.speed:,.0f} seconds of audio a second"
+        f"{counted(expected.utterances, 'utterance')}, {in_hours(expected.audio_seconds)}: {in_units(expected.bytes)} "
+        f"of {args.feature_dtype} ({in_units(expected.free_bytes)} are free), about {clock(3600 * expected.hours)} on "
+        f"{ranks} {expected.speed:,.0f} seconds of audio a second"
     )
 
 
 def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: RankEnv) -> int:
+    """What was written; the last rank to end also encodes some utterances again."""
+    import numpy as np
+
+    from data_prep.features.check import compare, draw
+    from data_prep.shards.opening import read_index
+
     totals = made.totals
     if totals and totals.already_built:
         if rank.first:
@@ -152,24 +148,12 @@ def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made:
         rest = f"{made.missing:,} are left to other ranks; if none is running, run it again" if made.missing else "done"
         print(f"rank {rank.rank} of {rank.size}: {counted(made.utterances, 'utterance')} encoded; {rest}")
         return 0
-    print(
-        f"{args.out}: {counted(totals.utterances, 'utterance')}, {counted(totals.frames, 'frame')} of {encoder.dim} "
-        f"{args.feature_dtype}, {totals.bytes / 1e6:,.1f} MB"
-    )
-    return _verify(args, index, encoder)
-
-
-def _verify(args: argparse.Namespace, index: ShardIndex, encoder: Encoder) -> int:
-    import numpy as np
-
-    from data_prep.features.check import compare, draw
-    from data_prep.shards.opening import read_index
-
+    frames = f"{counted(totals.frames, 'frame')} of {encoder.dim} {args.feature_dtype}"
+    print(f"{args.out}: {counted(totals.utterances, 'utterance')}, {frames}, {totals.bytes / 1e6:,.1f} MB")
     ids = draw(np.arange(len(index)), args.verify)
     problems = compare(index, read_index(args.out), encoder, ids)
-    return _say(
-        problems, f"{counted(len(ids), 'utterance was', 'utterances were')} encoded again: the same frames", args.out
-    )
+    again = counted(len(ids), "utterance was", "utterances were")
+    return _print_problems(problems, f"{again} encoded again: the same frames", args.out)
 
 
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
@@ -181,8 +165,7 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     if cache.kind != "features":
         raise UserError(f"{args.out} holds {cache.kind}; give a directory that `prep features` made")
     made = cache.fingerprint
-    dtype = made.get("dtype", "auto") if args.dtype == "auto" else args.dtype
-    encoder = _encoder(args, RankEnv(), dtype=dtype)
+    encoder = _encoder(args, RankEnv(), made.get("dtype", "auto") if args.dtype == "auto" else args.dtype)
     kept, own = made.get("layer"), encoder.fingerprint()
     if args.layer is None and kept != own["layer"] and made.get("weights") == own["weights"]:
         raise UserError(
@@ -193,11 +176,12 @@ def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     problems = check_features(index, cache, encoder, args.verify)
     ids = min(args.verify, len(index))
     there = "the only utterance is" if len(index) == 1 else f"all {len(index):,} utterances are"
-    return _say(problems, f"{there} there; {ids} {'was' if ids == 1 else 'were'} encoded again: the same", args.out)
+    again = f"{ids} {'was' if ids == 1 else 'were'} encoded again: the same"
+    return _print_problems(problems, f"{there} there; {again}", args.out)
 
 
-def _say(problems: list[str], well: str, out: Path) -> int:
+def _print_problems(problems: list[str], otherwise: str, out: Path) -> int:
     for problem in problems:
         print(f"{out}: {problem}")
-    print(f"{counted(len(problems), 'thing is', 'things are')} wrong with {out}" if problems else well)
+    print(f"{counted(len(problems), 'thing is', 'things are')} wrong with {out}" if problems else otherwise)
     return 1 if problems else 0

@@ -35,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
     importer = None if args.importer == AUTO else args.importer
     utterances = corpus.utterances_of(args.source, importer, args)
     report = import_corpus(utterances, args.out, args.max_bad, args.allow_pipes)
-    print(told(report))
+    print(summary(report))
     print(f"wrote {args.out}; next: slam-asr prep build {args.out} SHARDS_DIR")
     return 0
 
 
-def told(report: ImportReport) -> str:
+def summary(report: ImportReport) -> str:
     """Counts, hours (by language where there are several), and the first utterances, for the eye."""
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items())) or "none"
     lines = [
@@ -48,7 +48,7 @@ def told(report: ImportReport) -> str:
     ]
     by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
     if len(by_hours) > 1:
-        by_language = (f"{language or 'not said'} {in_hours(seconds)}" for language, seconds in by_hours)
+        by_language = (f"{language or 'unknown'} {in_hours(seconds)}" for language, seconds in by_hours)
         lines.append(f"languages: {', '.join(by_language)}")
     for utterance, seconds in report.first:
         text = utterance.text if len(utterance.text) <= TEXT_SHOWN else f"{utterance.text[:TEXT_SHOWN]}..."

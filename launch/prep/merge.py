@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from launch.prep.arguments import cores, local_folder
-from launch.prep.reshard import summary
+from launch.prep.arguments import add_shared, local_folder
+from launch.prep.reshard import print_copied
 from model.errors import require_at_least
 
 
@@ -14,17 +14,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directories", nargs="+", metavar="DIR", help="what prep made, of one kind, or its address")
     parser.add_argument("--copy", action="store_true", help="copy tars also where links would do")
     parser.add_argument("--prefix-keys", metavar="NAME,NAME", help="one for each DIR, before its keys: NAME_KEY")
-    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
-    parser.add_argument("--overwrite", action="store_true", help="replace what was made from others")
+    add_shared(parser, "--workers", "--overwrite")
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.retries import say_retries
     from data_prep.rework.merge import merge
 
     require_at_least("workers", args.workers, 1)
     prefixes = None if args.prefix_keys is None else args.prefix_keys.split(",")
     totals = merge(args.directories, args.out, args.copy, prefixes, args.workers, args.overwrite)
-    print(summary(args.out, totals))
-    say_retries()
-    return 0
+    return print_copied(args.out, totals)

@@ -14,12 +14,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.figures import counted
-    from data_prep.retries import say_retries
     from data_prep.rework.upload import publish_directory
     from data_prep.shards.opening import read_index
 
     address = args.address.rstrip("/")
     copied, total = publish_directory(args.directory, address), len(read_index(args.directory).shards)
     print(f"{address}: {counted(total, 'shard')}, {total - copied:,} there before")
-    say_retries()
     return 0

@@ -6,33 +6,25 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.figures import counted, in_hours
-from data_prep.refusals import DROPPED
-from launch.prep.arguments import cores, local_folder, parse_bytes
+from launch.prep.arguments import add_shard_size, add_shared, local_folder, parse_bytes, print_totals
 
 if TYPE_CHECKING:
     from data_prep.build.finish import Totals
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=local_folder, help="directory of the new shards")
-    parser.add_argument("directories", nargs="+", metavar="DIR", help="what prep made, of one kind, or its address")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (1000)")
-    size.add_argument("--shard-bytes", default="", metavar="500MB", help="so much a shard at most, in place of N")
-    parser.add_argument("--shuffle", default="random", metavar="ORDER", help="as of build (random)")
-    parser.add_argument("--seed", type=int, default=0, help="of the shuffle (0)")
-    parser.add_argument("--keys", type=Path, metavar="FILE", help="keep these: a key, or a JSON row with one, a line")
-    parser.add_argument("--drop-keys", type=Path, metavar="FILE", help="drop these")
-    parser.add_argument("--min-seconds", type=float, default=0.0, metavar="S", help="drop shorter utterances")
-    parser.add_argument("--max-seconds", type=float, default=float("inf"), metavar="S", help="drop longer ones")
-    parser.add_argument("--where", action="append", default=[], metavar="F=V", help="keep where field F is V; repeats")
-    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
-    parser.add_argument("--overwrite", action="store_true", help="replace what other input or options made")
+    add = parser.add_argument
+    add("out", type=local_folder, help="directory of the new shards")
+    add("directories", nargs="+", metavar="DIR", help="what prep made, of one kind, or its address")
+    add_shard_size(parser)
+    add("--keys", type=Path, metavar="FILE", help="keep these: a key, or a JSON row with one, a line")
+    add("--drop-keys", type=Path, metavar="FILE", help="drop these")
+    add("--max-seconds", type=float, default=float("inf"), metavar="S", help="drop longer ones")
+    add("--where", action="append", default=[], metavar="F=V", help="keep where field F is V; repeats")
+    add_shared(parser, "--min-seconds", "--seed", "--workers", "--overwrite")
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.retries import say_retries
     from data_prep.rework.reshard import ReshardOptions, reshard
     from data_prep.rework.subset import Subset, parse_where, read_keys
 
@@ -52,22 +44,10 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         subset=subset,
     )
-    print(summary(args.out, reshard(args.directories, args.out, options)))
-    say_retries()
+    return print_copied(args.out, reshard(args.directories, args.out, options))
+
+
+def print_copied(out: Path, totals: Totals) -> int:
+    """What `out` holds now; the exit code."""
+    print_totals(out, totals, "already holds just this" if totals.already_built else "")
     return 0
-
-
-def summary(out: Path, totals: Totals) -> str:
-    """What `out` holds now, in a line or a few."""
-    lines = []
-    if totals.already_built:
-        lines.append(f"{out} already holds just this; nothing done")
-    if totals.kept_shards:
-        lines.append(f"of {counted(totals.shards, 'shard')}, {totals.kept_shards:,} finished before and kept")
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(totals.dropped.items()))
-    lines.append(
-        f"{out}: {counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, "
-        f"{counted(totals.shards, 'shard')}, {totals.bytes / 1e6:,.1f} MB"
-        + (f"; dropped: {reasons} (see {DROPPED})" if reasons else "")
-    )
-    return "\n".join(lines)

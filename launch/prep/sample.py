@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 
 from data_prep.figures import counted
-from launch.prep.arguments import local_folder
+from launch.prep.arguments import add_shared, local_folder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", help="what prep build or prep index made, or its address")
     parser.add_argument("out", type=local_folder, help="folder for the clips, transcripts.tsv and index.html")
     parser.add_argument("-n", "--number", type=int, default=20, metavar="N", help="utterances (20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice (0)")
+    add_shared(parser, "--seed")
     parser.add_argument("--by", default="", metavar="FIELD", help="let its values take turns: language, speaker ...")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--longest", action="store_true", help="the longest, rather than at random")
@@ -24,7 +24,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from data_prep.inspect.sample import SampleChoice, write_sample
-    from data_prep.retries import say_retries
     from data_prep.rework.subset import read_keys
     from data_prep.shards.opening import read_index
 
@@ -36,5 +35,4 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"{args.out}: {counted(len(clips), 'utterance')}, {seconds:,.1f} s; listen to them at {args.out / 'index.html'}"
     )
-    say_retries()
     return 0

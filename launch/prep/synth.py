@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 
 from data_prep.figures import counted
-from launch.prep.arguments import cores, local_folder
+from launch.prep.arguments import add_shared, local_folder
 
 SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
     parser.add_argument("out", type=local_folder, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
     parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, "all"), help="which voices (all four)")
-    numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
     parser.add_argument("--utterances", type=int, metavar="N", help=f"sentences a split ({numbers})")
-    parser.add_argument("--seed", type=int, default=0, help="of sentences and voices (0)")
-    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (all cores)")
+    add_shared(parser, "--seed", "--workers")
 
 
 def run(args: argparse.Namespace) -> int:

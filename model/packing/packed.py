@@ -104,7 +104,12 @@ def _varlen(
 
 
 def _kernel_takes(query: Tensor, value: Tensor) -> bool:
-    """FlashAttention 2: an Ampere GPU or newer, half precision, heads of one width, a multiple of 8 up to 256."""
+    """FlashAttention 2: an Ampere GPU or newer, half precision, heads of one width that is a multiple of 8 up to 256.
+
+    Fewer key and value heads than query heads are fine. Tensors without storage are computed as on such a GPU.
+    """
+    if query.is_meta:
+        return True
     width = query.shape[-1]
     return (
         query.is_cuda

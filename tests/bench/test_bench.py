@@ -10,12 +10,12 @@ import pytest
 
 from bench.batching import bucket_batches, dynamic_batches, random_batches
 from bench.files import FILES, measure_alone
+from bench.flops import encoder_flops, llm_flops
 from bench.goal import Goal
 from bench.lengths import Lengths, librispeech_like
 from bench.plan import sizes_of, useful_share
 from bench.table import format_table, write_results
 from bench.toys import TOYS, configs
-from launch.plan.flops import encoder_flops, llm_flops
 
 ROOT = Path(__file__).parents[2]
 GOALS = [

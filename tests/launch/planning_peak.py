@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import torch
 
-from launch.plan.lengths import prompt_tokens, read_lengths, work_of
+from launch.plan.data import read_work
 from launch.plan.probe import measure
 from launch.plan.shapes import read_shapes
 from train.recipe.config import load_config
@@ -19,9 +19,9 @@ def main(recipe: str, *budgets: str) -> None:
     torch.set_num_threads(1)
     config = load_config(recipe)
     shapes = read_shapes(config.model)
-    work = work_of(read_lengths(config, shapes, None), shapes, prompt_tokens(config.model))
+    work = read_work(config, shapes, None)
     device = torch.device("cpu")
-    readings = [asdict(one) for one in measure(config, shapes, work, map(int, budgets), device, timed_steps=1)]
+    readings = [asdict(row) for row in measure(config, shapes, work, map(int, budgets), device, timed_steps=1)]
     print(json.dumps(readings))
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from launch.command import main
-from launch.doctor import host
-from launch.doctor.finding import FAIL, OK, WARN, Finding, failures, table
-from launch.doctor.meeting import alike, clocks, meet
+from launch.doctor import gpus, host
+from launch.doctor.rendezvous import check_ranks, clocks, differences
+from launch.doctor.result import FAIL, OK, WARN, CheckResult, failures, lines_of
 from tests import ranks
 from tests.ranks import ROOT, free_port
 from tests.tiny import tiny_models
@@ -40,22 +40,20 @@ def doctor(ground, tmp_path, monkeypatch, capsys):
 
 
 def test_where_all_is_well_each_check_says_what_it_saw_and_nothing_is_made(doctor, tmp_path):
-    code, said = doctor()
-    assert code == 0 and said.endswith("nothing would stop this training\n"), said
+    code, printed = doctor()
+    assert code == 0 and printed.endswith("nothing would stop this training\n"), printed
     for check in ("models", "shards", "disk", "locks", "GPUs"):
-        assert re.search(rf"^ok +{check} ", said, re.MULTILINE), said
-    assert "data.train: 24 of 24 utterances read (" in said and not (tmp_path / "run").exists()
+        assert re.search(rf"^ok +{check} ", printed, re.MULTILINE), printed
+    assert "data.train: 24 of 24 utterances read (" in printed and not (tmp_path / "run").exists()
 
 
 def test_what_is_missing_is_named_with_what_to_do(doctor, ground, tmp_path):
     (tmp_path / "hollow").mkdir()
     (tmp_path / "hollow" / "config.json").write_text("{}")
-    code, said = doctor("data.dev=/nowhere", f"model.llm={tmp_path / 'hollow'}", "model.encoder=some/encoder")
-    assert code == 1 and said.endswith("3 things would stop this training\n"), said
-    assert "no shard directory '/nowhere'" in said and "hollow has no config.json or no weights" in said
-    assert (
-        "some/encoder is no folder and not in the cache of this host; fetch it with `hf download some/encoder`" in said
-    )
+    code, printed = doctor("data.dev=/nowhere", f"model.llm={tmp_path / 'hollow'}", "model.encoder=some/encoder")
+    assert code == 1 and printed.endswith("3 things would stop this training\n"), printed
+    assert "no shard directory '/nowhere'" in printed and "hollow has no config.json or no weights" in printed
+    assert "some/encoder" in printed and "`hf download some/encoder`" in printed
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +84,12 @@ def test_what_training_refuses_the_doctor_says_in_the_same_words(what, doctor, g
         shutil.copytree(trained, tmp_path / "run")
     given, named = REFUSED[what]
     overrides = [text.format(ground=ground, other=other) for text in given]
-    code, said = doctor(*overrides)
-    assert code == 1 and all(part in said for part in named), said
+    code, printed = doctor(*overrides)
+    assert code == 1 and all(part in printed for part in named), printed
     arguments = [str(ground / "recipe.yaml"), f"run.dir={tmp_path / 'run'}", *overrides]
     refused = ranks.train(arguments, 1, tmp_path / "log", expected=2)
     line = next(line for line in refused.splitlines() if line.startswith("train: "))
-    assert line.removeprefix("train: ") in said
+    assert line.removeprefix("train: ") in printed
     if "run.dir" in what and "other" not in what:
         assert doctor(*overrides, "--allow-changes")[0] == 0
 
@@ -105,8 +103,9 @@ def other(tmp_path_factory):
 
 
 def test_a_schedule_that_does_not_suit_the_data_is_a_warning_with_the_value_to_set(doctor):
-    code, said = doctor("optim.warmup_steps=600", "optim.max_steps=1000")
-    assert code == 0 and re.search(r"^warn +training .*600 of 1,000 steps.*optim.warmup_steps=100", said, re.MULTILINE)
+    code, printed = doctor("optim.warmup_steps=600", "optim.max_steps=1000")
+    assert code == 0
+    assert re.search(r"^warn +training .*600 of 1,000 steps.*optim.warmup_steps=100", printed, re.MULTILINE)
     assert "warn" not in doctor("optim.warmup_steps=auto", "optim.max_steps=1000")[1]
 
 
@@ -119,8 +118,8 @@ def test_a_damaged_shard_is_found(doctor, ground, tmp_path):
             for place in range(1000, len(data), 2000):
                 data[place] ^= 1
         (broken / file.name).write_bytes(data)
-    code, said = doctor(f"data.train={broken}")
-    assert code == 1 and f"`slam-asr prep check {broken}` reads all of it" in said
+    code, printed = doctor(f"data.train={broken}")
+    assert code == 1 and f"`slam-asr prep check {broken}` reads all of it" in printed
 
 
 def test_a_lock_that_a_killed_compilation_left_is_found_and_one_in_use_is_not(doctor, tmp_path):
@@ -129,24 +128,24 @@ def test_a_lock_that_a_killed_compilation_left_is_found_and_one_in_use_is_not(do
     with open(lock, "w"):
         os.utime(lock, (time.time() - 3600, time.time() - 3600))
         assert doctor()[0] == 0
-    code, said = doctor()
-    assert code == 1 and f"{lock} is left from a build that was killed; rm {lock}" in said
+    code, printed = doctor()
+    assert code == 1 and f"{lock} is left from a build that was killed; rm {lock}" in printed
 
 
 def test_a_full_disk_is_found(doctor, monkeypatch):
     monkeypatch.setattr(host, "free_bytes", lambda folder: 50_000_000)
-    code, said = doctor()
-    assert code == 1 and "wanted (0.05 GB); make room, or give another run.dir" in said
+    code, printed = doctor()
+    assert code == 1 and "wanted (0.05 GB); make room, or give another run.dir" in printed
 
 
 def test_ranks_that_are_unlike_are_told_apart_and_like_ones_measure_their_network(ground, tmp_path):
     for override, code in ((f"run.dir={tmp_path / 'run'}", 0), ("optim.lr=1", 1)):
         port = free_port()
         running = [start(ground, rank, port, *([override] if rank == 1 else [])) for rank in (0, 1)]
-        said = [process.communicate(timeout=600)[0] for process in running]
-        assert running[0].returncode == code and said[1] == "", said
-        assert "2 ranks on 1 host have met" in said[0] and "all_reduce (gloo): " in said[0]
-        assert ("FAIL  recipe" in said[0]) == bool(code) and "clocks" in said[0]
+        printed = [process.communicate(timeout=600)[0] for process in running]
+        assert running[0].returncode == code and printed[1] == "", printed
+        assert "2 ranks on 1 host joined" in printed[0] and "all_reduce (gloo): " in printed[0]
+        assert ("FAIL  recipe" in printed[0]) == bool(code) and "clocks" in printed[0]
 
 
 def start(ground: Path, rank: int, port: int, *overrides: str) -> "subprocess.Popen[str]":
@@ -156,39 +155,40 @@ def start(ground: Path, rank: int, port: int, *overrides: str) -> "subprocess.Po
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE)
 
 
-def test_a_rank_that_does_not_come_is_named_and_one_that_finds_nobody_says_so():
+def test_a_missing_rank_is_named_and_so_is_a_rank_0_that_is_not_reached():
     port = str(free_port())
-    own = [Finding("disk", OK, "room")]
-    found = meet(RankEnv(0, 3, 0, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
-    assert [one.what for one in found if one.level == FAIL] == ["ranks 1, 2 of 3 did not come in 1 s"]
-    assert own[0] in found
-    found = meet(RankEnv(1, 3, 1, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
-    assert f"rank 1 does not reach rank 0 at 127.0.0.1:{port}" in found[0].what and found[0].level == FAIL
+    own = [CheckResult("disk", OK, "room")]
+    results = check_ranks(RankEnv(0, 3, 0, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
+    assert [result.what for result in results if result.level == FAIL] == ["ranks 1, 2 of 3 did not join in 1 s"]
+    assert own[0] in results
+    results = check_ranks(RankEnv(1, 3, 1, 3, "hand", "127.0.0.1", port), torch.device("cpu"), own, {}, seconds=1)
+    assert f"rank 1 does not reach rank 0 at 127.0.0.1:{port}" in results[0].what and results[0].level == FAIL
 
 
 def test_what_nvidia_smi_says_is_judged():
     well = "0, NVIDIA H100, 0, 41, 3\n1, NVIDIA H100, [N/A], 44, 3\n"
-    assert [one.level for one in host.health(well)] == [OK]
+    assert [result.level for result in gpus.health(well)] == [OK]
     ill = "0, NVIDIA H100, 2, 41, 3\n1, NVIDIA H100, 0, 91, 40000\n"
-    assert [(one.level, one.what.split(" (")[0]) for one in host.health(ill)] == [
+    assert [(result.level, result.what.split(" (")[0]) for result in gpus.health(ill)] == [
         (FAIL, "GPU 0"),
         (WARN, "GPU 1 is at 91 °C"),
         (WARN, "GPU 1 holds 40000 MiB already"),
     ]
-    assert next(iter(host.health("hangs"))).level == FAIL
+    assert next(iter(gpus.health("hangs"))).level == FAIL
 
 
 def test_the_speed_of_a_rank_is_measured_and_the_one_that_is_behind_is_named():
-    measured = host.gpu_speed(torch.device("cpu"), 128)
+    measured = gpus.gpu_speed(torch.device("cpu"), 128)
     assert measured.level == OK and measured.figure
-    ranks = [Finding(host.SPEED, OK, "product", "", f"gpu{n}", 700.0 - 300 * (n == 2), "TFLOP/s") for n in range(4)]
-    assert [one.where for one in host.slow_gpus(ranks)] == ["gpu2"]
+    ranks = [CheckResult(gpus.SPEED, OK, "product", "", f"gpu{n}", 700.0 - 300 * (n == 2), "TFLOP/s") for n in range(4)]
+    assert [result.where for result in gpus.slow_gpus(ranks)] == ["gpu2"]
 
 
 def test_clocks_that_are_off_are_named_by_host():
     hosts = {0: "a", 1: "a", 2: "b"}
-    assert [one.level for one in clocks({1: 0.01, 2: 0.2}, hosts)] == [OK]
-    assert [(one.where, one.what) for one in clocks({1: 0.01, 2: -7.0}, hosts)] == [("b", "-7.0 s from rank 0's")]
+    assert [result.level for result in clocks({1: 0.01, 2: 0.2}, hosts)] == [OK]
+    late = clocks({1: 0.01, 2: -7.0}, hosts)
+    assert [(result.where, result.what) for result in late] == [("b", "-7.0 s from rank 0's")]
 
 
 def test_only_what_both_ranks_looked_at_is_compared():
@@ -197,12 +197,12 @@ def test_only_what_both_ranks_looked_at_is_compared():
         1: ("a", {"torch": "2.11"}),
         2: ("b", {"torch": "2.12", "LLM": "y"}),
     }
-    assert sorted((one.check, one.where) for one in alike(facts)) == [("LLM", "b"), ("torch", "b")]
+    assert sorted((result.check, result.where) for result in differences(facts)) == [("LLM", "b"), ("torch", "b")]
 
 
 def test_the_table_merges_what_is_the_same_on_many_hosts():
-    found = [Finding("disk", OK, "room", "", f"gpu{n:03}", 10.0 + n, "GB") for n in range(64)]
-    found.append(Finding("ssh", FAIL, "no answer", "see why", "gpu001"))
-    lines = table(found)
+    results = [CheckResult("disk", OK, "room", "", f"gpu{n:03}", 10.0 + n, "GB") for n in range(64)]
+    results.append(CheckResult("ssh", FAIL, "no answer", "see why", "gpu001"))
+    lines = lines_of(results)
     assert lines[0] == "ok    disk  gpu000, gpu001 and 62 more  room (10 to 73 GB)"
-    assert lines[1].startswith("FAIL  ssh") and lines[1].endswith("no answer; see why") and failures(found) == 1
+    assert lines[1].startswith("FAIL  ssh") and lines[1].endswith("no answer; see why") and failures(results) == 1

@@ -1,0 +1,150 @@
+"""The utterances of a recipe: by the index of its shards, or, where there are none yet, by assumption."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.addresses import is_remote
+from data_prep.figures import counted
+from model.errors import UserError
+from model.prompt import SPEECH, Prompt
+from model.sample_rate import SAMPLE_RATE
+from model.skeleton import read_tokenizer
+from train.data.corpus import TEXT_BYTES_PER_TOKEN
+from train.data.indexes import open_indexes
+from train.data.plan import cost_of, plan_epoch
+from train.recipe.config import Config, ModelConfig
+from train.recipe.kinds import decided
+
+MEAN_SECONDS, TEXT_BYTES_A_SECOND = 12.3, 14.4
+"""Of LibriSpeech's 960 h of training."""
+DEFAULT_HOURS = 960.0
+
+
+class Utterance(NamedTuple):
+    """One utterance as the models see it; `tokens` of the LLM are fed in, `targets` predicted."""
+
+    samples: int
+    frames: int
+    targets: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sums over the utterances of an epoch."""
+
+    source: str
+    """Where the lengths are from, in words."""
+    cached: bool
+    """Whether the recipe reads cached frames."""
+    utterances: float
+    seconds: float
+    tokens: float
+    """Fed into the LLM."""
+    targets: float
+    frames: float
+    cost: float
+    """In tokens of a short utterance, as train/data/plan.py counts."""
+    longest_samples: int
+    longest_cost: int
+    """Of the costliest utterance: the least that batch.tokens may be."""
+    prompt_tokens: int
+    tokens_each: np.ndarray | None
+    """int64 [N], LLM tokens of each utterance, as train/data/corpus.py counts them; None where they are assumed."""
+
+    def steps(self, config: Config) -> int:
+        """Steps of an epoch: the first epoch's own plan where each utterance is known, else by the sum."""
+        tokens, micro_batches = decided(config.batch.tokens), decided(config.batch.micro_batches)
+        if self.tokens_each is not None and self.longest_cost <= tokens:
+            ids = np.arange(len(self.tokens_each))
+            return plan_epoch(ids, self.tokens_each, config.data_seed, 0, tokens, micro_batches).num_steps
+        return max(1, math.ceil(self.cost / (tokens * micro_batches)))
+
+    def mean(self, shapes: Any) -> Utterance:
+        """The mean utterance."""
+        samples, targets = int(SAMPLE_RATE * self.seconds / self.utterances), round(self.targets / self.utterances)
+        return utterance_of(shapes, samples, targets, self.prompt_tokens)
+
+
+def utterance_of(shapes: Any, samples: int, targets: int, prompt_tokens: int) -> Utterance:
+    """Of so many samples and answer tokens, at least one."""
+    frames, targets = int(shapes.frames_of(samples)), max(1, targets)
+    tokens = prompt_tokens + int(shapes.speech_of(frames)) + targets - 1  # the end is predicted, never fed in
+    return Utterance(samples, frames, targets, tokens)
+
+
+def read_work(config: Config, shapes: Any, hours: float | None) -> Work:
+    """Of data.train where all of it is there; else of so many `hours` (960) of LibriSpeech's mean utterance.
+
+    UserError for `hours` where data.train is there, and where the limits of `data` leave nothing of it.
+    """
+    data, prompt_tokens = config.data, tokens_of_prompt(config.model)
+    missing = [path for path in data.train if not is_remote(path) and not Path(path).is_dir()]
+    if missing:
+        hours = DEFAULT_HOURS if hours is None else hours
+        source = (
+            f"{missing[0]} is not there: {hours:,.0f} h of utterances of {MEAN_SECONDS} s are assumed, as "
+            "LibriSpeech's (--hours says how many)"
+        )
+        seconds, times = np.array([MEAN_SECONDS, data.max_seconds]), np.array([3600 * hours / MEAN_SECONDS, 0.0])
+        samples, text_bytes = (seconds * SAMPLE_RATE).astype(np.int64), np.ceil(TEXT_BYTES_A_SECOND * seconds)
+        frames = np.asarray(shapes.frames_of(samples))
+        return _sums(source, False, shapes, prompt_tokens, samples, frames, text_bytes.astype(np.int64), times)
+    if hours is not None:
+        raise UserError("--hours is for data that are not there, and data.train is; leave --hours out")
+    index = open_indexes(data.train)
+    seconds = index.samples / SAMPLE_RATE
+    within = (seconds >= data.min_seconds) & (seconds <= data.max_seconds) & (index.characters <= data.max_characters)
+    places = np.flatnonzero(within)[: data.max_train_samples]
+    if len(places) == 0:
+        raise UserError(f"nothing is left of {counted(len(index), 'utterance')} within the limits of data; widen them")
+    outside = f", {len(index) - int(within.sum()):,} outside the limits of data" if not within.all() else ""
+    source = f"{', '.join(data.train)}: {counted(len(places), 'utterance')} of {index.kind}{outside}"
+    cached, samples = index.kind == "features", index.samples[places].astype(np.int64)
+    frames = index.frames[places].astype(np.int64) if cached else np.asarray(shapes.frames_of(samples))
+    return _sums(source, cached, shapes, prompt_tokens, samples, frames, index.text_bytes[places].astype(np.int64))
+
+
+def _sums(
+    source: str,
+    cached: bool,
+    shapes: Any,
+    prompt_tokens: int,
+    samples: np.ndarray,
+    frames: np.ndarray,
+    text_bytes: np.ndarray,
+    times: np.ndarray | None = None,
+) -> Work:
+    """Of arrays [N], each utterance standing for so many `times`; tokens are estimated as train/data/corpus.py does."""
+    targets = -(-text_bytes // TEXT_BYTES_PER_TOKEN) + 1
+    tokens = prompt_tokens + np.asarray(shapes.speech_of(frames)) + targets  # the end of the answer included
+    weights = np.ones(len(tokens)) if times is None else times
+    return Work(
+        source=source,
+        cached=cached,
+        utterances=float(weights.sum()),
+        seconds=float(weights @ samples) / SAMPLE_RATE,
+        tokens=float(weights @ (tokens - 1)),
+        targets=float(weights @ targets),
+        frames=float(weights @ frames),
+        cost=float(weights @ cost_of(tokens)),
+        longest_samples=int(samples.max()),
+        longest_cost=int(cost_of(tokens).max()),
+        prompt_tokens=prompt_tokens,
+        tokens_each=tokens.astype(np.int64) if times is None else None,
+    )
+
+
+def tokens_of_prompt(model: ModelConfig) -> int:
+    """Tokens of the words around the speech, with the begin of sequence; by their bytes where no tokenizer is here."""
+    try:
+        prompt = Prompt(read_tokenizer(model.llm, model.trust_remote_code), model.prompt)
+    except (UserError, IndexError):  # IndexError: from a config.json alone transformers opens one without any word
+        return 1 + sum(-(-len(part.encode()) // TEXT_BYTES_PER_TOKEN) for part in model.prompt.split(SPEECH))
+    return len(prompt.prefix_ids) + len(prompt.suffix_ids)
