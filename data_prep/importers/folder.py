@@ -12,7 +12,7 @@ from pathlib import Path
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.files import walked
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched, faulty
-from data_prep.importers.parsing.keys import Keys
+from data_prep.importers.parsing.rows import Keys
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError
 
@@ -28,7 +28,7 @@ def is_folder(path: Path) -> bool:
 
 
 def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the paths; the key is made from the recording's name, as described in keys.py.
+    """In the order of the paths; the key is made from the recording's name, as described at rows.Keys.
 
     A recording without a transcript keeps its place with that as the fault in its `part`, for the build to count as
     bad; transcripts without a recording are counted and reported. UserError: a folder or a transcript that cannot be

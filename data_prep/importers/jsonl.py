@@ -1,7 +1,7 @@
 """A JSONL manifest: our own fields, or other common names for the same (rows.ALIASES).
 
 Relative paths start at the manifest's folder. All other fields are kept in meta. The key of a row that has none is made
-from the name of its recording, as described in keys.py.
+from the name of its recording, as described at rows.Keys.
 """
 
 import re

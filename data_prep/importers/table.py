@@ -3,7 +3,7 @@
 A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; spaces
 before a value are not part of it, so that `a.wav, "some words"` is read as it is meant. In a .tsv whose first lines are
 not so, quotes are characters like others, which is reported. Relative paths start at the table's folder. All other
-columns are kept in meta. Rows without a key get theirs as described in keys.py.
+columns are kept in meta. Rows without a key get theirs as described at rows.Keys.
 """
 
 import csv

@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
     from data_prep.durable import canonical_json, write_durably
     from data_prep.inspect.audit.audit import audit
-    from data_prep.inspect.audit.report import write_report
-    from data_prep.inspect.audit.summary import summary
+    from data_prep.inspect.audit.report import summary, write_report
     from data_prep.inspect.check import CheckOptions
 
     options = CheckOptions(args.workers, args.quick, args.full)

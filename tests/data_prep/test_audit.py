@@ -12,7 +12,7 @@ from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.inspect import check
 from data_prep.inspect.audit.audit import audit
 from data_prep.inspect.audit.measures import measure_text, names_of
-from data_prep.inspect.audit.summary import summary
+from data_prep.inspect.audit.report import summary
 from data_prep.inspect.check import CheckOptions
 from data_prep.shards.index import shard_name, write_index
 from data_prep.shards.opening import read_index

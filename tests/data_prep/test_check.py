@@ -13,14 +13,14 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.inspect import check as module
 from data_prep.inspect.audit.audit import audit
-from data_prep.inspect.check import CheckOptions, check
-from data_prep.inspect.webdataset_count import count_samples
+from data_prep.inspect.check import CheckOptions, count_samples
 from data_prep.shards.index import ShardInfo, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.reading import check
 from tests.data_prep.toolkits import write_tar
 
 META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}

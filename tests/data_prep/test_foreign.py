@@ -19,7 +19,6 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.importers import ImportOptions, guess_importer
 from data_prep.importers.webdataset import SampleOptions, import_webdataset
-from data_prep.inspect.check import check
 from data_prep.recordings.open import open_source
 from data_prep.shards.index import ShardError
 from data_prep.shards.opening import read_index
@@ -27,7 +26,7 @@ from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.reading import read_utterance, read_wave
+from tests.data_prep.reading import check, read_utterance, read_wave
 from tests.data_prep.shards.test_reader import PROMPT
 from train.data.corpus import open_indexes
 

@@ -10,8 +10,8 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.build.manifest import import_corpus
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
 from data_prep.importers.jsonl import import_jsonl
-from data_prep.inspect.check import check
 from data_prep.shards.opening import read_index
+from tests.data_prep.reading import check
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 pytestmark = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")

@@ -3,12 +3,10 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from data_prep.durable import canonical_json
-from data_prep.inspect.audit.audit import audit, spreads
-from data_prep.inspect.audit.findings import EXAMPLES, Surveyed, apply
+from data_prep.inspect.audit.audit import EXAMPLES, Surveyed, apply, audit, spreads
 from data_prep.inspect.audit.measures import ROW, Measured
-from data_prep.inspect.audit.report import page
+from data_prep.inspect.audit.report import page, summary
 from data_prep.inspect.audit.rules import RULES
-from data_prep.inspect.audit.summary import summary
 from data_prep.inspect.stats import breakdown, table_by
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index

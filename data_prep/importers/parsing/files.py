@@ -101,14 +101,13 @@ def files_in(folder: Path, suffixes: Collection[str], beginning: str = "") -> li
     return [path for path in files if path.name.startswith(beginning)]
 
 
-def walked(folder: Path, depth: int | None = None) -> Iterator[tuple[str, list[str]]]:
+def walked(
+    folder: str | Path, depth: int | None = None, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of its files) for it and those below, in the order of names. Links to folders are followed, but
-    not around in circles. UserError for a folder that cannot be read.
+    not around in circles: not into those `above`. UserError for a folder that cannot be read.
     """
-    yield from _walked(str(folder), depth, ())
-
-
-def _walked(folder: str, depth: int | None, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, list[str]]]:
+    folder = str(folder)
     files, folders = [], []
     try:
         status = os.stat(folder)
@@ -123,4 +122,4 @@ def _walked(folder: str, depth: int | None, above: tuple[tuple[int, int], ...]) 
     if depth != 0:
         above = (*above, (status.st_dev, status.st_ino))
         for name in folders:
-            yield from _walked(os.path.join(folder, name), None if depth is None else depth - 1, above)
+            yield from walked(os.path.join(folder, name), None if depth is None else depth - 1, above)

@@ -1,7 +1,7 @@
 """What an importer is, what a person may ask of it, and what it reports about a corpus that it reads nevertheless."""
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,20 +53,10 @@ class Recording(NamedTuple):
     part: str = ""
 
 
-class Unmatched:
-    """Counts recordings or transcripts that lack their counterpart, and reports them in one line."""
-
-    def __init__(self, one: str, several: str) -> None:
-        """`one`: "recording has no transcript"; `several`: "recordings have no transcript"."""
-        self._one, self._several, self._count, self._first = one, several, 0, ""
-
-    def add(self, name: object) -> None:
-        self._first = self._first or str(name)
-        self._count += 1
-
-    def report(self) -> None:
-        if self._count:
-            say(f"{counted(self._count, self._one, self._several)}, {self._first} first")
+def report_unmatched(names: Sequence[object], one: str, several: str) -> None:
+    """One line to stderr if there are any; `one`: "recording has no transcript", `several`: the same of more."""
+    if names:
+        say(f"{counted(len(names), one, several)}, {names[0]} first")
 
 
 def say(remark: str) -> None:

@@ -1,6 +1,8 @@
 """Rows of named columns to utterances: what every table, whatever holds it, has in common."""
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,7 +12,6 @@ from typing import Any
 from data_prep import convertible
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.importer import ImportOptions, Recording, at, nearest, shown
-from data_prep.importers.parsing.keys import Keys
 from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, is_seconds, read_rows, resolve_audio, safe_key
 from model.errors import UserError, closest
 
@@ -77,6 +78,46 @@ def utterance_of(
         meta["id"] = raw
     values["speaker"] = str(values.get("speaker", ""))
     return Utterance(**{"text": "", **values}, audio=recording.audio, part=recording.part, meta=meta)
+
+
+class Keys:
+    """Keys for rows that have none, from the names of all recordings, the same on every machine: the stem of the file's
+    name; where stems clash, the path for each of them, from `home` on, or else from the folder that all outside it
+    share; where a recording has several rows, the cut's place behind it (`-500-1200`: from 0.5 to 1.2 s).
+    """
+
+    def __init__(self, recordings: Iterable[str], home: Path) -> None:
+        """`recordings`: as each row without a key of its own names it."""
+        self._home = os.path.abspath(home) + os.sep
+        self._rows: Counter[str] = Counter()
+        self._clashing: set[str] = set()
+        stems: dict[str, str] = {}
+        outside: list[list[str]] = []  # folders of each recording that is not below home
+        for name in recordings:
+            self._rows[name] += 1
+            if stems.setdefault(_stem(name), name) != name:
+                self._clashing.add(_stem(name))
+            if _is_far(name.removeprefix(self._home)):
+                outside = [list(os.path.commonprefix([*outside, name.split("/")[:-1]]))]
+        self._shared = len(outside[0]) if outside else 0
+
+    def key(self, name: str, start: Any, duration: Any) -> str:
+        """Of the row of the recording `name` that has this cut of it."""
+        key = os.path.splitext(os.path.basename(name))[0]
+        if _stem(name) in self._clashing:
+            path = name.removeprefix(self._home)
+            key = "/".join(path.split("/")[self._shared :]) if _is_far(path) else path.lstrip("./")
+        if self._rows[name] == 1 or not is_seconds(start) or not (duration is None or is_seconds(duration)):
+            return key  # that of a whole recording; what is no number is refused later
+        return f"{key}-{round(start * 1000)}" + ("" if duration is None else f"-{round((start + duration) * 1000)}")
+
+
+def _is_far(name: str) -> bool:
+    return name.startswith("/") or "://" in name
+
+
+def _stem(name: str) -> str:
+    return safe_key(os.path.splitext(os.path.basename(name))[0])
 
 
 class NamedRows:

@@ -1,7 +1,7 @@
 """NeMo manifests: JSON lines with audio_filepath, duration, text, and offset where the row is a cut.
 
 `offset`, also 0, makes a row a cut that is exact; without it the row is a whole recording of a stated length. The key
-is the row's own (key, utt_id, id), else made from the file's name as described in keys.py.
+is the row's own (key, utt_id, id), else made from the file's name as described at rows.Keys.
 
 Tarred sets: rows have a shard_id, the recordings lie in `audio_N.tar` beside the manifest (or above its folder, where
 that is sharded_manifests/). A row's member is named as the row has it, or as NeMo's converter writes the path (`/` and
@@ -19,8 +19,7 @@ from typing import Any
 
 from data_prep.importers.parsing.files import files_in
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
-from data_prep.importers.parsing.keys import Keys
-from data_prep.importers.parsing.rows import Row, fields_taken, first_row, utterance_of, utterances
+from data_prep.importers.parsing.rows import Keys, Row, fields_taken, first_row, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings
 from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, read_rows

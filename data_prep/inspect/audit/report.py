@@ -1,18 +1,83 @@
-"""An audit as a page of HTML."""
+"""An audit on one screen of text, and as a page of HTML."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
+from data_prep import figures
 from data_prep.durable import write_durably
 from data_prep.figures import counted, in_hours
 from data_prep.inspect import html_page
-from data_prep.inspect.audit.audit import BARS, Audit, Spread
-from data_prep.inspect.audit.findings import Finding
-from data_prep.inspect.audit.summary import contents, depth, problem_lines, share
+from data_prep.inspect.audit.audit import BARS, Audit, Finding, Spread
 from data_prep.inspect.html_page import table, text
 from data_prep.inspect.stats import Breakdown
+from data_prep.text import printable
 
+WIDTH = 110  # characters of a line
+SHOWN_TEXT = 40  # characters of a transcript
 BAR, HEIGHT = 12, 120  # units of the drawing: width of a bar, height of the highest
 GROUPS = {"text": "Transcripts", "audio": "Audio", "set": "The set", "overlap": "Overlap with other sets"}
+
+
+def summary(audit: Audit, max_problems: int = 50) -> str:
+    """What the directory holds, its problems, its judgements with the worst of each."""
+    verdict = counted(len(audit.problems), "problem")
+    if not audit.problems:
+        verdict = f"all well: hashes, headers and metadata agree, {depth(audit)}"
+    lines = [*problem_lines(audit, max_problems), f"{printable(audit.root)}: {contents(audit)}", verdict]
+    raised = audit.raised
+    if raised:
+        lines += ["", f"{len(raised)} of {len(audit.findings)} judgements found something:"]
+        lines += [f"  {line}" for line in figures.table([_line(finding) for finding in raised], left=(0, 3))]
+        lines += _listed("nothing found", [finding.name for finding in audit.findings if not finding.count])
+    elif audit.findings:
+        lines += ["", f"none of {len(audit.findings)} judgements found anything"]
+    return "\n".join(lines + _listed("not judged", audit.not_judged))
+
+
+def problem_lines(audit: Audit, most: int) -> list[str]:
+    """The first problems, and how many more there are."""
+    shown = [printable(problem) for problem in audit.problems[:most]]
+    left = len(audit.problems) - len(shown)
+    return [*shown, f"... and {counted(left, 'problem')} more (--max-problems)"] if left else shown
+
+
+def contents(audit: Audit) -> str:
+    """Kind, utterances, hours, shards, bytes, and what could not be measured."""
+    if not audit.kind:
+        return "its index cannot be read, so that nothing in it is judged"
+    sizes = f"{counted(audit.utterances, 'utterance')}, {in_hours(audit.seconds)}, {counted(audit.shards, 'shard')}"
+    unread = audit.utterances - audit.measured
+    rest = f"; {counted(unread, 'utterance')} not read and not judged" if unread else ""
+    return f"{audit.kind}, {sizes}, {audit.bytes / 1e6:,.1f} MB{rest}"
+
+
+def depth(audit: Audit) -> str:
+    """What was read."""
+    read = "every number of every frame read" if audit.kind == "features" else "every utterance decoded"
+    too = f", {counted(audit.webdataset, 'shard')} read by webdataset too" if audit.webdataset else ""
+    return f"{read if audit.decoded else 'nothing decoded (--quick)'}{too}"
+
+
+def share(finding: Finding) -> str:
+    """Of the utterances that it was applied to."""
+    part = finding.count / finding.judged
+    return f"{part:.1%}" if part >= 0.001 else "<0.1%"
+
+
+def _line(finding: Finding) -> tuple[str, str, str, str]:
+    """Name, count, share, and the worst example."""
+    worst = finding.examples[0]
+    words = printable(worst.text)
+    words = words if len(words) <= SHOWN_TEXT else f"{words[: SHOWN_TEXT - 3]}..."
+    example = "  ".join(part for part in (worst.key, printable(worst.value), f'"{words}"') if part)
+    return printable(finding.name), f"{finding.count:,}", share(finding), example
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    return textwrap.wrap(f"{what}: {', '.join(names)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def write_report(path: Path, audit: Audit, max_problems: int = 50) -> None:
