@@ -11,7 +11,7 @@ from typing import Any
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing import rows
 from data_prep.importers.parsing.files import chosen_splits, files_below, first_line
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, Unmatched, faulty
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, faulty, report_unmatched
 from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
@@ -59,25 +59,19 @@ def _of_split(manifest: Path, split: str, options: ImportOptions) -> Iterator[Ut
 
     table = read_rows(manifest) if is_jsonl else read_table(manifest)
     yield from rows.utterances(table, utterance, f"{manifest} has no rows")
-    unmatched = Unmatched(f"recording has no row in {manifest}", f"recordings have no row in {manifest}")
-    for recording in files_below(home, SOUND):
-        if os.path.normpath(recording) in named:
-            continue
-        if options.audio_root is None:
-            key = safe_key(os.path.join(split, os.path.relpath(recording, home)))
-            yield faulty(Utterance(key, str(recording), ""), "no-transcript", f"it has no row in {manifest}")
-        else:  # that folder may hold those of other manifests
-            unmatched.add(recording)
-    unmatched.report()
+    unmatched = [recording for recording in files_below(home, SOUND) if os.path.normpath(recording) not in named]
+    if options.audio_root is not None:  # that folder may hold those of other manifests
+        report_unmatched(unmatched, f"recording has no row in {manifest}", f"recordings have no row in {manifest}")
+        return
+    for recording in unmatched:
+        key = safe_key(os.path.join(split, os.path.relpath(recording, home)))
+        yield faulty(Utterance(key, str(recording), ""), "no-transcript", f"it has no row in {manifest}")
 
 
 def _manifests(root: Path) -> list[Path]:
     """In the folder itself, or else in those inside it."""
-    for depth in (0, 1):
-        manifests = [path for path in files_below(root, NAMES, depth) if path.name in NAMES]
-        if manifests:
-            return manifests
-    return []
+    manifests = [path for path in files_below(root, NAMES, depth=1) if path.name in NAMES]
+    return [path for path in manifests if path.parent == root] or manifests
 
 
 def _names_files(manifest: Path) -> bool:

@@ -35,9 +35,7 @@ def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterat
     if root.is_file():
         root, given = root.parent, root.stem
         if options.split not in ("", given):
-            raise UserError(
-                f"{root / given}.tsv is the split {given}, --subset asks for {options.split}; give one alone"
-            )
+            raise UserError(f"{root / given}.tsv is a split, --subset asks for {options.split}; give one alone")
     splits = [path.stem for path in files_in(root, (".tsv",)) if path.stem not in NO_SPLITS]
     split = given or options.split or DEFAULT_SPLIT
     if split not in splits:

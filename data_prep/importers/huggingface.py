@@ -73,7 +73,7 @@ class _Table:
         self.file = open_parquet(path)
         self.kinds = {field.name: field.type for field in self.file.schema_arrow}
         features = _features(self.file.schema_arrow)
-        self.labels = {name: feature["names"] for name, feature in features.items() if _has_labels(feature)}
+        self.labels = {name: feature.get("names") for name, feature in features.items()}
         with at(str(path)):
             self.audio = self._audio_column([name for name in features if features[name].get("_type") == "Audio"])
             self.columns = [name for name in self.kinds if name != self.audio and not _holds_bytes(self.kinds[name])]
@@ -101,8 +101,9 @@ class _Table:
 
     def _plain(self, column: str, value: Any) -> Any:
         """As JSON has it: a class label's number as its name, NaN as null, times and decimals as text."""
-        if column in self.labels and isinstance(value, int) and 0 <= value < len(self.labels[column]):
-            return self.labels[column][value]
+        labels = self.labels.get(column)
+        if isinstance(labels, list) and all(isinstance(label, str) for label in labels) and isinstance(value, int):
+            return labels[value] if 0 <= value < len(labels) else value
         if isinstance(value, float):
             return value if math.isfinite(value) else None
         if isinstance(value, list):
@@ -120,7 +121,8 @@ class _Table:
                 raise UserError(f"no column {named!r} for audio{nearest(named, self.kinds)}")
             return named
         known = [name for name in marked if name in self.kinds]
-        known = known or [name for name, kind in self.kinds.items() if _is_recording(kind)]
+        structs = {name: {field.name for field in kind} for name, kind in self.kinds.items() if _is_struct(kind)}
+        known = known or [name for name, fields in structs.items() if {"bytes", "path"} <= fields]
         known = known or [name for name in ALIASES["audio"] if name in self.kinds][:1]
         if "audio" in known or len(known) == 1:
             return "audio" if "audio" in known else known[0]
@@ -162,17 +164,8 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _has_labels(feature: dict[str, Any]) -> bool:
-    names = feature.get("names")
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)
-
-
 def _is_struct(kind: Any) -> bool:
     return hasattr(kind, "get_field_index")
-
-
-def _is_recording(kind: Any) -> bool:
-    return _is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
 
 
 def _holds_bytes(kind: Any) -> bool:

@@ -7,10 +7,9 @@ The file has no header and no quoting. A line of two fields has one text, a four
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from data_prep.importers.parsing.files import files_in, first_line, text_lines
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, report_unmatched
 from data_prep.importers.parsing.rows import utterances
 from data_prep.utterance import Utterance, resolve_audio, safe_key
 from model.errors import UserError
@@ -34,17 +33,14 @@ def import_ljspeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[U
             raise UserError(f"{name[:40]!r} is one field; a line is ID|text as printed|text as read")
         name = name.strip()
         key = safe_key(name.removesuffix(".wav"))
-        meta: dict[str, Any] = {"raw": texts[0]} if texts[1:] else {}
-        meta |= {"more": texts[2:]} if texts[2:] else {}
-        meta |= {"id": name} if key != name else {}
+        raw, more = texts[0] if texts[1:] else None, texts[2:] or None
+        meta = {"raw": raw, "more": more, "id": name if key != name else None}
+        meta = {field: value for field, value in meta.items() if value is not None}
         audio = resolve_audio(f"{name.removesuffix('.wav')}.wav", home, options.allow_outside)
         named.add(os.path.basename(audio))
-        return Utterance(key, audio, texts[1] if texts[1:] else texts[0], meta=meta)
+        return Utterance(key, audio, texts[min(1, len(texts) - 1)], meta=meta)
 
     lines = (line for line in text_lines(path) if line[1].strip())
     yield from utterances(lines, utterance, f"{path} has no lines; each is ID|text as printed|text as read")
-    unmatched = Unmatched(f"recording has no line in {path}", f"recordings have no line in {path}")
-    for recording in files_in(home, (".wav",)):
-        if recording.name not in named:
-            unmatched.add(recording)
-    unmatched.report()
+    unmatched = [recording for recording in files_in(home, (".wav",)) if recording.name not in named]
+    report_unmatched(unmatched, f"recording has no line in {path}", f"recordings have no line in {path}")

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio import decode as audio
-from data_prep.durable import strict_json
-from data_prep.importers.parsing.files import files_below
+from data_prep.importers.parsing.files import files_below, json_object
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, nearest
 from data_prep.importers.parsing.rows import ALIASES, Row
 from data_prep.paths import no_such
@@ -179,11 +178,11 @@ def _row(sample: TarSample, descriptor: int) -> dict[str, Any]:
     if "json" not in sample.members:
         return {}
     try:
-        row = strict_json(_read(sample.members["json"], descriptor))
-    except (ValueError, RecursionError) as error:
-        raise Refused("bad-json", f"its .json cannot be read: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(row, dict) or _deeper_than(MAX_DEPTH, row):
-        raise Refused("bad-json", f"its .json is no object, or nested deeper than {MAX_DEPTH}")
+        row = json_object(_read(sample.members["json"], descriptor))
+    except ValueError as error:
+        raise Refused("bad-json", f"its .json cannot be read: {error}") from None
+    if _deeper_than(MAX_DEPTH, row):
+        raise Refused("bad-json", f"its .json is nested deeper than {MAX_DEPTH}")
     return row
 
 

@@ -5,9 +5,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from data_prep.durable import open_regular
+from data_prep.durable import open_regular, strict_json
 from data_prep.importers.parsing.importer import nearest
 from data_prep.utterance import MAX_LINE_BYTES, not_utf8
 from model.errors import UserError
@@ -71,6 +71,17 @@ def read_keyed(path: Path) -> dict[str, Entry]:
             raise UserError(f"{place}: {name} is there twice, first at {first}; remove one of the two lines")
         table[name] = Entry(place, value)
     return table
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """ValueError, of one line, for what is no JSON object."""
+    try:
+        row = strict_json(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+    if not isinstance(row, dict):
+        raise ValueError("it is no object")
+    return row
 
 
 def chosen_splits(splits: Sequence[str], wanted: str, corpus: Path) -> list[str]:
