@@ -15,7 +15,7 @@ import torch
 from bench.lengths import librispeech_like
 from data_prep.audio import decode as audio
 from data_prep.build.build import BuildOptions, build
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.shards.index import ShardIndex, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter

@@ -1,25 +1,29 @@
 """Readers of corpora: each yields Utterances. A new corpus is one file here (in toolkits/ for another toolkit's format)
 and one line in IMPORTERS. May import synth, recordings, shards, remote and audio. Begin with librispeech.py; for
-manifests of rows with jsonl.py and parsing/rows.py.
+manifests of rows with table.py and parsing/rows.py.
 """
 
-from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
 from data_prep import convertible
-from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.audiofolder import import_audiofolder, is_audiofolder
 from data_prep.importers.common_voice import import_common_voice, is_common_voice
 from data_prep.importers.folder import import_folder, is_folder
 from data_prep.importers.huggingface import holds_parquet, import_parquet, is_parquet
-from data_prep.importers.jsonl import import_jsonl, is_jsonl
 from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
-from data_prep.importers.parsing.files import files_below, files_in, first_line, json_object, walked
-from data_prep.importers.parsing.importer import Importer, ImportOptions
-from data_prep.importers.parsing.rows import ALIASES, column_of, first_row
-from data_prep.importers.table import import_table, is_table
+from data_prep.importers.parsing.importer import (
+    Importer,
+    ImportOptions,
+    files_below,
+    files_in,
+    first_line,
+    json_object,
+    walked,
+)
+from data_prep.importers.parsing.rows import ALIASES, CONVERTIBLE, RECORDINGS, SOUND, column_of, first_row
+from data_prep.importers.table import import_jsonl, import_table, is_jsonl, is_table
 from data_prep.importers.toolkits.kaldi import import_kaldi, is_kaldi
 from data_prep.importers.toolkits.lhotse import import_lhotse, import_shar, is_lhotse, is_shar
 from data_prep.importers.toolkits.nemo import import_nemo, is_nemo
@@ -88,19 +92,14 @@ def recognised(source: Path) -> tuple[str, Path]:
     files = files_in(source, (*JSON_LINES, *TABLES, ".list"))
     manifests = [path for path in files if not path.name.endswith(".quarantine.jsonl") and _names_recordings(path)]
     if manifests:
-        manifest = _the_one_of(manifests)
-        return _importer_of(manifest), manifest
+        return recognised(_the_one_of(manifests))
     for name, importer in IMPORTERS.items():
         if importer.finds_deep is not None and importer.finds_deep(source):
             return name, source
     tables = files_in(source, TABLES)
-    if len(tables) == 1 and _first_recording(source, EXTENSIONS):
-        return _importer_of(tables[0]), tables[0]  # which says what its columns lack
+    if len(tables) == 1 and _first_recording(source, SOUND):
+        return recognised(tables[0])  # which says what its columns lack
     raise UserError(_hint(source) or f"{source} is of no kind that is known; {SAY_WHICH}")
-
-
-def _importer_of(manifest: Path) -> str:
-    return next(name for name, importer in IMPORTERS.items() if importer.recognises(manifest))
 
 
 def _require_no_shards(folder: Path) -> None:
@@ -120,7 +119,7 @@ def _the_one_of(manifests: list[Path]) -> Path:
     if len(known) == 1:
         return known[0]
     folder = manifests[0].parent
-    if len(manifests) == 1 and _first_recording(folder, (*EXTENSIONS, *convertible.EXTENSIONS)):
+    if len(manifests) == 1 and _first_recording(folder, RECORDINGS):
         return manifests[0]
     names = ", ".join(path.name for path in manifests[:NAMED])
     more = f" and {len(manifests) - NAMED} more" if len(manifests) > NAMED else ""
@@ -135,9 +134,9 @@ def _hint(source: Path) -> str:
         return _what_is_lacking(source)
     if name.endswith(PACKED):
         return f"{source} is packed; unpack it first, and give the folder"
-    if name.endswith(_dotted(EXTENSIONS)):
+    if name.endswith(SOUND):
         return f"{source} is one recording; give a manifest, or a folder with transcripts"
-    if name.endswith(_dotted(convertible.EXTENSIONS)):
+    if name.endswith(CONVERTIBLE):
         command = convertible.conversion(str(source))
         return f"{source} is one recording, of a format that is not read; convert it ({command}) and give a manifest"
     if source.name in KALDI and is_kaldi(source.parent):
@@ -156,28 +155,24 @@ def _what_is_lacking(folder: Path) -> str:
     deeper = next((path for path in files_below(folder, TABLES + JSON_LINES, depth=2) if _names_recordings(path)), None)
     if deeper is not None:
         return f"{folder} holds manifests in folders of it; give the one that is meant, as {deeper}"
-    recording = _first_recording(folder, EXTENSIONS)
+    recording = _first_recording(folder, SOUND)
     if recording is not None:
         return (
             f"{folder} holds recordings, {recording} first, and no transcripts; put {recording.stem}.txt beside "
             f"{recording.name}, and so for each, or name them all in {folder / 'metadata.csv'}, whose first line is "
             "file_name,text (slam-asr prep build --help says more)"
         )
-    recording = _first_recording(folder, convertible.EXTENSIONS)
+    recording = _first_recording(folder, CONVERTIBLE)
     if recording is not None:
         command = convertible.conversion(str(recording))
         return f"{folder} holds recordings of a format that is not read, {recording} first; convert them: {command}"
     return ""
 
 
-def _first_recording(folder: Path, extensions: Collection[str]) -> Path | None:
+def _first_recording(folder: Path, extensions: tuple[str, ...]) -> Path | None:
     """Among the first folders in it."""
     files = (Path(at, name) for at, names in islice(walked(folder), FOLDERS_SEARCHED) for name in names)
-    return next((path for path in files if path.name.lower().endswith(_dotted(extensions))), None)
-
-
-def _dotted(extensions: Collection[str]) -> tuple[str, ...]:
-    return tuple(f".{extension}" for extension in extensions)
+    return next((path for path in files if path.name.lower().endswith(extensions)), None)
 
 
 def _names_recordings(path: Path) -> bool:

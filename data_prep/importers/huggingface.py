@@ -16,8 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio.decode import AudioError
-from data_prep.importers.parsing.files import chosen_splits, files_below
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, nearest, shown
+from data_prep.importers.parsing.importer import (
+    DEFAULTS,
+    ImportOptions,
+    Recording,
+    at,
+    chosen_splits,
+    files_below,
+    nearest,
+    shown,
+)
 from data_prep.importers.parsing.rows import ALIASES, audio_of, columns_taken, utterance_of
 from data_prep.recordings.parquet import DAMAGE, open_parquet, require_modest
 from data_prep.utterance import Utterance
@@ -31,9 +39,11 @@ FIRST_ROWS = 16
 
 def is_parquet(path: Path) -> bool:
     """A file, or a folder with some in it or in its data/."""
-    if path.is_file():
-        return path.suffix == SUFFIX
-    return any(next(path.glob(f"{inside}*{SUFFIX}"), None) for inside in ("", "data/"))
+    return (
+        path.suffix == SUFFIX
+        if path.is_file()
+        else any(next(path.glob(f"{inside}*{SUFFIX}"), None) for inside in ("", "data/"))
+    )
 
 
 def holds_parquet(path: Path) -> bool:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio import decode as audio
-from data_prep.importers.parsing.files import files_below, json_object
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, nearest
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, files_below, json_object, nearest
 from data_prep.importers.parsing.rows import ALIASES, Row
 from data_prep.paths import no_such
 from data_prep.recordings.tar_members import Member, members
@@ -38,8 +37,6 @@ LABELS = ("language", "speaker", "task")  # fields of Utterance
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How a sample becomes an utterance."""
-
     text_field: str = ""
     """Field of `.json` that is the transcript; empty for `text_extension`, else the first of ALIASES."""
     text_extension: str = "txt"
@@ -61,13 +58,8 @@ class TarSample:
         return [member for extension, member in self.members.items() if _last(extension) in MEDIA]
 
 
-AS_IT_IS = SampleOptions()
-
-
 def is_webdataset(path: Path) -> bool:
-    if path.is_file():
-        return path.suffix == ".tar"
-    return any(path.glob("*.tar"))
+    return path.suffix == ".tar" if path.is_file() else any(path.glob("*.tar"))
 
 
 def holds_webdataset(path: Path) -> bool:
@@ -85,7 +77,7 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
         raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")
     named = SampleOptions(text_field=options.columns.get("text", ""))
     for tar in find_tars([path]):
-        samples, _ = samples_of(tar)
+        samples, _ = samples_of(tar, named)
         with open(tar, "rb") as file:
             for sample in samples:
                 try:
@@ -114,7 +106,7 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(tars))
 
 
-def samples_of(tar: Path, options: SampleOptions = AS_IT_IS) -> tuple[list[TarSample], Counter[str]]:
+def samples_of(tar: Path, options: SampleOptions) -> tuple[list[TarSample], Counter[str]]:
     """Samples in the order of their first members, and how many members are of no use, by their last extension."""
     useful = MEDIA | {"json", options.text_extension}
     samples: dict[str, TarSample] = {}
@@ -136,11 +128,11 @@ def samples_of(tar: Path, options: SampleOptions = AS_IT_IS) -> tuple[list[TarSa
     return list(samples.values()), unused
 
 
-def key_of(tar: Path, sample: TarSample, options: SampleOptions = AS_IT_IS) -> str:
+def key_of(tar: Path, sample: TarSample, options: SampleOptions) -> str:
     return safe_key(f"{tar.stem}-{sample.name}" if options.prefix_shard else sample.name)
 
 
-def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions = AS_IT_IS) -> Utterance:
+def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions) -> Utterance:
     """The sample as a stretch of the tar, which `descriptor` has open. Refused with the reason if it is none."""
     recording, row = _recording(sample), _row(sample, descriptor)
     taken = {field: next((name for name in ALIASES[field] if _is_label(row.get(name))), "") for field in LABELS}
@@ -162,14 +154,13 @@ def _recording(sample: TarSample) -> Member:
     recordings = sample.recordings()
     if len(recordings) > 1:
         names = ", ".join(repr(os.path.basename(member.name)) for member in recordings[:3])
-        what = f"{len(recordings)} recordings are of this name up to its first dot: {names}"
-        raise Refused("several-recordings", what)
+        count = len(recordings)
+        raise Refused("several-recordings", f"{count} recordings are of this name up to its first dot: {names}")
     if not recordings:
         kinds = ", ".join(f".{extension}" for extension in list(sample.members)[:5])
-        if any(_last(extension) in PICKLES for extension in sample.members):
-            kinds = f"{kinds}, which may hold code and is never opened"
-            raise Refused("pickle", f"no recording among its members: {kinds}")
-        raise Refused("no-audio", f"no recording among its members: {kinds}")
+        pickled = any(_last(extension) in PICKLES for extension in sample.members)
+        kinds += ", which may hold code and is never opened" if pickled else ""
+        raise Refused("pickle" if pickled else "no-audio", f"no recording among its members: {kinds}")
     return recordings[0]
 
 
@@ -213,8 +204,8 @@ def _is_label(value: Any) -> bool:
 
 def _read(member: Member, descriptor: int) -> bytes:
     if member.size > MAX_TEXT_BYTES:
-        limit = f"at most {MAX_TEXT_BYTES:,} are read"
-        raise Refused("text-too-long", f"member {member.name[-60:]!r} has {member.size:,} bytes, {limit}")
+        long = f"member {member.name[-60:]!r} has {member.size:,} bytes, at most {MAX_TEXT_BYTES:,} are read"
+        raise Refused("text-too-long", long)
     return os.pread(descriptor, member.size, member.offset)
 
 

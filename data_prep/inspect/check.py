@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.addresses import is_remote
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode_media
 from data_prep.figures import counted
-from data_prep.inspect.audit.measures import Measured, Measurer
+from data_prep.inspect.audit.measures import Measured, Measurer, joined
 from data_prep.progress import Progress
 from data_prep.recordings.tar_members import members
 from data_prep.rework.joined import part_of
@@ -33,8 +33,6 @@ WEBDATASET_SHARDS = 4  # that webdataset reads too, unless it reads all
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How a directory is checked."""
-
     workers: int = 1
     """Processes. Changes nothing but the time."""
     quick: bool = False
@@ -60,25 +58,31 @@ class ShardCheck:
     """Let webdataset read it too."""
 
 
-def check_all(
-    root: str | os.PathLike[str], options: CheckOptions
-) -> tuple[ShardIndex | None, list[str], list[Measured]]:
-    """The index, one line for each thing found wrong, and what was measured of each shard; no index where it cannot be
-    read.
+def check_all(root: str | os.PathLike[str], options: CheckOptions) -> tuple[ShardIndex | None, list[str], Measured]:
+    """The index, one line for each thing found wrong, and what was measured; no index where it cannot be read.
 
     Hash of each tar and of its columns; each header against the index; each utterance read and decoded; of some shards
     what webdataset yields. UserError for what is no dataset directory, and for an address whose index cannot be read.
     """
     index, problems = _open_index(root)
     results: dict[int, tuple[list[str], Measured]] = {}
-    tasks = _tasks(root, index, options)
+    if index is None:
+        tasks, firsts = [ShardCheck(Path(root), info, None) for info in read_listing(Path(root))], []
+    else:
+        tasks, for_webdataset = [], webdataset_shards(index, options)
+        firsts = np.searchsorted(index.shard, np.arange(len(index.shards) + 1)).tolist()
+        for number, info in enumerate(index.shards):
+            part = part_of(index, np.arange(firsts[number], firsts[number + 1]))
+            part = replace(part, shards=(info,))  # also where it has no utterance
+            tasks.append(ShardCheck(index.root, info, part, not options.quick, number in for_webdataset))
     if tasks:
         label = f"check {os.path.basename(os.path.normpath(root))}"
         with Progress(0 if index is None else len(index), label=label) as progress:
             results.update(run_all(check_shard, tasks, options.workers, progress))
     of_shards = [line for number in sorted(results) for line in results[number][0]]
     problems = [line for line in problems if not any(other.split(":")[0] in line for other in of_shards)]
-    return index, problems + of_shards, [results[number][1] for number in sorted(results)]
+    measured = joined(zip((results[number][1] for number in sorted(results)), firsts, strict=False))
+    return index, problems + of_shards, measured
 
 
 def _open_index(root: str | os.PathLike[str]) -> tuple[ShardIndex | None, list[str]]:
@@ -93,18 +97,6 @@ def _open_index(root: str | os.PathLike[str]) -> tuple[ShardIndex | None, list[s
         return read_index(root), problems
     except UserError as error:
         return None, [*problems, str(error).split("; run ")[0]]
-
-
-def _tasks(root: str | os.PathLike[str], index: ShardIndex | None, options: CheckOptions) -> list[ShardCheck]:
-    """One a shard, each with the index of that shard alone."""
-    if index is None:
-        return [ShardCheck(Path(root), info, None) for info in read_listing(Path(root))]
-    for_webdataset, tasks = webdataset_shards(index, options), []
-    for number, info in enumerate(index.shards):
-        part = part_of(index, np.arange(*np.searchsorted(index.shard, [number, number + 1])))
-        part = replace(part, shards=(info,))  # also where it has no utterance
-        tasks.append(ShardCheck(index.root, info, part, not options.quick, number in for_webdataset))
-    return tasks
 
 
 def webdataset_shards(index: ShardIndex, options: CheckOptions) -> list[int]:

@@ -27,8 +27,6 @@ PICKS = ("random", "longest", "shortest")
 
 @dataclass(frozen=True)
 class SampleChoice:
-    """Which utterances, and how they are written."""
-
     number: int = 20
     """Utterances; all where there are fewer."""
     seed: int = 0
@@ -48,8 +46,6 @@ class SampleChoice:
 
 @dataclass(frozen=True)
 class SampleFile:
-    """One of the files."""
-
     key: str
     file: str
     seconds: float

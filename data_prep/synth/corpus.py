@@ -123,7 +123,10 @@ def perform(lines: list[Line]) -> Iterator[tuple[Line, np.ndarray, espeak.Phonem
     """Speak `lines` in order: each with its waveform [samples] float32 at 16 kHz and its phonemes (flite has none)."""
     for line in lines:
         if line.voice == FLITE:
-            yield line, _flite(line.text), []
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "speech.wav"
+                subprocess.run([FLITE, "-t", line.text, "-o", str(path)], check=True, capture_output=True)
+                yield line, audio.decode(path), []
         else:
             wave, phonemes = espeak.speak(line.text, line.voice, line.words_per_minute, line.pitch)
             yield line, audio.resample(wave, espeak.SAMPLE_RATE), phonemes
@@ -135,10 +138,3 @@ def _write_part(lines: list[Line], folder: Path) -> list[float]:
         audio.write_flac(folder / f"{line.key}.flac", wave)
         durations.append(len(wave) / audio.SAMPLE_RATE)
     return durations
-
-
-def _flite(text: str) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
-        subprocess.run([FLITE, "-t", text, "-o", str(path)], check=True, capture_output=True)
-        return audio.decode(path)

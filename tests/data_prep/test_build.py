@@ -91,7 +91,7 @@ def test_a_build_killed_three_times_goes_on_to_the_same_bytes(tmp_path, corpus):
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
-        f"{HELD}from data_prep.build.build import *; from data_prep.importers.jsonl import *\n"
+        f"{HELD}from data_prep.build.build import *; from data_prep.importers.table import *\n"
         f"if __name__ == '__main__': build(import_jsonl(Path({str(tmp_path / 'many.jsonl')!r})), "
         f"out, BuildOptions(shard_size=10, workers=2))"
     )

@@ -4,7 +4,7 @@ import pytest
 
 from data_prep.build.manifest import import_corpus
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.utterance import MAX_KEY, Utterance, safe_key, write_jsonl
 from model.errors import UserError
 from tests.data_prep.toolkits import write_lines

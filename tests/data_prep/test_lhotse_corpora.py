@@ -12,7 +12,7 @@ from lhotse.supervision import AlignmentItem
 
 from data_prep.audio.decode import write_flac
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.utterance import write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone

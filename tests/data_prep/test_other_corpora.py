@@ -13,7 +13,7 @@ from pyarrow import parquet
 from data_prep.audio.decode import AudioError, decode, encode_flac, write_flac
 from data_prep.build.manifest import import_corpus
 from data_prep.importers import guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.recordings import parquet as parquet_module
 from data_prep.recordings.parquet import RowGroups, recording_at
 from data_prep.shards.opening import read_index

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.build.build import BuildOptions, build
-from data_prep.importers.jsonl import import_jsonl
 from data_prep.importers.remote_manifest import of_remote_manifest
+from data_prep.importers.table import import_jsonl
 from data_prep.recordings import remote as remote_recordings
 from data_prep.recordings.open import open_source
 from data_prep.recordings.remote import AHEAD, read_ahead

@@ -9,7 +9,7 @@ from data_prep.audio.decode import AudioError, decode
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.manifest import import_corpus
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.shards.opening import read_index
 from tests.data_prep.reading import check
 

@@ -49,7 +49,7 @@ def test_three_hundred_thousand_utterances_make_a_page_of_one_size(tmp_path):
     )
     rows["speaker"], rows["markup"] = random.integers(0, 50_000, count), 1
     measured = Measured(rows, ["en"], [f"speaker {n}" for n in range(50_000)])
-    surveyed = Surveyed("out", [], index, measured)
+    surveyed = Surveyed("out", index, [], measured)
     findings = tuple(apply("text", rule, surveyed).finding for rules in RULES.values() for rule in rules)
     speakers = breakdown(rows["speaker"], rows["seconds"], measured.speakers)
     found = replace(found, findings=findings, spreads=spreads(measured), speakers=speakers)

@@ -11,7 +11,7 @@ from data_prep.audio.decode import decode
 from data_prep.build.build import BuildOptions, build
 from data_prep.exporters import EXPORTERS, export
 from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.recordings.open import open_source, read_all
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index, shard_path

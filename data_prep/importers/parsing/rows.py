@@ -32,7 +32,9 @@ ALIASES = {  # field of Utterance: the names of columns it is read from, the fir
 assert set(ALIASES) | {"part", "meta"} == {*FIELDS, "end"}
 REQUIRED = ("audio", "text")
 UNSURE = {"text": ("label",)}  # read where a table has no other column for the field
-RECORDINGS = tuple(f".{extension}" for extension in (*EXTENSIONS, *convertible.EXTENSIONS))
+SOUND = tuple(f".{extension}" for extension in EXTENSIONS)  # of files that are read
+CONVERTIBLE = tuple(f".{extension}" for extension in convertible.EXTENSIONS)
+RECORDINGS = SOUND + CONVERTIBLE
 NUMBERS = ("start", "duration", "end")
 ROUNDED_SECONDS = 0.02  # start, end and duration are often written with two decimals
 UNIT = r"(?:[ _-]?(?:m?s|msecs?|secs?|seconds?|milliseconds?|time|stamp|times?tamp|frames?|samples?))?"

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.importers.parsing.files import chosen_splits, files_in
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, chosen_splits, files_in
 from data_prep.importers.parsing.rows import Row, audio_of, first_row
 from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, read_rows, safe_key
@@ -44,7 +43,8 @@ def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         reader = Reader(options.audio_root or main.parent, options)
         if supervisions is None:
             for place, cut in read_rows(main, MAX_LINE_BYTES):
-                yield from reader.cut(cut, place)
+                with _faults_at(place):
+                    yield from reader.cut(cut)
         else:
             yield from _joined(main, supervisions, reader)
 
@@ -64,11 +64,12 @@ def import_shar(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
             raise UserError(f"{cuts} has no {tar.name} beside it, which would hold the audio")
         audio = _shar_recordings(tar)
         for place, cut in read_rows(cuts, MAX_LINE_BYTES):
-            name = str(cut.get("id"))
-            if name not in audio:
-                raise UserError(f"{place}: cut {name} has no audio in {tar.name}")
-            part = f"bytes:{audio[name].offset}:{audio[name].size}"
-            yield from Reader(folder, options, Recording(str(tar), part)).cut(cut, place)
+            with _faults_at(place):
+                name = str(cut.get("id"))
+                if name not in audio:
+                    raise UserError(f"cut {name} has no audio in {tar.name}")
+                part = f"bytes:{audio[name].offset}:{audio[name].size}"
+                yield from Reader(folder, options, Recording(str(tar), part)).cut(cut)
 
 
 def _shar_recordings(tar: Path) -> dict[str, Member]:
@@ -96,20 +97,16 @@ class Reader:
     recording: Recording | None = None
     """Takes the place of the source that the row gives (Shar)."""
 
-    def cut(self, cut: Row, place: str) -> Iterator[Utterance]:
+    def cut(self, cut: Row) -> Iterator[Utterance]:
         """One for each supervision; one without a transcript where there is none."""
-        with _faults_at(place):
-            if cut.get("type") not in ("MonoCut", "MultiCut"):
-                raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
-            if not cut.get("recording"):
-                raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
-            about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
-            about = {"cut": {name: value for name, value in about.items() if value is not None}}
-            segments = list(cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}])
-        for segment in segments:
-            with _faults_at(place):
-                segment = {"channel": cut["channel"], **segment}
-                yield self.supervision(segment, cut["recording"], cut["start"], about)
+        if cut.get("type") not in ("MonoCut", "MultiCut"):
+            raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
+        if not cut.get("recording"):
+            raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
+        about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
+        about = {"cut": {name: value for name, value in about.items() if value is not None}}
+        for segment in cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}]:
+            yield self.supervision({"channel": cut["channel"], **segment}, cut["recording"], cut["start"], about)
 
     def supervision(self, segment: Row, recording: Row, cut_start: float = 0, about: Row | None = None) -> Utterance:
         """It begins `start` seconds after its cut does, and that `cut_start` seconds into `recording`."""

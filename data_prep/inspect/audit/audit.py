@@ -17,7 +17,7 @@ import numpy as np
 
 from data_prep.addresses import is_remote
 from data_prep.durable import canonical_json, encodable, replacing
-from data_prep.inspect.audit.measures import Measured, joined
+from data_prep.inspect.audit.measures import Measured
 from data_prep.inspect.audit.rules import RULES, SHARED_LETTERS, Rule
 from data_prep.inspect.check import CheckOptions, check_all, webdataset_shards
 from data_prep.inspect.stats import Breakdown, breakdown
@@ -47,8 +47,6 @@ class Spread:
 
 @dataclass(frozen=True)
 class Example:
-    """One of the worst."""
-
     key: str
     value: str
     """What was found, as the reader sees it."""
@@ -58,8 +56,6 @@ class Example:
 
 @dataclass(frozen=True)
 class Finding:
-    """What one rule found."""
-
     name: str
     group: str
     """text, audio, set or overlap."""
@@ -110,9 +106,9 @@ class Surveyed:
 
     root: str
     """A path or an address."""
-    problems: list[str]
     index: ShardIndex | None
     """None for one that cannot be read; then nothing is measured."""
+    problems: list[str]
     measured: Measured
 
     def key(self, row: int) -> str:
@@ -153,7 +149,7 @@ def audit(
             raise UserError(f"--against {other} is the very directory that is checked; give another one")
         if not is_remote(other) and not (Path(other) / INDEX_NAME).exists():
             read_index(other)  # raises now, before an hour's reading
-    surveyed, *others = (_survey(place, options) for place in (root, *against))
+    surveyed, *others = (Surveyed(place, *check_all(place, options)) for place in (root, *against))
     index, measured, rows = surveyed.index, surveyed.measured, surveyed.measured.rows
     applied = [apply(group, rule, surveyed) for group, rules in RULES.items() for rule in rules if index is not None]
     applied += [overlap for other in others for overlap in overlaps(surveyed, other)]
@@ -184,12 +180,6 @@ def audit(
 
 def _resolved(root: str) -> str:
     return root.rstrip("/") if is_remote(root) else os.path.realpath(root)
-
-
-def _survey(root: str, options: CheckOptions) -> Surveyed:
-    index, problems, parts = check_all(root, options)
-    firsts = [] if index is None else np.searchsorted(index.shard, np.arange(len(index.shards))).tolist()
-    return Surveyed(root, problems, index, joined(zip(parts, firsts, strict=False)))
 
 
 def spreads(measured: Measured) -> tuple[Spread, ...]:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep import figures
-from data_prep.durable import write_durably
 from data_prep.figures import counted, in_hours
 from data_prep.inspect import html_page
 from data_prep.inspect.audit.audit import BARS, Audit, Finding, Spread
@@ -80,13 +79,8 @@ def _listed(what: str, names: Sequence[str]) -> list[str]:
     return textwrap.wrap(f"{what}: {', '.join(names)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def write_report(path: Path, audit: Audit, max_problems: int = 50) -> None:
-    """`page` as a file that appears whole or not at all."""
-    write_durably(path, page(audit, max_problems).encode())
-
-
 def page(audit: Audit, max_problems: int = 50) -> str:
-    """Everything from the data is escaped."""
+    """As HTML; everything from the data is escaped."""
     spreads = ["<h2>How it is spread</h2>", '<div class="spreads">', *map(_histogram, audit.spreads), "</div>"]
     return html_page.page(
         f"Audit of {Path(audit.root).name or audit.root}",
