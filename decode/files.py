@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_prep.audio import decode as audio
-from data_prep.importers.parsing.importer import walked
+from data_prep.importers.parsing.files import walked
 from decode.dataset import DecodeOptions, plan_batches
 from decode.generate import max_positions, transcripts, unfit
 from model.batch import pack

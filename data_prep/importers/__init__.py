@@ -13,15 +13,8 @@ from data_prep.importers.folder import import_folder, is_folder
 from data_prep.importers.huggingface import holds_parquet, import_parquet, is_parquet
 from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
-from data_prep.importers.parsing.importer import (
-    Importer,
-    ImportOptions,
-    files_below,
-    files_in,
-    first_line,
-    json_object,
-    walked,
-)
+from data_prep.importers.parsing.files import files_below, files_in, first_line, json_object, walked
+from data_prep.importers.parsing.importer import Importer, ImportOptions
 from data_prep.importers.parsing.rows import ALIASES, CONVERTIBLE, RECORDINGS, SOUND, column_of, first_row
 from data_prep.importers.table import import_jsonl, import_table, is_jsonl, is_table
 from data_prep.importers.toolkits.kaldi import import_kaldi, is_kaldi
@@ -34,7 +27,7 @@ from data_prep.paths import no_such
 from data_prep.shards.index import FORMAT, INDEX_NAME
 from model.errors import UserError
 
-__all__ = ["IMPORTERS", "ImportOptions", "Importer", "guess_importer", "recognised"]
+__all__ = ["IMPORTERS", "ImportOptions", "Importer", "recognised"]
 
 KNOWN = ("manifest.json", "manifest.jsonl", "utterances.jsonl", "metadata.jsonl", "data.list", "shards.list")
 JSON_LINES = (".jsonl", ".json", ".jsonl.gz", ".json.gz")
@@ -68,11 +61,6 @@ IMPORTERS = {
     "webdataset": Importer(import_webdataset, is_webdataset, "tars of a.wav a.txt ...", COLUMNS, holds_webdataset),
     "folder": Importer(import_folder, lambda path: False, "a.flac with a.txt beside it ...", finds_deep=is_folder),
 }
-
-
-def guess_importer(source: Path) -> str:
-    """The kind of `source`; UserError if none is."""
-    return recognised(source)[0]
 
 
 def recognised(source: Path) -> tuple[str, Path]:

@@ -9,16 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.importers.parsing import rows
-from data_prep.importers.parsing.importer import (
-    DEFAULTS,
-    ImportOptions,
-    Recording,
-    chosen_splits,
-    faulty,
-    files_below,
-    first_line,
-    report_unmatched,
-)
+from data_prep.importers.parsing.files import chosen_splits, files_below, first_line
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, faulty, report_unmatched
 from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError

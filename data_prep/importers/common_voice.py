@@ -7,7 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, files_in, nearest
+from data_prep.importers.parsing.files import files_in
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, nearest
 from data_prep.importers.parsing.rows import audio_of, columns_taken, utterance_of, utterances, with_numbers
 from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance

@@ -10,7 +10,8 @@ from itertools import islice
 from pathlib import Path
 
 from data_prep.audio.decode import EXTENSIONS
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, report_unmatched, walked
+from data_prep.importers.parsing.files import walked
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, report_unmatched
 from data_prep.importers.parsing.rows import Keys
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError

@@ -16,16 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio.decode import AudioError
-from data_prep.importers.parsing.importer import (
-    DEFAULTS,
-    ImportOptions,
-    Recording,
-    at,
-    chosen_splits,
-    files_below,
-    nearest,
-    shown,
-)
+from data_prep.importers.parsing.files import chosen_splits, files_below
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, nearest, shown
 from data_prep.importers.parsing.rows import ALIASES, audio_of, columns_taken, utterance_of
 from data_prep.recordings.parquet import DAMAGE, open_parquet, require_modest
 from data_prep.utterance import Utterance

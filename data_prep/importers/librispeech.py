@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, read_keyed, report_unmatched, walked
+from data_prep.importers.parsing.files import read_keyed, walked
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, report_unmatched
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 

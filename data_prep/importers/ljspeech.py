@@ -8,14 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.importers.parsing.importer import (
-    DEFAULTS,
-    ImportOptions,
-    files_in,
-    first_line,
-    report_unmatched,
-    text_lines,
-)
+from data_prep.importers.parsing.files import files_in, first_line, text_lines
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, report_unmatched
 from data_prep.importers.parsing.rows import utterances
 from data_prep.utterance import Utterance, resolve_audio, safe_key
 from model.errors import UserError

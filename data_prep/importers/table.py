@@ -15,9 +15,9 @@ from typing import Any
 
 from data_prep.durable import repeated
 from data_prep.figures import counted
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at, first_line, say, text_lines
+from data_prep.importers.parsing.files import text_lines
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at, say
 from data_prep.importers.parsing.rows import (
-    RECORDINGS,
     UNSURE,
     NamedRows,
     columns_taken,
@@ -66,14 +66,7 @@ def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     if first is None:
         raise UserError(no_rows)
     with at(f"{path}:1"):
-        try:
-            columns = columns_taken(first[1], options, unsure=True)
-        except UserError:
-            if not any(name.lower().endswith(RECORDINGS) for name in first[1]):
-                raise
-            line = first_line(path)[:80]
-            header = "put a line above it that names them, such as audio,text"
-            raise UserError(f"the first line, {line!r}, is an utterance and names no columns; {header}") from None
+        columns = columns_taken(first[1], options, unsure=True)
     if columns["text"] in UNSURE["text"] and "text" not in options.columns:
         say(f"{path}: transcripts are read from column {columns['text']!r}; another is chosen with --column text=NAME")
     named = NamedRows(lambda: read_table(path, quoting), options.audio_root or path.parent, options, unsure=True)

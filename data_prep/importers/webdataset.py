@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio import decode as audio
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, files_below, json_object, nearest
+from data_prep.importers.parsing.files import files_below, json_object
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, nearest
 from data_prep.importers.parsing.rows import ALIASES, Row
 from data_prep.paths import no_such
 from data_prep.recordings.tar_members import Member, members

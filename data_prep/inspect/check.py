@@ -26,7 +26,6 @@ from model.errors import UserError, require_at_least
 from model.files import file_sha256
 
 AGAIN = "run the command that built it again"
-MEND = f"delete {{}} and {AGAIN}: only what is missing is made"
 SECONDS_SLACK = 0.001  # metadata gives seconds to four places
 WEBDATASET_SHARDS = 4  # that webdataset reads too, unless it reads all
 
@@ -150,7 +149,7 @@ def _check_utterance(task: ShardCheck, index: ShardIndex, i: int, quick: bool, m
 def _check_file(task: ShardCheck, path: Path) -> list[str]:
     """Of the tar as a whole, and whether its columns are there, which a read index has shown already."""
     info, name = task.info, task.info.label
-    mend = "index it again" if info.source else MEND.format(info.name)
+    mend = "index it again" if info.source else f"delete {info.name} and {AGAIN}: only what is missing is made"
     if not path.is_file():
         return [f"{name}: missing; {AGAIN}"]
     if path.stat().st_size != info.bytes:

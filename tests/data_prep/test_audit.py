@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep.build.build import BuildOptions, build
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.inspect import check
 from data_prep.inspect.audit.audit import audit
 from data_prep.inspect.audit.measures import measure_text, names_of
@@ -218,6 +218,6 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, tmp_path, monkeypatch, caps
 )
 def test_real_speech_raises_known_warnings_alone(name, raised, tmp_path):
     corpus = SPEECH / name
-    build(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()), tmp_path / "out", BuildOptions())
+    build(IMPORTERS[recognised(corpus)[0]].read(corpus, ImportOptions()), tmp_path / "out", BuildOptions())
     found = audit(tmp_path / "out")
     assert not found.problems and {finding.name: finding.count for finding in found.raised} == raised

@@ -57,8 +57,8 @@ def test_recordings_and_one_table_of_any_form_are_a_corpus(tmp_path, table, whol
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("x.csv: 0_a.wav,zero/1_b.wav,one", ["x.csv:1", "'0_a.wav,zero'", "names no columns", ": audio,text"]),
-        ("x.csv: zero|a|0_a.wav/one|b|1_b.wav", ["x.csv:1", "'zero|a|0_a.wav'", ": text,column2,audio"]),
+        ("x.csv: 0_a.wav,zero/1_b.wav,one", ["x.csv:1", "0_a.wav, zero", "names no columns", "audio,text"]),
+        ("x.csv: zero|a|0_a.wav/one|b|1_b.wav", ["x.csv:1", "zero, a, 0_a.wav", "names no columns"]),
         ("x.csv: clip,words/0_a.wav,zero", ["x.csv:1", "clip, words", "--column audio=clip --column text=words"]),
         ("x.csv: file,speaker,txt/0_a.wav,a,zero", ["x.csv:1", "no column 'text'", "--column text=txt"]),
         ("x.csv: file,spoken,notes/0_a.wav,a,zero", ["--column text=NAME"]),

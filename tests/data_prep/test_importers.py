@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.table import import_jsonl
 from data_prep.utterance import MAX_KEY, Utterance, safe_key, write_jsonl
 from model.errors import UserError
@@ -21,7 +21,7 @@ def test_librispeech_at_any_depth(tree):
         assert utterances[0].text == "GO DO YOU HEAR" and utterances[0].speaker == "84"
         assert utterances[0].meta["split"] == "dev-clean"
     assert list(IMPORTERS["librispeech"].read(tree.parents[1], ImportOptions()))[0].meta["sex"] == "F"
-    assert guess_importer(tree) == "librispeech"
+    assert recognised(tree)[0] == "librispeech"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_manifests_of_several_dialects(tmp_path):
     assert (other.key, other.text, other.speaker) == ("__1", "", "7")
     assert other.meta == {"licence": "CC0", "id": "ü/1"}
     assert own == Utterance("own", "/data/c.wav", "own", meta={"id": "x"})
-    assert guess_importer(manifest(tmp_path, {"audio": "a.wav", "text": "a"})) == "jsonl"
+    assert recognised(manifest(tmp_path, {"audio": "a.wav", "text": "a"}))[0] == "jsonl"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from lhotse.audio import AudioSource
 from lhotse.supervision import AlignmentItem
 
 from data_prep.audio.decode import write_flac
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.table import import_jsonl
 from data_prep.utterance import write_jsonl
 from model.errors import UserError
@@ -125,7 +125,7 @@ def test_shar_gives_the_samples_that_lhotse_gives_from_where_they_lie(tmp_path, 
     folder = tmp_path / "shar"
     folder.mkdir()
     cuts.subset(first=2).to_shar(folder, {"recording": audio_format}, shard_size=1)
-    assert guess_importer(folder) == "shar" and len(list(folder.glob("*.tar"))) == 2
+    assert recognised(folder)[0] == "shar" and len(list(folder.glob("*.tar"))) == 2
     whole, a, b = read(folder)
     assert whole.audio == str(folder / "recording.000000.tar") and whole.part.startswith("bytes:")
     assert (a.text, a.meta["custom"], whole.start, b.meta["cut"]["id"]) == ("a", {"x": [1]}, None, cuts[1].id)

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from data_prep.audio.decode import AudioError, decode, encode_flac, write_flac
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import guess_importer
+from data_prep.importers import recognised
 from data_prep.importers.table import import_jsonl
 from data_prep.recordings import parquet as parquet_module
 from data_prep.recordings.parquet import RowGroups, recording_at
@@ -50,7 +50,7 @@ def hub(tmp_path, waves):
 
 def test_a_hub_data_set_is_read_row_by_row_from_its_row_groups(hub, waves):
     (path,) = (hub / "data").iterdir()
-    assert parquet.ParquetFile(path).metadata.num_row_groups == 3 and guess_importer(hub) == "parquet"
+    assert parquet.ParquetFile(path).metadata.num_row_groups == 3 and recognised(hub)[0] == "parquet"
     utterances = read(hub)
     assert [(u.key, u.text) for u in utterances] == [(f"clip{n}", f"größe {n}") for n in range(7)]
     assert utterances[4].part == "row:4:audio" and utterances[4].meta == {"gender": "f", "split": "train"}

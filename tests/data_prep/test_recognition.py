@@ -9,7 +9,7 @@ import pytest
 from data_prep.audio.decode import write_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer, recognised
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
@@ -37,7 +37,7 @@ def test_the_build_counts_a_missing_recording_and_the_importer_reports_one_witho
     (tree / "84-121123-0001.flac").rename(tree / "84-121123-0002.flac")
     said = "1 recording has no|1 recording or segment has no"
     for corpus in (tree, lj, kaldi):
-        found = list(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()))
+        found = list(IMPORTERS[recognised(corpus)[0]].read(corpus, ImportOptions()))
         told = capsys.readouterr().err
         assert (
             re.match(said, told) and told.count("\n") == 1 and re.search(r"(c\.\w+|c|0002\.flac) first$", told.strip())

@@ -75,10 +75,8 @@ def utterance_of(
     if "key" not in values:
         values["key"] = make_key(values.get("start"), values.get("duration")) if make_key else ""
     raw = str(values["key"])
-    values["key"] = safe_key(raw)
-    if values["key"] != raw:
-        meta["id"] = raw
-    values["speaker"] = str(values.get("speaker", ""))
+    values |= {"key": safe_key(raw), "speaker": str(values.get("speaker", ""))}
+    meta |= {"id": raw} if values["key"] != raw else {}
     return Utterance(**{"text": "", **values}, audio=recording.audio, part=recording.part, meta=meta)
 
 
@@ -170,6 +168,9 @@ def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool =
         taken[field] = taken[field] or column_of(field, names, unsure)
     taken = _with_columns_named(taken, names, options)
     missing = [field for field in REQUIRED if taken[field] is None]
+    if missing and unsure and any(name.lower().endswith(RECORDINGS) for name in names):
+        line = "put a line above it that names them, such as audio,text"
+        raise UserError(f"the first line ({shown(names)}) is an utterance and names no columns; {line}")
     if missing:
         none = " and ".join(f"no column {field!r} (nor {', '.join(ALIASES[field][1:])})" for field in missing)
         say = " ".join(f"--column {field}={_likely(field, names, taken)}" for field in missing)
@@ -190,10 +191,10 @@ def fields_taken(
 ) -> Columns:
     """The same for a toolkit's own `names`: the first that is not null. UserError for one the person gave that the
     row does not have, and for a `required` field without one."""
-    taken = {}
+    taken: dict[str, str | None] = {}
     for field, known in names.items():
-        present = [name for name in known if name in row]
-        taken[field] = next((name for name in present if row[name] is not None), next(iter(present), None))
+        present = sorted((name for name in known if name in row), key=lambda name: row[name] is None)
+        taken[field] = next(iter(present), None)
     taken = _with_columns_named(taken, row, options)
     for field in required:
         if taken[field] is None:
@@ -214,11 +215,10 @@ def with_numbers(row: Mapping[str, str], columns: Columns) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for field in NUMBERS:
         text = row.get(columns.get(field, ""), "")
-        if text:
-            try:
-                numbers[columns[field]] = float(text)
-            except ValueError:
-                raise UserError(f"{field} is {text[:40]!r}, it must be seconds") from None
+        try:
+            numbers |= {columns[field]: float(text)} if text else {}
+        except ValueError:
+            raise UserError(f"{field} is {text[:40]!r}, it must be seconds") from None
     return {**row, **numbers}
 
 
@@ -245,8 +245,7 @@ def _with_columns_named(
 
 
 def _likely(field: str, names: Collection[str], taken: Row) -> str:
-    """The column that probably holds the field, for a message: by the first row's values, by its name, or as the only
-    one that is left."""
+    """The column that probably holds the field, by the first row's values, by its name, or as the only one left."""
     free = [str(name) for name in names if name not in taken.values()]
     values = names if isinstance(names, Mapping) else {}
     recordings = [name for name in free if str(values.get(name, "")).lower().endswith(RECORDINGS)]

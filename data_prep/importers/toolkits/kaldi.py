@@ -22,16 +22,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data_prep.importers.parsing.importer import (
-    DEFAULTS,
-    Entry,
-    ImportOptions,
-    Recording,
-    at,
-    json_object,
-    read_keyed,
-    report_unmatched,
-)
+from data_prep.importers.parsing.files import Entry, json_object, read_keyed
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, report_unmatched
 from data_prep.importers.parsing.rxfilename import Recordings
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, chosen_splits, files_in
+from data_prep.importers.parsing.files import chosen_splits, files_in
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
 from data_prep.importers.parsing.rows import Row, audio_of, first_row
 from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, read_rows, safe_key
@@ -111,7 +112,11 @@ class Reader:
     def supervision(self, segment: Row, recording: Row, cut_start: float = 0, about: Row | None = None) -> Utterance:
         """It begins `start` seconds after its cut does, and that `cut_start` seconds into `recording`."""
         source = _source(recording, segment.get("channel"))
-        audio, part = self.recording or self._from_source(source, recording["id"])
+        kind, part = source["type"], "pipe" if source["type"] == "command" else ""
+        if self.recording is None and kind not in ("command", "file", "url"):
+            where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
+            raise UserError(f"recording {recording['id']} has a source of type {kind}{where}")
+        audio, part = self.recording or (audio_of(source["source"], self.home, self.options, part), part)
         rate = recording["sampling_rate"]
         first, count = _samples(cut_start, rate) + _samples(segment["start"], rate), _samples(segment["duration"], rate)
         if first < 0:
@@ -132,14 +137,6 @@ class Reader:
             part=part,
             meta=meta | ({"id": segment["id"]} if key != segment["id"] else {}),
         )
-
-    def _from_source(self, source: Row, name: Any) -> Recording:
-        parts = {"command": "pipe", "file": "", "url": ""}
-        kind = source["type"]
-        if kind in parts:
-            return Recording(audio_of(source["source"], self.home, self.options, parts[kind]), parts[kind])
-        where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
-        raise UserError(f"recording {name} has a source of type {kind}{where}")
 
 
 def _joined(recordings: Path, supervisions: Path, reader: Reader) -> Iterator[Utterance]:

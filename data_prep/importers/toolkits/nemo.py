@@ -18,7 +18,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, files_in
+from data_prep.importers.parsing.files import files_in
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
 from data_prep.importers.parsing.rows import Keys, Row, fields_taken, first_row, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings
 from data_prep.recordings.tar_members import members

@@ -11,15 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.addresses import is_remote
-from data_prep.importers.parsing.importer import (
-    DEFAULTS,
-    ImportOptions,
-    at,
-    files_in,
-    first_line,
-    json_object,
-    read_lines,
-)
+from data_prep.importers.parsing.files import files_in, first_line, json_object, read_lines
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at
 from data_prep.importers.parsing.rows import fields_taken, first_row, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings, require_found
 from data_prep.recordings.tar_members import Member, members

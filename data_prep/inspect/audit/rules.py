@@ -134,19 +134,14 @@ def _number_of(what: str) -> Callable[[float], str]:
 
 
 _SAME_WORDS = f"the same words as another utterance, {SHARED_LETTERS} letters or more"
-_CAPITALS = f"every letter is a CAPITAL, {CAPITALS_LETTERS} letters or more"
 _SCRIPT = f"letters of a script that {RARE_SCRIPT:.0%} of its language's utterances have or fewer, or it alone"
 _CONTROL = "control, direction or zero-width characters, private or unassigned ones"
-_FAST = f"a second, in {FAST_SECONDS} s or more"
+_FAST, _SLOW = f"a second, in {FAST_SECONDS} s or more", "less than {} characters a second"
 _UNUSUAL = (
     "characters a second {} robust deviations (of the logarithm) from the median of its language, "
     f"where that has {UNUSUAL_RATE_MIN_UTTERANCES} utterances"
 )
-_FLAT = (
-    f"loud (95 %) and quiet (5 %) frames less than {{}} dB apart, in {FLAT_SECONDS} s or more: "
-    "noise or hum rather than speech"
-)
-_SLOW = "less than {} characters a second"
+_FLAT = f"loud (95 %) and quiet (5 %) frames less than {{}} dB apart, in {FLAT_SECONDS} s or more: noise or hum"
 _SAME_SAMPLES = "the same samples as another utterance, all of them"
 _OTHER_WORDS = "the same samples as another utterance, with other words"
 _IMBALANCE = f"one of {SPEAKER_MIN_SPEAKERS} or more speakers has more than {{:.0%}} of the hours"
@@ -157,7 +152,7 @@ _SAME_TEXT, _SAME_AUDIO = duplicates("text_hash", SHARED_LETTERS), duplicates("a
 RULES: dict[str, tuple[Rule, ...]] = {
     "text": (
         Rule("duplicate-text", _SAME_WORDS, _SAME_TEXT, 1, "{:,.0f} share it".format, "text_hash", True),
-        Rule("capitals", _CAPITALS, capitals),
+        Rule("capitals", f"every letter is a CAPITAL, {CAPITALS_LETTERS} letters or more", capitals),
         Rule("markup", "<tags>, [notes], {{notes}}, addresses, &entities;", column("markup"), 0, _number_of("mark")),
         Rule("foreign-script", _SCRIPT, foreign_scripts, 0, lambda score: names_of(int(score))),
         Rule("digits", "digits, which can be read in several ways", column("digits"), 0, _number_of("digit")),
