@@ -3,6 +3,7 @@ and one line in IMPORTERS. May import synth, recordings, shards, remote and audi
 manifests of rows with table.py and parsing/rows.py.
 """
 
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -72,8 +73,11 @@ def recognised(source: Path) -> tuple[str, Path]:
     """
     if not source.exists():
         raise UserError(no_such(source, "give a corpus folder or a manifest"))
-    if source.is_dir():
-        _require_no_shards(source)
+    index: dict[str, object] = {}
+    with suppress(OSError, ValueError):
+        index = json_object((source / INDEX_NAME).read_bytes())
+    if index.get("format") == FORMAT:  # our own shards would be taken for tars of others
+        raise UserError(f"{source} is a shard directory already; to write it anew: slam-asr prep reshard")
     for name, importer in IMPORTERS.items():
         if importer.recognises(source):
             return name, source
@@ -88,16 +92,6 @@ def recognised(source: Path) -> tuple[str, Path]:
     if len(tables) == 1 and _first_recording(source, SOUND):
         return recognised(tables[0])  # which says what its columns lack
     raise UserError(_hint(source) or f"{source} is of no kind that is known; {SAY_WHICH}")
-
-
-def _require_no_shards(folder: Path) -> None:
-    """UserError for a directory of our own shards, which would be taken for tars of others."""
-    try:
-        is_ours = json_object((folder / INDEX_NAME).read_bytes()).get("format") == FORMAT
-    except (OSError, ValueError):
-        return
-    if is_ours:
-        raise UserError(f"{folder} is a shard directory already; to write it anew: slam-asr prep reshard")
 
 
 def _the_one_of(manifests: list[Path]) -> Path:
@@ -151,10 +145,10 @@ def _what_is_lacking(folder: Path) -> str:
             "file_name,text (slam-asr prep build --help says more)"
         )
     recording = _first_recording(folder, CONVERTIBLE)
-    if recording is not None:
-        command = convertible.conversion(str(recording))
-        return f"{folder} holds recordings of a format that is not read, {recording} first; convert them: {command}"
-    return ""
+    if recording is None:
+        return ""
+    command = convertible.conversion(str(recording))
+    return f"{folder} holds recordings of a format that is not read, {recording} first; convert them: {command}"
 
 
 def _first_recording(folder: Path, extensions: tuple[str, ...]) -> Path | None:

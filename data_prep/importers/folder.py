@@ -61,7 +61,6 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
 
 
 def _recordings(names: list[str]) -> Iterator[tuple[str, str]]:
-    """(stem, name) of the recordings among the files."""
     for name in names:
         stem, extension = os.path.splitext(name)
         if extension[1:].lower() in EXTENSIONS:

@@ -13,8 +13,6 @@ from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, report
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
 
-EXTENSIONS = (".flac", ".wav")
-
 
 def is_librispeech(path: Path) -> bool:
     """A folder with a *.trans.txt at the depth of a corpus, a split, a speaker or a chapter."""
@@ -30,7 +28,7 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
         raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")
     sexes, empty, unmatched = _sexes(root), True, list[str]()
     for folder, files in walked(root):
-        recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
+        recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith((".flac", ".wav"))}
         transcripts = [Path(folder, name) for name in files if name.endswith(".trans.txt")]
         lines = {key: entry.value for path in transcripts for key, entry in read_keyed(path).items()}
         unmatched += [os.path.join(folder, recordings[key]) for key in sorted(set(recordings) - set(lines))]

@@ -14,18 +14,16 @@ from data_prep.importers.parsing.rows import utterances
 from data_prep.utterance import Utterance, resolve_audio, safe_key
 from model.errors import UserError
 
-MANIFEST = "metadata.csv"
-
 
 def is_ljspeech(path: Path) -> bool:
     """A folder with wavs/ and a metadata.csv of which the first line has two or more fields."""
-    return (path / "wavs").is_dir() and "|" in first_line(path / MANIFEST)
+    return (path / "wavs").is_dir() and "|" in first_line(path / "metadata.csv")
 
 
 def import_ljspeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the lines; recordings in wavs/ without one are counted and reported. UserError, with file
     and line: a line of one field, no metadata.csv, no lines."""
-    path, home, named = root / MANIFEST, options.audio_root or root / "wavs", set[str]()
+    path, home, named = root / "metadata.csv", options.audio_root or root / "wavs", set[str]()
 
     def utterance(line: str) -> Utterance:
         name, *texts = line.rstrip("\r\n").split("|")

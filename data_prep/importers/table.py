@@ -27,7 +27,6 @@ from data_prep.importers.parsing.rows import (
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
-SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 FIRST_LINES = 100  # examined
 LONGEST_VALUE = 10  # lines
@@ -54,7 +53,7 @@ def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
 
 
 def is_table(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SUFFIXES
+    return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
 
 
 def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:

@@ -52,8 +52,7 @@ class TarSample:
 
     name: str
     members: dict[str, Member] = field(default_factory=dict)
-    twice: str = ""
-    """A member that is in the tar twice."""
+    twice: str = ""  # a member that is in the tar twice
 
     def recordings(self) -> list[Member]:
         return [member for extension, member in self.members.items() if _last(extension) in MEDIA]
@@ -149,7 +148,6 @@ def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleO
 
 
 def _recording(sample: TarSample) -> Member:
-    """The one member that is sound."""
     if sample.twice:
         raise Refused("twice", f"member {sample.twice!r} is in the tar twice; which one is meant?")
     recordings = sample.recordings()
@@ -199,7 +197,6 @@ def _text(sample: TarSample, descriptor: int, row: Row, field: str, options: Sam
 
 
 def _is_label(value: Any) -> bool:
-    """Text or a number; what is neither stays in meta."""
     return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 

@@ -45,16 +45,11 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """All that a worker needs to check one shard."""
-
     root: Path
     info: ShardInfo
-    index: ShardIndex | None
-    """Of this shard alone; None where the directory's index cannot be read, and only the files are looked at."""
-    decode: bool = True
-    """Read and decode each utterance; else its metadata alone is read, where the hash of the whole tar is right."""
-    webdataset: bool = False
-    """Let webdataset read it too."""
+    index: ShardIndex | None  # of this shard alone; None where the directory's index cannot be read
+    decode: bool = True  # each utterance; else its metadata alone is read, where the hash of the whole tar is right
+    webdataset: bool = False  # let webdataset read it too
 
 
 def check_all(root: str | os.PathLike[str], options: CheckOptions) -> tuple[ShardIndex | None, list[str], Measured]:

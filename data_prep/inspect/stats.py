@@ -26,12 +26,9 @@ class NameTotal:
 
 @dataclass(frozen=True)
 class Breakdown:
-    names: int
-    """That are not empty."""
-    nameless: int
-    """Utterances."""
-    top: tuple[NameTotal, ...]
-    """Those with most hours, at most TOP."""
+    names: int  # that are not empty
+    nameless: int  # utterances
+    top: tuple[NameTotal, ...]  # those with most hours, at most TOP
 
 
 def table(index: ShardIndex) -> str:

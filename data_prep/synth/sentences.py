@@ -14,7 +14,6 @@ from pathlib import Path
 
 HELD_OUT_SHARE = 16  # one text in so many is held out
 ALPHABET = "abcdefghijklmnopqrstuvwxyz' "
-MIN_RANDOM_WORDS, MAX_RANDOM_WORDS = 3, 10
 
 _LANGUAGE = json.loads(Path(__file__).with_name("language.json").read_text(encoding="utf-8"))
 TEMPLATES: list[str] = _LANGUAGE["templates"]
@@ -25,11 +24,10 @@ VOCABULARY = tuple(sorted({*sum(_LISTS.values(), ()), *re.sub(r"\{\w+\}", "", " 
 
 
 def sentence(rng: random.Random) -> str:
-    """One sentence from a template drawn at random."""
     return re.sub(r"\{(\w+)\}", lambda slot: _fill(slot[1], rng), rng.choice(TEMPLATES))
 
 
-def word_string(rng: random.Random, shortest: int = MIN_RANDOM_WORDS, longest: int = MAX_RANDOM_WORDS) -> str:
+def word_string(rng: random.Random, shortest: int = 3, longest: int = 10) -> str:
     """Words in random order, which cannot be guessed from each other."""
     return " ".join(rng.choice(VOCABULARY) for _ in range(rng.randint(shortest, longest)))
 

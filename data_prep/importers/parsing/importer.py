@@ -34,8 +34,7 @@ class Importer(NamedTuple):
     """Utterances in the corpus's own order; UserError for a corpus that is not as it must be."""
     recognises: Callable[[Path], bool]
     """Whether this path, which exists, looks like one; cheap, never raises. The first entry that says so is taken."""
-    what: str
-    """In one line, what to give it."""
+    what: str  # in one line, what to give it
     takes: tuple[str, ...] = ()
     """Which of audio_root, split and columns mean something to it; the command refuses those that do not."""
     finds_deep: Callable[[Path], bool] | None = None

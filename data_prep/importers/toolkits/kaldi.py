@@ -79,9 +79,8 @@ class _Tables:
     def __init__(self, folder: Path) -> None:
         paths = [path for path in sorted(folder.glob("utt2*")) if path.is_file() and path.name.isidentifier()]
         self._tables = {path.name: read_keyed(path) for path in paths}
-        self.text, self._gender = (
-            read_keyed(folder / name) if (folder / name).is_file() else {} for name in ("text", "spk2gender")
-        )
+        self.text = read_keyed(folder / "text") if (folder / "text").is_file() else {}
+        self._gender = read_keyed(folder / "spk2gender") if (folder / "spk2gender").is_file() else {}
         self._tables.pop("utt2dur", None)
         self._exact = self._tables.pop("utt2meta", {})
 

@@ -90,13 +90,9 @@ def _shar_recordings(tar: Path) -> dict[str, Member]:
 
 @dataclass(frozen=True)
 class Reader:
-    """Makes utterances of cuts and supervisions."""
-
-    home: Path
-    """Where relative paths start."""
+    home: Path  # where relative paths start
     options: ImportOptions
-    recording: Recording | None = None
-    """Takes the place of the source that the row gives (Shar)."""
+    recording: Recording | None = None  # takes the place of the source that the row gives (Shar)
 
     def cut(self, cut: Row) -> Iterator[Utterance]:
         """One for each supervision; one without a transcript where there is none."""

@@ -28,14 +28,9 @@ from model.errors import UserError
 
 MANIFESTS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 NAMES = {  # field of Utterance: where a row has it, the first that is there
-    "key": ("key", "utt_id", "id"),
-    "audio": ("audio_filepath", "audio_file"),
-    "text": ("text",),
-    "start": ("offset",),
-    "duration": ("duration",),
-    "language": ("language", "lang"),
-    "speaker": ("speaker", "speaker_id"),
-    "task": ("task",),
+    **{"key": ("key", "utt_id", "id"), "audio": ("audio_filepath", "audio_file"), "text": ("text",)},
+    **{"start": ("offset",), "duration": ("duration",), "task": ("task",)},
+    **{"language": ("language", "lang"), "speaker": ("speaker", "speaker_id")},
 }
 TAR = re.compile(r"audio.*?_([0-9]+)\D*\.tar")
 SUB = re.compile(r"(.+)-sub[0-9]+(\.\w+)?")
@@ -113,7 +108,6 @@ def _written(row: Row) -> str:
 
 
 def _manifests(source: Path) -> list[Path]:
-    """The manifest itself, or those in a folder."""
     if not source.is_dir():
         return [source]
     if (source / TARRED_NAME).is_file():
@@ -127,7 +121,6 @@ def _manifests(source: Path) -> list[Path]:
 
 
 def _tars(folder: Path) -> dict[int, Path]:
-    """The tar of each shard_id."""
     matches = {path: TAR.fullmatch(path.name) for path in files_in(folder, (".tar",), "audio")}
     return {int(match[1]): path for path, match in matches.items() if match}
 

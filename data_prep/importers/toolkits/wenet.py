@@ -58,7 +58,6 @@ def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
 
 
 def _tars(source: Path, options: ImportOptions) -> Iterator[Path]:
-    """Of a folder, or of a shards.list."""
     if source.is_dir():
         tars = files_in(source, (".tar",))
         if not tars:
@@ -99,10 +98,9 @@ def _in_tar(tar: Path) -> Iterator[Utterance]:
 
 def _exported(tar: Path, member: Member) -> dict[str, Any]:
     """The fields in `KEY.json`; those that Utterance does not have are meta, and all of them where it has no meta."""
+    text = _read(tar, member)
     try:
-        row = json_object(_read(tar, member).encode())
-    except UserError:
-        raise
+        row = json_object(text.encode())
     except ValueError as error:
         raise UserError(f"{member.name} is no JSON object: {error}") from None
     if not isinstance(row.get("meta"), dict):

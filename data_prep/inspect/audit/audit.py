@@ -8,7 +8,7 @@ The same bytes give the same audit, on any number of workers.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -41,31 +41,24 @@ class Spread:
     low: float
     high: float
     counts: tuple[int, ...]
-    quantiles: tuple[float, ...]
-    """At QUANTILES."""
+    quantiles: tuple[float, ...]  # at QUANTILES
 
 
 @dataclass(frozen=True)
 class Example:
     key: str
-    value: str
-    """What was found, as the reader sees it."""
-    text: str
-    """The transcript, cut at EXCERPT."""
+    value: str  # what was found, as the reader sees it
+    text: str  # the transcript, cut at EXCERPT
 
 
 @dataclass(frozen=True)
 class Finding:
     name: str
-    group: str
-    """text, audio, set or overlap."""
+    group: str  # text, audio, set or overlap
     rule: str
-    count: int
-    """Utterances."""
-    judged: int
-    """Utterances that it could be applied to."""
-    examples: tuple[Example, ...]
-    """The worst, at most EXAMPLES."""
+    count: int  # utterances
+    judged: int  # utterances that it could be applied to
+    examples: tuple[Example, ...]  # the worst, at most EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -73,30 +66,24 @@ class Audit:
     """All that was found; problems apart, in no more space for a million utterances than for a hundred."""
 
     root: str
-    kind: str
-    """audio or features; "" where the index cannot be read."""
+    kind: str  # audio or features; "" where the index cannot be read
     utterances: int
-    measured: int
-    """Of these, those that could be read."""
+    measured: int  # of these, those that could be read
     seconds: float
     shards: int
     bytes: int
     decoded: bool
-    webdataset: int
-    """Shards that webdataset read too."""
+    webdataset: int  # shards that webdataset read too
     against: tuple[str, ...]
     problems: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    """One a rule that was applied, found something or not."""
-    not_judged: tuple[str, ...]
-    """Rules that could be applied to no utterance."""
+    findings: tuple[Finding, ...]  # one a rule that was applied, found something or not
+    not_judged: tuple[str, ...]  # rules that could be applied to no utterance
     spreads: tuple[Spread, ...]
     languages: Breakdown
     speakers: Breakdown
 
     @property
     def raised(self) -> tuple[Finding, ...]:
-        """Findings that found something."""
         return tuple(finding for finding in self.findings if finding.count)
 
 
@@ -104,10 +91,8 @@ class Audit:
 class Surveyed:
     """A directory that was checked and measured."""
 
-    root: str
-    """A path or an address."""
-    index: ShardIndex | None
-    """None for one that cannot be read; then nothing is measured."""
+    root: str  # a path or an address
+    index: ShardIndex | None  # None if it cannot be read, then nothing is measured
     problems: list[str]
     measured: Measured
 
@@ -140,12 +125,13 @@ def audit(
     flagged: Path | None = None,
 ) -> Audit:
     """`against`: directories that should share nothing with this one, such as the test sets of a training set.
-    `flagged`: file to list all utterances in that rules found, as `write_flagged` does.
+    `flagged`: file to list all utterances in that rules found, as JSON lines `{judgement, key, value}`.
 
     UserError only where a directory is none, or is to be held against itself; all else is in what it returns."""
     options, root = options or CheckOptions(), os.fspath(root)
+    resolved = {place: place.rstrip("/") if is_remote(place) else os.path.realpath(place) for place in (root, *against)}
     for other in against:
-        if _resolved(other) == _resolved(root):
+        if resolved[other] == resolved[root]:
             raise UserError(f"--against {other} is the very directory that is checked; give another one")
         if not is_remote(other) and not (Path(other) / INDEX_NAME).exists():
             read_index(other)  # raises now, before an hour's reading
@@ -154,7 +140,11 @@ def audit(
     applied = [apply(group, rule, surveyed) for group, rules in RULES.items() for rule in rules if index is not None]
     applied += [overlap for other in others for overlap in overlaps(surveyed, other)]
     if flagged is not None:
-        write_flagged(flagged, applied, surveyed)
+        with replacing(flagged) as file:
+            for finding, found, show in applied:
+                for row in found.tolist():
+                    line = {"judgement": finding.name, "key": surveyed.key(row), "value": show(row)}
+                    file.write(canonical_json(line) + b"\n")
     problems = [*surveyed.problems, *(f"{other.root}: {line}" for other in others for line in other.problems)]
     unread = [f"overlap with {encodable(other.root)}" for other in others if other.index is None]
     shards = () if index is None else index.shards
@@ -176,10 +166,6 @@ def audit(
         languages=breakdown(rows["language"], rows["seconds"], measured.languages),
         speakers=breakdown(rows["speaker"], rows["seconds"], measured.speakers),
     )
-
-
-def _resolved(root: str) -> str:
-    return root.rstrip("/") if is_remote(root) else os.path.realpath(root)
 
 
 def spreads(measured: Measured) -> tuple[Spread, ...]:
@@ -206,14 +192,11 @@ class Applied(NamedTuple):
     """A finding, and where it was found."""
 
     finding: Finding
-    flagged: np.ndarray
-    """int64: rows that were found, in order; of duplicates all but the first, which may stay."""
-    show: Callable[[int], str]
-    """The value of a row, as the reader sees it."""
+    flagged: np.ndarray  # int64: rows that were found, in order; of duplicates all but the first, which may stay
+    show: Callable[[int], str]  # the value of a row, as the reader sees it
 
 
 def apply(group: str, rule: Rule, surveyed: Surveyed) -> Applied:
-    """One rule on all rows."""
     score = rule.score(surveyed.measured)
     with np.errstate(invalid="ignore"):
         raised = np.flatnonzero(score < rule.limit if rule.below else score > rule.limit)
@@ -263,12 +246,3 @@ def overlaps(surveyed: Surveyed, other: Surveyed) -> list[Applied]:
         finding = Finding(name, "overlap", rule, len(raised), int(judged.sum()), examples)
         applied.append(Applied(finding, raised, show))
     return applied
-
-
-def write_flagged(path: Path, applied: Iterable[Applied], surveyed: Surveyed) -> None:
-    """One JSON object a line, `{judgement, key, value}`, for each utterance that each rule found."""
-    with replacing(path) as file:
-        for finding, rows, show in applied:
-            for row in rows.tolist():
-                line = {"judgement": finding.name, "key": surveyed.key(row), "value": show(row)}
-                file.write(canonical_json(line) + b"\n")

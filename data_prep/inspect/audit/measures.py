@@ -70,8 +70,7 @@ ROW = np.dtype(
 class Measured:
     """Rows of the utterances that could be read, and the names that they point to."""
 
-    rows: np.ndarray
-    """ROW [N]."""
+    rows: np.ndarray  # ROW [N]
     languages: list[str]
     speakers: list[str]
 

@@ -35,14 +35,12 @@ def summary(audit: Audit, max_problems: int = 50) -> str:
 
 
 def problem_lines(audit: Audit, most: int) -> list[str]:
-    """The first problems, and how many more there are."""
     shown = [printable(problem) for problem in audit.problems[:most]]
     left = len(audit.problems) - len(shown)
     return [*shown, f"... and {counted(left, 'problem')} more (--max-problems)"] if left else shown
 
 
 def contents(audit: Audit) -> str:
-    """Kind, utterances, hours, shards, bytes, and what could not be measured."""
     if not audit.kind:
         return "its index cannot be read, so that nothing in it is judged"
     sizes = f"{counted(audit.utterances, 'utterance')}, {in_hours(audit.seconds)}, {counted(audit.shards, 'shard')}"
@@ -52,7 +50,6 @@ def contents(audit: Audit) -> str:
 
 
 def depth(audit: Audit) -> str:
-    """What was read."""
     read = "every number of every frame read" if audit.kind == "features" else "every utterance decoded"
     too = f", {counted(audit.webdataset, 'shard')} read by webdataset too" if audit.webdataset else ""
     return f"{read if audit.decoded else 'nothing decoded (--quick)'}{too}"
@@ -65,7 +62,6 @@ def share(finding: Finding) -> str:
 
 
 def _line(finding: Finding) -> tuple[str, str, str, str]:
-    """Name, count, share, and the worst example."""
     worst = finding.examples[0]
     words = printable(worst.text)
     words = words if len(words) <= SHOWN_TEXT else f"{words[: SHOWN_TEXT - 3]}..."
@@ -74,35 +70,24 @@ def _line(finding: Finding) -> tuple[str, str, str, str]:
 
 
 def _listed(what: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    return textwrap.wrap(f"{what}: {', '.join(names)}", WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+    line = f"{what}: {', '.join(names)}"
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) if names else []
 
 
 def page(audit: Audit, max_problems: int = 50) -> str:
     """As HTML; everything from the data is escaped."""
-    spreads = ["<h2>How it is spread</h2>", '<div class="spreads">', *map(_histogram, audit.spreads), "</div>"]
-    return html_page.page(
-        f"Audit of {Path(audit.root).name or audit.root}",
-        [
-            f"<p><code>{text(audit.root)}</code>: {text(contents(audit))}</p>",
-            *_integrity(audit, max_problems),
-            *_judgements(audit),
-            *(spreads if audit.spreads else []),
-            *_breakdown("Languages", audit.languages),
-            *_breakdown("Speakers", audit.speakers),
-        ],
-    )
-
-
-def _integrity(audit: Audit, max_problems: int) -> list[str]:
-    heading = "<h2>Integrity</h2>"
-    if not audit.problems:
+    body = [f"<p><code>{text(audit.root)}</code>: {text(contents(audit))}</p>", "<h2>Integrity</h2>"]
+    if audit.problems:
+        items = [f"<li><code>{text(line)}</code></li>" for line in problem_lines(audit, max_problems)]
+        body += [f'<p><span class="bad">{counted(len(audit.problems), "problem")}.</span></p>', "<ul>", *items, "</ul>"]
+    else:
         agree = f"Hashes, headers and metadata agree, {depth(audit)}."
-        return [heading, f'<p><span class="good">All well.</span> {agree}</p>']
-    items = [f"<li><code>{text(line)}</code></li>" for line in problem_lines(audit, max_problems)]
-    number = f'<p><span class="bad">{counted(len(audit.problems), "problem")}.</span></p>'
-    return [heading, number, "<ul>", *items, "</ul>"]
+        body.append(f'<p><span class="good">All well.</span> {agree}</p>')
+    body += _judgements(audit)
+    if audit.spreads:
+        body += ["<h2>How it is spread</h2>", '<div class="spreads">', *map(_histogram, audit.spreads), "</div>"]
+    body += [*_breakdown("Languages", audit.languages), *_breakdown("Speakers", audit.speakers)]
+    return html_page.page(f"Audit of {Path(audit.root).name or audit.root}", body)
 
 
 def _judgements(audit: Audit) -> list[str]:
@@ -110,18 +95,16 @@ def _judgements(audit: Audit) -> list[str]:
     for group, heading in GROUPS.items():
         findings = [finding for finding in audit.findings if finding.group == group]
         if findings:
-            rows = [_row(finding) for finding in findings]
+            rows = []
+            for finding in findings:
+                style, part = ("warn", share(finding)) if finding.count else ("good", "")
+                count = f'<span class="{style}">{finding.count:,}</span>'
+                rows.append((text(finding.name), count, text(part), text(finding.rule)))
             lines += [f"<h3>{heading}</h3>", table(("judgement", "found", "share", "rule"), rows, numbers=(1, 2))]
             lines += [_examples(finding) for finding in findings if finding.count]
     if audit.not_judged:
         lines.append(f"<p>Not judged, as they apply to no utterance: {text(', '.join(audit.not_judged))}.</p>")
     return lines
-
-
-def _row(finding: Finding) -> list[str]:
-    style, part = ("warn", share(finding)) if finding.count else ("good", "")
-    count = f'<span class="{style}">{finding.count:,}</span>'
-    return [text(finding.name), count, text(part), text(finding.rule)]
 
 
 def _examples(finding: Finding) -> str:

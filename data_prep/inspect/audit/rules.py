@@ -29,18 +29,14 @@ class Rule:
     """A score held against a limit; NaN is never beyond it."""
 
     name: str
-    text: str
-    """In words; {} stands for the limit."""
+    text: str  # in words; {} stands for the limit
     score: Score
     limit: float = 0
     show: Callable[[float], str] = lambda score: ""
     """The score as the reader sees it; nothing where the rule's name is enough."""
-    once: str = ""
-    """Column: of utterances that share its value, one is shown as an example."""
-    keeps_first: bool = False
-    """Whether the first of such utterances is sound, and only the others are to be flagged."""
-    below: bool = False
-    """Whether scores under the limit are meant."""
+    once: str = ""  # column: of utterances that share its value, one is shown as an example
+    keeps_first: bool = False  # whether the first of such utterances is sound, and only the others are to be flagged
+    below: bool = False  # whether scores under the limit are meant
 
 
 def duplicates(field: str, least_letters: int = 0) -> Score:
@@ -120,7 +116,6 @@ def capitals(measured: Measured) -> np.ndarray:
 
 
 def _by_language(measured: Measured) -> list[np.ndarray]:
-    """The rows of each language."""
     languages = measured.rows["language"]
     return [np.flatnonzero(languages == number) for number in np.unique(languages)]
 
