@@ -65,16 +65,13 @@ def test_lhotse_recordings_with_supervisions_are_joined_split_by_split(tmp_path,
         segment = SupervisionSegment(f"{name}-1", name, 0.25, 0.5, text=split)
         RecordingSet.from_recordings(recordings[number:]).to_file(folder / f"my_recordings_{split}.jsonl.gz")
         SupervisionSet.from_segments([segment]).to_file(folder / f"my_supervisions_{split}.jsonl.gz")
-    refused("several splits: dev, train; choose with --subset", folder)
+    refused("dev, train; .*--subset", folder)
     spoken, silent = read(folder, split="train")
     assert (spoken.key, spoken.text, spoken.start, spoken.duration) == ("rec1-1", "train", 0.25, 0.5)
     assert (silent.key, silent.text) == ("rec2", "")  # for the import to count
     assert read(folder / "my_supervisions_train.jsonl.gz") == [spoken, silent]
     (folder / "my_recordings_train.jsonl.gz").write_bytes(gzip.compress(b""))
-    refused(
-        r"supervisions_train.jsonl.gz:1: supervision rec1-1 is of recording rec1",
-        folder / "my_supervisions_train.jsonl.gz",
-    )
+    refused("supervisions_train.jsonl.gz:1: .*rec1-1 .*rec1", folder / "my_supervisions_train.jsonl.gz")
 
 
 def test_lhotse_channels_are_averaged_or_a_file_each_never_taken_apart(tmp_path, recordings):
@@ -99,7 +96,7 @@ def test_lhotse_channels_are_averaged_or_a_file_each_never_taken_apart(tmp_path,
         (lambda cut: cut.perturb_speed(0.9), "transformed on loading \\(Speed\\)"),
         (lambda cut: cut.resample(8000), "transformed on loading \\(Resample\\)"),
         (lambda cut: cut.pad(9.0), "is a MixedCut"),
-        (lambda cut: replace(cut, recording=None), "has no recording, only features"),
+        (lambda cut: replace(cut, recording=None), "has no recording"),
         (lambda cut: with_source(cut, "memory", "RIFF"), "source of type memory"),
         (lambda cut: with_source(cut, "command", "touch ran"), "is a command; .* --allow-pipes"),
         (lambda cut: with_source(cut, "shar", ""), "give the Shar folder"),
@@ -144,4 +141,4 @@ def test_a_shar_that_lacks_audio_is_refused_by_name(tmp_path, cuts):
     refused(r"cuts.000001.jsonl.gz:1: cut .* has no audio in recording.000001.tar", folder)
     cuts[1].supervisions[0].start = -0.2  # as trim_to_supervisions() leaves those that overlap
     cuts.subset(first=2).to_shar(folder, {"recording": "flac"}, shard_size=1)
-    refused("utterance a begins before the audio that is left of it", folder)
+    refused("utterance a begins before", folder)

@@ -134,7 +134,7 @@ def test_several_splits_are_not_mixed_unasked(tmp_path, waves):
     for name in ("data/test-00000-of-00001", "data/train-00000-of-00002", "data/train-00001-of-00002"):
         (tmp_path / "data").mkdir(exist_ok=True)
         parquet.write_table(pyarrow.table(row), tmp_path / f"{name}.parquet")
-    refused("several splits: test, train; choose with --subset", tmp_path)
+    refused("test, train; .*--subset", tmp_path)
     refused("has no split 'trian'; did you mean 'train'", tmp_path, split="trian")
     assert [u.key for u in read(tmp_path, split="train")] == ["train-00000-of-00002-0", "train-00001-of-00002-0"]
     assert len(read(tmp_path, split="*")) == 3
@@ -216,7 +216,7 @@ def test_the_import_keeps_the_order_and_quarantines_by_reason(tmp_path, corpus):
     notes = [json.loads(line) for line in (tmp_path / "out.quarantine.jsonl").read_text().splitlines()]
     assert sorted(note["key"] for note in notes) == sorted(rows[number]["key"] for number in (5, 6, 7))
     gone = [Utterance(f"k{number}", f"/nowhere/{number}.wav", "a") for number in range(5000)]
-    with pytest.raises(UserError, match=r"stopped after 1,000 bad utterances .*missing-audio 1,000.* --audio-root"):
+    with pytest.raises(UserError, match=r"1,000 bad .*missing-audio 1,000.* --audio-root"):
         import_corpus(gone, tmp_path / "gone.jsonl", max_bad=1.0)
 
 

@@ -55,7 +55,6 @@ def report_unmatched(names: Sequence[object], one: str, several: str) -> None:
 
 
 def say(remark: str) -> None:
-    """One line to stderr."""
     print(remark, file=sys.stderr, flush=True)
 
 
