@@ -64,6 +64,7 @@ setup(
         "train.report",
     ],
     package_data={
+        "data_prep.synth": ["*.json"],
         "launch.deepspeed": ["*.example"],
         "launch.monitoring": ["*.json", "*.yml"],
         "launch.slurm": ["*.sbatch"],

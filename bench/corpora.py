@@ -15,12 +15,11 @@ import torch
 from bench.lengths import librispeech_like
 from data_prep.audio import decode as audio
 from data_prep.build.build import BuildOptions, build
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.shards.index import ShardIndex, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
-from data_prep.synth import voices
-from data_prep.synth.corpus import perform, script
+from data_prep.synth.corpus import installed, perform, script
 from data_prep.utterance import Utterance, write_jsonl
 from model.prompt import Prompt
 
@@ -84,7 +83,7 @@ def _spoken(folder: Path, seconds: float):
     """Utterances of about `seconds` in all, written as they are spoken."""
     random = np.random.default_rng(1)
     wanted = librispeech_like(round(seconds / 12.5), seed=0).seconds
-    sentences = perform(script("train", 10 * len(wanted), 0, voices.installed("train")))
+    sentences = perform(script("train", 10 * len(wanted), 0, installed("train")))
     for number, length in enumerate(wanted):
         waves, texts = [], []
         while sum(map(len, waves)) < length * audio.SAMPLE_RATE:

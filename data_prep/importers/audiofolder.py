@@ -8,21 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing import rows
 from data_prep.importers.parsing.files import chosen_splits, files_below, first_line
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, Unmatched, faulty
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, faulty, report_unmatched
 from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
 
 NAMES = ("metadata.csv", "metadata.tsv", "metadata.jsonl")
 FILE_NAME = "file_name"
-SOUND = tuple(f".{extension}" for extension in EXTENSIONS)
 
 
 def is_audiofolder(path: Path) -> bool:
-    return path.is_dir() and any(_names_files(manifest) for manifest in _manifests(path))
+    manifests = _manifests(path) if path.is_dir() else []
+    firsts = (rows.first_row(path) if path.suffix == ".jsonl" else first_line(path) for path in manifests)
+    return any(FILE_NAME in first for first in firsts)
 
 
 def import_audiofolder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -59,26 +59,16 @@ def _of_split(manifest: Path, split: str, options: ImportOptions) -> Iterator[Ut
 
     table = read_rows(manifest) if is_jsonl else read_table(manifest)
     yield from rows.utterances(table, utterance, f"{manifest} has no rows")
-    unmatched = Unmatched(f"recording has no row in {manifest}", f"recordings have no row in {manifest}")
-    for recording in files_below(home, SOUND):
-        if os.path.normpath(recording) in named:
-            continue
-        if options.audio_root is None:
-            key = safe_key(os.path.join(split, os.path.relpath(recording, home)))
-            yield faulty(Utterance(key, str(recording), ""), "no-transcript", f"it has no row in {manifest}")
-        else:  # that folder may hold those of other manifests
-            unmatched.add(recording)
-    unmatched.report()
+    unmatched = [recording for recording in files_below(home, rows.SOUND) if os.path.normpath(recording) not in named]
+    if options.audio_root is not None:  # that folder may hold those of other manifests
+        report_unmatched(unmatched, f"recording has no row in {manifest}", f"recordings have no row in {manifest}")
+        return
+    for recording in unmatched:
+        key = safe_key(os.path.join(split, os.path.relpath(recording, home)))
+        yield faulty(Utterance(key, str(recording), ""), "no-transcript", f"it has no row in {manifest}")
 
 
 def _manifests(root: Path) -> list[Path]:
     """In the folder itself, or else in those inside it."""
-    for depth in (0, 1):
-        manifests = [path for path in files_below(root, NAMES, depth) if path.name in NAMES]
-        if manifests:
-            return manifests
-    return []
-
-
-def _names_files(manifest: Path) -> bool:
-    return FILE_NAME in (rows.first_row(manifest) if manifest.suffix == ".jsonl" else first_line(manifest))
+    manifests = [path for path in files_below(root, NAMES, depth=1) if path.name in NAMES]
+    return [path for path in manifests if path.parent == root] or manifests

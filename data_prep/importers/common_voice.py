@@ -14,7 +14,6 @@ from data_prep.importers.table import read_table
 from data_prep.utterance import Utterance
 from model.errors import UserError
 
-DEFAULT_SPLIT = "train"
 NO_SPLITS = ("clip_durations", "reported", "times", "validated_sentences", "unvalidated_sentences")
 
 
@@ -35,11 +34,9 @@ def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterat
     if root.is_file():
         root, given = root.parent, root.stem
         if options.split not in ("", given):
-            raise UserError(
-                f"{root / given}.tsv is the split {given}, --subset asks for {options.split}; give one alone"
-            )
+            raise UserError(f"{root / given}.tsv is a split, --subset asks for {options.split}; give one alone")
     splits = [path.stem for path in files_in(root, (".tsv",)) if path.stem not in NO_SPLITS]
-    split = given or options.split or DEFAULT_SPLIT
+    split = given or options.split or "train"
     if split not in splits:
         raise UserError(f"{root} has no {split}.tsv{nearest(split, splits)}; choose with --subset")
     clips = options.audio_root or root / "clips"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.files import walked
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched, faulty
-from data_prep.importers.parsing.keys import Keys
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, report_unmatched
+from data_prep.importers.parsing.rows import Keys
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, not_utf8, safe_key
 from model.errors import UserError
 
@@ -28,17 +28,16 @@ def is_folder(path: Path) -> bool:
 
 
 def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the paths; the key is made from the recording's name, as described in keys.py.
+    """In the order of the paths; the key is made from the recording's name, as described at rows.Keys.
 
     A recording without a transcript keeps its place with that as the fault in its `part`, for the build to count as
     bad; transcripts without a recording are counted and reported. UserError: a folder or a transcript that cannot be
     read, two recordings of one stem, no pair at all.
     """
-    unmatched = Unmatched("transcript has no recording", "transcripts have no recording")
     pairs: list[tuple[str, str]] = []  # recording and transcript, which is empty where there is none
+    unmatched: list[str] = []
     for folder, names in walked(root):
-        stems: dict[str, str] = {}
-        present = set(names)
+        stems, present = dict[str, str](), set(names)
         for stem, name in _recordings(names):
             if stem in stems:
                 raise UserError(f"{folder} holds {stems[stem]} and {name}, two recordings of one name; remove one")
@@ -48,7 +47,7 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         for name in names:
             parts = name.split(".")
             if name.endswith(TRANSCRIPTS) and not any(".".join(parts[:n]) in stems for n in range(1, len(parts))):
-                unmatched.add(os.path.join(folder, name))
+                unmatched.append(os.path.join(folder, name))
     if not any(transcript for _, transcript in pairs):
         raise UserError(f"{root} holds no recording with a transcript ({', '.join(TRANSCRIPTS)}) of the same stem")
     inside = [os.path.relpath(audio, root) for audio, _ in pairs]
@@ -58,11 +57,10 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         key, text = safe_key(raw), _text(transcript) if transcript else ""
         utterance = Utterance(key, audio, text, meta={"id": raw} if key != raw else {})
         yield utterance if transcript else faulty(utterance, "no-transcript", NO_TRANSCRIPT)
-    unmatched.report()
+    report_unmatched(unmatched, "transcript has no recording", "transcripts have no recording")
 
 
 def _recordings(names: list[str]) -> Iterator[tuple[str, str]]:
-    """(stem, name) of the recordings among the files."""
     for name in names:
         stem, extension = os.path.splitext(name)
         if extension[1:].lower() in EXTENSIONS:

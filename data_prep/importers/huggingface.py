@@ -31,9 +31,8 @@ FIRST_ROWS = 16
 
 def is_parquet(path: Path) -> bool:
     """A file, or a folder with some in it or in its data/."""
-    if path.is_file():
-        return path.suffix == SUFFIX
-    return any(next(path.glob(f"{inside}*{SUFFIX}"), None) for inside in ("", "data/"))
+    here = (next(path.glob(f"{inside}*{SUFFIX}"), None) for inside in ("", "data/"))
+    return path.suffix == SUFFIX if path.is_file() else any(here)
 
 
 def holds_parquet(path: Path) -> bool:
@@ -73,11 +72,14 @@ class _Table:
         self.file = open_parquet(path)
         self.kinds = {field.name: field.type for field in self.file.schema_arrow}
         features = _features(self.file.schema_arrow)
-        self.labels = {name: feature["names"] for name, feature in features.items() if _has_labels(feature)}
+        labels = {name: feature.get("names") for name, feature in features.items()}
+        labels = {name: given for name, given in labels.items() if isinstance(given, list)}
+        self.labels = {name: given for name, given in labels.items() if all(isinstance(item, str) for item in given)}
         with at(str(path)):
             self.audio = self._audio_column([name for name in features if features[name].get("_type") == "Audio"])
             self.columns = [name for name in self.kinds if name != self.audio and not _holds_bytes(self.kinds[name])]
-            self.embedded, self.is_struct = _holds_bytes(self.kinds[self.audio]), _is_struct(self.kinds[self.audio])
+            kind = self.kinds[self.audio]
+            self.embedded, self.is_struct = _holds_bytes(kind), hasattr(kind, "get_field_index")
             cut = dict.fromkeys(("start", "end"), "") if self.embedded else {}
             require_modest(self.file, range(self.file.num_row_groups), {self.audio, *self.columns})
             named = replace(options, columns={**cut, **options.columns, "audio": self.audio})
@@ -115,12 +117,11 @@ class _Table:
         """The one named, else of those `marked` as Audio, else the one of recordings, else one of paths; of several the
         one called audio."""
         named = self.options.columns.get("audio")
-        if named:
-            if named not in self.kinds:
-                raise UserError(f"no column {named!r} for audio{nearest(named, self.kinds)}")
-            return named
-        known = [name for name in marked if name in self.kinds]
-        known = known or [name for name, kind in self.kinds.items() if _is_recording(kind)]
+        if named and named not in self.kinds:
+            raise UserError(f"no column {named!r} for audio{nearest(named, self.kinds)}")
+        known = [named] if named else [name for name in marked if name in self.kinds]
+        structs = {name: kind for name, kind in self.kinds.items() if hasattr(kind, "get_field_index")}
+        known = known or [name for name in structs if {"bytes", "path"} <= {field.name for field in structs[name]}]
         known = known or [name for name in ALIASES["audio"] if name in self.kinds][:1]
         if "audio" in known or len(known) == 1:
             return "audio" if "audio" in known else known[0]
@@ -160,19 +161,6 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
         return {}
-
-
-def _has_labels(feature: dict[str, Any]) -> bool:
-    names = feature.get("names")
-    return isinstance(names, list) and all(isinstance(name, str) for name in names)
-
-
-def _is_struct(kind: Any) -> bool:
-    return hasattr(kind, "get_field_index")
-
-
-def _is_recording(kind: Any) -> bool:
-    return _is_struct(kind) and {"bytes", "path"} <= {field.name for field in kind}
 
 
 def _holds_bytes(kind: Any) -> bool:

@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.importers.parsing.files import read_keyed, walked
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Unmatched
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, report_unmatched
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
-
-EXTENSIONS = (".flac", ".wav")
 
 
 def is_librispeech(path: Path) -> bool:
@@ -28,14 +26,12 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")
-    sexes, empty, beside = _sexes(root), True, "in a .trans.txt beside"
-    unmatched = Unmatched(f"recording has no line {beside} it", f"recordings have no line {beside} them")
+    sexes, empty, unmatched = _sexes(root), True, list[str]()
     for folder, files in walked(root):
-        recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith(EXTENSIONS)}
+        recordings = {os.path.splitext(name)[0]: name for name in files if name.endswith((".flac", ".wav"))}
         transcripts = [Path(folder, name) for name in files if name.endswith(".trans.txt")]
         lines = {key: entry.value for path in transcripts for key, entry in read_keyed(path).items()}
-        for key in sorted(set(recordings) - set(lines)):
-            unmatched.add(os.path.join(folder, recordings[key]))
+        unmatched += [os.path.join(folder, recordings[key]) for key in sorted(set(recordings) - set(lines))]
         parts = (root.absolute() / Path(folder).relative_to(root)).parts  # .../dev-clean/84/121123
         split = parts[-3] if len(parts) >= 3 else ""
         for name, text in sorted(lines.items()):
@@ -46,7 +42,8 @@ def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
             yield Utterance(key, audio, text, language="en", speaker=speaker, meta=meta)
     if empty:
         raise UserError(f"{root} holds no *.trans.txt at any depth; give a LibriSpeech folder, or a split of it")
-    unmatched.report()
+    beside = "in a .trans.txt beside"
+    report_unmatched(unmatched, f"recording has no line {beside} it", f"recordings have no line {beside} them")
 
 
 def _sexes(root: Path) -> dict[str, str]:

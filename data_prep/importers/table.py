@@ -1,40 +1,59 @@
-"""CSV and TSV: a line of column names, then one utterance a line. The known names are in rows.ALIASES.
+"""CSV and TSV: a line of column names, then one utterance a line. JSONL: the same names (rows.ALIASES) as fields.
 
 A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; spaces
 before a value are not part of it, so that `a.wav, "some words"` is read as it is meant. In a .tsv whose first lines are
 not so, quotes are characters like others, which is reported. Relative paths start at the table's folder. All other
-columns are kept in meta. Rows without a key get theirs as described in keys.py.
+columns are kept in meta. Rows without a key get theirs as described at rows.Keys.
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from data_prep.durable import repeated
 from data_prep.figures import counted
-from data_prep.importers.parsing.files import first_line, text_lines
+from data_prep.importers.parsing.files import text_lines
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at, say
 from data_prep.importers.parsing.rows import (
-    RECORDINGS,
     UNSURE,
-    Columns,
     NamedRows,
     columns_taken,
     utterances,
     with_numbers,
 )
-from data_prep.utterance import Utterance
+from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
-SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
 FIRST_LINES = 100  # examined
 LONGEST_VALUE = 10  # lines
+PART = re.compile(r"pipe$|bytes:|row:|fault:")  # as our own manifests have it; others may call anything a part
+
+
+def is_jsonl(path: Path) -> bool:
+    return path.is_file() and path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+
+
+def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """In the order of the lines; a null or empty transcript stays empty, for the build to count.
+
+    UserError: no such file, no lines, a line that is no utterance, a relative path out of the folder unless
+    `allow_outside`.
+    """
+    named = NamedRows(lambda: read_rows(path), options.audio_root or path.parent, options)
+
+    def utterance(row: dict[str, Any]) -> Utterance:
+        part = row.pop("part") if PART.match(str(row.get("part", ""))) else ""
+        return named.utterance(row, columns_taken(row, options), part)
+
+    yield from utterances(read_rows(path), utterance, f"{path} has no lines; a manifest has one JSON object a line")
 
 
 def is_table(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in SUFFIXES
+    return path.is_file() and path.suffix.lower() in (".csv", ".tsv")
 
 
 def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -45,36 +64,13 @@ def import_table(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utte
     first = next(read_table(path, quoting), None)
     if first is None:
         raise UserError(no_rows)
-    columns = _columns_taken(path, first[1], options)
+    with at(f"{path}:1"):
+        columns = columns_taken(first[1], options, unsure=True)
+    if columns["text"] in UNSURE["text"] and "text" not in options.columns:
+        say(f"{path}: transcripts are read from column {columns['text']!r}; another is chosen with --column text=NAME")
     named = NamedRows(lambda: read_table(path, quoting), options.audio_root or path.parent, options, unsure=True)
     rows = read_table(path, quoting)
     yield from utterances(rows, lambda row: named.utterance(with_numbers(row, columns), columns), no_rows)
-
-
-def _columns_taken(path: Path, row: dict[str, str], options: ImportOptions) -> Columns:
-    """By the header and the first row. UserError names the first line; says what to put above one that is a row."""
-    with at(f"{path}:1"):
-        try:
-            columns = columns_taken(row, options, unsure=True)
-        except UserError:
-            names = list(row)
-            if any(name.lower().endswith(RECORDINGS) for name in names):
-                raise UserError(
-                    f"the first line, {first_line(path)[:80]!r}, is an utterance and names no columns; put a "
-                    f"line above it that does: {_header_for(names)}"
-                ) from None
-            raise
-    if columns["text"] in UNSURE["text"] and "text" not in options.columns:
-        say(f"{path}: transcripts are read from column {columns['text']!r}; another is chosen with --column text=NAME")
-    return columns
-
-
-def _header_for(values: list[str]) -> str:
-    """A line of column names for rows like this one: audio, text for the longest of the others, and numbers."""
-    audio = next(number for number, value in enumerate(values) if value.lower().endswith(RECORDINGS))
-    others = [number for number in range(len(values)) if number != audio]
-    text = max(others, key=lambda number: len(values[number]), default=-1)
-    return ",".join({audio: "audio", text: "text"}.get(number, f"column{number + 1}") for number in range(len(values)))
 
 
 def is_quoted(path: Path) -> bool:

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.audio import decode as audio
-from data_prep.durable import strict_json
-from data_prep.importers.parsing.files import files_below
+from data_prep.importers.parsing.files import files_below, json_object
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, faulty, nearest
 from data_prep.importers.parsing.rows import ALIASES, Row
 from data_prep.paths import no_such
@@ -39,8 +38,6 @@ LABELS = ("language", "speaker", "task")  # fields of Utterance
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How a sample becomes an utterance."""
-
     text_field: str = ""
     """Field of `.json` that is the transcript; empty for `text_extension`, else the first of ALIASES."""
     text_extension: str = "txt"
@@ -55,20 +52,14 @@ class TarSample:
 
     name: str
     members: dict[str, Member] = field(default_factory=dict)
-    twice: str = ""
-    """A member that is in the tar twice."""
+    twice: str = ""  # a member that is in the tar twice
 
     def recordings(self) -> list[Member]:
         return [member for extension, member in self.members.items() if _last(extension) in MEDIA]
 
 
-AS_IT_IS = SampleOptions()
-
-
 def is_webdataset(path: Path) -> bool:
-    if path.is_file():
-        return path.suffix == ".tar"
-    return any(path.glob("*.tar"))
+    return path.suffix == ".tar" if path.is_file() else any(path.glob("*.tar"))
 
 
 def holds_webdataset(path: Path) -> bool:
@@ -86,7 +77,7 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
         raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")
     named = SampleOptions(text_field=options.columns.get("text", ""))
     for tar in find_tars([path]):
-        samples, _ = samples_of(tar)
+        samples, _ = samples_of(tar, named)
         with open(tar, "rb") as file:
             for sample in samples:
                 try:
@@ -115,7 +106,7 @@ def find_tars(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(tars))
 
 
-def samples_of(tar: Path, options: SampleOptions = AS_IT_IS) -> tuple[list[TarSample], Counter[str]]:
+def samples_of(tar: Path, options: SampleOptions) -> tuple[list[TarSample], Counter[str]]:
     """Samples in the order of their first members, and how many members are of no use, by their last extension."""
     useful = MEDIA | {"json", options.text_extension}
     samples: dict[str, TarSample] = {}
@@ -137,11 +128,11 @@ def samples_of(tar: Path, options: SampleOptions = AS_IT_IS) -> tuple[list[TarSa
     return list(samples.values()), unused
 
 
-def key_of(tar: Path, sample: TarSample, options: SampleOptions = AS_IT_IS) -> str:
+def key_of(tar: Path, sample: TarSample, options: SampleOptions) -> str:
     return safe_key(f"{tar.stem}-{sample.name}" if options.prefix_shard else sample.name)
 
 
-def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions = AS_IT_IS) -> Utterance:
+def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions) -> Utterance:
     """The sample as a stretch of the tar, which `descriptor` has open. Refused with the reason if it is none."""
     recording, row = _recording(sample), _row(sample, descriptor)
     taken = {field: next((name for name in ALIASES[field] if _is_label(row.get(name))), "") for field in LABELS}
@@ -157,20 +148,18 @@ def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleO
 
 
 def _recording(sample: TarSample) -> Member:
-    """The one member that is sound."""
     if sample.twice:
         raise Refused("twice", f"member {sample.twice!r} is in the tar twice; which one is meant?")
     recordings = sample.recordings()
     if len(recordings) > 1:
         names = ", ".join(repr(os.path.basename(member.name)) for member in recordings[:3])
-        what = f"{len(recordings)} recordings are of this name up to its first dot: {names}"
-        raise Refused("several-recordings", what)
+        count = len(recordings)
+        raise Refused("several-recordings", f"{count} recordings are of this name up to its first dot: {names}")
     if not recordings:
         kinds = ", ".join(f".{extension}" for extension in list(sample.members)[:5])
-        if any(_last(extension) in PICKLES for extension in sample.members):
-            kinds = f"{kinds}, which may hold code and is never opened"
-            raise Refused("pickle", f"no recording among its members: {kinds}")
-        raise Refused("no-audio", f"no recording among its members: {kinds}")
+        pickled = any(_last(extension) in PICKLES for extension in sample.members)
+        kinds += ", which may hold code and is never opened" if pickled else ""
+        raise Refused("pickle" if pickled else "no-audio", f"no recording among its members: {kinds}")
     return recordings[0]
 
 
@@ -179,11 +168,11 @@ def _row(sample: TarSample, descriptor: int) -> dict[str, Any]:
     if "json" not in sample.members:
         return {}
     try:
-        row = strict_json(_read(sample.members["json"], descriptor))
-    except (ValueError, RecursionError) as error:
-        raise Refused("bad-json", f"its .json cannot be read: {' '.join(str(error).split())[:200]}") from None
-    if not isinstance(row, dict) or _deeper_than(MAX_DEPTH, row):
-        raise Refused("bad-json", f"its .json is no object, or nested deeper than {MAX_DEPTH}")
+        row = json_object(_read(sample.members["json"], descriptor))
+    except ValueError as error:
+        raise Refused("bad-json", f"its .json cannot be read: {error}") from None
+    if _deeper_than(MAX_DEPTH, row):
+        raise Refused("bad-json", f"its .json is nested deeper than {MAX_DEPTH}")
     return row
 
 
@@ -208,14 +197,13 @@ def _text(sample: TarSample, descriptor: int, row: Row, field: str, options: Sam
 
 
 def _is_label(value: Any) -> bool:
-    """Text or a number; what is neither stays in meta."""
     return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def _read(member: Member, descriptor: int) -> bytes:
     if member.size > MAX_TEXT_BYTES:
-        limit = f"at most {MAX_TEXT_BYTES:,} are read"
-        raise Refused("text-too-long", f"member {member.name[-60:]!r} has {member.size:,} bytes, {limit}")
+        long = f"member {member.name[-60:]!r} has {member.size:,} bytes, at most {MAX_TEXT_BYTES:,} are read"
+        raise Refused("text-too-long", long)
     return os.pread(descriptor, member.size, member.offset)
 
 

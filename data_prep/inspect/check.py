@@ -1,17 +1,18 @@
 """Reads every byte of a dataset directory and names what is wrong with it; the audit measures what is read."""
 
+import gc
 import os
-from collections.abc import Callable
+import tarfile
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
 from data_prep.addresses import is_remote
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode_media
 from data_prep.figures import counted
-from data_prep.inspect.webdataset_count import count_samples
+from data_prep.inspect.audit.measures import Measured, Measurer, joined
 from data_prep.progress import Progress
 from data_prep.recordings.tar_members import members
 from data_prep.rework.joined import part_of
@@ -25,20 +26,12 @@ from model.errors import UserError, require_at_least
 from model.files import file_sha256
 
 AGAIN = "run the command that built it again"
-MEND = f"delete {{}} and {AGAIN}: only what is missing is made"
 SECONDS_SLACK = 0.001  # metadata gives seconds to four places
 WEBDATASET_SHARDS = 4  # that webdataset reads too, unless it reads all
-
-Result = TypeVar("Result")
-Look = Callable[[int, Sample, np.ndarray | None], None]
-"""Called with each utterance that could be read: its place in the shard, and float32 [N] of it. A quick check gives no
-wave, and a sample whose media is empty."""
 
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """How a directory is checked."""
-
     workers: int = 1
     """Processes. Changes nothing but the time."""
     quick: bool = False
@@ -52,46 +45,38 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class ShardCheck:
-    """All that a worker needs to check one shard."""
-
     root: Path
     info: ShardInfo
-    index: ShardIndex | None
-    """Of this shard alone; None where the directory's index cannot be read, and only the files are looked at."""
-    decode: bool = True
-    """Read and decode each utterance; else its metadata alone is read, where the hash of the whole tar is right."""
-    webdataset: bool = False
-    """Let webdataset read it too."""
+    index: ShardIndex | None  # of this shard alone; None where the directory's index cannot be read
+    decode: bool = True  # each utterance; else its metadata alone is read, where the hash of the whole tar is right
+    webdataset: bool = False  # let webdataset read it too
 
 
-def check(root: str | os.PathLike[str], workers: int = 1) -> list[str]:
-    """One line for each thing found wrong, none if all is well. UserError only if `root` is no dataset directory.
+def check_all(root: str | os.PathLike[str], options: CheckOptions) -> tuple[ShardIndex | None, list[str], Measured]:
+    """The index, one line for each thing found wrong, and what was measured; no index where it cannot be read.
 
     Hash of each tar and of its columns; each header against the index; each utterance read and decoded; of some shards
-    what webdataset yields.
+    what webdataset yields. UserError for what is no dataset directory, and for an address whose index cannot be read.
     """
-    return check_all(root, _check_alone, CheckOptions(workers))[1]
-
-
-def check_all(
-    root: str | os.PathLike[str],
-    check_one: Callable[[ShardCheck, TaskCounts], tuple[list[str], Result]],
-    options: CheckOptions,
-) -> tuple[ShardIndex | None, list[str], list[Result]]:
-    """The index, all problems, and what `check_one` gives for each shard; no index where it cannot be read.
-
-    UserError for what is no dataset directory, and for an address whose index cannot be read.
-    """
-    index, wrong = _open_index(root)
-    tasks = _tasks(root, index, options)
-    results: dict[int, tuple[list[str], Result]] = {}
+    index, problems = _open_index(root)
+    results: dict[int, tuple[list[str], Measured]] = {}
+    if index is None:
+        tasks, firsts = [ShardCheck(Path(root), info, None) for info in read_listing(Path(root))], []
+    else:
+        tasks, for_webdataset = [], webdataset_shards(index, options)
+        firsts = np.searchsorted(index.shard, np.arange(len(index.shards) + 1)).tolist()
+        for number, info in enumerate(index.shards):
+            part = part_of(index, np.arange(firsts[number], firsts[number + 1]))
+            part = replace(part, shards=(info,))  # also where it has no utterance
+            tasks.append(ShardCheck(index.root, info, part, not options.quick, number in for_webdataset))
     if tasks:
         label = f"check {os.path.basename(os.path.normpath(root))}"
         with Progress(0 if index is None else len(index), label=label) as progress:
-            results.update(run_all(check_one, tasks, options.workers, progress))
+            results.update(run_all(check_shard, tasks, options.workers, progress))
     of_shards = [line for number in sorted(results) for line in results[number][0]]
-    problems = [line for line in wrong if not any(other.split(":")[0] in line for other in of_shards)] + of_shards
-    return index, problems, [results[number][1] for number in sorted(results)]
+    problems = [line for line in problems if not any(other.split(":")[0] in line for other in of_shards)]
+    measured = joined(zip((results[number][1] for number in sorted(results)), firsts, strict=False))
+    return index, problems + of_shards, measured
 
 
 def _open_index(root: str | os.PathLike[str]) -> tuple[ShardIndex | None, list[str]]:
@@ -101,22 +86,11 @@ def _open_index(root: str | os.PathLike[str]) -> tuple[ShardIndex | None, list[s
     listing = read_listing(Path(root))
     tars = {path.name for path in Path(root).glob(f"shard-{'[0-9]' * 6}.tar")}
     known = {info.name for info in listing} | {Path(info.source).name for info in listing}
-    wrong = [f"{name}: {INDEX_NAME} does not list it; delete it" for name in sorted(tars - known)]
+    problems = [f"{name}: {INDEX_NAME} does not list it; delete it" for name in sorted(tars - known)]
     try:
-        return read_index(root), wrong
+        return read_index(root), problems
     except UserError as error:
-        return None, [*wrong, str(error).split("; run ")[0]]
-
-
-def _tasks(root: str | os.PathLike[str], index: ShardIndex | None, options: CheckOptions) -> list[ShardCheck]:
-    """One a shard."""
-    if index is None:
-        return [ShardCheck(Path(root), info, None) for info in read_listing(Path(root))]
-    for_webdataset = webdataset_shards(index, options)
-    return [
-        ShardCheck(index.root, info, _of_shard(index, number), not options.quick, number in for_webdataset)
-        for number, info in enumerate(index.shards)
-    ]
+        return None, [*problems, str(error).split("; run ")[0]]
 
 
 def webdataset_shards(index: ShardIndex, options: CheckOptions) -> list[int]:
@@ -127,52 +101,50 @@ def webdataset_shards(index: ShardIndex, options: CheckOptions) -> list[int]:
     return [ours[i] for i in np.linspace(0, len(ours) - 1, min(WEBDATASET_SHARDS, len(ours)), dtype=int)]
 
 
-def _of_shard(index: ShardIndex, number: int) -> ShardIndex:
-    """The index of one shard alone, which may hold no utterance."""
-    ids = np.arange(*np.searchsorted(index.shard, [number, number + 1]))
-    return replace(part_of(index, ids), shards=(index.shards[number],))
-
-
-def _check_alone(task: ShardCheck, tally: TaskCounts) -> tuple[list[str], None]:
-    return check_shard(task, tally), None
-
-
-def check_shard(task: ShardCheck, tally: TaskCounts, look: Look | None = None) -> list[str]:
-    """One line for each thing wrong with a shard. Stopped if the whole check stops meanwhile."""
-    index, name = task.index, task.info.label
+def check_shard(task: ShardCheck, tally: TaskCounts) -> tuple[list[str], Measured]:
+    """One line for each thing wrong with a shard, and the measures of the utterances that could be read. Stopped if the
+    whole check stops meanwhile."""
+    index, measurer = task.index, Measurer(task.index)
     try:
         path = tar_path(task.root, task.info) if index is None else shard_path(index, 0)  # which may have to be fetched
     except UserError as error:
         tally.add(task.info.utterances)
-        return [f"{name}: {error}"]
+        return [f"{task.info.label}: {error}"], measurer.measured()
     problems = _check_file(task, path)
-    if index is None:
-        return problems
-    quick = not (task.decode or problems or task.info.source)
-    problems += count_samples(path, index) if task.webdataset and not problems else []
-    problems += _check_headers(index, path)
-    for i, key in enumerate(index.key):
-        if tally.stopped:
-            raise Stopped
-        try:
-            sample = Sample(key, bytearray(), read_meta(index, i)) if quick else read_sample(index, i)
-            problems += [f"{name}, utterance {key}: {fault}" for fault in _faults(index, i, sample.meta)]
-            wave = _decoded(index, i, sample) if task.decode else None
-        except AudioError as error:
-            problems.append(f"{name}, utterance {key}: {error}")
-        except UserError as error:
-            problems.append(str(error).split("; run ")[0])
-        else:
-            if look is not None:
-                look(i, sample, wave)
-        tally.add(1)
+    if index is not None:
+        quick = not (task.decode or problems or task.info.source)
+        problems += count_samples(path, index) if task.webdataset and not problems else []
+        problems += _check_headers(index, path)
+        for i in range(len(index)):
+            if tally.stopped:
+                raise Stopped
+            problems += _check_utterance(task, index, i, quick, measurer)
+            tally.add(1)
+    return problems, measurer.measured()
+
+
+def _check_utterance(task: ShardCheck, index: ShardIndex, i: int, quick: bool, measurer: Measurer) -> list[str]:
+    """What is wrong with one, which is measured if it can be read; `quick`: by its metadata alone."""
+    key, problems = f"{task.info.label}, utterance {index.key[i]}", []
+    try:
+        sample = Sample(index.key[i], bytearray(), read_meta(index, i)) if quick else read_sample(index, i)
+        if len(sample.meta["text"]) != index.characters[i]:
+            problems.append(f"{key}: its transcript is not as long as the index says")
+        stated, seconds = sample.meta["seconds"], float(index.samples[i]) / SAMPLE_RATE
+        if abs(stated - seconds) > SECONDS_SLACK:
+            problems.append(f"{key}: its metadata says {str(stated)[:20]} s, the index {seconds:.4f} s")
+        measurer.look(i, sample, _decoded(index, i, sample) if task.decode else None)
+    except AudioError as error:
+        problems.append(f"{key}: {error}")
+    except UserError as error:
+        problems.append(str(error).split("; run ")[0])
     return problems
 
 
 def _check_file(task: ShardCheck, path: Path) -> list[str]:
     """Of the tar as a whole, and whether its columns are there, which a read index has shown already."""
     info, name = task.info, task.info.label
-    mend = "index it again" if info.source else MEND.format(info.name)
+    mend = "index it again" if info.source else f"delete {info.name} and {AGAIN}: only what is missing is made"
     if not path.is_file():
         return [f"{name}: missing; {AGAIN}"]
     if path.stat().st_size != info.bytes:
@@ -208,15 +180,35 @@ def _check_headers(index: ShardIndex, path: Path) -> list[str]:
     return [f"{name}: its {counted(len(listed), 'member')} are not the {2 * len(media):,} that the index lists"]
 
 
-def _faults(index: ShardIndex, i: int, meta: dict[str, Any]) -> list[str]:
-    """Where metadata and index contradict each other."""
-    faults = []
-    if len(meta["text"]) != index.characters[i]:
-        faults.append("its transcript is not as long as the index says")
-    seconds = float(index.samples[i]) / SAMPLE_RATE
-    if abs(meta["seconds"] - seconds) > SECONDS_SLACK:
-        faults.append(f"its metadata says {str(meta['seconds'])[:20]} s, the index {seconds:.4f} s")
-    return faults
+def count_samples(tar: Path, index: ShardIndex) -> list[str]:
+    """One line if webdataset itself yields other samples of the tar than `index`, which is of this shard alone, lists.
+
+    A sample must have its utterance's key and just two members, KEY.json and KEY.flac (or another medium). They stay
+    bytes: nothing is decoded, and nothing unpickled.
+    """
+    import webdataset
+    from webdataset.compat import WebDataset
+
+    webdataset.utils.enforce_security = True  # no pipes, no pickles  # pyright: ignore[reportAttributeAccessIssue]
+    number, unlike, failure = 0, "", ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # webdataset leaves its files to the garbage collector
+        dataset = WebDataset([str(tar)], shardshuffle=False, nodesplitter=None, workersplitter=None, empty_check=False)
+        try:
+            for number, sample in enumerate(dataset, 1):
+                key, members = sample["__key__"], sorted(name for name in sample if not name.startswith("__"))
+                wanted = index.key[number - 1] if number <= len(index) else None
+                if not unlike and (key != wanted or len(members) != 2 or "json" not in members):
+                    unlike = f", number {number:,} of them is {key} of {' and '.join(members)}"
+        except (ValueError, OSError, tarfile.TarError) as error:
+            failure = f", then fails: {' '.join(str(error).split())[:200]}"
+        if failure:
+            del dataset
+            gc.collect()  # of the file, which the error's traceback holds
+    if not (failure or unlike) and number == len(index):
+        return []
+    yields = f"webdataset yields {counted(number, 'sample')}{unlike}{failure}"
+    return [f"{index.shards[0].label}: {yields}; the index lists {len(index):,}"]
 
 
 def _decoded(index: ShardIndex, i: int, sample: Sample) -> np.ndarray | None:

@@ -23,16 +23,10 @@ section { border-top: 1px solid var(--line); padding: .8rem 0; } audio { width: 
 
 def page(title: str, body: Iterable[str]) -> str:
     """A whole page; `title` is text, `body` is HTML."""
-    return "\n".join(
-        [
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{text(title)}</title><style>{STYLE}</style></head>",
-            f"<body><h1>{text(title)}</h1>",
-            *body,
-            "</body></html>\n",
-        ]
-    )
+    head = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    head += f"<title>{text(title)}</title><style>{STYLE}</style>"
+    body = "\n".join([f"<h1>{text(title)}</h1>", *body])
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>{body}\n</body></html>\n'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,6 @@ PICKS = ("random", "longest", "shortest")
 
 @dataclass(frozen=True)
 class SampleChoice:
-    """Which utterances, and how they are written."""
-
     number: int = 20
     """Utterances; all where there are fewer."""
     seed: int = 0
@@ -49,8 +46,6 @@ class SampleChoice:
 
 @dataclass(frozen=True)
 class SampleFile:
-    """One of the files."""
-
     key: str
     file: str
     seconds: float
@@ -96,36 +91,25 @@ def pick(index: ShardIndex, options: SampleChoice) -> list[int]:
     else:
         sign = -1 if options.order == "longest" else 1
         ordered = np.argsort(sign * index.samples, kind="stable").tolist()
-    return (_in_turns(ordered, fields_of(index, [options.by])[options.by]) if options.by else ordered)[: options.number]
-
-
-def _in_turns(ordered: Sequence[int], values: Sequence[str]) -> list[int]:
-    """The first of each value, then the second of each, ...; otherwise as they were."""
-    counts: Counter[str] = Counter()
-    turns = {}
-    for i in ordered:
-        turns[i] = counts[values[i]]
-        counts[values[i]] += 1
-    return sorted(ordered, key=turns.__getitem__)
+    if options.by:  # the first of each value, then the second of each, ...
+        values, counts, turns = fields_of(index, [options.by])[options.by], Counter[str](), {}
+        for i in ordered:
+            turns[i] = counts[values[i]]
+            counts[values[i]] += 1
+        ordered.sort(key=turns.__getitem__)
+    return ordered[: options.number]
 
 
 def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> SampleFile:
     sample = read_sample(index, i)
     try:
-        extension, data = _playable(sample.media, wav)
+        kind = "" if wav else PLAYED.get(audio.probe(sample.media).format)
+        data = sample.media if kind else (audio.encode_wav if wav else audio.encode_flac)(audio.decode(sample.media))
     except AudioError as error:
         raise UserError(f'utterance {sample.key}: {error}; run "slam-asr prep check {place_of(index)}"') from None
-    file = f"{sample.key}.{extension}"
+    file = f"{sample.key}.{kind or ('wav' if wav else 'flac')}"
     (folder / file).write_bytes(data)
     return SampleFile(sample.key, file, int(index.samples[i]) / SAMPLE_RATE, sample.meta)
-
-
-def _playable(media: bytearray, wav: bool) -> tuple[str, bytes | bytearray]:
-    """(extension, bytes) of a clip."""
-    if wav:
-        return "wav", audio.encode_wav(audio.decode(media))
-    kind = PLAYED.get(audio.probe(media).format)
-    return (kind, media) if kind else ("flac", audio.encode_flac(audio.decode(media)))
 
 
 def _table(clips: list[SampleFile]) -> str:

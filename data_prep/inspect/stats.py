@@ -19,8 +19,6 @@ QUANTILES = {"shortest": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "longest
 
 @dataclass(frozen=True)
 class NameTotal:
-    """How much one name has."""
-
     name: str
     utterances: int
     seconds: float
@@ -28,14 +26,9 @@ class NameTotal:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Hours by name."""
-
-    names: int
-    """That are not empty."""
-    nameless: int
-    """Utterances."""
-    top: tuple[NameTotal, ...]
-    """Those with most hours, at most TOP."""
+    names: int  # that are not empty
+    nameless: int  # utterances
+    top: tuple[NameTotal, ...]  # those with most hours, at most TOP
 
 
 def table(index: ShardIndex) -> str:

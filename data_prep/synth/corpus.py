@@ -7,12 +7,17 @@
 3. Every part writes its FLAC files; the JSON lines that name them come last, in the order of the script.
 
 So the same call gives the same bytes, on one core or on sixteen, with one version of espeak-ng.
+
+A voice is an accent (espeak's names; "en" is British) and a variant, "en-us+m3". Variants, not voices, are divided
+among the splits, so a test voice is new in every accent, and look-alikes (edward and edward2, the three stephs) stay on
+one side. "hard" voices whisper, croak or are robots; the `flite` program, where installed, joins them.
 """
 
 import json
 import multiprocessing
 import random
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -24,10 +29,29 @@ import numpy as np
 
 from data_prep.audio import decode as audio
 from data_prep.durable import write_durably
-from data_prep.synth import espeak, sentences, voices
+from data_prep.synth import espeak, sentences
 from model.errors import require_at_least, require_known
 
 PARTS = 8
+ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
+_VARIANTS = {
+    "train": "f1 f2 f5 m1 m2 m3 m7 m8 klatt klatt2 klatt5 klatt6 Alex Andrea Annie Denis Diogo Gene Gene2 Henrique "
+    "Hugo Lee Mario Michael Mike mike2 Nguyen Reed RicishayMax RicishayMax2 adam antonio anika announcer aunty "
+    "benjamin boris caleb ed fast grandpa gustave ian iven iven2 john kaukovalta marcelo max michel miguel "
+    "pablo paul pedro quincy robert sandro victor zac",
+    "dev": "f3 m5 klatt3 Andy linda travis",
+    "test": "f4 m4 m6 klatt4 Alicia Jacky belinda david edward norbert rob shelby steph",
+    "hard": "whisper whisperf croak grandma UniRobot anikaRobot Demonic Tweaky robosoft robosoft5",
+}
+_ACCENTS_OF = {"train": ACCENTS, "dev": ("en", "en-us"), "test": ("en", "en-us"), "hard": ("en-us",)}
+
+FLITE = "flite"  # the voice that is another program, not espeak-ng's
+
+VOICES = {
+    split: tuple(f"{accent}+{variant}" for variant in variants.split() for accent in _ACCENTS_OF[split])
+    for split, variants in _VARIANTS.items()
+}
+"""The voices of each split, drawn up before anything was trained and never chosen by results."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +71,12 @@ def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int
     One line an utterance: key, audio (path relative to the file), text, duration (seconds), speaker (the voice),
     language. UserError for an unknown split or a number that cannot be. What was there under these names is replaced.
     """
-    require_known("split", split, voices.VOICES)
+    require_known("split", split, VOICES)
     require_at_least("utterances", utterances, 1)
     require_at_least("workers", workers, 1)
     folder = Path(out) / split / "audio"
     folder.mkdir(parents=True, exist_ok=True)
-    parts = in_parts(script(split, utterances, seed, voices.installed(split)))
+    parts = in_parts(script(split, utterances, seed, installed(split)))
     with fresh_processes(workers) as pool:
         durations = [seconds for part in pool.map(_write_part, parts, [folder] * len(parts)) for seconds in part]
     rows = []
@@ -62,6 +86,11 @@ def write_corpus(out: Path, split: str, utterances: int, seed: int, workers: int
     manifest = Path(out) / f"{split}.jsonl"
     write_durably(manifest, "".join(json.dumps(row) + "\n" for row in rows).encode())
     return manifest
+
+
+def installed(split: str) -> tuple[str, ...]:
+    """The voices of `split` on this machine: `VOICES[split]`, and flite among the hard ones where it is installed."""
+    return VOICES[split] + ((FLITE,) if split == "hard" and shutil.which(FLITE) else ())
 
 
 def script(split: str, utterances: int, seed: int, speakers: tuple[str, ...], random_share: float = 0.0) -> list[Line]:
@@ -93,8 +122,11 @@ def fresh_processes(workers: int) -> ProcessPoolExecutor:
 def perform(lines: list[Line]) -> Iterator[tuple[Line, np.ndarray, espeak.Phonemes]]:
     """Speak `lines` in order: each with its waveform [samples] float32 at 16 kHz and its phonemes (flite has none)."""
     for line in lines:
-        if line.voice == voices.FLITE:
-            yield line, _flite(line.text), []
+        if line.voice == FLITE:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "speech.wav"
+                subprocess.run([FLITE, "-t", line.text, "-o", str(path)], check=True, capture_output=True)
+                yield line, audio.decode(path), []
         else:
             wave, phonemes = espeak.speak(line.text, line.voice, line.words_per_minute, line.pitch)
             yield line, audio.resample(wave, espeak.SAMPLE_RATE), phonemes
@@ -106,10 +138,3 @@ def _write_part(lines: list[Line], folder: Path) -> list[float]:
         audio.write_flac(folder / f"{line.key}.flac", wave)
         durations.append(len(wave) / audio.SAMPLE_RATE)
     return durations
-
-
-def _flite(text: str) -> np.ndarray:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "speech.wav"
-        subprocess.run([voices.FLITE, "-t", text, "-o", str(path)], check=True, capture_output=True)
-        return audio.decode(path)

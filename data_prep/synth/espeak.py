@@ -43,42 +43,22 @@ def speak(text: str, voice: str, words_per_minute: int = 175, pitch: int = 50) -
     `voice` is a language and a variant, such as "en-us+m3"; `pitch` is 0 to 100. ImportError when the extra is missing,
     ValueError for a voice that espeak-ng does not know.
     """
-    synthesiser = _synthesiser()
-    library = synthesiser.library
+    library, pieces, phonemes, _ = _synthesiser()
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise ValueError(f'espeak-ng has no voice "{voice}"; voices look like "en-us+m3"')
     library.espeak_SetParameter(_RATE, words_per_minute, 0)
     library.espeak_SetParameter(_PITCH, pitch, 0)
-    synthesiser.pieces.clear()
-    synthesiser.phonemes.clear()
+    pieces.clear()
+    phonemes.clear()
     data = text.encode() + b"\0"
     if library.espeak_Synth(data, len(data), 0, 0, 0, _UTF8, None, None) != 0 or library.espeak_Synchronize() != 0:
         raise RuntimeError(f'espeak-ng failed on "{text}" in the voice "{voice}"')
-    samples = np.frombuffer(b"".join(synthesiser.pieces), np.int16)
-    return samples.astype(np.float32) / 32768, list(synthesiser.phonemes)
-
-
-class _Synthesiser:
-    """The process's one synthesiser; its callback fills `pieces` and `phonemes` while it speaks."""
-
-    def __init__(self, library: ctypes.CDLL):
-        self.library = library
-        self.pieces: list[bytes] = []
-        self.phonemes: Phonemes = []
-        self.callback: Callable = _Callback(self._receive)  # kept: C holds no reference to it
-        library.espeak_SetSynthCallback(self.callback)
-
-    def _receive(self, samples, count: int, events) -> int:
-        if samples and count > 0:
-            self.pieces.append(ctypes.string_at(samples, 2 * count))
-        for event in takewhile(lambda event: event.type != _EVENT_END_OF_LIST, events):
-            if event.type == _EVENT_PHONEME:
-                self.phonemes.append((event.id.string.decode("utf-8", "replace"), event.sample / SAMPLE_RATE))
-        return 0
+    return np.frombuffer(b"".join(pieces), np.int16).astype(np.float32) / 32768, list(phonemes)
 
 
 @cache
-def _synthesiser() -> _Synthesiser:
+def _synthesiser() -> tuple[ctypes.CDLL, list[bytes], Phonemes, Callable]:
+    """The process's one: its library, two lists that the callback fills, and that, to which C holds no reference."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -94,4 +74,17 @@ def _synthesiser() -> _Synthesiser:
         raise RuntimeError(f"espeak-ng could not start on {data.decode()}: it answered {rate} instead of {SAMPLE_RATE}")
     library.espeak_ng_SetRandSeed(ctypes.c_long(_SEED))
     ctypes.CDLL(None).srand(_SEED)  # its Klatt voices draw from C's own generator
-    return _Synthesiser(library)
+    pieces: list[bytes] = []
+    phonemes: Phonemes = []
+
+    def receive(samples, count: int, events) -> int:
+        if samples and count > 0:
+            pieces.append(ctypes.string_at(samples, 2 * count))
+        for event in takewhile(lambda event: event.type != _EVENT_END_OF_LIST, events):
+            if event.type == _EVENT_PHONEME:
+                phonemes.append((event.id.string.decode("utf-8", "replace"), event.sample / SAMPLE_RATE))
+        return 0
+
+    callback = _Callback(receive)
+    library.espeak_SetSynthCallback(callback)
+    return library, pieces, phonemes, callback

@@ -37,15 +37,14 @@ def run(args: argparse.Namespace) -> int:
 
     from data_prep.durable import canonical_json, write_durably
     from data_prep.inspect.audit.audit import audit
-    from data_prep.inspect.audit.report import write_report
-    from data_prep.inspect.audit.summary import summary
+    from data_prep.inspect.audit.report import page, summary
     from data_prep.inspect.check import CheckOptions
 
     options = CheckOptions(args.workers, args.quick, args.full)
     result = audit(args.directory, options, tuple(args.against), args.flagged)
     print(summary(result, args.max_problems))
     if args.html:
-        write_report(args.html, result, args.max_problems)
+        write_durably(args.html, page(result, args.max_problems).encode())
     if args.json:
         write_durably(args.json, canonical_json(asdict(result), indent=1) + b"\n")
     return 1 if result.problems or (args.strict and result.raised) else 0

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from data_prep.addresses import is_remote
+from data_prep.addresses import is_remote, resolve_address, without_secrets
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.parsing.importer import nearest, say
 from data_prep.importers.parsing.rows import ALIASES
-from data_prep.importers.remote_manifest import of_remote_manifest
 from data_prep.paths import no_such
+from data_prep.remote.objects import download
+from data_prep.retries import Missing
 from data_prep.utterance import DEFAULTS, Utterance
 from launch.prep.arguments import add_shared
 from model.errors import UserError
@@ -57,6 +59,29 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
     utterances = of_remote_manifest(source, read) if isinstance(source, str) else read(source)
     defaults = {field: getattr(args, field) for field in ("language", "speaker", "task") if getattr(args, field)}
     return (_with_defaults(utterance, defaults) for utterance in utterances) if defaults else utterances
+
+
+def of_remote_manifest(address: str, read: Callable[[Path], Iterable[Utterance]]) -> Iterator[Utterance]:
+    """What `read` finds in a copy of the manifest; its relative audio paths start at the manifest's own address.
+
+    UserError as `read`, naming the address, and for a corpus of many files: those are read from disks only.
+    """
+    home, _, name = without_secrets(address).rpartition("/")
+    with TemporaryDirectory(prefix="slam-asr-") as folder:
+        try:
+            download(address, Path(folder, name))
+        except Missing:
+            raise UserError(
+                f"there is no object {without_secrets(address)}; give the address of a manifest (.jsonl, .tsv ...): of "
+                "corpora that are folders only those on a disk are read"
+            ) from None
+        try:
+            for utterance in read(Path(folder, name)):
+                inside = utterance.audio.startswith(folder + os.sep)
+                audio = resolve_address(home, os.path.relpath(utterance.audio, folder)) if inside else utterance.audio
+                yield replace(utterance, audio=audio)
+        except UserError as error:
+            raise UserError(str(error).replace(folder, home)) from None
 
 
 def _announced(utterances: Iterator[Utterance], name: str) -> Iterator[Utterance]:

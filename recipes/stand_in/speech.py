@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_prep.synth import corpus, voices
+from data_prep.synth import corpus
 from model.sample_rate import SAMPLE_RATE
 from recipes.stand_in.augment import augment
 
@@ -78,7 +78,7 @@ class Speech:
 
 def write_speech(folder: Path, split: str, utterances: int, workers: int) -> list[Path]:
     """Speak the training speech, unless it is there: per part an array of all samples (int16) and a JSON of rows."""
-    lines = corpus.script(split, utterances, 0, voices.VOICES[split], RANDOM_SHARE if split == "train" else 0.0)
+    lines = corpus.script(split, utterances, 0, corpus.VOICES[split], RANDOM_SHARE if split == "train" else 0.0)
     parts = corpus.in_parts(lines)
     files = [folder / f"{split}-{number}.npy" for number in range(len(parts))]
     missing = [i for i, file in enumerate(files) if not file.with_suffix(".json").exists()]

@@ -1,12 +1,21 @@
-"""Reading single utterances of an index back, for tests."""
+"""Reading shard directories back, for tests."""
+
+import os
 
 from torch import Tensor
 
+from data_prep.inspect.audit.audit import audit
+from data_prep.inspect.check import CheckOptions
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import shard_path
 from data_prep.shards.reader import wave_of
 from data_prep.shards.tar import read_sample
 from data_prep.utterance import Utterance
+
+
+def check(root: str | os.PathLike[str], workers: int = 1) -> list[str]:
+    """The problems of a directory, one line each."""
+    return list(audit(root, CheckOptions(workers)).problems)
 
 
 def read_utterance(index: ShardIndex, i: int) -> Utterance:

@@ -1,23 +1,27 @@
 import json
 import re
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_prep.build.build import BuildOptions, build
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.durable import canonical_json
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.inspect import check
-from data_prep.inspect.audit.audit import audit
-from data_prep.inspect.audit.measures import measure_text, names_of
-from data_prep.inspect.audit.summary import summary
+from data_prep.inspect.audit.audit import EXAMPLES, Surveyed, apply, audit, spreads
+from data_prep.inspect.audit.measures import ROW, Measured, measure_text, names_of
+from data_prep.inspect.audit.report import page, summary
+from data_prep.inspect.audit.rules import RULES
 from data_prep.inspect.check import CheckOptions
+from data_prep.inspect.stats import breakdown, table_by
 from data_prep.shards.index import shard_name, write_index
 from data_prep.shards.opening import read_index
 from launch.command import main
 from tests.data_prep.spoken import Spoken, clean, speech, written
+from tests.data_prep.toolkits import Page
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 
@@ -27,13 +31,12 @@ def faulty(base: dict[str, Spoken]) -> dict[str, tuple[Spoken, str]]:
     text, wave = "falcon over the quiet meadow at dawn", speech(2.4, 999)
     one = Spoken(text, wave, speaker="speaker 3")
     loud, after = np.clip(wave * 4, -1, 1), np.random.default_rng(1).normal(0, 1e-4, 64000).astype(np.float32)
+    paused = np.concatenate([wave[:20000], after, after, wave[:20000]])
     hum = (0.1 * np.sin(2 * np.pi * 50 * np.arange(38400) / 16000)).astype(np.float32)
+    twin = replace(one, text=base["clean-02"].text, wave=base["clean-02"].wave)
     found = {
         "twin-text": (replace(one, text=base["clean-01"].text.upper().capitalize() + "!"), "duplicate-text"),
-        "twin-audio": (
-            replace(one, text=base["clean-02"].text, wave=base["clean-02"].wave),
-            "duplicate-text duplicate-audio",
-        ),
+        "twin-audio": (twin, "duplicate-text duplicate-audio"),
         "other-text": (replace(one, wave=base["clean-03"].wave), "duplicate-audio contradiction"),
         "CAPITALS": (replace(one, text="FALCON OVER THE QUIET MEADOW"), "capitals"),
         "tag": (replace(one, text=f"{text} <unk>"), "markup"),
@@ -53,10 +56,7 @@ def faulty(base: dict[str, Spoken]) -> dict[str, tuple[Spoken, str]]:
         "low": (replace(one, wave=wave * np.float32(0.004)), "low-level"),
         "dc": (replace(one, wave=wave + np.float32(0.05)), "dc-offset"),
         "hum": (replace(one, wave=hum), "flat-level"),
-        "pause": (
-            replace(one, text=f"{text} " * 3, wave=np.concatenate([wave[:20000], after, after, wave[:20000]])),
-            "silence",
-        ),
+        "pause": (replace(one, text=f"{text} " * 3, wave=paused), "silence"),
         "late": (replace(one, text=f"{text} {text}", wave=np.concatenate([after, wave])), "leading-silence"),
         "early": (replace(one, text=f"{text} {text}", wave=np.concatenate([wave, after])), "trailing-silence"),
         "nameless": (replace(one, speaker=""), "no-speaker"),
@@ -65,11 +65,8 @@ def faulty(base: dict[str, Spoken]) -> dict[str, tuple[Spoken, str]]:
     for number, (key, (spoken, wanted)) in enumerate(found.items()):  # each with words and noise of its own
         noise = np.random.default_rng(1000 + number).normal(0, 1e-5, len(spoken.wave)).astype(np.float32)
         wave = spoken.wave if "duplicate-audio" in wanted else spoken.wave + noise
-        words = (
-            spoken.text
-            if key in ("twin-text", "twin-audio", "slow", "half", "short", "glued")
-            else f"{key} {spoken.text}"
-        )
+        same_words = key in ("twin-text", "twin-audio", "slow", "half", "short", "glued")
+        words = spoken.text if same_words else f"{key} {spoken.text}"
         speaker = f"speaker {number % 11}" if spoken.speaker == "speaker 3" else spoken.speaker
         found[key] = (replace(spoken, text=words, wave=wave, speaker=speaker), wanted)
     return found
@@ -78,8 +75,7 @@ def faulty(base: dict[str, Spoken]) -> dict[str, tuple[Spoken, str]]:
 def flags(path: Path) -> dict[str, set[str]]:
     """judgement: keys."""
     found = defaultdict(set)
-    for line in path.read_text().splitlines():
-        row = json.loads(line)
+    for row in map(json.loads, path.read_text().splitlines()):
         found[row["judgement"]].add(row["key"])
     return dict(found)
 
@@ -212,12 +208,62 @@ def test_a_mistake_is_one_line_and_exit_2(arguments, tmp_path, monkeypatch, caps
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_the_page_runs_and_fetches_nothing_whatever_the_data_say(tmp_path):
+    evil = '<script>alert("1")</script><img src=https://x.example onerror=alert(1)>'
+    spoken = {"a": Spoken(evil, speech(5, 0), evil, f"'{evil}"), "b": Spoken("\u202eabc <b> \u200f", speech(1, 2))}
+    out = written(tmp_path / f"{evil[:8]}", spoken)
+    (out / "shard-000007.tar").touch()
+    text = page(audit(out))
+    tags = Page(text)
+    assert not {"script", "img", "link", "iframe", "b>"} & set(tags.tags) and "rect" in tags.tags
+    assert not {"src", "href", "onerror", "onload"} & {name for name, _ in tags.attributes}
+    assert text.count("&lt;script&gt;") >= 3 and "url(" not in text and "\u202e" not in text and "@import" not in text
+
+
+def test_an_empty_set_has_a_summary_and_a_page(tmp_path):
+    write_index(tmp_path, "audio", [], {}, {}, {})
+    found = audit(tmp_path, flagged=tmp_path / "flagged.jsonl")
+    assert found.utterances == 0 and not found.problems and not found.raised
+    assert "0 utterances" in summary(found) and Page(page(found)).tags
+
+
+def test_three_hundred_thousand_utterances_make_a_page_of_one_size(tmp_path):
+    index = read_index(written(tmp_path / "out", {"a": Spoken("a transcript of moderate length " * 9, speech(1, 0))}))
+    found = audit(tmp_path / "out")
+    random, count = np.random.default_rng(0), 300_000
+    rows = np.zeros(count, ROW)
+    for name in ("text_hash", "audio_hash"):
+        rows[name] = random.integers(1, count, count)
+    rows["seconds"], rows["characters"] = random.uniform(0, 60, count), random.integers(0, 900, count)
+    rows["letters"] = rows["words"] = rows["characters"]
+    rows["level"] = random.uniform(-90, 0, count)
+    rows["speaker"], rows["markup"] = random.integers(0, 50_000, count), 1
+    measured = Measured(rows, ["en"], [f"speaker {n}" for n in range(50_000)])
+    surveyed = Surveyed("out", index, [], measured)
+    findings = tuple(apply("text", rule, surveyed).finding for rules in RULES.values() for rule in rules)
+    speakers = breakdown(rows["speaker"], rows["seconds"], measured.speakers)
+    found = replace(found, findings=findings, spreads=spreads(measured), speakers=speakers)
+    assert all(len(finding.examples) <= EXAMPLES for finding in findings)
+    assert sum(len(finding.examples) == EXAMPLES for finding in findings) > 5
+    assert len(page(found, 50)) < 300_000 and len(canonical_json(asdict(found))) < 300_000
+    assert len(summary(replace(found, problems=("x",) * count), 7).splitlines()) < 60
+
+
+def test_stats_give_hours_by_language_and_speaker(tmp_path, capsys):
+    out = written(tmp_path / "out", clean(14) | {"z": Spoken("a word", speech(9, 0), "de\x1b", "")})
+    assert main(["prep", "stats", str(out), "--by", "language", "--by", "speaker"]) == 0
+    printed = capsys.readouterr().out
+    assert "utterances        15" in printed and "\nde\\x1b" in printed and "\x1b" not in printed
+    assert "1 more, 1 utterance without a speaker" in printed
+    assert table_by(read_index(out), "language").splitlines()[1].split() == ["en", "0.5", "min", "14"]
+
+
 @pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")
 @pytest.mark.parametrize(
     ("name", "raised"), [("librispeech", {"capitals": 51, "speaker-imbalance": 29}), ("an4/manifest.jsonl", {})]
 )
 def test_real_speech_raises_known_warnings_alone(name, raised, tmp_path):
     corpus = SPEECH / name
-    build(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()), tmp_path / "out", BuildOptions())
+    build(IMPORTERS[recognised(corpus)[0]].read(corpus, ImportOptions()), tmp_path / "out", BuildOptions())
     found = audit(tmp_path / "out")
     assert not found.problems and {finding.name: finding.count for finding in found.raised} == raised

@@ -17,7 +17,6 @@ import pytest
 from data_prep.audio.decode import encode_flac, write_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.prepare import Limits, make_ready
-from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.progress import Progress
 from data_prep.shards.opening import read_index
@@ -26,7 +25,7 @@ from data_prep.utterance import write_jsonl
 from data_prep.workers import run_all
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.reading import read_utterance, read_wave
+from tests.data_prep.reading import check, read_utterance, read_wave
 
 OPTIONS = BuildOptions(shard_size=5)
 
@@ -99,7 +98,7 @@ def test_a_build_killed_twice_goes_on_to_the_same_bytes(tmp_path, corpus):
     write_jsonl(tmp_path / "many.jsonl", many)
     build(many, tmp_path / "whole", replace(OPTIONS, shard_size=10))
     program = (
-        f"{HELD}from data_prep.build.build import *; from data_prep.importers.jsonl import *\n"
+        f"{HELD}from data_prep.build.build import *; from data_prep.importers.table import *\n"
         f"if __name__ == '__main__': build(import_jsonl(Path({str(tmp_path / 'many.jsonl')!r})), "
         f"out, BuildOptions(shard_size=10, workers=2))"
     )

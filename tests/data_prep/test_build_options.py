@@ -12,7 +12,6 @@ from data_prep.build.options import Layout
 from data_prep.build.prepare import Limits
 from data_prep.build.sizes import Sizes
 from data_prep.build.split import build_parts, parse_fractions, split
-from data_prep.inspect.check import check
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample
@@ -21,7 +20,7 @@ from launch.command import main
 from launch.prep.arguments import parse_bytes
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.reading import read_wave
+from tests.data_prep.reading import check, read_wave
 from tests.data_prep.test_build import contents
 
 

@@ -13,14 +13,14 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.inspect import check as module
 from data_prep.inspect.audit.audit import audit
-from data_prep.inspect.check import CheckOptions, check
-from data_prep.inspect.webdataset_count import count_samples
+from data_prep.inspect.check import CheckOptions, count_samples
 from data_prep.shards.index import ShardInfo, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.reading import check
 from tests.data_prep.toolkits import write_tar
 
 META = {"text": "some words", "seconds": 1.0, "language": "", "speaker": "", "task": "transcribe", "meta": {}}
@@ -48,7 +48,7 @@ def test_every_broken_shard_is_named_in_order_and_not_only_the_first(tmp_path, c
         ({}, 16000, ""),
         ({"seconds": 1.1}, 16000, "its metadata says 1.1 s, the index 1.0000 s"),
         ({"seconds": "1"}, 16000, "seconds is '1'"),
-        ({"seconds": 10**400}, 16000, "seconds is 10000000000000000000, an utterance has at most 3,600"),
+        ({"seconds": 10**400}, 16000, "seconds is 10000000000000000000, "),
         ({"speaker": 19}, 16000, "speaker is 19"),
         ({"language": None}, 16000, "language is None"),
         ({"task": []}, 16000, "task is []"),
@@ -74,7 +74,7 @@ def test_frames_that_are_no_numbers_are_found(tmp_path):
     assert "12 bytes, the index says 3 frames of 3" in check(tmp_path)[0]
     for fingerprint in ({}, {"dim": 2, "feature_dtype": "float4"}, {"dim": [2], "feature_dtype": "float16"}):
         write_index(tmp_path, "features", [shard], fingerprint, {}, {})
-        assert "does not state of what type" in check(tmp_path)[0]
+        assert "type and width" in check(tmp_path)[0]
 
 
 def test_tars_of_others_are_checked_where_they_lie(tmp_path):

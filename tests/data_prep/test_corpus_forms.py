@@ -57,8 +57,8 @@ def test_recordings_and_one_table_of_any_form_are_a_corpus(tmp_path, table, whol
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("x.csv: 0_a.wav,zero/1_b.wav,one", ["x.csv:1", "'0_a.wav,zero'", "names no columns", ": audio,text"]),
-        ("x.csv: zero|a|0_a.wav/one|b|1_b.wav", ["x.csv:1", "'zero|a|0_a.wav'", ": text,column2,audio"]),
+        ("x.csv: 0_a.wav,zero/1_b.wav,one", ["x.csv:1", "0_a.wav, zero", "names no columns", "audio,text"]),
+        ("x.csv: zero|a|0_a.wav/one|b|1_b.wav", ["x.csv:1", "zero, a, 0_a.wav", "names no columns"]),
         ("x.csv: clip,words/0_a.wav,zero", ["x.csv:1", "clip, words", "--column audio=clip --column text=words"]),
         ("x.csv: file,speaker,txt/0_a.wav,a,zero", ["x.csv:1", "no column 'text'", "--column text=txt"]),
         ("x.csv: file,spoken,notes/0_a.wav,a,zero", ["--column text=NAME"]),
@@ -88,7 +88,7 @@ def test_a_folder_that_is_no_corpus_yet_is_refused_with_what_to_add(tmp_path, ca
         return said
 
     (tmp_path / "empty").mkdir()
-    assert "empty is empty; give the folder" in refused(tmp_path / "empty")
+    assert "empty is empty" in refused(tmp_path / "empty")
     recordings = refused(digits(tmp_path / "recordings"))
     assert "0_a.txt beside 0_a.wav" in recordings and "recordings/metadata.csv" in recordings
     assert "file_name,text" in recordings and "prep build --help" in recordings
@@ -164,21 +164,16 @@ def test_recordings_that_only_ffmpeg_reads_are_refused_with_the_command_that_con
     assert notes.count('"needs-ffmpeg"') == 6 and "ffmpeg -i a.mp4 -ar 16000 -ac 1 a.wav" in notes
 
 
-@pytest.mark.parametrize("ending", ["shards", "manifest", "sample", "reshard", "exported"])
-def test_counted_nouns_are_singular_for_one(tmp_path, ending, monkeypatch, capsys):
+def test_counted_nouns_are_singular_for_one(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     digits(Path("corpus"), "train.csv: file,text,speaker/0_a.wav,zero,a")
-    steps = {
-        "shards": "build corpus out",
-        "manifest": "import auto corpus --out out.jsonl",
-        "sample": "sample out clips",
-        "reshard": "reshard again out",
-        "exported": "export out kaldi --format kaldi",
-    }
-    if ending not in ("shards", "manifest"):
-        assert main(["prep", "build", "corpus", "out"]) == 0
-    capsys.readouterr()
-    assert main(["prep", *steps[ending].split()]) == 0
-    said = capsys.readouterr().out
-    assert ("1 row read" if ending == "manifest" else "1 utterance,") in said
-    assert not re.search(r"\b1 (utterances|shards|rows|recordings|speakers)", said)
+    for command, counted in {
+        "build corpus out": "1 utterance,",
+        "import auto corpus --out out.jsonl": "1 row read",
+        "sample out clips": "1 utterance,",
+        "reshard again out": "1 utterance,",
+        "export out kaldi --format kaldi": "1 utterance,",
+    }.items():
+        assert main(["prep", *command.split()]) == 0
+        printed = capsys.readouterr().out
+        assert counted in printed and not re.search(r"\b1 (utterances|shards|rows|recordings|speakers)", printed)

@@ -15,7 +15,6 @@ from data_prep.features import estimate as feature_estimate
 from data_prep.features.build import build_features
 from data_prep.features.estimate import bytes_of
 from data_prep.features.speed import read_speed
-from data_prep.inspect.check import check
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.reader import frames
@@ -24,6 +23,7 @@ from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled
+from tests.data_prep.reading import check
 from tests.data_prep.test_features import files
 from tests.tiny import tiny_models
 

@@ -13,7 +13,6 @@ from data_prep.features.build import FeatureRank, build_features
 from data_prep.features.folder import LOCK_NAME
 from data_prep.features.speed import SPEED_NAME
 from data_prep.features.writer import FeatureWriter
-from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.rework.joined import concatenate
 from data_prep.shards.frames import EXTENSIONS, FEATURE_DTYPES
@@ -23,7 +22,7 @@ from data_prep.shards.tar import ShardWriter, read_sample, walk
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.int8_frames import quantise
-from tests.data_prep.reading import read_utterance, read_wave
+from tests.data_prep.reading import check, read_utterance, read_wave
 from tests.data_prep.shards.test_reader import PROMPT
 from tests.tiny import tiny_models
 

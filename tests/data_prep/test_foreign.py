@@ -17,9 +17,8 @@ import webdataset
 from data_prep.audio.decode import decode, resample, resampled_count
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
-from data_prep.importers import ImportOptions, guess_importer
+from data_prep.importers import ImportOptions, recognised
 from data_prep.importers.webdataset import SampleOptions, import_webdataset
-from data_prep.inspect.check import check
 from data_prep.recordings.open import open_source
 from data_prep.shards.index import ShardError
 from data_prep.shards.opening import read_index
@@ -27,7 +26,7 @@ from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.reading import read_utterance, read_wave
+from tests.data_prep.reading import check, read_utterance, read_wave
 from tests.data_prep.shards.test_reader import PROMPT
 from train.data.indexes import open_indexes
 
@@ -242,7 +241,7 @@ def test_an_import_re_shards_foreign_tars_into_clean_flac(tmp_path, folder):
     tars = tmp_path / "tars"
     tars.mkdir()
     write_tar(tars / "set.tar", {path.name: path.read_bytes() for path in sorted(folder.iterdir())})
-    assert guess_importer(tars) == guess_importer(tars / "set.tar") == "webdataset"
+    assert recognised(tars)[0] == recognised(tars / "set.tar")[0] == "webdataset"
     build(import_webdataset(tars, ImportOptions()), tmp_path / "built", BuildOptions())
     index_in_place([tars], tmp_path / "place", ForeignOptions())
     built, place = read_index(tmp_path / "built"), read_index(tmp_path / "place")

@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.durable import canonical_json
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers.table import import_jsonl
 from data_prep.importers.webdataset import import_webdataset
 from data_prep.recordings.tar_members import members
 from data_prep.shards.index import write_index

@@ -7,13 +7,13 @@ import pytest
 
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
-from data_prep.inspect.check import check
 from data_prep.remote import objects as remote
 from data_prep.rework.merge import merge
 from data_prep.rework.upload import publish_directory
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample
 from model.errors import UserError
+from tests.data_prep.reading import check
 
 OPTIONS = BuildOptions(shard_size=3)
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")

@@ -15,14 +15,14 @@ from data_prep.audio.decode import AudioError, encode_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.durable import strict_json
 from data_prep.importers import IMPORTERS, ImportOptions
-from data_prep.importers.jsonl import import_jsonl
-from data_prep.inspect.check import check
+from data_prep.importers.table import import_jsonl
 from data_prep.recordings import parquet as parquet_module
 from data_prep.recordings.parquet import RowGroups
 from data_prep.shards.opening import read_index
 from data_prep.utterance import write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone
+from tests.data_prep.reading import check
 
 
 @pytest.fixture

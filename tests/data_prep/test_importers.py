@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
+from data_prep.importers.table import import_jsonl
 from data_prep.utterance import MAX_KEY, Utterance, safe_key, write_jsonl
 from model.errors import UserError
 from tests.data_prep.toolkits import write_lines
@@ -21,13 +21,13 @@ def test_librispeech_at_any_depth(tree):
         assert utterances[0].text == "GO DO YOU HEAR" and utterances[0].speaker == "84"
         assert utterances[0].meta["split"] == "dev-clean"
     assert list(IMPORTERS["librispeech"].read(tree.parents[1], ImportOptions()))[0].meta["sex"] == "F"
-    assert guess_importer(tree) == "librispeech"
+    assert recognised(tree)[0] == "librispeech"
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda tree: (tree / "84-121123.trans.txt").unlink(), "holds no \\*.trans.txt"),
+        (lambda tree: (tree / "84-121123.trans.txt").unlink(), "no \\*.trans.txt"),
         (lambda tree: (tree / "84-121123.trans.txt").write_bytes(b"84 \xe9"), "UTF-8"),
         (lambda tree: (tree / "84-121123.trans.txt").write_text("a b\na c"), ":2: a is there twice"),
         (lambda tree: [path.unlink() for path in tree.iterdir()], "holds no \\*.trans.txt"),
@@ -52,7 +52,7 @@ def test_manifests_of_several_dialects(tmp_path):
     assert (other.key, other.text, other.speaker) == ("__1", "", "7")
     assert other.meta == {"licence": "CC0", "id": "ü/1"}
     assert own == Utterance("own", "/data/c.wav", "own", meta={"id": "x"})
-    assert guess_importer(manifest(tmp_path, {"audio": "a.wav", "text": "a"})) == "jsonl"
+    assert recognised(manifest(tmp_path, {"audio": "a.wav", "text": "a"}))[0] == "jsonl"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_keys_are_safe_unique_and_reversible():
 
 def test_keys_that_collide_after_making_them_safe_are_refused_by_name(tmp_path, corpus):
     path = manifest(tmp_path, *({"id": key, "audio": corpus[0].audio, "text": "a"} for key in ("a.b", "a/b")))
-    with pytest.raises(UserError, match="key a_b is there twice"):
+    with pytest.raises(UserError, match=" a_b .*twice"):
         import_corpus(IMPORTERS["jsonl"].read(path, ImportOptions()), tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -116,7 +116,7 @@ def test_jsonl_round_trip_moves_with_its_audio(tmp_path, corpus):
 def test_an_import_reports_and_bounds_what_it_drops(tmp_path, corpus):
     bad = {"mute": {"text": ""}, "gone": {"audio": "/nowhere"}, "late": {"start": 100.0}}
     utterances = [*corpus, *(replace(corpus[0], key=key, **what) for key, what in bad.items())]
-    with pytest.raises(UserError, match=r"3 of 15 utterances cannot be used .*--max-bad"):
+    with pytest.raises(UserError, match=r"3 of 15 .*--max-bad"):
         import_corpus(utterances, tmp_path / "out.jsonl")
     assert not (tmp_path / "out.jsonl").exists()
     report = import_corpus(utterances, tmp_path / "out.jsonl", max_bad=0.5)
@@ -124,8 +124,8 @@ def test_an_import_reports_and_bounds_what_it_drops(tmp_path, corpus):
     assert abs(report.seconds - 5.7) < 1e-6 and len(report.first) == 3
     assert len((tmp_path / "out.quarantine.jsonl").read_text().splitlines()) == 3
     many = [replace(corpus[0], key=f"gone-{i}", audio="/nowhere") for i in range(1001)]
-    with pytest.raises(UserError, match=r"stopped after 1,000 bad utterances and not a good one \(missing-audio 1,000"):
+    with pytest.raises(UserError, match=r"1,000 bad utterances.*missing-audio 1,000"):
         import_corpus(many, tmp_path / "out.jsonl")
     (tmp_path / "mine.jsonl").write_text('{"audio": "a.wav", "text": "words"}\n')
-    with pytest.raises(UserError, match=r"mine.jsonl is there already and is no utterance manifest"):
+    with pytest.raises(UserError, match=r"mine.jsonl is there already"):
         import_corpus(corpus, tmp_path / "mine.jsonl")

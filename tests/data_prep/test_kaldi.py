@@ -9,8 +9,8 @@ import pytest
 from data_prep.audio.decode import AudioError, decode, encode_flac, write_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.exporters import export
-from data_prep.importers.jsonl import import_jsonl
 from data_prep.importers.parsing.importer import ImportOptions
+from data_prep.importers.table import import_jsonl
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample
 from data_prep.utterance import write_jsonl

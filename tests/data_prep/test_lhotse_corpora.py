@@ -11,8 +11,8 @@ from lhotse.audio import AudioSource
 from lhotse.supervision import AlignmentItem
 
 from data_prep.audio.decode import write_flac
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
+from data_prep.importers.table import import_jsonl
 from data_prep.utterance import write_jsonl
 from model.errors import UserError
 from tests.data_prep.conftest import tone
@@ -65,16 +65,13 @@ def test_lhotse_recordings_with_supervisions_are_joined_split_by_split(tmp_path,
         segment = SupervisionSegment(f"{name}-1", name, 0.25, 0.5, text=split)
         RecordingSet.from_recordings(recordings[number:]).to_file(folder / f"my_recordings_{split}.jsonl.gz")
         SupervisionSet.from_segments([segment]).to_file(folder / f"my_supervisions_{split}.jsonl.gz")
-    refused("several splits: dev, train; choose with --subset", folder)
+    refused("dev, train; .*--subset", folder)
     spoken, silent = read(folder, split="train")
     assert (spoken.key, spoken.text, spoken.start, spoken.duration) == ("rec1-1", "train", 0.25, 0.5)
     assert (silent.key, silent.text) == ("rec2", "")  # for the import to count
     assert read(folder / "my_supervisions_train.jsonl.gz") == [spoken, silent]
     (folder / "my_recordings_train.jsonl.gz").write_bytes(gzip.compress(b""))
-    refused(
-        r"supervisions_train.jsonl.gz:1: supervision rec1-1 is of recording rec1",
-        folder / "my_supervisions_train.jsonl.gz",
-    )
+    refused("supervisions_train.jsonl.gz:1: .*rec1-1 .*rec1", folder / "my_supervisions_train.jsonl.gz")
 
 
 def test_lhotse_channels_are_averaged_or_a_file_each_never_taken_apart(tmp_path, recordings):
@@ -99,7 +96,7 @@ def test_lhotse_channels_are_averaged_or_a_file_each_never_taken_apart(tmp_path,
         (lambda cut: cut.perturb_speed(0.9), "transformed on loading \\(Speed\\)"),
         (lambda cut: cut.resample(8000), "transformed on loading \\(Resample\\)"),
         (lambda cut: cut.pad(9.0), "is a MixedCut"),
-        (lambda cut: replace(cut, recording=None), "has no recording, only features"),
+        (lambda cut: replace(cut, recording=None), "has no recording"),
         (lambda cut: with_source(cut, "memory", "RIFF"), "source of type memory"),
         (lambda cut: with_source(cut, "command", "touch ran"), "is a command; .* --allow-pipes"),
         (lambda cut: with_source(cut, "shar", ""), "give the Shar folder"),
@@ -125,7 +122,7 @@ def test_shar_gives_the_samples_that_lhotse_gives_from_where_they_lie(tmp_path, 
     folder = tmp_path / "shar"
     folder.mkdir()
     cuts.subset(first=2).to_shar(folder, {"recording": audio_format}, shard_size=1)
-    assert guess_importer(folder) == "shar" and len(list(folder.glob("*.tar"))) == 2
+    assert recognised(folder)[0] == "shar" and len(list(folder.glob("*.tar"))) == 2
     whole, a, b = read(folder)
     assert whole.audio == str(folder / "recording.000000.tar") and whole.part.startswith("bytes:")
     assert (a.text, a.meta["custom"], whole.start, b.meta["cut"]["id"]) == ("a", {"x": [1]}, None, cuts[1].id)
@@ -144,4 +141,4 @@ def test_a_shar_that_lacks_audio_is_refused_by_name(tmp_path, cuts):
     refused(r"cuts.000001.jsonl.gz:1: cut .* has no audio in recording.000001.tar", folder)
     cuts[1].supervisions[0].start = -0.2  # as trim_to_supervisions() leaves those that overlap
     cuts.subset(first=2).to_shar(folder, {"recording": "flac"}, shard_size=1)
-    refused("utterance a begins before the audio that is left of it", folder)
+    refused("utterance a begins before", folder)

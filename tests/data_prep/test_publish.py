@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.build.build import BuildOptions, build
-from data_prep.importers.jsonl import import_jsonl
-from data_prep.importers.remote_manifest import of_remote_manifest
+from data_prep.importers.table import import_jsonl
 from data_prep.recordings import remote as remote_recordings
 from data_prep.recordings.open import open_source
 from data_prep.recordings.remote import AHEAD, read_ahead
@@ -20,6 +19,7 @@ from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample
 from data_prep.utterance import write_jsonl
 from launch.command import main
+from launch.prep.corpus import of_remote_manifest
 from model.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -8,10 +8,10 @@ import pytest
 from data_prep.audio.decode import AudioError, decode
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
-from data_prep.inspect.check import check
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
+from data_prep.importers.table import import_jsonl
 from data_prep.shards.opening import read_index
+from tests.data_prep.reading import check
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 pytestmark = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/spe
 
 def test_librispeech_goes_through_import_build_and_check(tmp_path):
     tree = SPEECH / "librispeech"
-    report = import_corpus(IMPORTERS[guess_importer(tree)].read(tree, ImportOptions()), tmp_path / "utterances.jsonl")
+    report = import_corpus(IMPORTERS[recognised(tree)[0]].read(tree, ImportOptions()), tmp_path / "utterances.jsonl")
     assert (report.read, report.kept) == (51, 51)
     totals = build(import_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "out", BuildOptions(shard_size=20))
     assert totals.utterances == 51 and not totals.bad and abs(totals.seconds - report.seconds) < 1

@@ -9,7 +9,7 @@ import pytest
 from data_prep.audio.decode import write_flac
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.manifest import import_corpus
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer, recognised
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.utterance import Utterance
 from launch.command import main
 from model.errors import UserError
@@ -35,13 +35,11 @@ def test_the_build_counts_a_missing_recording_and_the_importer_reports_one_witho
     (af / "metadata.csv").write_text("file_name,text\na.flac,A\nb.flac,B\n")
     (plain / "x" / "a.txt").write_text("\ufeffA\n", "utf-8")
     (tree / "84-121123-0001.flac").rename(tree / "84-121123-0002.flac")
-    said = "1 recording has no|1 recording or segment has no"
     for corpus in (tree, lj, kaldi):
-        found = list(IMPORTERS[guess_importer(corpus)].read(corpus, ImportOptions()))
+        found = list(IMPORTERS[recognised(corpus)[0]].read(corpus, ImportOptions()))
         told = capsys.readouterr().err
-        assert (
-            re.match(said, told) and told.count("\n") == 1 and re.search(r"(c\.\w+|c|0002\.flac) first$", told.strip())
-        )
+        assert re.match("1 recording", told) and told.count("\n") == 1
+        assert re.search(r"(c\.\w+|c|0002\.flac) first$", told.strip())
         report = import_corpus(found, tmp_path / "out.jsonl", max_bad=0.5)
         capsys.readouterr()
         assert (report.kept, report.dropped) == (1, {"missing-audio": 1})
@@ -67,7 +65,7 @@ def test_recordings_without_a_transcript_count_as_bad(tmp_path, kind, capsys):
     for arguments in (["build", str(folder), str(out)], ["import", "auto", str(folder), "--out", str(listed)]):
         assert main(["prep", *arguments]) == 2
         said = capsys.readouterr().err
-        assert "1 of 4 utterances cannot be used (no-transcript 1), --max-bad 0.01 allows 0" in said
+        assert all(part in said for part in ("1 of 4", "no-transcript 1", "--max-bad 0.01 allows 0"))
         assert main(["prep", *arguments, "--max-bad", "0.25"]) == 0
         assert "no-transcript 1" in capsys.readouterr().out
     notes = (out / "quarantine.jsonl").read_text() + (tmp_path / "listed.quarantine.jsonl").read_text()
@@ -97,7 +95,7 @@ def test_a_plain_folder_of_recordings_and_transcripts(tmp_path, capsys):
     ]
     assert capsys.readouterr().err == f"1 transcript has no recording, {tmp_path / 'README.txt'} first\n"
     (tmp_path / "two/a.wav").touch()
-    with pytest.raises(UserError, match="two recordings of one name"):
+    with pytest.raises(UserError, match="a.flac and a.wav"):
         list(IMPORTERS[name].read(path, ImportOptions()))
 
 
@@ -127,18 +125,18 @@ def test_a_cut_by_start_and_end_is_exact(tmp_path, row, start, duration):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"start": 2, "end": 1}, "a cut from 2 to 1; both are seconds"),
-        ({"start": 1, "end": "2"}, "a cut from 1 to 2; both are seconds"),
-        ({"start": 1, "end": 2, "duration": 5.5}, "duration is 5.5, but the cut from 1 to 2 s .*--column duration= or"),
-        ({"start_ms": 10, "end_ms": 20}, "column 'start_ms' looks like the start of a cut.*--column start=start_ms"),
-        ({"start": 1, "endTime": 20}, "column 'endTime' looks like the end of a cut.*--column end="),
+        ({"start": 2, "end": 1}, ".* from 2 to 1"),
+        ({"start": 1, "end": "2"}, ".* from 1 to 2"),
+        ({"start": 1, "end": 2, "duration": 5.5}, ".*5.5.* from 1 to 2 s .*--column duration="),
+        ({"start_ms": 10, "end_ms": 20}, ".*'start_ms'.*--column start=start_ms"),
+        ({"start": 1, "endTime": 20}, ".*'endTime'.*--column end="),
     ],
 )
 def test_a_cut_that_is_not_understood_is_refused(tmp_path, row, message):
     path = manifest(tmp_path, {"audio": "a.wav", "text": "a", **row})
     with pytest.raises(UserError, match=f"manifest.jsonl:1: {message}"):
         list(IMPORTERS["jsonl"].read(path, ImportOptions()))
-    if "looks like" in message:
+    if "--column start" in message or "--column end" in message:
         options = ImportOptions(columns={"start": "", "end": ""})
         assert next(IMPORTERS["jsonl"].read(path, options)).start is None
 
@@ -174,14 +172,14 @@ def test_a_folder_is_recognised_by_its_files_or_refused_with_what_to_give(tmp_pa
     build(corpus[:2], tmp_path / "shards", BuildOptions(max_bad=1))
     (folder("kaldi", "wav.scp") / "text").write_text("a words\n")
     for path, message in (
-        (folder("two", "train.json", "dev.json", "x/1.tar"), "several manifests, dev.json, train.json; give the one"),
-        (folder("one", "train.jsonl"), "a manifest, train.jsonl; give the one that is meant, as .*one/train.jsonl"),
-        (folder("none", "x.txt"), "is of no kind that is known; give a manifest"),
-        (tmp_path / "cv", r"languages of Common Voice \(de\); give the folder of one"),
-        (tmp_path / "shards", "is a shard directory already; to write it anew: slam-asr prep reshard"),
-        (next(tree.glob("*.flac")), "is one recording; give a manifest, or a folder with transcripts"),
-        (folder("packed", "a.tar.gz") / "a.tar.gz", "unpack it first"),
-        (tmp_path / "kaldi/text", "one file of a Kaldi data directory; give its folder"),
+        (folder("two", "train.json", "dev.json", "x/1.tar"), "two holds .*dev.json, train.json.*two/dev.json"),
+        (folder("one", "train.jsonl"), "one holds .*train.jsonl.*one/train.jsonl"),
+        (folder("none", "x.txt"), "none .*--importer"),
+        (tmp_path / "cv", r"cv .*\(de\).*cv/de"),
+        (tmp_path / "shards", "shards .*slam-asr prep reshard"),
+        (next(tree.glob("*.flac")), "flac is one recording"),
+        (folder("packed", "a.tar.gz") / "a.tar.gz", "a.tar.gz .*unpack"),
+        (tmp_path / "kaldi/text", "kaldi/text .*Kaldi"),
     ):
         with pytest.raises(UserError, match=message):
             recognised(path)
@@ -198,7 +196,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_a_circle_of_links_is_none(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(UserError, match="cannot read .*121123: Permission denied"):
+    with pytest.raises(UserError, match="121123: Permission denied"):
         list(IMPORTERS["librispeech"].read(tree.parents[2], ImportOptions()))
 
 
@@ -212,7 +210,7 @@ def test_the_command_prints_the_importer_and_stops_where_no_recording_exists(tmp
     manifest(tmp_path, *({"audio": f"/x/{number}.wav", "text": "a"} for number in range(50)), *rows)
     assert main(arguments) == 2
     told = capsys.readouterr().err
-    assert "there is no /x/0.wav, and none of the first 10 recordings; say where" in told and "--audio-root" in told
+    assert "/x/0.wav" in told and " 10 recordings" in told and "--audio-root" in told
 
 
 @pytest.mark.parametrize("rows", ['a.wav\t"Größe", sagt er.\n', 'a.wav\t"Größe sagt er\nb.wav\tdass "sie"\n'])
@@ -227,4 +225,4 @@ def test_one_file_of_common_voice_is_a_split(tmp_path):
     (tmp_path / "dev.tsv").write_text('client_id\tpath\tsentence\nc1\ta.mp3\t"Größe", sagt er.\n')
     (clip,) = read(tmp_path / "dev.tsv")
     assert (clip.audio, clip.meta) == (str(tmp_path / "clips/a.mp3"), {"split": "dev"})
-    refused("is the split dev, --subset asks for train; give one alone", tmp_path / "dev.tsv", split="train")
+    refused("dev.tsv .*--subset asks for train", tmp_path / "dev.tsv", split="train")

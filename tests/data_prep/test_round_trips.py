@@ -10,8 +10,8 @@ import pytest
 from data_prep.audio.decode import decode
 from data_prep.build.build import BuildOptions, build
 from data_prep.exporters import EXPORTERS, export
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
-from data_prep.importers.jsonl import import_jsonl
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
+from data_prep.importers.table import import_jsonl
 from data_prep.recordings.open import open_source, read_all
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index, shard_path
@@ -51,8 +51,8 @@ def shards(tmp_path, corpus):
 def test_export_and_import_give_the_same_utterances_and_bytes(tmp_path, shards, kind):
     before = read_index(shards)
     written = export(before, tmp_path / "out", kind)
-    assert guess_importer(written) == kind.removesuffix("_tarred").removesuffix("_shards")
-    again = list(IMPORTERS[guess_importer(written)].read(written, ImportOptions()))
+    assert recognised(written)[0] == kind.removesuffix("_tarred").removesuffix("_shards")
+    again = list(IMPORTERS[recognised(written)[0]].read(written, ImportOptions()))
     write_jsonl(tmp_path / "utterances.jsonl", again)  # as `prep import` would
     build(import_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "again", BuildOptions(shard_size=5))
     assert samples_of(tmp_path / "again") == samples_of(shards)
@@ -62,7 +62,7 @@ def test_export_and_import_give_the_same_utterances_and_bytes(tmp_path, shards, 
 @pytest.mark.parametrize("kind", EXPORTERS)
 def test_as_wav_not_a_sample_changes(tmp_path, shards, kind):
     written = export(read_index(shards), tmp_path / "out", kind, wav=True)
-    utterances = list(IMPORTERS[guess_importer(written)].read(written, ImportOptions()))
+    utterances = list(IMPORTERS[recognised(written)[0]].read(written, ImportOptions()))
     before = samples_of(shards)
     assert len(utterances) == len(before) == 12
     for utterance in utterances:
@@ -136,7 +136,7 @@ def test_real_speech_survives_every_toolkit(tmp_path, kind):
     tree = SPEECH / "an4" / "nemo_tarred"
     build(IMPORTERS["nemo"].read(tree, ImportOptions()), tmp_path / "shards", BuildOptions(shard_size=20))
     written = export(read_index(tmp_path / "shards"), tmp_path / "out", kind)
-    again = IMPORTERS[guess_importer(written)].read(written, ImportOptions())
+    again = IMPORTERS[recognised(written)[0]].read(written, ImportOptions())
     build(again, tmp_path / "again", BuildOptions(shard_size=20))
     assert (
         samples_of(tmp_path / "again") == samples_of(tmp_path / "shards") and len(read_index(tmp_path / "again")) == 32

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from data_prep.audio import decode as audio
-from data_prep.synth import espeak, sentences, voices
-from data_prep.synth.corpus import write_corpus
-from data_prep.synth.voices import VOICES
+from data_prep.synth import espeak, sentences
+from data_prep.synth.corpus import VOICES, installed, write_corpus
 from recipes.stand_in.augment import augment
 
 pytest.importorskip("espeakng_loader", reason="needs the extra: pip install 'slam-asr[synth]'")
@@ -43,7 +42,7 @@ def test_every_line_of_a_corpus_fits_its_recording(tmp_path):
         assert (info.rate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
         assert row["duration"] == pytest.approx(info.seconds, abs=1e-3) and 0.5 < info.seconds < 15
         assert set(row["text"]) <= set(sentences.ALPHABET)
-        assert row["speaker"] in voices.installed("hard") and sentences.is_held_out(row["text"])
+        assert row["speaker"] in installed("hard") and sentences.is_held_out(row["text"])
 
 
 def test_no_voice_variant_speaks_in_two_splits():

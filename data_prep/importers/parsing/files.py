@@ -5,9 +5,9 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from data_prep.durable import open_regular
+from data_prep.durable import open_regular, strict_json
 from data_prep.importers.parsing.importer import nearest
 from data_prep.utterance import MAX_LINE_BYTES, not_utf8
 from model.errors import UserError
@@ -17,11 +17,10 @@ BETWEEN = re.compile(f"[{SPACE}]+")
 
 
 class Entry(NamedTuple):
-    """A line of a table: what follows its first word."""
+    """A line of a table."""
 
-    place: str
-    """file:line"""
-    value: str
+    place: str  # FILE:LINE
+    value: str  # what follows its first word
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -73,6 +72,17 @@ def read_keyed(path: Path) -> dict[str, Entry]:
     return table
 
 
+def json_object(data: bytes) -> dict[str, Any]:
+    """ValueError, of one line, for what is no JSON object."""
+    try:
+        row = strict_json(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from None
+    if not isinstance(row, dict):
+        raise ValueError("it is no object")
+    return row
+
+
 def chosen_splits(splits: Sequence[str], wanted: str, corpus: Path) -> list[str]:
     """Those that the pattern `wanted` fits (train, train*, * for all); without one, the only split there is.
 
@@ -101,14 +111,13 @@ def files_in(folder: Path, suffixes: Collection[str], beginning: str = "") -> li
     return [path for path in files if path.name.startswith(beginning)]
 
 
-def walked(folder: Path, depth: int | None = None) -> Iterator[tuple[str, list[str]]]:
+def walked(
+    folder: str | Path, depth: int | None = None, above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of its files) for it and those below, in the order of names. Links to folders are followed, but
-    not around in circles. UserError for a folder that cannot be read.
+    not around in circles: not into those `above`. UserError for a folder that cannot be read.
     """
-    yield from _walked(str(folder), depth, ())
-
-
-def _walked(folder: str, depth: int | None, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, list[str]]]:
+    folder = str(folder)
     files, folders = [], []
     try:
         status = os.stat(folder)
@@ -123,4 +132,4 @@ def _walked(folder: str, depth: int | None, above: tuple[tuple[int, int], ...]) 
     if depth != 0:
         above = (*above, (status.st_dev, status.st_ino))
         for name in folders:
-            yield from _walked(os.path.join(folder, name), None if depth is None else depth - 1, above)
+            yield from walked(os.path.join(folder, name), None if depth is None else depth - 1, above)

@@ -1,7 +1,7 @@
 """What an importer is, what a person may ask of it, and what it reports about a corpus that it reads nevertheless."""
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,8 +14,6 @@ from model.errors import UserError, closest
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """Each importer reads those that mean something to it."""
-
     audio_root: Path | None = None
     """Where relative audio paths start, if not at the manifest's own folder."""
     allow_outside: bool = False
@@ -32,14 +30,11 @@ DEFAULTS = ImportOptions()
 
 
 class Importer(NamedTuple):
-    """One entry of IMPORTERS."""
-
     read: Callable[[Path, ImportOptions], Iterator[Utterance]]
     """Utterances in the corpus's own order; UserError for a corpus that is not as it must be."""
     recognises: Callable[[Path], bool]
     """Whether this path, which exists, looks like one; cheap, never raises. The first entry that says so is taken."""
-    what: str
-    """In one line, what to give it."""
+    what: str  # in one line, what to give it
     takes: tuple[str, ...] = ()
     """Which of audio_root, split and columns mean something to it; the command refuses those that do not."""
     finds_deep: Callable[[Path], bool] | None = None
@@ -53,24 +48,13 @@ class Recording(NamedTuple):
     part: str = ""
 
 
-class Unmatched:
-    """Counts recordings or transcripts that lack their counterpart, and reports them in one line."""
-
-    def __init__(self, one: str, several: str) -> None:
-        """`one`: "recording has no transcript"; `several`: "recordings have no transcript"."""
-        self._one, self._several, self._count, self._first = one, several, 0, ""
-
-    def add(self, name: object) -> None:
-        self._first = self._first or str(name)
-        self._count += 1
-
-    def report(self) -> None:
-        if self._count:
-            say(f"{counted(self._count, self._one, self._several)}, {self._first} first")
+def report_unmatched(names: Sequence[object], one: str, several: str) -> None:
+    """One line to stderr if there are any; `one`: "recording has no transcript", `several`: the same of more."""
+    if names:
+        say(f"{counted(len(names), one, several)}, {names[0]} first")
 
 
 def say(remark: str) -> None:
-    """One line to stderr."""
     print(remark, file=sys.stderr, flush=True)
 
 

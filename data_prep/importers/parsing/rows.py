@@ -1,6 +1,8 @@
 """Rows of named columns to utterances: what every table, whatever holds it, has in common."""
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -10,7 +12,6 @@ from typing import Any
 from data_prep import convertible
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.importer import ImportOptions, Recording, at, nearest, shown
-from data_prep.importers.parsing.keys import Keys
 from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, is_seconds, read_rows, resolve_audio, safe_key
 from model.errors import UserError, closest
 
@@ -31,7 +32,9 @@ ALIASES = {  # field of Utterance: the names of columns it is read from, the fir
 assert set(ALIASES) | {"part", "meta"} == {*FIELDS, "end"}
 REQUIRED = ("audio", "text")
 UNSURE = {"text": ("label",)}  # read where a table has no other column for the field
-RECORDINGS = tuple(f".{extension}" for extension in (*EXTENSIONS, *convertible.EXTENSIONS))
+SOUND = tuple(f".{extension}" for extension in EXTENSIONS)  # of files that are read
+CONVERTIBLE = tuple(f".{extension}" for extension in convertible.EXTENSIONS)
+RECORDINGS = SOUND + CONVERTIBLE
 NUMBERS = ("start", "duration", "end")
 ROUNDED_SECONDS = 0.02  # start, end and duration are often written with two decimals
 UNIT = r"(?:[ _-]?(?:m?s|msecs?|secs?|seconds?|milliseconds?|time|stamp|times?tamp|frames?|samples?))?"
@@ -72,11 +75,49 @@ def utterance_of(
     if "key" not in values:
         values["key"] = make_key(values.get("start"), values.get("duration")) if make_key else ""
     raw = str(values["key"])
-    values["key"] = safe_key(raw)
-    if values["key"] != raw:
-        meta["id"] = raw
-    values["speaker"] = str(values.get("speaker", ""))
+    values |= {"key": safe_key(raw), "speaker": str(values.get("speaker", ""))}
+    meta |= {"id": raw} if values["key"] != raw else {}
     return Utterance(**{"text": "", **values}, audio=recording.audio, part=recording.part, meta=meta)
+
+
+class Keys:
+    """Keys for rows that have none, from the names of all recordings, the same on every machine: the stem of the file's
+    name; where stems clash, the path for each of them, from `home` on, or else from the folder that all outside it
+    share; where a recording has several rows, the cut's place behind it (`-500-1200`: from 0.5 to 1.2 s).
+    """
+
+    def __init__(self, recordings: Iterable[str], home: Path) -> None:
+        """`recordings`: as each row without a key of its own names it."""
+        self._home = os.path.abspath(home) + os.sep
+        self._rows: Counter[str] = Counter()
+        self._clashing: set[str] = set()
+        stems: dict[str, str] = {}
+        outside: list[list[str]] = []  # folders of each recording that is not below home
+        for name in recordings:
+            self._rows[name] += 1
+            if stems.setdefault(_stem(name), name) != name:
+                self._clashing.add(_stem(name))
+            if _is_far(name.removeprefix(self._home)):
+                outside = [list(os.path.commonprefix([*outside, name.split("/")[:-1]]))]
+        self._shared = len(outside[0]) if outside else 0
+
+    def key(self, name: str, start: Any, duration: Any) -> str:
+        """Of the row of the recording `name` that has this cut of it."""
+        key = os.path.splitext(os.path.basename(name))[0]
+        if _stem(name) in self._clashing:
+            path = name.removeprefix(self._home)
+            key = "/".join(path.split("/")[self._shared :]) if _is_far(path) else path.lstrip("./")
+        if self._rows[name] == 1 or not is_seconds(start) or not (duration is None or is_seconds(duration)):
+            return key  # that of a whole recording; what is no number is refused later
+        return f"{key}-{round(start * 1000)}" + ("" if duration is None else f"-{round((start + duration) * 1000)}")
+
+
+def _is_far(name: str) -> bool:
+    return name.startswith("/") or "://" in name
+
+
+def _stem(name: str) -> str:
+    return safe_key(os.path.splitext(os.path.basename(name))[0])
 
 
 class NamedRows:
@@ -127,6 +168,9 @@ def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool =
         taken[field] = taken[field] or column_of(field, names, unsure)
     taken = _with_columns_named(taken, names, options)
     missing = [field for field in REQUIRED if taken[field] is None]
+    if missing and unsure and any(name.lower().endswith(RECORDINGS) for name in names):
+        line = "put a line above it that names them, such as audio,text"
+        raise UserError(f"the first line ({shown(names)}) is an utterance and names no columns; {line}")
     if missing:
         none = " and ".join(f"no column {field!r} (nor {', '.join(ALIASES[field][1:])})" for field in missing)
         say = " ".join(f"--column {field}={_likely(field, names, taken)}" for field in missing)
@@ -147,10 +191,10 @@ def fields_taken(
 ) -> Columns:
     """The same for a toolkit's own `names`: the first that is not null. UserError for one the person gave that the
     row does not have, and for a `required` field without one."""
-    taken = {}
+    taken: dict[str, str | None] = {}
     for field, known in names.items():
-        present = [name for name in known if name in row]
-        taken[field] = next((name for name in present if row[name] is not None), next(iter(present), None))
+        present = sorted((name for name in known if name in row), key=lambda name: row[name] is None)
+        taken[field] = next(iter(present), None)
     taken = _with_columns_named(taken, row, options)
     for field in required:
         if taken[field] is None:
@@ -171,11 +215,10 @@ def with_numbers(row: Mapping[str, str], columns: Columns) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     for field in NUMBERS:
         text = row.get(columns.get(field, ""), "")
-        if text:
-            try:
-                numbers[columns[field]] = float(text)
-            except ValueError:
-                raise UserError(f"{field} is {text[:40]!r}, it must be seconds") from None
+        try:
+            numbers |= {columns[field]: float(text)} if text else {}
+        except ValueError:
+            raise UserError(f"{field} is {text[:40]!r}, it must be seconds") from None
     return {**row, **numbers}
 
 
@@ -202,8 +245,7 @@ def _with_columns_named(
 
 
 def _likely(field: str, names: Collection[str], taken: Row) -> str:
-    """The column that probably holds the field, for a message: by the first row's values, by its name, or as the only
-    one that is left."""
+    """The column that probably holds the field, by the first row's values, by its name, or as the only one left."""
     free = [str(name) for name in names if name not in taken.values()]
     values = names if isinstance(names, Mapping) else {}
     recordings = [name for name in free if str(values.get(name, "")).lower().endswith(RECORDINGS)]

@@ -61,17 +61,14 @@ class Recordings:
             return Recording(path)
         if is_remote(path):
             raise UserError(f"{without_secrets(path)} is an ark at an address; copy it to this machine")
-        return Recording(path, self._entry(path, int(match[2]), self._starts[match[1]]))
-
-    def _entry(self, path: str, offset: int, starts: list[tuple[int, str]]) -> str:
         if not os.path.isfile(path):  # a FIFO would wait for a writer
-            return f"fault:missing-audio:there is no file {path}"
+            return Recording(path, f"fault:missing-audio:there is no file {path}")
         try:
             with open(path, "rb", buffering=0) as ark:
-                first, length = _stretch(ark.fileno(), path, offset, starts)
+                first, length = _stretch(ark.fileno(), path, int(match[2]), self._starts[match[1]])
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}; copy the ark again") from None
-        return f"bytes:{first}:{length}"
+        return Recording(path, f"bytes:{first}:{length}")
 
 
 def require_found(path: str, home: Path) -> None:

@@ -17,13 +17,13 @@ sound come last and go on to the build, which counts them as missing.
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from data_prep.durable import strict_json
-from data_prep.importers.parsing.files import Entry, read_keyed
-from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, Unmatched, at
+from data_prep.importers.parsing.files import Entry, json_object, read_keyed
+from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at, report_unmatched
 from data_prep.importers.parsing.rxfilename import Recordings
 from data_prep.utterance import Utterance, safe_key
 from model.errors import UserError
@@ -50,15 +50,12 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     source = folder / "segments" if (folder / "segments").is_file() else folder / "wav.scp"
     utterances = read_keyed(source)
     tables = _Tables(folder)
-    text = folder / "text"
-    unmatched = Unmatched(
-        f"recording or segment has no line in {text}", f"recordings or segments have no line in {text}"
-    )
+    unmatched: list[str] = []
     finder = Recordings(folder, options, ((key, entry.value) for key, entry in recordings.items()))
     located: dict[str, Recording] = {}  # a recording of many segments is looked for once
     for key, entry in utterances.items():
         if tables.text and key not in tables.text:
-            unmatched.add(key)
+            unmatched.append(key)
             continue
         with at(entry.place):
             name, cut = _segment(entry.value, recordings) if source.name == "segments" else (key, {})
@@ -72,7 +69,8 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
         if key not in utterances:
             part = f"fault:missing-audio:{source.name} has no {key}, which text names"
             yield tables.utterance(key, Recording(str(source), part), {})
-    unmatched.report()
+    where = f"no line in {folder / 'text'}"
+    report_unmatched(unmatched, f"recording or segment has {where}", f"recordings or segments have {where}")
 
 
 class _Tables:
@@ -81,9 +79,8 @@ class _Tables:
     def __init__(self, folder: Path) -> None:
         paths = [path for path in sorted(folder.glob("utt2*")) if path.is_file() and path.name.isidentifier()]
         self._tables = {path.name: read_keyed(path) for path in paths}
-        self.text, self._gender = (
-            read_keyed(folder / name) if (folder / name).is_file() else {} for name in ("text", "spk2gender")
-        )
+        self.text = read_keyed(folder / "text") if (folder / "text").is_file() else {}
+        self._gender = read_keyed(folder / "spk2gender") if (folder / "spk2gender").is_file() else {}
         self._tables.pop("utt2dur", None)
         self._exact = self._tables.pop("utt2meta", {})
 
@@ -93,27 +90,20 @@ class _Tables:
         for table, entries in self._tables.items():
             if key in entries:
                 (fields if table in FIELDS else meta)[FIELDS.get(table, table[4:])] = entries[key].value
-        speaker = fields.get("speaker", "")
-        if speaker in self._gender:
-            meta.setdefault("gender", self._gender[speaker].value)
+        if fields.get("speaker") in self._gender:
+            meta.setdefault("gender", self._gender[fields["speaker"]].value)
         if safe_key(key) != key:
             meta["id"] = key
         if key in self._exact:
-            row = _object(self._exact[key].value)
+            row = None
+            with suppress(ValueError):
+                row = json_object(self._exact[key].value.encode())
             if row is None:
                 meta["meta"] = self._exact[key].value  # a table of another's, of that name
             else:
                 fields |= {name: row[name] for name in ("text", *FIELDS.values()) if name in row}
                 meta = row["meta"] if isinstance(row.get("meta"), dict) else meta
         return Utterance(safe_key(key), recording.audio, **{**fields, **cut}, part=recording.part, meta=meta)
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    try:
-        row = strict_json(text.encode())
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def _segment(line: str, recordings: dict[str, Entry]) -> tuple[str, dict[str, float]]:
@@ -124,16 +114,12 @@ def _segment(line: str, recordings: dict[str, Entry]) -> tuple[str, dict[str, fl
         raise UserError(f"a segment of {what}; give one with utterance, recording, start and end")
     if len(words) != 3:
         raise UserError(f"{len(words) + 1} words, a segment has utterance, recording, start and end")
-    start, end = map(_decimal, words[1:])
+    for word in words[1:]:
+        if not SECONDS.fullmatch(word):
+            raise UserError(f"{word[:40]!r} is no number of seconds")
+    start, end = map(Decimal, words[1:])  # exact, so that end minus start is what is meant, to the sample
     if end == -1:
         return words[0], {"start": float(start)}
     if end <= start:
         raise UserError(f"a segment from {start} to {end} s; its end must come after its start")
     return words[0], {"start": float(start), "duration": float(end - start)}
-
-
-def _decimal(word: str) -> Decimal:
-    """Exact, so that end minus start is what is meant, to the sample."""
-    if not SECONDS.fullmatch(word):
-        raise UserError(f"{word[:40]!r} is no number of seconds")
-    return Decimal(word)

@@ -4,6 +4,9 @@ One utterance for each supervision, named by its id; a cut or a recording withou
 import counts. Positions and lengths are whole samples, rounded as lhotse does. Only what our audio can give the same
 samples of is taken: not mixed or padded cuts, not what lhotse would resample, speed up or otherwise change on loading,
 not one channel out of several in a file. Features beside the audio are not read.
+
+Shar: a folder of cuts.000000.jsonl.gz and, shard by shard, recording.000000.tar with the cuts' audio, which stays where
+it is. Arrays in other tars are not read.
 """
 
 import math
@@ -16,19 +19,20 @@ from typing import Any
 from data_prep.importers.parsing.files import chosen_splits, files_in
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
 from data_prep.importers.parsing.rows import Row, audio_of, first_row
+from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, read_rows, safe_key
 from model.errors import UserError
 
 MAX_LINE_BYTES = 64 << 20  # a cut of an hour with the times of all its words
 SUFFIXES = (".jsonl", ".jsonl.gz")
+SHAR_AUDIO = ("flac", "wav", "mp3", "opus", "original")
+SHAR_NO_AUDIO = ("json", "nodata", "nometa")  # metadata, and placeholders for a cut without audio
 TAKEN = ("id", "recording_id", "start", "duration", "text", "language", "speaker")  # of a supervision, into fields
 
 
 def is_lhotse(path: Path) -> bool:
-    files = [path] if path.name.endswith(SUFFIXES) and path.is_file() else []
-    if path.is_dir():
-        files = [*_files(path, "recordings"), *_files(path, "cuts")]
-    return any(_kind(file) for file in files)
+    files = [*_files(path, "recordings"), *_files(path, "cuts")] if path.is_dir() else [path]
+    return any(_kind(file) for file in files if file.name.endswith(SUFFIXES))
 
 
 def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -40,40 +44,75 @@ def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
         reader = Reader(options.audio_root or main.parent, options)
         if supervisions is None:
             for place, cut in read_rows(main, MAX_LINE_BYTES):
-                yield from reader.cut(cut, place)
+                with _faults_at(place):
+                    yield from reader.cut(cut)
         else:
             yield from _joined(main, supervisions, reader)
 
 
+def is_shar(path: Path) -> bool:
+    return path.is_dir() and bool(files_in(path, SUFFIXES, "cuts")) and any(path.glob("recording.*tar"))
+
+
+def import_shar(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
+    """Shard after shard, in the order of the cuts. UserError: no cuts, no tar to them, a cut without audio in it."""
+    shards = files_in(folder, SUFFIXES, "cuts")
+    if not shards:
+        raise UserError(f"{folder} holds no cuts.*.jsonl.gz; give the folder that lhotse's to_shar wrote")
+    for cuts in shards:
+        tar = cuts.with_name(f"recording{cuts.name.partition('.jsonl')[0].removeprefix('cuts')}.tar")
+        if not tar.is_file():
+            raise UserError(f"{cuts} has no {tar.name} beside it, which would hold the audio")
+        audio = _shar_recordings(tar)
+        for place, cut in read_rows(cuts, MAX_LINE_BYTES):
+            with _faults_at(place):
+                name = str(cut.get("id"))
+                if name not in audio:
+                    raise UserError(f"cut {name} has no audio in {tar.name}")
+                part = f"bytes:{audio[name].offset}:{audio[name].size}"
+                yield from Reader(folder, options, Recording(str(tar), part)).cut(cut)
+
+
+def _shar_recordings(tar: Path) -> dict[str, Member]:
+    """Cut id to its audio."""
+    recordings: dict[str, Member] = {}
+    for member in members(tar):
+        name, _, kind = member.name.rpartition(".")
+        if kind in SHAR_NO_AUDIO:
+            continue
+        if kind not in SHAR_AUDIO:
+            raise UserError(f"{tar}: {member.name} is no recording that is read ({', '.join(SHAR_AUDIO)})")
+        if name in recordings:
+            raise UserError(f"{tar}: cut {name} is there twice")
+        recordings[name] = member
+    return recordings
+
+
 @dataclass(frozen=True)
 class Reader:
-    """Makes utterances of cuts and supervisions."""
-
-    home: Path
-    """Where relative paths start."""
+    home: Path  # where relative paths start
     options: ImportOptions
-    recording: Recording | None = None
-    """Takes the place of the source that the row gives (Shar)."""
+    recording: Recording | None = None  # takes the place of the source that the row gives (Shar)
 
-    def cut(self, cut: Row, place: str) -> Iterator[Utterance]:
+    def cut(self, cut: Row) -> Iterator[Utterance]:
         """One for each supervision; one without a transcript where there is none."""
-        with _faults_at(place):
-            if cut.get("type") not in ("MonoCut", "MultiCut"):
-                raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
-            if not cut.get("recording"):
-                raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
-            about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
-            about = {"cut": {name: value for name, value in about.items() if value is not None}}
-            segments = list(cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}])
-        for segment in segments:
-            with _faults_at(place):
-                segment = {"channel": cut["channel"], **segment}
-                yield self.supervision(segment, cut["recording"], cut["start"], about)
+        if cut.get("type") not in ("MonoCut", "MultiCut"):
+            raise UserError(f"cut {cut.get('id')} is a {cut.get('type')}, it has to be a MonoCut or a MultiCut")
+        if not cut.get("recording"):
+            raise UserError(f"cut {cut['id']} has no recording, only features; there is no audio to read")
+        about = {"id": cut["id"], "start": cut["start"], "custom": cut.get("custom")}
+        about = {"cut": {name: value for name, value in about.items() if value is not None}}
+        for segment in cut.get("supervisions") or [{"id": cut["id"], "start": 0, "duration": cut["duration"]}]:
+            yield self.supervision({"channel": cut["channel"], **segment}, cut["recording"], cut["start"], about)
 
     def supervision(self, segment: Row, recording: Row, cut_start: float = 0, about: Row | None = None) -> Utterance:
         """It begins `start` seconds after its cut does, and that `cut_start` seconds into `recording`."""
         source = _source(recording, segment.get("channel"))
-        audio, part = self.recording or self._recording(source, recording["id"])
+        kind, part = source["type"], "pipe" if source["type"] == "command" else ""
+        if self.recording is None and kind not in ("command", "file", "url"):
+            where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
+            raise UserError(f"recording {recording['id']} has a source of type {kind}{where}")
+        audio, part = self.recording or (audio_of(source["source"], self.home, self.options, part), part)
         rate = recording["sampling_rate"]
         first, count = _samples(cut_start, rate) + _samples(segment["start"], rate), _samples(segment["duration"], rate)
         if first < 0:
@@ -86,9 +125,7 @@ class Reader:
         meta = {name: value for name, value in segment.items() if name not in TAKEN and value is not None}
         meta |= {**(about or {}), "recording": recording["id"]}
         return Utterance(
-            key,
-            audio,
-            segment.get("text") or "",
+            *(key, audio, segment.get("text") or ""),
             start=None if whole else first / rate,
             duration=count / rate,
             language=segment.get("language") or "",
@@ -96,14 +133,6 @@ class Reader:
             part=part,
             meta=meta | ({"id": segment["id"]} if key != segment["id"] else {}),
         )
-
-    def _recording(self, source: Row, name: Any) -> Recording:
-        parts = {"command": "pipe", "file": "", "url": ""}
-        kind = source["type"]
-        if kind in parts:
-            return Recording(audio_of(source["source"], self.home, self.options, parts[kind]), parts[kind])
-        where = "; its audio is in tars: give the Shar folder" if kind == "shar" else ", not a file, url or command"
-        raise UserError(f"recording {name} has a source of type {kind}{where}")
 
 
 def _joined(recordings: Path, supervisions: Path, reader: Reader) -> Iterator[Utterance]:
@@ -167,9 +196,7 @@ def _manifests(path: Path, split: str) -> list[tuple[Path, Path | None]]:
 def _pair(recordings: Path) -> tuple[Path, Path]:
     supervisions = recordings.with_name(recordings.name.replace("recordings", "supervisions"))
     if "recordings" not in recordings.name or not supervisions.is_file() or not recordings.is_file():
-        raise UserError(
-            f"{recordings} has to lie beside {supervisions.name}: recordings_X.jsonl.gz, supervisions_X ..."
-        )
+        raise UserError(f"{recordings} must be beside {supervisions.name}: recordings_X.jsonl.gz, supervisions_X ...")
     return recordings, supervisions
 
 

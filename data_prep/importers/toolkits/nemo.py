@@ -1,7 +1,7 @@
 """NeMo manifests: JSON lines with audio_filepath, duration, text, and offset where the row is a cut.
 
 `offset`, also 0, makes a row a cut that is exact; without it the row is a whole recording of a stated length. The key
-is the row's own (key, utt_id, id), else made from the file's name as described in keys.py.
+is the row's own (key, utt_id, id), else made from the file's name as described at rows.Keys.
 
 Tarred sets: rows have a shard_id, the recordings lie in `audio_N.tar` beside the manifest (or above its folder, where
 that is sharded_manifests/). A row's member is named as the row has it, or as NeMo's converter writes the path (`/` and
@@ -14,28 +14,23 @@ import os
 import re
 from collections.abc import Iterator
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from data_prep.importers.parsing.files import files_in
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, Recording, at
-from data_prep.importers.parsing.keys import Keys
-from data_prep.importers.parsing.rows import Row, fields_taken, first_row, utterance_of, utterances
+from data_prep.importers.parsing.rows import Keys, Row, fields_taken, first_row, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings
-from data_prep.recordings.tar_members import Member, members
+from data_prep.recordings.tar_members import members
 from data_prep.utterance import Utterance, read_rows
 from model.errors import UserError
 
 MANIFESTS = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 NAMES = {  # field of Utterance: where a row has it, the first that is there
-    "key": ("key", "utt_id", "id"),
-    "audio": ("audio_filepath", "audio_file"),
-    "text": ("text",),
-    "start": ("offset",),
-    "duration": ("duration",),
-    "language": ("language", "lang"),
-    "speaker": ("speaker", "speaker_id"),
-    "task": ("task",),
+    **{"key": ("key", "utt_id", "id"), "audio": ("audio_filepath", "audio_file"), "text": ("text",)},
+    **{"start": ("offset",), "duration": ("duration",), "task": ("task",)},
+    **{"language": ("language", "lang"), "speaker": ("speaker", "speaker_id")},
 }
 TAR = re.compile(r"audio.*?_([0-9]+)\D*\.tar")
 SUB = re.compile(r"(.+)-sub[0-9]+(\.\w+)?")
@@ -64,25 +59,22 @@ def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
     tars = _Tars(home) if "shard_id" in first_row(manifests[0]) else None
     files = Recordings(home, options)
 
-    def rows() -> Iterator[tuple[str, dict[str, Any]]]:
-        for path in manifests:
-            yield from read_rows(path)
-
     def without_key() -> Iterator[str]:
-        for place, row in rows():
+        for place, row in chain.from_iterable(map(read_rows, manifests)):
             if not any(row.get(name) not in (None, "") for name in NAMES["key"]):
                 with at(place):
-                    name = tars.name(row) if tars else _written(row)
+                    name = tars.find(row)[1] if tars else _written(row)
                 yield name
 
     keys = Keys(without_key(), home)
 
     def utterance(row: dict[str, Any]) -> Utterance:
-        recording, name = (tars.find(row), tars.name(row)) if tars else (files.find(_written(row)), _written(row))
+        recording, name = tars.find(row) if tars else (files.find(_written(row)), _written(row))
         row.pop("shard_id", None)  # where it lies is no part of what it is
         return utterance_of(row, fields_taken(row, NAMES, options), recording, partial(keys.key, name))
 
-    yield from utterances(rows(), utterance, f"{manifests[0]} has no lines; a manifest has one JSON object a line")
+    no_lines = f"{manifests[0]} has no lines; a manifest has one JSON object a line"
+    yield from utterances(chain.from_iterable(map(read_rows, manifests)), utterance, no_lines)
 
 
 class _Tars:
@@ -92,37 +84,20 @@ class _Tars:
         self._home, self._tars = home, _tars(home) or _tars(home.parent)
         self._members = cache(lambda tar: {member.name: member for member in members(tar)})
 
-    def name(self, row: Row) -> str:
-        """The same for all cuts of a member."""
-        whole, member = _without_sub(_written(row)), self._member(row)[1]
-        return whole if whole and member.name in _spellings(whole) else _written(row)
-
-    def find(self, row: Row) -> Recording:
-        tar, member = self._member(row)
-        return Recording(str(tar), f"bytes:{member.offset}:{member.size}")
-
-    def _member(self, row: Row) -> tuple[Path, Member]:
+    def find(self, row: Row) -> tuple[Recording, str]:
+        """The member, and the name that all cuts of it share."""
         shard, written = row.get("shard_id"), _written(row)
         tar = self._tars.get(shard) if isinstance(shard, int) else None
         if tar is None:
             raise UserError(f"shard_id is {shard!r}, {self._home} has no such audio_N.tar")
-        for name in (*_spellings(written), *_spellings(_without_sub(written))):
-            if name in self._members(tar):
-                return tar, self._members(tar)[name]
+        cut = SUB.fullmatch(written)
+        for name in (written, cut[1] + (cut[2] or "")) if cut else (written,):
+            base, extension = os.path.splitext(name)
+            for spelling in (name, os.path.basename(name), base.replace("/", "_").replace(".", "_") + extension):
+                member = self._members(tar).get(spelling)
+                if member:
+                    return Recording(str(tar), f"bytes:{member.offset}:{member.size}"), name
         raise UserError(f"{tar} has no member {written!r}; is the manifest of another set?")
-
-
-def _without_sub(written: str) -> str:
-    """X.wav of X-sub1.wav; empty for a name without it."""
-    cut = SUB.fullmatch(written)
-    return cut[1] + (cut[2] or "") if cut else ""
-
-
-def _spellings(written: str) -> tuple[str, ...]:
-    """The names a recording may have in a tar."""
-    base, extension = os.path.splitext(written)
-    names = written, os.path.basename(written), base.replace("/", "_").replace(".", "_") + extension
-    return names if written else ()
 
 
 def _written(row: Row) -> str:
@@ -133,7 +108,6 @@ def _written(row: Row) -> str:
 
 
 def _manifests(source: Path) -> list[Path]:
-    """The manifest itself, or those in a folder."""
     if not source.is_dir():
         return [source]
     if (source / TARRED_NAME).is_file():
@@ -147,7 +121,6 @@ def _manifests(source: Path) -> list[Path]:
 
 
 def _tars(folder: Path) -> dict[int, Path]:
-    """The tar of each shard_id."""
     matches = {path: TAR.fullmatch(path.name) for path in files_in(folder, (".tar",), "audio")}
     return {int(match[1]): path for path, match in matches.items() if match}
 

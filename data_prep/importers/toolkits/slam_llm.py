@@ -37,7 +37,11 @@ def import_slam_llm(source: Path, options: ImportOptions = DEFAULTS) -> Iterator
     UserError: no rows, one that is no utterance, a first path that does not exist, an ark that holds something else.
     """
     path = _manifest(source)
-    prompts = _prompts(path.with_name(PROMPTS_NAME))
+    prompts: dict[str, list[str]] = {}
+    for place, row in read_rows(path.with_name(PROMPTS_NAME)) if path.with_name(PROMPTS_NAME).is_file() else ():
+        if not isinstance(row.get("task"), str) or not isinstance(row.get("prompt"), str):
+            raise UserError(f"{place}: a line of {PROMPTS_NAME} has a task and a prompt")
+        prompts.setdefault(row["task"], []).append(row["prompt"])
     finder = Recordings(path.parent, options, ((str(row.get("key")), _written(row)) for _, row in read_rows(path)))
 
     def utterance(row: dict[str, Any]) -> Utterance:
@@ -63,17 +67,6 @@ def _written(row: Row) -> str:
     """Where the recording is; empty where the row does not state it, for resolve_audio to refuse."""
     written = next((row[name] for name in AUDIO if row.get(name)), "")
     return written if isinstance(written, str) else ""
-
-
-def _prompts(path: Path) -> dict[str, list[str]]:
-    """Task to its prompts, in the file's order."""
-    prompts: dict[str, list[str]] = {}
-    for place, row in read_rows(path) if path.is_file() else ():
-        task, prompt = row.get("task"), row.get("prompt")
-        if not isinstance(task, str) or not isinstance(prompt, str):
-            raise UserError(f"{place}: a line of {PROMPTS_NAME} has a task and a prompt")
-        prompts.setdefault(task, []).append(prompt)
-    return prompts
 
 
 def _manifest(source: Path) -> Path:

@@ -5,17 +5,15 @@ an object of language, speaker, task and meta. As in WeNet a key is a member's n
 tars is read too.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.addresses import is_remote
-from data_prep.durable import strict_json
-from data_prep.importers.parsing.files import files_in, first_line, read_lines
+from data_prep.importers.parsing.files import files_in, first_line, json_object, read_lines
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at
-from data_prep.importers.parsing.rows import fields_taken, utterance_of, utterances
+from data_prep.importers.parsing.rows import fields_taken, first_row, utterance_of, utterances
 from data_prep.importers.parsing.rxfilename import Recordings, require_found
 from data_prep.recordings.tar_members import Member, members
 from data_prep.utterance import Utterance, not_utf8, read_rows, resolve_audio, safe_key
@@ -32,11 +30,8 @@ EXPORTED = ("language", "speaker", "task", "meta")
 
 
 def is_wenet(path: Path) -> bool:
-    line = first_line(path / "shards.list" if path.is_dir() else path)
-    try:
-        return _is_tar(line) or {"key", "wav", "txt"} <= set(json.loads(line))
-    except (ValueError, TypeError, RecursionError):
-        return False
+    path = path / "shards.list" if path.is_dir() else path
+    return _is_tar(first_line(path)) or {"key", "wav", "txt"} <= set(first_row(path))
 
 
 def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
@@ -63,7 +58,6 @@ def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
 
 
 def _tars(source: Path, options: ImportOptions) -> Iterator[Path]:
-    """Of a folder, or of a shards.list."""
     if source.is_dir():
         tars = files_in(source, (".tar",))
         if not tars:
@@ -104,12 +98,11 @@ def _in_tar(tar: Path) -> Iterator[Utterance]:
 
 def _exported(tar: Path, member: Member) -> dict[str, Any]:
     """The fields in `KEY.json`; those that Utterance does not have are meta, and all of them where it has no meta."""
+    text = _read(tar, member)
     try:
-        row = strict_json(_read(tar, member).encode())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{member.name} is no JSON: {' '.join(str(error).split())}") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{member.name} is no JSON object")
+        row = json_object(text.encode())
+    except ValueError as error:
+        raise UserError(f"{member.name} is no JSON object: {error}") from None
     if not isinstance(row.get("meta"), dict):
         return {"meta": row}
     others = {name: value for name, value in row.items() if name not in EXPORTED}

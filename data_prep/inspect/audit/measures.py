@@ -70,8 +70,7 @@ ROW = np.dtype(
 class Measured:
     """Rows of the utterances that could be read, and the names that they point to."""
 
-    rows: np.ndarray
-    """ROW [N]."""
+    rows: np.ndarray  # ROW [N]
     languages: list[str]
     speakers: list[str]
 
@@ -81,29 +80,27 @@ class Measurer:
 
     def __init__(self, index: ShardIndex | None) -> None:
         self._index = index
-        self._rows = np.zeros(0 if index is None else len(index), ROW)
-        self._count = 0
+        self._rows: list[tuple] = []
         self._languages: dict[str, int] = {}
         self._speakers: dict[str, int] = {}
 
     def look(self, i: int, sample: Sample, wave: np.ndarray | None) -> None:
-        """The next utterance; `wave` is None where none was decoded."""
+        """Utterance `i`; `wave`, float32 [N], is None where none was decoded, then the sample's media may be empty."""
         assert self._index is not None
         meta = sample.meta
         values = {"number": i, "seconds": float(self._index.samples[i]) / SAMPLE_RATE, "characters": len(meta["text"])}
-        values["language"] = self._languages.setdefault(str(meta["language"]), len(self._languages))
-        values["speaker"] = self._speakers.setdefault(str(meta["speaker"]), len(self._speakers))
+        values["language"] = self._languages.setdefault(meta["language"], len(self._languages))
+        values["speaker"] = self._speakers.setdefault(meta["speaker"], len(self._speakers))
         values |= measure_text(meta["text"])
         if wave is not None:
             values |= measure_wave(wave)
         else:
             frames = self._index.kind == "features" and sample.media
             values |= {"audio_hash": hash_of(memoryview(sample.media)) if frames else 0, **dict.fromkeys(WAVE, np.nan)}
-        self._rows[self._count] = tuple(values[name] for name in ROW.fields or ())
-        self._count += 1
+        self._rows.append(tuple(values[name] for name in ROW.fields or ()))
 
     def measured(self) -> Measured:
-        return Measured(self._rows[: self._count], list(self._languages), list(self._speakers))
+        return Measured(np.array(self._rows, ROW), list(self._languages), list(self._speakers))
 
 
 def joined(parts: Iterable[tuple[Measured, int]]) -> Measured:
@@ -150,7 +147,9 @@ def measure_text(text: str) -> dict[str, Any]:
     The hash is over the words alone: no case, no punctuation, compatible forms of characters made one.
     """
     plain = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
-    scripts = int(any(map(str.isalpha, text))) if text.isascii() else _scripts_of(text)
+    scripts = 0  # a bit for each of SCRIPTS
+    for character in set(text):
+        scripts |= _script_bit(character)
     words = [] if scripts & sum(1 << SCRIPTS.index(name) for name in UNSPACED) else text.split()
     return {
         "text_hash": hash_of(plain.encode("utf-8", "surrogatepass")),
@@ -174,14 +173,6 @@ def hash_of(data: bytes | memoryview) -> int:
 def names_of(scripts: int) -> str:
     """ "Latin, Cyrillic" for the bits that are set."""
     return ", ".join(name.capitalize() for place, name in enumerate(SCRIPTS) if scripts >> place & 1)
-
-
-def _scripts_of(text: str) -> int:
-    """The scripts of its letters, a bit for each of SCRIPTS."""
-    bits = 0
-    for character in set(text):
-        bits |= _script_bit(character)
-    return bits
 
 
 @lru_cache(maxsize=1 << 16)

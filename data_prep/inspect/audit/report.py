@@ -1,49 +1,93 @@
-"""An audit as a page of HTML."""
+"""An audit on one screen of text, and as a page of HTML."""
 
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.durable import write_durably
+from data_prep import figures
 from data_prep.figures import counted, in_hours
 from data_prep.inspect import html_page
-from data_prep.inspect.audit.audit import BARS, Audit, Spread
-from data_prep.inspect.audit.findings import Finding
-from data_prep.inspect.audit.summary import contents, depth, problem_lines, share
+from data_prep.inspect.audit.audit import BARS, Audit, Finding, Spread
 from data_prep.inspect.html_page import table, text
 from data_prep.inspect.stats import Breakdown
+from data_prep.text import printable
 
+WIDTH = 110  # characters of a line
+SHOWN_TEXT = 40  # characters of a transcript
 BAR, HEIGHT = 12, 120  # units of the drawing: width of a bar, height of the highest
 GROUPS = {"text": "Transcripts", "audio": "Audio", "set": "The set", "overlap": "Overlap with other sets"}
 
 
-def write_report(path: Path, audit: Audit, max_problems: int = 50) -> None:
-    """`page` as a file that appears whole or not at all."""
-    write_durably(path, page(audit, max_problems).encode())
+def summary(audit: Audit, max_problems: int = 50) -> str:
+    """What the directory holds, its problems, its judgements with the worst of each."""
+    verdict = counted(len(audit.problems), "problem")
+    if not audit.problems:
+        verdict = f"all well: hashes, headers and metadata agree, {depth(audit)}"
+    lines = [*problem_lines(audit, max_problems), f"{printable(audit.root)}: {contents(audit)}", verdict]
+    raised = audit.raised
+    if raised:
+        lines += ["", f"{len(raised)} of {len(audit.findings)} judgements found something:"]
+        lines += [f"  {line}" for line in figures.table([_line(finding) for finding in raised], left=(0, 3))]
+        lines += _listed("nothing found", [finding.name for finding in audit.findings if not finding.count])
+    elif audit.findings:
+        lines += ["", f"none of {len(audit.findings)} judgements found anything"]
+    return "\n".join(lines + _listed("not judged", audit.not_judged))
+
+
+def problem_lines(audit: Audit, most: int) -> list[str]:
+    shown = [printable(problem) for problem in audit.problems[:most]]
+    left = len(audit.problems) - len(shown)
+    return [*shown, f"... and {counted(left, 'problem')} more (--max-problems)"] if left else shown
+
+
+def contents(audit: Audit) -> str:
+    if not audit.kind:
+        return "its index cannot be read, so that nothing in it is judged"
+    sizes = f"{counted(audit.utterances, 'utterance')}, {in_hours(audit.seconds)}, {counted(audit.shards, 'shard')}"
+    unread = audit.utterances - audit.measured
+    rest = f"; {counted(unread, 'utterance')} not read and not judged" if unread else ""
+    return f"{audit.kind}, {sizes}, {audit.bytes / 1e6:,.1f} MB{rest}"
+
+
+def depth(audit: Audit) -> str:
+    read = "every number of every frame read" if audit.kind == "features" else "every utterance decoded"
+    too = f", {counted(audit.webdataset, 'shard')} read by webdataset too" if audit.webdataset else ""
+    return f"{read if audit.decoded else 'nothing decoded (--quick)'}{too}"
+
+
+def share(finding: Finding) -> str:
+    """Of the utterances that it was applied to."""
+    part = finding.count / finding.judged
+    return f"{part:.1%}" if part >= 0.001 else "<0.1%"
+
+
+def _line(finding: Finding) -> tuple[str, str, str, str]:
+    worst = finding.examples[0]
+    words = printable(worst.text)
+    words = words if len(words) <= SHOWN_TEXT else f"{words[: SHOWN_TEXT - 3]}..."
+    example = "  ".join(part for part in (worst.key, printable(worst.value), f'"{words}"') if part)
+    return printable(finding.name), f"{finding.count:,}", share(finding), example
+
+
+def _listed(what: str, names: Sequence[str]) -> list[str]:
+    line = f"{what}: {', '.join(names)}"
+    return textwrap.wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False) if names else []
 
 
 def page(audit: Audit, max_problems: int = 50) -> str:
-    """Everything from the data is escaped."""
-    spreads = ["<h2>How it is spread</h2>", '<div class="spreads">', *map(_histogram, audit.spreads), "</div>"]
-    return html_page.page(
-        f"Audit of {Path(audit.root).name or audit.root}",
-        [
-            f"<p><code>{text(audit.root)}</code>: {text(contents(audit))}</p>",
-            *_integrity(audit, max_problems),
-            *_judgements(audit),
-            *(spreads if audit.spreads else []),
-            *_breakdown("Languages", audit.languages),
-            *_breakdown("Speakers", audit.speakers),
-        ],
-    )
-
-
-def _integrity(audit: Audit, max_problems: int) -> list[str]:
-    heading = "<h2>Integrity</h2>"
-    if not audit.problems:
+    """As HTML; everything from the data is escaped."""
+    body = [f"<p><code>{text(audit.root)}</code>: {text(contents(audit))}</p>", "<h2>Integrity</h2>"]
+    if audit.problems:
+        items = [f"<li><code>{text(line)}</code></li>" for line in problem_lines(audit, max_problems)]
+        body += [f'<p><span class="bad">{counted(len(audit.problems), "problem")}.</span></p>', "<ul>", *items, "</ul>"]
+    else:
         agree = f"Hashes, headers and metadata agree, {depth(audit)}."
-        return [heading, f'<p><span class="good">All well.</span> {agree}</p>']
-    items = [f"<li><code>{text(line)}</code></li>" for line in problem_lines(audit, max_problems)]
-    number = f'<p><span class="bad">{counted(len(audit.problems), "problem")}.</span></p>'
-    return [heading, number, "<ul>", *items, "</ul>"]
+        body.append(f'<p><span class="good">All well.</span> {agree}</p>')
+    body += _judgements(audit)
+    if audit.spreads:
+        body += ["<h2>How it is spread</h2>", '<div class="spreads">', *map(_histogram, audit.spreads), "</div>"]
+    body += [*_breakdown("Languages", audit.languages), *_breakdown("Speakers", audit.speakers)]
+    return html_page.page(f"Audit of {Path(audit.root).name or audit.root}", body)
 
 
 def _judgements(audit: Audit) -> list[str]:
@@ -51,18 +95,16 @@ def _judgements(audit: Audit) -> list[str]:
     for group, heading in GROUPS.items():
         findings = [finding for finding in audit.findings if finding.group == group]
         if findings:
-            rows = [_row(finding) for finding in findings]
+            rows = []
+            for finding in findings:
+                style, part = ("warn", share(finding)) if finding.count else ("good", "")
+                count = f'<span class="{style}">{finding.count:,}</span>'
+                rows.append((text(finding.name), count, text(part), text(finding.rule)))
             lines += [f"<h3>{heading}</h3>", table(("judgement", "found", "share", "rule"), rows, numbers=(1, 2))]
             lines += [_examples(finding) for finding in findings if finding.count]
     if audit.not_judged:
         lines.append(f"<p>Not judged, as they apply to no utterance: {text(', '.join(audit.not_judged))}.</p>")
     return lines
-
-
-def _row(finding: Finding) -> list[str]:
-    style, part = ("warn", share(finding)) if finding.count else ("good", "")
-    count = f'<span class="{style}">{finding.count:,}</span>'
-    return [text(finding.name), count, text(part), text(finding.rule)]
 
 
 def _examples(finding: Finding) -> str:

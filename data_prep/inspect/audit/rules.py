@@ -16,10 +16,10 @@ Score = Callable[[Measured], np.ndarray]
 SHARED_LETTERS = 15  # shorter transcripts ("yes", "stop the music") are the same by nature
 CAPITALS_LETTERS = 6  # fewer may be initials
 RARE_SCRIPT = 0.05  # share of a language's utterances; an English word in a tenth of Chinese speech is its custom
-FAST_MIN_SECONDS = 0.5  # shorter cuts are judged by their rounding
+FAST_SECONDS = 0.5  # shorter cuts are judged by their rounding
 UNUSUAL_RATE_MIN_DEVIATION = 0.15  # of a logarithm: reading aloud varies at least so much
 UNUSUAL_RATE_MIN_UTTERANCES = 50  # of a language, to know what is usual
-FLAT_MIN_SECONDS = 1  # one vowel alone is flat
+FLAT_SECONDS = 1  # one vowel alone is flat
 SPEAKER_MIN_SPEAKERS = 10  # of few, one may have much
 QUIET = f"{SILENCE_BELOW_LOUD_DB:g} dB below the loud ones, or below {SILENCE_DBFS:g} dBFS"
 
@@ -29,18 +29,14 @@ class Rule:
     """A score held against a limit; NaN is never beyond it."""
 
     name: str
-    text: str
-    """In words; {} stands for the limit."""
+    text: str  # in words; {} stands for the limit
     score: Score
     limit: float = 0
     show: Callable[[float], str] = lambda score: ""
     """The score as the reader sees it; nothing where the rule's name is enough."""
-    below: bool = False
-    """Whether scores under the limit are meant."""
-    once: str = ""
-    """Column: of utterances that share its value, one is shown as an example."""
-    keeps_first: bool = False
-    """Whether the first of such utterances is sound, and only the others are to be flagged."""
+    once: str = ""  # column: of utterances that share its value, one is shown as an example
+    keeps_first: bool = False  # whether the first of such utterances is sound, and only the others are to be flagged
+    below: bool = False  # whether scores under the limit are meant
 
 
 def duplicates(field: str, least_letters: int = 0) -> Score:
@@ -120,10 +116,8 @@ def capitals(measured: Measured) -> np.ndarray:
 
 
 def _by_language(measured: Measured) -> list[np.ndarray]:
-    """The rows of each language."""
-    ids = measured.rows["language"]
-    order = np.argsort(ids, kind="stable")
-    return [mine for mine in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1) if len(mine)]
+    languages = measured.rows["language"]
+    return [np.flatnonzero(languages == number) for number in np.unique(languages)]
 
 
 def _nameless(names: list[str]) -> np.ndarray:
@@ -135,29 +129,25 @@ def _number_of(what: str) -> Callable[[float], str]:
 
 
 _SAME_WORDS = f"the same words as another utterance, {SHARED_LETTERS} letters or more"
-_CAPITALS = f"every letter is a CAPITAL, {CAPITALS_LETTERS} letters or more"
 _SCRIPT = f"letters of a script that {RARE_SCRIPT:.0%} of its language's utterances have or fewer, or it alone"
 _CONTROL = "control, direction or zero-width characters, private or unassigned ones"
-_FAST = f"a second, in {FAST_MIN_SECONDS} s or more"
+_FAST, _SLOW = f"a second, in {FAST_SECONDS} s or more", "less than {} characters a second"
 _UNUSUAL = (
     "characters a second {} robust deviations (of the logarithm) from the median of its language, "
     f"where that has {UNUSUAL_RATE_MIN_UTTERANCES} utterances"
 )
-_FLAT = (
-    f"loud (95 %) and quiet (5 %) frames less than {{}} dB apart, in {FLAT_MIN_SECONDS} s or more: "
-    "noise or hum rather than speech"
-)
+_FLAT = f"loud (95 %) and quiet (5 %) frames less than {{}} dB apart, in {FLAT_SECONDS} s or more: noise or hum"
+_SAME_SAMPLES = "the same samples as another utterance, all of them"
 _OTHER_WORDS = "the same samples as another utterance, with other words"
 _IMBALANCE = f"one of {SPEAKER_MIN_SPEAKERS} or more speakers has more than {{:.0%}} of the hours"
 _EDGE = f"with more than {{}} s of frames {QUIET}"
-_RATE, _SECONDS, _LEVEL = "{:.1f} a second".format, "{:.1f} s".format, "{:.1f} dBFS".format
+_FAST_CHARACTERS, _FAST_WORDS = per_second("characters", FAST_SECONDS), per_second("words", FAST_SECONDS)
+_SECONDS, _LEVEL = "{:.1f} s".format, "{:.1f} dBFS".format
 _SAME_TEXT, _SAME_AUDIO = duplicates("text_hash", SHARED_LETTERS), duplicates("audio_hash")
 RULES: dict[str, tuple[Rule, ...]] = {
     "text": (
-        Rule(
-            "duplicate-text", _SAME_WORDS, _SAME_TEXT, 1, "{:,.0f} share it".format, once="text_hash", keeps_first=True
-        ),
-        Rule("capitals", _CAPITALS, capitals),
+        Rule("duplicate-text", _SAME_WORDS, _SAME_TEXT, 1, "{:,.0f} share it".format, "text_hash", True),
+        Rule("capitals", f"every letter is a CAPITAL, {CAPITALS_LETTERS} letters or more", capitals),
         Rule("markup", "<tags>, [notes], {{notes}}, addresses, &entities;", column("markup"), 0, _number_of("mark")),
         Rule("foreign-script", _SCRIPT, foreign_scripts, 0, lambda score: names_of(int(score))),
         Rule("digits", "digits, which can be read in several ways", column("digits"), 0, _number_of("digit")),
@@ -166,35 +156,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         # The longest words in German and Finnish dictionaries are shorter; a longer one is glued together.
         Rule("long-word", "a word of more than {} characters", column("longest_word"), 40, _number_of("character")),
         # Auctioneers reach 25 characters a second, fast talk 5 words; "yes" in six seconds has half a character.
-        Rule(
-            "fast-characters",
-            f"more than {{}} characters {_FAST}",
-            per_second("characters", FAST_MIN_SECONDS),
-            30,
-            _RATE,
-        ),
-        Rule(
-            "slow-characters",
-            "less than {} characters a second",
-            per_second("characters"),
-            0.5,
-            "{:.2f} a second".format,
-            below=True,
-        ),
-        Rule("fast-words", f"more than {{}} words {_FAST}", per_second("words", FAST_MIN_SECONDS), 7, _RATE),
+        Rule("fast-characters", f"more than {{}} characters {_FAST}", _FAST_CHARACTERS, 30, "{:.1f} a second".format),
+        Rule("slow-characters", _SLOW, per_second("characters"), 0.5, "{:.2f} a second".format, below=True),
+        Rule("fast-words", f"more than {{}} words {_FAST}", _FAST_WORDS, 7, "{:.1f} a second".format),
         # A third of the usual rate, or three times as much.
         Rule("unusual-rate", _UNUSUAL, rate_deviation, 5, "{:.1f} deviations".format),
     ),
     "audio": (
-        Rule(
-            "duplicate-audio",
-            "the same samples as another utterance, all of them",
-            _SAME_AUDIO,
-            1,
-            "{:,.0f} are the same".format,
-            once="audio_hash",
-            keeps_first=True,
-        ),
+        Rule("duplicate-audio", _SAME_SAMPLES, _SAME_AUDIO, 1, "{:,.0f} are the same".format, "audio_hash", True),
         Rule("contradiction", _OTHER_WORDS, contradictions, 1, _number_of("transcript"), once="audio_hash"),
         # Less than one spoken word; corpora are cut at 30 to 35 s, and attention costs the square.
         Rule("short", "shorter than {} s", column("seconds"), 0.3, "{:.2f} s".format, below=True),
@@ -206,7 +175,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         # -34 dBFS, as loud as soft speech.
         Rule("dc-offset", "a mean beyond {:.0%} of full scale", column("dc"), 0.02, "{:.1%}".format),
         # Vowels and pauses lie 20 dB apart; in noise, hum and music beds they do not.
-        Rule("flat-level", _FLAT, column("range", FLAT_MIN_SECONDS), 6, "{:.1f} dB".format, below=True),
+        Rule("flat-level", _FLAT, column("range", FLAT_SECONDS), 6, "{:.1f} dB".format, below=True),
         # A word of a second within two more.
         Rule("silence", f"more than {{:.0%}} of the frames {QUIET}", column("silence"), 0.7, "{:.0%}".format),
         Rule("leading-silence", f"begins {_EDGE}", column("leading"), 3, _SECONDS),

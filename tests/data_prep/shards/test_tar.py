@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from data_prep.build.build import BuildOptions, build
-from data_prep.inspect.check import check
 from data_prep.shards import tar as shards
 from data_prep.shards.index import ShardError, columns_path
 from data_prep.shards.open_files import OpenFiles
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_sample, stream, walk
 from model.errors import UserError
+from tests.data_prep.reading import check
 
 
 @pytest.fixture
