@@ -1,5 +1,6 @@
-"""Slurm's own commands (sbatch, scontrol, scancel), run without a shell; their complaints become one line."""
+"""Slurm's own commands (sbatch, scontrol, scancel), run without a shell, and the jobs of a run."""
 
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM
 OTHER_NAMES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQUEUE", "NO_REQUEUE")}
 """Of variables that would overrule an #SBATCH line; most are named after the option."""
 SECONDS = 60.0
+STAGES = ("shards", "features", "train", "score")
 OVER = ("", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
 OVER += ("OUT_OF_MEMORY", "REVOKED")
 """States of a job that will not run any more, or that Slurm has forgotten."""
@@ -43,21 +45,29 @@ class Job:
         return self.state not in OVER
 
 
-def submit(script: Path, dependency: str = "") -> str:
-    """Submits a script; the number of its job."""
-    after = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
-    return _call("sbatch", "--parsable", *after, str(script)).partition(";")[0].strip()
+def folder_of(run: str) -> Path:
+    """The run's folder. UserError if it is not there."""
+    if not Path(run).is_dir():
+        raise UserError(f"{run!r} is no folder of a run; give what run.dir of the recipe says")
+    return Path(run)
 
 
-def test(script: Path) -> None:
-    """UserError where sbatch would refuse a script, or leave it pending for ever."""
-    _call("sbatch", "--test-only", str(script))
+def read_jobs(run: Path) -> dict[str, str]:
+    """The job of each stage that was submitted, in order; empty if the run was not started by `submit`."""
+    file = run / "slurm" / "jobs.json"
+    try:
+        jobs = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}; ask squeue --me for the job") from None
+    return {stage: str(jobs[stage]) for stage in STAGES if stage in jobs}
 
 
 def jobs(number: str) -> list[Job]:
     """A job, or the elements of an array; one without a state where Slurm does not know it (any more)."""
     try:
-        lines = _call("scontrol", "show", "job", "-o", number).splitlines()
+        lines = call("scontrol", "show", "job", "-o", number).splitlines()
     except UserError as error:
         if "Invalid job id" in str(error):
             return [Job(number, "")]
@@ -79,13 +89,11 @@ def _job(line: str) -> Job:
     )
 
 
-def cancel(number: str, signal: str = "") -> None:
-    """Ends a job; with a signal, sends that to its ranks."""
-    _call("scancel", *([f"--signal={signal}"] if signal else []), number)
+def call(program: str, *arguments: str) -> str:
+    """Runs a command of Slurm (sbatch with its script last) and returns what it printed.
 
-
-def _call(program: str, *arguments: str) -> str:
-    """What it printed. UserError if it is not here, fails, or does not answer."""
+    UserError if it is not here, fails, or does not answer.
+    """
     if shutil.which(program) is None:
         raise UserError(f"{program} is not here; give this command on a host of the Slurm cluster")
     environment = _environment(Path(arguments[-1]) if program == "sbatch" else None)
@@ -94,8 +102,7 @@ def _call(program: str, *arguments: str) -> str:
     except subprocess.TimeoutExpired:
         raise UserError(f"{program} gave no answer for {SECONDS:.0f} s; ask for Slurm's health with sdiag") from None
     if done.returncode:
-        prefix = re.compile(rf"^{program}: (error: )?")
-        lines = [prefix.sub("", line) for line in done.stderr.splitlines() if line.strip()]
+        lines = [re.sub(f"^{program}: (error: )?", "", line) for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"{program} {' '.join(arguments)}: {'; '.join(lines) or f'exit code {done.returncode}'}")
     return done.stdout
 

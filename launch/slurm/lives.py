@@ -6,9 +6,8 @@
 
 Any other code comes from a passing fault (a disk, a missing mount); the script takes it for 75.
 
-Every start is a line of RUN/slurm/lives.jsonl with the step that it resumes from. A start has led somewhere if the next
-one resumes from a later step; several in a row that have not are a loop that a person has to look at. It runs on the
-batch host, without torch.
+Every start is a line of RUN/slurm/lives.jsonl with the step that it resumes from. Several starts in a row from the same
+step are a loop that a person has to look at. This runs on the batch host, without torch.
 """
 
 import argparse
@@ -27,8 +26,7 @@ from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, STOPPED
 
 GO_ON, FAILED, CANCELLED = 0, 3, 130
-MARKERS = (FINISHED, STOPPED, "slurm/refusal")
-"""How the start before has ended."""
+MARKERS = (FINISHED, STOPPED, "slurm/refusal")  # how the start before has ended
 SECONDS_FOR_THE_LOCK = 90.0
 """As long as a file server may hold the lock of a host that has gone (NFSv4: one lease)."""
 
@@ -37,15 +35,12 @@ def begin(run: Path, give_up_after: int) -> int:
     """Notes a start, unless the run is cancelled or in use, or the last starts led nowhere."""
     step, lives = newest_step(run), read_lives(run)
     if (run / "slurm" / "CANCEL").exists():
-        return _say(CANCELLED, f"cancelled as asked, before it began; saved at step {step}")
+        return _report(CANCELLED, f"cancelled as asked, before it began; saved at step {step}")
     fruitless = len(list(itertools.takewhile(lambda life: life.get("step") == step, reversed(lives))))
     if fruitless >= give_up_after:
         (run / "slurm" / "GAVE_UP").write_text(f"{step} after {fruitless} starts\n")
-        return _say(
-            FAILED,
-            f"{counted(fruitless, 'start')} in a row came no further than step {step}: giving up; look at the output "
-            "above and submit again",
-        )
+        starts = f"{counted(fruitless, 'start')} in a row came no further than step {step}"
+        return _report(FAILED, f"{starts}: giving up; look at the output above and submit again")
     deadline = time.monotonic() + SECONDS_FOR_THE_LOCK
     while (by := holder(run)) and time.monotonic() < deadline:  # what Slurm has ended may still be ending
         time.sleep(1)
@@ -64,26 +59,25 @@ def begin(run: Path, give_up_after: int) -> int:
         torn = size and file.read() != b"\n"
         file.write(b"\n" * bool(torn) + json.dumps(life).encode() + b"\n")
     if by:
-        return _say(AGAIN, f"{run} is in use by {by}; trying again later")
+        return _report(AGAIN, f"{run} is in use by {by}; trying again later")
     for marker in MARKERS:
         (run / marker).unlink(missing_ok=True)
-    return _say(
-        GO_ON, f"start {len(lives) + 1} on {life['nodes']}: from " + (f"step {step}" if step else "the beginning")
-    )
+    origin = f"step {step}" if step else "the beginning"
+    return _report(GO_ON, f"start {len(lives) + 1} on {life['nodes']}: from {origin}")
 
 
 def end(run: Path, code: int) -> int:
-    """What to do next, as the markers tell."""
+    """What to do next, by the markers."""
     if (run / FINISHED).exists():
-        return _say(GO_ON, f"finished at step {_read(run / FINISHED)}")
-    if (run / "slurm" / "CANCEL").exists():
-        return _say(CANCELLED, f"cancelled as asked; saved at step {newest_step(run)}")
-    if refusal := _read(run / "slurm" / "refusal"):
-        return _say(FAILED, f"not tried again, as it is a mistake to mend: {refusal}")
-    if stopped := _read(run / STOPPED):
-        return _say(AGAIN, f"stopped at step {stopped.replace(' ', ' by ', 1)}: requeued, it resumes from there")
+        return _report(GO_ON, f"finished at step {_read(run / FINISHED)}")
     step = newest_step(run)
-    return _say(AGAIN, f"ended with code {code} and no marker: requeued, it resumes from step {step}")
+    if (run / "slurm" / "CANCEL").exists():
+        return _report(CANCELLED, f"cancelled as asked; saved at step {step}")
+    if refusal := _read(run / "slurm" / "refusal"):
+        return _report(FAILED, f"not tried again, as it is a mistake to mend: {refusal}")
+    if stopped := _read(run / STOPPED):
+        return _report(AGAIN, f"stopped at step {stopped.replace(' ', ' by ', 1)}: requeued, it resumes from there")
+    return _report(AGAIN, f"ended with code {code} and no marker: requeued, it resumes from step {step}")
 
 
 def newest_step(run: Path) -> int:
@@ -104,20 +98,16 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _say(code: int, line: str) -> int:
+def _report(code: int, line: str) -> int:
     print(f"slurm: {line}", file=sys.stderr, flush=True)
     return code
 
 
-def main() -> int:
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(allow_abbrev=False, prog="python -m launch.slurm.lives")
     parser.add_argument("verb", choices=("begin", "end"))
     parser.add_argument("run", type=Path)
     parser.add_argument("--give-up-after", type=int)
     parser.add_argument("--code", type=int)
     args = parser.parse_args()
-    return begin(args.run, args.give_up_after) if args.verb == "begin" else end(args.run, args.code)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(begin(args.run, args.give_up_after) if args.verb == "begin" else end(args.run, args.code))

@@ -12,7 +12,6 @@ from data_prep.json_lines import read_records
 from data_prep.progress import clock
 from data_prep.text import printable
 from launch.slurm import client
-from launch.slurm.folder import folder_of, read_jobs
 from launch.slurm.lives import newest_step, read_lives
 from model.errors import UserError
 from train.liveness.exit_status import FINISHED, STOPPED
@@ -36,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    state = status(folder_of(args.run))
+    state = status(client.folder_of(args.run))
     if args.json:
         print(json.dumps(state))
         return 0
@@ -60,7 +59,7 @@ def status(folder: Path) -> dict[str, Any]:
         "skipped": len(read_records(folder / "skipped.jsonl")),
         "lost": len(read_records(folder / "lost.jsonl")),
         "markers": {name: file.read_text(errors="replace").partition("\n")[0] for name, file in markers.items()},
-        "jobs": [job for stage, number in read_jobs(folder).items() for job in _jobs(folder, stage, number)],
+        "jobs": [job for stage, number in client.read_jobs(folder).items() for job in _jobs(folder, stage, number)],
     }
 
 

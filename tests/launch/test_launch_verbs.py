@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from launch.command import main
-from launch.deepspeed import local, outcome
-from launch.deepspeed.outcome import markers
+from launch.deepspeed import local, running
+from launch.deepspeed.running import markers, outcome
 from model.errors import UserError
 from tests import ranks
 from tests.train.conftest import make_ground
@@ -97,24 +97,24 @@ def see(monkeypatch, visible: str | None, there: int) -> None:
 
 
 def test_the_markers_decide_and_never_the_exit_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome, "SECONDS_TO_APPEAR", 0.0)
+    monkeypatch.setattr(running, "SECONDS_TO_APPEAR", 0.0)
     folder = tmp_path / "run"
     folder.mkdir()
     before = markers(folder)
-    assert outcome.outcome(folder, before, 0)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
-    assert outcome.outcome(folder, before, 7)[0] == 7 and outcome.outcome(folder, before, -9)[0] == 1
-    assert outcome.outcome(folder, before, 0, node_rank=1)[0] == 0, "the folder of rank 0 is another one"
-    assert outcome.outcome(folder, before, 75, node_rank=1)[0] == 75
+    assert outcome(folder, before, 0)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
+    assert outcome(folder, before, 7)[0] == 7 and outcome(folder, before, -9)[0] == 1
+    assert outcome(folder, before, 0, node_rank=1)[0] == 0, "the folder of rank 0 is another one"
+    assert outcome(folder, before, 75, node_rank=1)[0] == 75
     (folder / "LOCK").touch()
-    assert outcome.outcome(folder, before, 0, node_rank=1)[0] == 1
+    assert outcome(folder, before, 0, node_rank=1)[0] == 1
     (folder / "FINISHED").write_text("8\n")
-    assert outcome.outcome(folder, before, 9)[0] == 0
-    assert outcome.outcome(folder, markers(folder), 0)[0] == 1, "of an earlier run"
+    assert outcome(folder, before, 9)[0] == 0
+    assert outcome(folder, markers(folder), 0)[0] == 1, "of an earlier run"
     (folder / "FINISHED").unlink()
     for reason, code in (("SIGTERM", 75), (LAUNCHER_GONE, 1)):
         (folder / "STOPPED").write_text(f"5 {reason}\n")
         for of_launcher in (0, 75):  # of deepspeed, whose ranks left with 75 when they had saved
-            given, line = outcome.outcome(folder, before, of_launcher)
+            given, line = outcome(folder, before, of_launcher)
             assert given == code and reason in line and "step 5" in line
 
 
@@ -138,7 +138,7 @@ from pathlib import Path
 from launch.deepspeed.running import Launch, carry_out
 run, launcher, rank, ssh_host = sys.argv[1:]
 command = [sys.executable, "-c", launcher, launcher, rank, run]  # deepspeed, launch.py, a rank
-launch = Launch(command, Path(run), os.environ, ssh_host=ssh_host, exports=Path(run, "exports.sh"))
+launch = Launch(command, Path(run), ssh_host=ssh_host, exports=Path(run, "exports.sh"))
 try:
     sys.exit(carry_out(launch, False))
 except KeyboardInterrupt:
