@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = client.folder_of(args.run)
+    folder = client.run_folder(args.run)
     numbers = client.read_jobs(folder)
     states = {stage: [job.state for job in client.jobs(number) if job.live] for stage, number in numbers.items()}
     live = [stage for stage in states if states[stage]]

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,8 @@ OTHER_NAMES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQ
 """Of variables that would overrule an #SBATCH line; most are named after the option."""
 SECONDS = 60.0
 STAGES = ("shards", "features", "train", "score")
-OVER = ("", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
-OVER += ("OUT_OF_MEMORY", "REVOKED")
-"""States of a job that will not run any more, or that Slurm has forgotten."""
+OVER = "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY REVOKED".split()
+"""States of a job that will not run any more."""
 
 
 @dataclass(frozen=True)
@@ -30,26 +30,24 @@ class Job:
     """A job, or an element of an array, as Slurm knows it."""
 
     number: str
-    state: str
-    """PENDING, RUNNING, COMPLETED ...; "" where Slurm has forgotten it."""
+    state: str  # PENDING, RUNNING, COMPLETED ...; "" where Slurm has forgotten it
     reason: str = ""
     restarts: int = 0
     nodes: str = ""
-    since: str = ""
-    """How long it runs, of how long it may."""
+    since: str = ""  # how long it has run, of how long it may
     exit_code: str = ""
 
     @property
     def live(self) -> bool:
         """Whether it runs or may still run."""
-        return self.state not in OVER
+        return self.state not in ("", *OVER)
 
 
-def folder_of(run: str) -> Path:
-    """The run's folder. UserError if it is not there."""
-    if not Path(run).is_dir():
-        raise UserError(f"{run!r} is no folder of a run; give what run.dir of the recipe says")
-    return Path(run)
+def run_folder(text: str) -> Path:
+    """UserError if it is not there."""
+    if not Path(text).is_dir():
+        raise UserError(f"{text!r} is no folder of a run; give what run.dir of the recipe says")
+    return Path(text)
 
 
 def read_jobs(run: Path) -> dict[str, str]:
@@ -76,16 +74,15 @@ def jobs(number: str) -> list[Job]:
 
 
 def _job(line: str) -> Job:
-    fields = dict(word.split("=", 1) for word in line.split(" ") if "=" in word)
-    array, reason, nodes = fields.get("ArrayJobId"), fields.get("Reason", ""), fields.get("NodeList", "")
+    fields = defaultdict(str, (word.split("=", 1) for word in line.split(" ") if "=" in word))
     return Job(
-        number=f"{array}_{fields.get('ArrayTaskId', '')}" if array else fields["JobId"],
-        state=fields.get("JobState", ""),
-        reason="" if reason == "None" else reason,
-        restarts=int(fields.get("Restarts", "0")),
-        nodes="" if nodes == "(null)" else nodes,
-        since=f"{fields.get('RunTime', '')} of {fields.get('TimeLimit', '')}",
-        exit_code=fields.get("ExitCode", ""),
+        number=f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if fields["ArrayJobId"] else fields["JobId"],
+        state=fields["JobState"],
+        reason=fields["Reason"].removeprefix("None"),
+        restarts=int(fields["Restarts"] or 0),
+        nodes=fields["NodeList"].removeprefix("(null)"),
+        since=f"{fields['RunTime']} of {fields['TimeLimit']}",
+        exit_code=fields["ExitCode"],
     )
 
 

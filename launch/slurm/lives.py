@@ -44,26 +44,17 @@ def begin(run: Path, give_up_after: int) -> int:
     deadline = time.monotonic() + SECONDS_FOR_THE_LOCK
     while (by := holder(run)) and time.monotonic() < deadline:  # what Slurm has ended may still be ending
         time.sleep(1)
-    life = {
-        "job": os.environ.get("SLURM_JOB_ID", ""),
-        "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-        "nodes": os.environ.get("SLURM_JOB_NODELIST", ""),
-        "host": socket.gethostname(),
-        "time": time.time(),
-        "step": step,
-        **({"held": by} if by else {}),
-    }
-    with open(run / "slurm" / "lives.jsonl", "a+b") as file:
-        size = file.tell()
-        file.seek(max(0, size - 1))
-        torn = size and file.read() != b"\n"
-        file.write(b"\n" * bool(torn) + json.dumps(life).encode() + b"\n")
+    job, restart, nodes = (os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "RESTART_COUNT", "JOB_NODELIST"))
+    life = {"job": job, "restart": int(restart or 0), "nodes": nodes, "host": socket.gethostname()}
+    life |= {"time": time.time(), "step": step} | ({"held": by} if by else {})
+    with open(run / "slurm" / "lives.jsonl", "a") as file:
+        file.write(f"\n{json.dumps(life)}\n")  # the last line may be torn
     if by:
         return _report(AGAIN, f"{run} is in use by {by}; trying again later")
     for marker in MARKERS:
         (run / marker).unlink(missing_ok=True)
     origin = f"step {step}" if step else "the beginning"
-    return _report(GO_ON, f"start {len(lives) + 1} on {life['nodes']}: from {origin}")
+    return _report(GO_ON, f"start {len(lives) + 1} on {nodes}: from {origin}")
 
 
 def end(run: Path, code: int) -> int:
@@ -92,10 +83,7 @@ def read_lives(run: Path) -> list[dict[str, Any]]:
 
 
 def _read(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return file.read_text(errors="replace").strip() if file.exists() else ""
 
 
 def _report(code: int, line: str) -> int:

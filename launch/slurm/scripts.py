@@ -47,12 +47,11 @@ class Stage:
 
 def training(args: argparse.Namespace, asked: Directives, run: Path) -> Stage:
     """The job that trains in `run`, where slurm/ holds recipe.yaml and deepspeed.json."""
-    text = _template("job.sbatch").replace("{{preflight}}", "" if args.no_preflight else PREFLIGHT)
     own = [f"--output={run}/slurm/train-%j.out", f"--signal=USR1@{args.signal_seconds}"]
     values = {"run": shlex.quote(str(run)), "here": shlex.quote(sys.executable)}
     values |= {"give_up_after": str(args.give_up_after), "flags": " --allow-changes" * args.allow_changes}
     # Ranks that train end within a minute of each other.
-    return Stage("train", _filled(text, args, asked, own, "--wait=60", values))
+    return Stage("train", _filled("job.sbatch", args, asked, own, "--wait=60", values))
 
 
 def pipeline(args: argparse.Namespace, config: "Config", train: Stage, asked: Directives) -> list[Stage]:
@@ -69,7 +68,7 @@ def pipeline(args: argparse.Namespace, config: "Config", train: Stage, asked: Di
         elements = [f"--output={folder}/slurm/{name}-%A_%a.out", f"--array=0-{len(lines) - 1}{limit}"]
         cases = "\n".join(f"    {number}) set -- {shlex.join(line)} ;;" for number, line in enumerate(lines))
         # Ranks that encode each end when they have nothing left to do.
-        text = _filled(_template("stage.sbatch"), args, asked | own | changes, elements, "--wait=0", {"cases": cases})
+        text = _filled("stage.sbatch", args, asked | own | changes, elements, "--wait=0", {"cases": cases})
         return Stage(name, text, after, how)
 
     if builds:
@@ -104,21 +103,18 @@ def _pairs(given: list[str], flag: str) -> dict[str, str]:
     return sources
 
 
-def _template(name: str) -> str:
-    return Path(__file__).with_name(name).read_text()
-
-
 def _filled(
     template: str, args: argparse.Namespace, asked: Directives, own: list[str], wait: str, values: dict[str, str]
 ) -> str:
     """A template with its {{places}} filled: by `values`, and by those that both templates have."""
+    text = Path(__file__).with_name(template).read_text()
+    text = text.replace("{{preflight}}", "" if args.no_preflight else PREFLIGHT)
     lines = [*(f"--{name}={value}" for name, value in asked.items() if value not in ("", 0)), *own]
     lines += ["--requeue", "--open-mode=append", *args.sbatch]
     for line in lines:
         if not HARMLESS.fullmatch(line):
-            raise UserError(
-                f"{line!r} cannot stand in an #SBATCH line; give --OPTION=VALUE without spaces, quotes or $"
-            )
+            todo = "give --OPTION=VALUE without spaces, quotes or $"
+            raise UserError(f"{line!r} cannot stand in an #SBATCH line; {todo}")
     values |= {
         "directives": "\n".join(f"#SBATCH {line}" for line in lines),
         "folder": shlex.quote(os.getcwd()),
@@ -128,7 +124,7 @@ def _filled(
         "srun": shlex.join(["srun", "--export=ALL", "--kill-on-bad-exit=1", wait, *_container(args)]),
         "cpus": str(asked["cpus-per-task"]),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], template)
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: values[place[1]], text)
 
 
 def _container(args: argparse.Namespace) -> Sequence[str]:

@@ -17,8 +17,7 @@ from model.errors import UserError
 from train.liveness.exit_status import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000
-BEYOND = 1e15
-"""No figure of ours is larger; an integer that a damaged file holds may be too large to print."""
+BEYOND = 1e15  # no figure of ours is larger; an integer that a damaged file holds may be too large to print
 MARKERS = {
     FINISHED: "finished at step",
     STOPPED: "stopped as asked at step",
@@ -35,17 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    state = status(client.folder_of(args.run))
-    if args.json:
-        print(json.dumps(state))
-        return 0
-    for line in [state["run"], *table([("", *row) for row in _rows(state)], left=(0, 1, 2))]:
-        print(printable(line))
+    state = status(client.run_folder(args.run))
+    lines = [state["run"], *table([("", *row) for row in _rows(state)], left=(0, 1, 2))]
+    print(json.dumps(state) if args.json else "\n".join(map(printable, lines)))
     return 0
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """Everything, as plain values."""
     metrics, lives = folder / "metrics.jsonl", read_lives(folder)
     reports = read_records(metrics, TAIL_BYTES)[::-1]
     markers = {name: folder / name for name in MARKERS if (folder / name).exists()}
@@ -74,7 +69,6 @@ def _jobs(folder: Path, stage: str, number: str) -> list[dict[str, Any]]:
 
 
 def _rows(state: dict[str, Any]) -> list[tuple[str, str]]:
-    """Label and text of each line."""
     rows = []
     for job in state["jobs"]:
         restarts = counted(job["restarts"], "restart") if job["restarts"] else ""

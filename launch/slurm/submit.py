@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -89,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
     if shutil.which("sbatch") is None:
         raise UserError("sbatch is not here; submit from a host of the Slurm cluster, or look with --dry-run")
     _require_free(folder)
-    if not args.untested:
-        _test(chain)
+    for stage in () if args.untested else chain:
+        _test(stage)
     return _submit(folder, config, deepspeed, chain)
 
 
@@ -100,9 +101,8 @@ def _directives(args: argparse.Namespace, run: str) -> Directives:
     require_at_least("--gpus-per-node", args.gpus_per_node, 0)
     ranks = max(1, args.gpus_per_node) if args.ranks_per_node is None else args.ranks_per_node
     if ranks < 1 or (args.gpus_per_node and ranks > args.gpus_per_node):
-        raise UserError(
-            f"--ranks-per-node is {ranks}, with {counted(args.gpus_per_node, 'GPU')} a node; a rank has one of its own"
-        )
+        gpus = counted(args.gpus_per_node, "GPU")
+        raise UserError(f"--ranks-per-node is {ranks}, with {gpus} a node; a rank has one of its own")
     return {
         "job-name": args.name or run,
         "nodes": args.nodes,
@@ -114,31 +114,26 @@ def _directives(args: argparse.Namespace, run: str) -> Directives:
 
 
 def _require_free(folder: Path) -> None:
-    """UserError if the folder has a job: two would wait for each other."""
+    """UserError if the folder is in use: two jobs would wait for each other."""
     for stage, number in client.read_jobs(folder).items():
         for job in client.jobs(number):
             if job.live:
-                raise UserError(
-                    f"{folder} has its {stage} in job {job.number} ({job.state}); wait for it, `slam-asr cancel "
-                    f"{folder}`, or give another run.dir"
-                )
+                todo = f"wait for it, `slam-asr cancel {folder}`, or give another run.dir"
+                raise UserError(f"{folder} has its {stage} in job {job.number} ({job.state}); {todo}")
     if by := holder(folder):
         raise in_use(folder, by)
 
 
-def _test(chain: list[Stage]) -> None:
-    """Asks sbatch about scripts in a temporary folder: those that an earlier submission has left may still be used."""
-    with tempfile.TemporaryDirectory() as folder:
-        for stage in chain:
-            script = Path(folder) / f"{stage.name}.sbatch"
-            script.write_text(stage.text)
-            try:
-                client.call("sbatch", "--test-only", str(script))
-            except UserError as error:
-                raise UserError(
-                    f"Slurm would not run {stage.name}: {error}; ask for what there is, or give --untested if nodes "
-                    "are only down or drained now"
-                ) from None
+def _test(stage: Stage) -> None:
+    """Asks sbatch about a temporary file: the script that an earlier submission has left may still be used."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sbatch") as script:
+        script.write(stage.text)
+        script.flush()
+        try:
+            client.call("sbatch", "--test-only", script.name)
+        except UserError as error:
+            todo = "ask for what there is, or give --untested if nodes are only down or drained now"
+            raise UserError(f"Slurm would not run {stage.name}: {error}; {todo}") from None
 
 
 def _submit(folder: Path, config: "Config", deepspeed: dict[str, Any], chain: list[Stage]) -> int:
@@ -150,20 +145,17 @@ def _submit(folder: Path, config: "Config", deepspeed: dict[str, Any], chain: li
     slurm.mkdir(parents=True, exist_ok=True)
     for name in OF_A_SUBMISSION:
         (slurm / name).unlink(missing_ok=True)
-    write_file(slurm / "recipe.yaml", to_yaml(config).encode())
-    write_file(slurm / "deepspeed.json", (json.dumps(deepspeed, indent=2) + "\n").encode())
+    files = {"recipe.yaml": to_yaml(config), "deepspeed.json": json.dumps(deepspeed, indent=2) + "\n"}
+    for name, text in (files | {f"{stage.name}.sbatch": stage.text for stage in chain}).items():
+        write_file(slurm / name, text.encode())
     for stage in chain:
-        write_file(slurm / f"{stage.name}.sbatch", stage.text.encode())
-    for stage in chain:
-        script = slurm / f"{stage.name}.sbatch"
+        script = str(slurm / f"{stage.name}.sbatch")
         after = f"--dependency={stage.how}:{numbers[stage.after]} --kill-on-invalid-dep=yes" if stage.after else ""
-        printed = client.call("sbatch", "--parsable", *after.split(), str(script))
-        numbers[stage.name] = printed.partition(";")[0].strip()
+        numbers[stage.name] = re.split("[;\\s]", client.call("sbatch", "--parsable", *after.split(), script))[0]
         # At once: what is submitted can then be cancelled, even if the next submission fails.
         write_file(slurm / "jobs.json", (json.dumps(numbers, indent=1) + "\n").encode())
         waits = f", after {stage.after}" if stage.after else ""
         print(f"{stage.name}: job {numbers[stage.name]}{waits}  (sbatch {script})")
-    print(f"slam-asr status {folder}    how far it is", file=sys.stderr)
-    print(f"slam-asr cancel {folder}    save and end it", file=sys.stderr)
-    print(f"tail -F {slurm}/train-{numbers['train']}.out    its output", file=sys.stderr)
+    commands = [f"slam-asr status {folder}    how far it is", f"slam-asr cancel {folder}    save and end it"]
+    print(*commands, f"tail -F {slurm}/train-{numbers['train']}.out    its output", sep="\n", file=sys.stderr)
     return 0
