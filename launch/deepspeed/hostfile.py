@@ -16,8 +16,7 @@ from model.errors import UserError
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
-SAFE = re.compile(r"[\w@+=:,./-]*", re.ASCII)
-"""What remote shells and pdsh leave as it is: deepspeed quotes nothing."""
+SAFE = re.compile(r"[\w@+=:,./-]*", re.ASCII)  # remote shells and pdsh change none of these; deepspeed quotes nothing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +36,8 @@ def run(args: argparse.Namespace, config: "Config") -> int:
     variables, folder, first = ssh.named(args.env), Path(config.run.dir), next(iter(chosen))
     for host in chosen:
         if not (ssh.resolves if args.no_ssh else ssh.known)(host):
-            raise UserError(
-                f"{args.hostfile}: {host} is not known here; correct it, or add it to /etc/hosts or ~/.ssh/config"
-            )
+            todo = "correct it, or add it to /etc/hosts or ~/.ssh/config"
+            raise UserError(f"{args.hostfile}: {host} is not known here; {todo}")
     if not args.no_ssh:
         _check_ssh(args, config, chosen)
     elif args.node_rank is None or not 0 <= args.node_rank < len(chosen):
@@ -78,7 +76,5 @@ def _check_ssh(args: argparse.Namespace, config: "Config", chosen: slots.Slots) 
     given = {"run.dir": config.run.dir, "--deepspeed": args.deepspeed, "--master-addr": args.master_addr}
     for what, value in (given | {"the current folder": os.getcwd(), "this Python": sys.executable}).items():
         if not SAFE.fullmatch(value):
-            raise UserError(
-                f"{what} is {value!r}, which the shells of other hosts would change; use letters, digits and "
-                "@ + = : , . / _ - only"
-            )
+            todo = "use letters, digits and @ + = : , . / _ - only"
+            raise UserError(f"{what} is {value!r}, which the shells of other hosts would change; {todo}")

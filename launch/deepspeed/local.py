@@ -29,9 +29,8 @@ def ranks_here(wanted: int | None) -> int:
     if wanted is not None:
         require_at_least("--ranks", wanted, 1)
         if wanted > available > 0:
-            raise UserError(
-                f"--ranks is {wanted}, this host has {counted(available, 'GPU')} to use; start at most one a GPU"
-            )
+            gpus = counted(available, "GPU")
+            raise UserError(f"--ranks is {wanted}, this host has {gpus} to use; start at most one a GPU")
     return wanted or available or 1
 
 
@@ -52,10 +51,8 @@ def _devices(ranks: int) -> list[str]:
     if not visible or os.environ.get("DS_ACCELERATOR") == "cpu":
         return ["--num_accelerators", str(ranks)]
     if not all(name.isdecimal() for name in visible):
-        raise UserError(
-            f"CUDA_VISIBLE_DEVICES is {','.join(visible)!r}, deepspeed takes numbers only; give numbers as `nvidia-smi "
-            "-L` prints them, or start with torchrun"
-        )
+        todo = "give numbers as `nvidia-smi -L` prints them, or start with torchrun"
+        raise UserError(f"CUDA_VISIBLE_DEVICES is {','.join(visible)!r}, deepspeed takes numbers only; {todo}")
     return ["--include", "localhost:" + ",".join(visible[:ranks])]
 
 

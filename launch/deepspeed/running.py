@@ -30,8 +30,7 @@ from train.liveness.exit_status import AGAIN, FINISHED, LAUNCHER_GONE, MISTAKE, 
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
-LOCK = "LOCK"
-"""Rank 0 writes its process number into it at every start."""
+LOCK = "LOCK"  # rank 0 writes its process number into it at every start
 SECONDS_TO_SAVE = 60.0  # for ranks whose launcher has ended to write a checkpoint and leave
 SECONDS_TO_APPEAR = 3.0  # for a marker that another host has written, on a network file system
 SECONDS_A_LOOK = 0.2
@@ -49,15 +48,17 @@ class Launch:
     run: Path
     added: Mapping[str, str] = field(default_factory=dict)
     removed: Set[str] = frozenset()
-    ssh_host: str = ""
-    """Where rank 0 is; "" if the command starts ranks of this host alone."""
-    exports: Path | None = None
-    """A file for the other hosts, removed at the end."""
+    ssh_host: str = ""  # where rank 0 is; "" if the command starts ranks of this host alone
+    exports: Path | None = None  # a file for the other hosts, removed at the end
     node_rank: int = 0
 
     def environment(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if name not in OF_A_RANK | self.removed}
         return ours | dict(self.added)
+
+    def remove_exports(self) -> None:
+        if self.exports:
+            self.exports.unlink(missing_ok=True)
 
 
 def command(args: argparse.Namespace, config: "Config", options: Sequence[str]) -> list[str]:
@@ -105,8 +106,7 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
         _kill(runner.pid, *_descendants(runner.pid))
         raise
     _kill(guard)
-    if launch.exports:
-        launch.exports.unlink(missing_ok=True)
+    launch.remove_exports()
     code, line = outcome(launch.run, before, runner.returncode, launch.node_rank)
     print(f"launch: {line}", file=sys.stderr, flush=True)
     return code
@@ -141,8 +141,7 @@ def _start_guard(launch: Launch, runner: int) -> int:
         os.close(held_open)
         os.read(ended, 1)
         _kill(runner, *(_descendants(runner) if launch.ssh_host else ()))
-        if launch.exports:
-            launch.exports.unlink(missing_ok=True)
+        launch.remove_exports()
     finally:
         os._exit(0)
 
@@ -197,7 +196,5 @@ def outcome(run: Path, before: Markers, code: int, node_rank: int = 0) -> tuple[
     if node_rank and code == 0 and LOCK not in written:
         return 0, f"ended without an error; {run} is not the folder of node rank 0: look for {FINISHED} there"
     ended = f"exit code {code}" if code >= 0 else f"ended by signal {-code}"
-    return failure, (
-        f"failed: there is no new {FINISHED} in {run} (deepspeed: {ended}); the first error above is the cause; once "
-        "it is mended, the same command resumes from the newest checkpoint"
-    )
+    todo = "mend the first error above; the same command resumes from the newest checkpoint"
+    return failure, f"failed: there is no new {FINISHED} in {run} (deepspeed: {ended}); {todo}"

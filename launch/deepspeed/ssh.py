@@ -15,11 +15,8 @@ from pathlib import Path
 
 from model.errors import UserError
 
-APPEND = "PDSH_SSH_ARGS_APPEND"
-"""Options that pdsh adds to its ssh (pdsh(1)), such as `-p 2222`: they hold for our own ssh too."""
+APPEND = "PDSH_SSH_ARGS_APPEND"  # options that pdsh adds to its ssh, such as `-p 2222`; our own ssh takes them too
 CARRIED = re.compile(r"(HF|TORCH|NCCL|GLOO|CUDA|SLAM_ASR|UCX|MV2|MLFLOW)_\w*|OMP_NUM_THREADS|DS_ACCELERATOR", re.ASCII)
-BY_DEEPSPEED = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL")
-"""deepspeed puts variables of these prefixes on its command lines."""
 SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
 
 
@@ -91,7 +88,8 @@ def named(options: Sequence[str]) -> dict[str, str]:
 
 def shown_secrets() -> set[str]:
     """Variables that look secret, and that deepspeed would put on command lines, which everybody sees in `ps`."""
-    return {name for name in os.environ if name.startswith(BY_DEEPSPEED) and SECRET.search(name)}
+    prefixes = ("MLFLOW", "PYTHON", "MV2", "UCX", "NCCL")
+    return {name for name in filter(SECRET.search, os.environ) if name.startswith(prefixes)}
 
 
 def write_exports(run: Path, given: Mapping[str, str], without_secrets: bool) -> Path:
