@@ -118,27 +118,32 @@ def test_the_markers_decide_and_never_the_exit_code(tmp_path, monkeypatch):
             assert given == code and reason in line and "step 5" in line
 
 
-LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+# Exits with 0 when its child is killed, as deepspeed does.
+LAUNCHER = "import subprocess, sys; sys.exit(max(0, subprocess.call([sys.executable, '-c', *sys.argv[1:]])))"
 RANK = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
-run = Path(sys.argv[1])
-def stop(number, frame):
-    (run / "STOPPED").write_text(f"5 {signal.Signals(number).name}")
-    sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+from train.dist.lock import claim
+from train.liveness import lifeline, stop
+run, claimed = Path(sys.argv[1]), False
+stop.install_handlers()
+lifeline.follow_launcher()
 (run / "begun").write_text(str(os.getpid()))
 (run / "begun").rename(run / "rank")
-time.sleep(900)
+while not stop.asked():
+    if not claimed and (run / "may claim").exists():
+        claimed = not claim(run)
+    time.sleep(0.02)
+(run / "STOPPED").write_text(f"5 {stop.reason()}")
+sys.exit(75)
 """
 LAUNCH = """
-import os, sys
+import sys
 from pathlib import Path
 from launch.deepspeed.running import Launch, carry_out
 run, launcher, rank, ssh_host = sys.argv[1:]
 command = [sys.executable, "-c", launcher, launcher, rank, run]  # deepspeed, launch.py, a rank
-launch = Launch(command, Path(run), ssh_host=ssh_host, exports=Path(run, "exports.sh"))
+launch = Launch(command, Path(run), {"RANK": "0"}, ssh_host=ssh_host, exports=Path(run, "exports.sh"))
 try:
     sys.exit(carry_out(launch, False))
 except KeyboardInterrupt:
@@ -186,9 +191,20 @@ def test_a_stop_request_waits_until_rank_0_has_written_lock(launched, tmp_path):
     assert "SIGTERM" in launch.stderr.readline()
     time.sleep(0.5)
     assert lives(rank)
-    (tmp_path / "LOCK").touch()
+    (tmp_path / "may claim").touch()
     assert launch.wait(600) == 75 and "(SIGTERM) after step 5" in launch.stderr.read()
     assert not (tmp_path / "exports.sh").exists()
+
+
+def test_a_launch_whose_deepspeed_loses_its_child_waits_for_the_ranks_to_save_and_fails(launched, tmp_path):
+    """tests/train/test_faults.py does this to real ranks."""
+    launch, (_, launcher, _) = launched()
+    (tmp_path / "may claim").touch()
+    wait_until((tmp_path / "LOCK").exists)
+    os.kill(launcher, signal.SIGKILL)
+    assert launch.wait(600) == 1
+    line = launch.stderr.read().splitlines()[-1]
+    assert line.startswith(f"launch: {LAUNCHER_GONE}: ") and "after step 5" in line
 
 
 def test_a_second_ctrl_c_kills_the_ranks(launched, monkeypatch):
@@ -216,24 +232,21 @@ def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connectio
             os.kill(pid, signal.SIGKILL)
 
 
-def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command_finishes(tmp_path):
+def test_a_local_launch_stops_when_asked_and_the_same_command_finishes_with_nothing_left(tmp_path):
     ground, folder = make_ground(tmp_path), tmp_path / "interrupted"
     straight = ranks.start([str(ground / "recipe.yaml"), f"run.dir={tmp_path}/straight", *LONG], 2, tmp_path / "log")
-    given = [str(ground / "recipe.yaml"), f"run.dir={folder}", *LONG, "--ranks", "2"]
-    for victim, number, code, line in (
-        ("launch.py", signal.SIGKILL, 1, f"launch: {LAUNCHER_GONE}: "),
-        ("slam-asr", signal.SIGTERM, 75, "launch: stopped as asked (SIGTERM) after step "),
-        ("nobody", 0, 0, f"launch: finished: {folder}"),
+    command = [sys.executable, "-m", "launch", "launch", "local", str(ground / "recipe.yaml"), f"run.dir={folder}"]
+    for interrupted, code, line in (
+        (True, 75, "launch: stopped as asked (SIGTERM) after step "),
+        (False, 0, f"launch: finished: {folder}"),
     ):
-        log, before = tmp_path / "launched", ranks.last_step(folder)
+        log = tmp_path / "launched"
         with open(log, "wb") as file:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "launch", "launch", "local", *given], cwd=ranks.ROOT, stdout=file, stderr=file
-            )
+            running = subprocess.Popen([*command, *LONG, "--ranks", "2"], cwd=ranks.ROOT, stdout=file, stderr=file)
         try:
-            if victim != "nobody":
-                ranks.wait_for_step(folder, before + 1)
-                os.kill(running.pid if victim == "slam-asr" else launcher_of(running.pid), number)
+            if interrupted:
+                ranks.wait_for_step(folder, 1)
+                running.terminate()
             assert running.wait(ranks.HANGS_AFTER) == code, log.read_text()
         finally:
             running.kill()
@@ -243,10 +256,3 @@ def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command
     ours, theirs = (run / "checkpoints/step-00000060/adapter.safetensors" for run in (folder, tmp_path / "straight"))
     assert ours.read_bytes() == theirs.read_bytes()
     assert (folder / "FINISHED").exists() and not (folder / "STOPPED").exists()
-
-
-def launcher_of(pid: int) -> int:
-    """The process of deepspeed's launch.py below a `slam-asr launch local`."""
-    below = [found for child in ranks.children(pid) for found in ranks.children(child)]
-    (found,) = (pid for pid in below if b"deepspeed.launcher.launch" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    return found
