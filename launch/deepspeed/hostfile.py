@@ -57,7 +57,7 @@ def run(args: argparse.Namespace, config: "Config") -> int:
         # deepspeed writes `source` in front, which dash lacks; a single host would be taken for this one.
         options += ["--venv_script", f"/dev/null; . {exports}", "--force_multi"]
         append = {ssh.APPEND: ssh.for_pdsh(config.run.stall_seconds or config.run.collective_timeout_seconds)}
-        launch = Launch(command(args, config, options), folder, append, ssh.shown_secrets(), first, exports)
+        launch = Launch(command(args, config, options), folder, append, ssh.shown_secrets(), ssh_host=first)
     return carry_out(launch, args.dry_run)
 
 

@@ -49,16 +49,11 @@ class Launch:
     added: Mapping[str, str] = field(default_factory=dict)
     removed: Set[str] = frozenset()
     ssh_host: str = ""  # where rank 0 is; "" if the command starts ranks of this host alone
-    exports: Path | None = None  # a file for the other hosts, removed at the end
     node_rank: int = 0
 
-    def environment(self) -> dict[str, str]:
+    def env(self) -> dict[str, str]:
         ours = {name: value for name, value in os.environ.items() if name not in OF_A_RANK | self.removed}
         return ours | dict(self.added)
-
-    def remove_exports(self) -> None:
-        if self.exports:
-            self.exports.unlink(missing_ok=True)
 
 
 def command(args: argparse.Namespace, config: "Config", options: Sequence[str]) -> list[str]:
@@ -90,9 +85,7 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
         return 0
     before, passed_on = markers(launch.run), False
     stop.install_handlers()
-    runner = subprocess.Popen(
-        launch.command, env=launch.environment(), stdin=subprocess.DEVNULL, start_new_session=True
-    )
+    runner = subprocess.Popen(launch.command, env=launch.env(), stdin=subprocess.DEVNULL, start_new_session=True)
     guard = _start_guard(launch, runner.pid)
     try:
         while runner.poll() is None:
@@ -106,7 +99,7 @@ def carry_out(launch: Launch, dry_run: bool) -> int:
         _kill(runner.pid, *_descendants(runner.pid))
         raise
     _kill(guard)
-    launch.remove_exports()
+    (launch.run / ssh.EXPORTS).unlink(missing_ok=True)
     code, line = outcome(launch.run, before, runner.returncode, launch.node_rank)
     print(f"launch: {line}", file=sys.stderr, flush=True)
     return code
@@ -141,7 +134,7 @@ def _start_guard(launch: Launch, runner: int) -> int:
         os.close(held_open)
         os.read(ended, 1)
         _kill(runner, *(_descendants(runner) if launch.ssh_host else ()))
-        launch.remove_exports()
+        (launch.run / ssh.EXPORTS).unlink(missing_ok=True)
     finally:
         os._exit(0)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from data_prep.durable import read_regular
 from model.errors import UserError, hint
 
-MAX_BYTES = 1 << 20
 LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)\s+slots=([1-9][0-9]{0,3})")
 Slots = dict[str, list[int]]  # the devices of each host; the order of hosts is that of ranks
 
@@ -14,7 +13,7 @@ Slots = dict[str, list[int]]  # the devices of each host; the order of hosts is 
 def read_hostfile(path: Path) -> Slots:
     """All slots. UserError, with the line's number, for any other line."""
     try:
-        lines = read_regular(path, MAX_BYTES).decode().splitlines()
+        lines = read_regular(path, limit=1 << 20).decode().splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the hostfile {path}: {error}; a line is such as `node1 slots=8`") from None
     hosts: Slots = {}

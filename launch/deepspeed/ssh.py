@@ -16,6 +16,7 @@ from pathlib import Path
 from model.errors import UserError
 
 APPEND = "PDSH_SSH_ARGS_APPEND"  # options that pdsh adds to its ssh, such as `-p 2222`; our own ssh takes them too
+EXPORTS = "launch/exports.sh"  # in the run's folder, while the run is going
 CARRIED = re.compile(r"(HF|TORCH|NCCL|GLOO|CUDA|SLAM_ASR|UCX|MV2|MLFLOW)_\w*|OMP_NUM_THREADS|DS_ACCELERATOR", re.ASCII)
 SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY", re.IGNORECASE)
 
@@ -101,7 +102,7 @@ def write_exports(run: Path, given: Mapping[str, str], without_secrets: bool) ->
     if secret := sorted(filter(SECRET.search, names)):
         print(f"launch: not carried, they look secret (--env NAME carries one): {', '.join(secret)}", file=sys.stderr)
     variables = {name: os.environ[name] for name in names.difference(secret)} | dict(given)
-    path = run.absolute() / "launch" / "exports.sh"
+    path = run.absolute() / EXPORTS
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

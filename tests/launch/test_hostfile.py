@@ -76,7 +76,7 @@ def test_secrets_go_by_a_file_of_their_owner_and_never_by_deepspeed(tmp_path, mo
     monkeypatch.setenv("RANK", "1")
     path = ssh.write_exports(tmp_path, {"MLFLOW_TRACKING_PASSWORD": "hush"}, without_secrets=False)
     assert path.stat().st_mode & 0o777 == 0o600 and "export MLFLOW_TRACKING_PASSWORD=hush\n" in path.read_text()
-    inherited = Launch([], tmp_path, removed=ssh.shown_secrets()).environment()
+    inherited = Launch([], tmp_path, removed=ssh.shown_secrets()).env()
     assert "PATH" in inherited and not {"RANK", "MLFLOW_TRACKING_PASSWORD"} & inherited.keys()
 
 

@@ -143,7 +143,7 @@ from pathlib import Path
 from launch.deepspeed.running import Launch, carry_out
 run, launcher, rank, ssh_host = sys.argv[1:]
 command = [sys.executable, "-c", launcher, launcher, rank, run]  # deepspeed, launch.py, a rank
-launch = Launch(command, Path(run), {"RANK": "0"}, ssh_host=ssh_host, exports=Path(run, "exports.sh"))
+launch = Launch(command, Path(run), {"RANK": "0"}, ssh_host=ssh_host)
 try:
     sys.exit(carry_out(launch, False))
 except KeyboardInterrupt:
@@ -157,7 +157,8 @@ def launched(tmp_path):
     started = []
 
     def start(ssh_host: str = "") -> tuple["subprocess.Popen[str]", list[int]]:
-        (tmp_path / "exports.sh").touch()
+        (tmp_path / "launch").mkdir()
+        (tmp_path / "launch" / "exports.sh").touch()
         command = [sys.executable, "-c", LAUNCH, str(tmp_path), LAUNCHER, RANK, ssh_host]
         started.append(subprocess.Popen(command, cwd=ranks.ROOT, stderr=subprocess.PIPE, text=True))
         wait_until((tmp_path / "rank").exists)
@@ -193,7 +194,7 @@ def test_a_stop_request_waits_until_rank_0_has_written_lock(launched, tmp_path):
     assert lives(rank)
     (tmp_path / "may claim").touch()
     assert launch.wait(600) == 75 and "(SIGTERM) after step 5" in launch.stderr.read()
-    assert not (tmp_path / "exports.sh").exists()
+    assert not (tmp_path / "launch" / "exports.sh").exists()
 
 
 def test_a_launch_whose_deepspeed_loses_its_child_waits_for_the_ranks_to_save_and_fails(launched, tmp_path):
@@ -222,7 +223,7 @@ def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connectio
     launch, processes = launched(ssh_host)
     launch.kill()
     try:
-        wait_until(lambda: not lives(processes[0]) and not (tmp_path / "exports.sh").exists())
+        wait_until(lambda: not lives(processes[0]) and not (tmp_path / "launch" / "exports.sh").exists())
         if ssh_host:
             wait_until(lambda: not any(map(lives, processes)))
         else:
