@@ -36,8 +36,7 @@ SECONDS_TO_APPEAR = 3.0  # for a marker that another host has written, on a netw
 SECONDS_A_LOOK = 0.2
 OF_A_RANK = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 """Inherited from a launcher that started this process, they would make `deepspeed` itself look like a rank."""
-Markers = Mapping[str, tuple[int, int]]
-"""Inode and time of each marker that is there."""
+Markers = Mapping[str, tuple[int, int]]  # inode and time of each marker that is there
 
 
 @dataclass(frozen=True)
@@ -157,12 +156,11 @@ def _kill(*pids: int, number: int = signal.SIGKILL) -> None:
 
 def markers(run: Path, before: Markers = MappingProxyType({})) -> Markers:
     """The markers that are there; of those in `before` only what was written again since."""
-    states = {}
     with suppress(OSError), os.scandir(run) as entries:  # listing makes a network file system look again
-        for entry in entries:
-            if entry.name in (FINISHED, STOPPED, LOCK):
-                states[entry.name] = (entry.inode(), entry.stat().st_mtime_ns)
-    return {name: state for name, state in states.items() if state != before.get(name)}
+        files = [entry for entry in entries if entry.name in (FINISHED, STOPPED, LOCK)]
+        states = {entry.name: (entry.inode(), entry.stat().st_mtime_ns) for entry in files}
+        return {name: state for name, state in states.items() if state != before.get(name)}
+    return {}
 
 
 def outcome(run: Path, before: Markers, code: int, node_rank: int = 0) -> tuple[int, str]:

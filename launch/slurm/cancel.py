@@ -22,12 +22,11 @@ def run(args: argparse.Namespace) -> int:
     folder = client.run_folder(args.run)
     numbers = client.read_jobs(folder)
     states = {stage: [job.state for job in client.jobs(number) if job.live] for stage, number in numbers.items()}
-    live = [stage for stage in states if states[stage]]
-    if not live:
+    if not any(states.values()):
         return _cancel_process(folder, args.now)
     (folder / "slurm" / "CANCEL").touch()  # keeps the script from requeueing
     faults = []
-    for stage in reversed(live):  # a stage that waits would begin when the one before it ends
+    for stage in filter(states.get, reversed(states)):  # a stage that waits would begin when the one before it ends
         saves = stage == "train" and states[stage] == ["RUNNING"] and not args.now
         try:
             client.call("scancel", *(["--signal=USR1"] if saves else []), numbers[stage])

@@ -19,7 +19,6 @@ OF_ANOTHER_LAUNCH = re.compile(
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 OTHER_NAMES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQUEUE", "NO_REQUEUE")}
 """Of variables that would overrule an #SBATCH line; most are named after the option."""
-SECONDS = 60.0
 STAGES = ("shards", "features", "train", "score")
 OVER = "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY REVOKED".split()
 """States of a job that will not run any more."""
@@ -27,7 +26,7 @@ OVER = "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLIN
 
 @dataclass(frozen=True)
 class Job:
-    """A job, or an element of an array, as Slurm knows it."""
+    """A job, or an element of an array."""
 
     number: str
     state: str  # PENDING, RUNNING, COMPLETED ...; "" where Slurm has forgotten it
@@ -44,7 +43,6 @@ class Job:
 
 
 def run_folder(text: str) -> Path:
-    """UserError if it is not there."""
     if not Path(text).is_dir():
         raise UserError(f"{text!r} is no folder of a run; give what run.dir of the recipe says")
     return Path(text)
@@ -87,17 +85,14 @@ def _job(line: str) -> Job:
 
 
 def call(program: str, *arguments: str) -> str:
-    """Runs a command of Slurm (sbatch with its script last) and returns what it printed.
-
-    UserError if it is not here, fails, or does not answer.
-    """
+    """Runs a command of Slurm, sbatch with its script last, and returns what it printed. UserError if that fails."""
     if shutil.which(program) is None:
         raise UserError(f"{program} is not here; give this command on a host of the Slurm cluster")
     environment = _environment(Path(arguments[-1]) if program == "sbatch" else None)
     try:
-        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{program} gave no answer for {SECONDS:.0f} s; ask for Slurm's health with sdiag") from None
+        raise UserError(f"{program} gave no answer for 60 s; ask for Slurm's health with sdiag") from None
     if done.returncode:
         lines = [re.sub(f"^{program}: (error: )?", "", line) for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"{program} {' '.join(arguments)}: {'; '.join(lines) or f'exit code {done.returncode}'}")

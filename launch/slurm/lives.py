@@ -10,7 +10,6 @@ Every start is a line of RUN/slurm/lives.jsonl with the step that it resumes fro
 step are a loop that a person has to look at. This runs on the batch host, without torch.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -27,8 +26,7 @@ from train.liveness.exit_status import AGAIN, FINISHED, STOPPED
 
 GO_ON, FAILED, CANCELLED = 0, 3, 130
 MARKERS = (FINISHED, STOPPED, "slurm/refusal")  # how the start before has ended
-SECONDS_FOR_THE_LOCK = 90.0
-"""As long as a file server may hold the lock of a host that has gone (NFSv4: one lease)."""
+SECONDS_FOR_THE_LOCK = 90.0  # a file server may hold the lock of a host that is gone so long (NFSv4: one lease)
 
 
 def begin(run: Path, give_up_after: int) -> int:
@@ -92,10 +90,5 @@ def _report(code: int, line: str) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(allow_abbrev=False, prog="python -m launch.slurm.lives")
-    parser.add_argument("verb", choices=("begin", "end"))
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--give-up-after", type=int)
-    parser.add_argument("--code", type=int)
-    args = parser.parse_args()
-    sys.exit(begin(args.run, args.give_up_after) if args.verb == "begin" else end(args.run, args.code))
+    verb, folder, _, number = sys.argv[1:]
+    sys.exit({"begin": begin, "end": end}[verb](Path(folder), int(number)))

@@ -21,15 +21,13 @@ from model.errors import UserError
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
-HARMLESS = re.compile(r"--[A-Za-z0-9_.,:;=%@+/\[\]&|()*!-]+")
-"""What an #SBATCH line may hold: names, times, lists, constraints such as [a100|h100]."""
+HARMLESS = re.compile(r"--[A-Za-z0-9_.,:;=%@+/\[\]&|()*!-]+")  # names, times, lists, constraints as [a100|h100]
 PREFLIGHT = """\
 "${ranks[@]}" {{python}} -u -m launch doctor "$run/slurm/recipe.yaml"{{flags}} &&
         [ ! -e "$run/slurm/CANCEL" ] &&
         """
 
-Directives = dict[str, str | int]
-"""sbatch's options and their values; those that are empty or 0 are left out."""
+Directives = dict[str, str | int]  # sbatch's options and their values; those that are empty or 0 are left out
 
 
 @dataclass(frozen=True)
@@ -37,12 +35,9 @@ class Stage:
     """A job, or an array of them."""
 
     name: str
-    text: str
-    """Its script for sbatch."""
-    after: str = ""
-    """The stage that it waits for, "" for none."""
-    how: str = "afterok"
-    """Or aftercorr: each element waits for the same element of that stage alone."""
+    text: str  # its script for sbatch
+    after: str = ""  # the stage that it waits for
+    how: str = "afterok"  # or aftercorr: each element waits for the same element of that stage alone
 
 
 def training(args: argparse.Namespace, asked: Directives, run: Path) -> Stage:

@@ -63,17 +63,15 @@ def _jobs(folder: Path, stage: str, number: str) -> list[dict[str, Any]]:
         jobs = client.jobs(number) if shutil.which("scontrol") else [client.Job(number, "")]
     except UserError as error:  # the run's own files are still of use
         jobs = [client.Job(number, "", str(error))]
-    return [
-        {"stage": stage, **vars(job), "output": str(folder / "slurm" / f"{stage}-{job.number}.out")} for job in jobs
-    ]
+    return [{"stage": stage, **vars(job), "output": f"{folder}/slurm/{stage}-{job.number}.out"} for job in jobs]
 
 
 def _rows(state: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for job in state["jobs"]:
         restarts = counted(job["restarts"], "restart") if job["restarts"] else ""
-        parts = [job["state"] or "not known to Slurm", job["reason"], job["nodes"], restarts]
-        parts += [job["since"] if job["state"] == "RUNNING" else "", job["output"]]
+        since = job["since"] if job["state"] == "RUNNING" else ""
+        parts = [job["state"] or "not known to Slurm", job["reason"], job["nodes"], restarts, since, job["output"]]
         rows.append((job["stage"], f"job {job['number']}: {', '.join(filter(None, parts))}"))
     if life := state["last_life"]:
         rows.append(("start", f"{state['lives']}, from step {life.get('step')} on {life.get('nodes')}"))

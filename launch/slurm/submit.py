@@ -116,10 +116,9 @@ def _directives(args: argparse.Namespace, run: str) -> Directives:
 def _require_free(folder: Path) -> None:
     """UserError if the folder is in use: two jobs would wait for each other."""
     for stage, number in client.read_jobs(folder).items():
-        for job in client.jobs(number):
-            if job.live:
-                todo = f"wait for it, `slam-asr cancel {folder}`, or give another run.dir"
-                raise UserError(f"{folder} has its {stage} in job {job.number} ({job.state}); {todo}")
+        if job := next((job for job in client.jobs(number) if job.live), None):
+            todo = f"wait for it, `slam-asr cancel {folder}`, or give another run.dir"
+            raise UserError(f"{folder} has its {stage} in job {job.number} ({job.state}); {todo}")
     if by := holder(folder):
         raise in_use(folder, by)
 
