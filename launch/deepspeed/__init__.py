@@ -1,8 +1,4 @@
-"""`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile.
-
-Exit codes: 0 finished; 75 stopped as asked, or ended by the watchdog: the same command resumes; 2 a mistake; otherwise
-the launcher's own, or 1.
-"""
+"""`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile."""
 
 import argparse
 from pathlib import Path

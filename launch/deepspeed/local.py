@@ -3,6 +3,7 @@
 import argparse
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,13 @@ def run(args: argparse.Namespace, config: "Config") -> int:
 def ranks_here(wanted: int | None) -> int:
     """How many ranks `launch local` starts; None: one a GPU, one without. UserError for more ranks than GPUs."""
     available = visible_gpus()
-    if wanted is not None:
-        require_at_least("--ranks", wanted, 1)
-        if wanted > available > 0:
-            gpus = counted(available, "GPU")
-            raise UserError(f"--ranks is {wanted}, this host has {gpus} to use; start at most one a GPU")
-    return wanted or available or 1
+    if wanted is None:
+        return available or 1
+    require_at_least("--ranks", wanted, 1)
+    if wanted > available > 0:
+        there = counted(available, "GPU")
+        raise UserError(f"--ranks is {wanted}, this host has {there} to use; start at most one a GPU")
+    return wanted
 
 
 def visible_gpus() -> int:
@@ -58,8 +60,7 @@ def _devices(ranks: int) -> list[str]:
 
 def gpus() -> int:
     """NVIDIA GPUs of this host, by nvidia-smi; 0 where there is none."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    with suppress(OSError, subprocess.TimeoutExpired):
+        printed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
+        return sum(line.startswith("GPU ") for line in printed.splitlines())
+    return 0

@@ -155,7 +155,7 @@ def _kill(*pids: int, number: int = signal.SIGKILL) -> None:
 
 
 def markers(run: Path, before: Markers = MappingProxyType({})) -> Markers:
-    """The markers that are there; of those in `before` only what was written again since."""
+    """The markers that are there, without those that are as in `before`."""
     with suppress(OSError), os.scandir(run) as entries:  # listing makes a network file system look again
         files = [entry for entry in entries if entry.name in (FINISHED, STOPPED, LOCK)]
         states = {entry.name: (entry.inode(), entry.stat().st_mtime_ns) for entry in files}

@@ -34,9 +34,8 @@ def reach(host: str, seconds: float = 10, command: str = "true") -> str:
     return f"ssh {host} without a password fails: {reason}; `ssh-copy-id {host}` may help" if done.returncode else ""
 
 
-def _ssh(*arguments: str, seconds: float) -> "subprocess.CompletedProcess[str]":
-    command = ["ssh", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
+def _ssh(*words: str, seconds: float) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(["ssh", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
 
 
 def _settings(host: str) -> dict[str, str]:

@@ -72,7 +72,7 @@ def jobs(number: str) -> list[Job]:
 
 
 def _job(line: str) -> Job:
-    fields = defaultdict(str, (word.split("=", 1) for word in line.split(" ") if "=" in word))
+    fields = defaultdict(str, dict(word.split("=", 1) for word in line.split(" ") if "=" in word))
     return Job(
         number=f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if fields["ArrayJobId"] else fields["JobId"],
         state=fields["JobState"],

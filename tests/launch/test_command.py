@@ -38,7 +38,7 @@ def test_help_imports_nothing_that_is_slow():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["transcibe", "x.flac"], 'slam-asr: unknown verb "transcibe", did you mean "slam-asr transcribe"?'),
         (["zzz"], 'slam-asr: unknown verb "zzz", the verbs are run, recipe, prep, transcribe'),
@@ -46,14 +46,14 @@ def test_help_imports_nothing_that_is_slow():
         ([], "usage: slam-asr VERB ..."),
     ],
 )
-def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
+def test_a_wrong_verb_is_told_what_to_type(arguments, message, capsys):
     assert command.main(arguments) == 2
     out, err = capsys.readouterr()
-    assert err.startswith(said) and not out
+    assert err.startswith(message) and not out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["prep", "buidl", "a", "b"], "'buidl' is not known, did you mean build?"),
         (
@@ -74,11 +74,11 @@ def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
         (["prep", "build", "a", "b", "--shard-size", "many"], "--shard-size: invalid int value: 'many'; "),
     ],
 )
-def test_a_mistyped_option_is_one_line_with_the_nearest(arguments, said, capsys, tmp_path, monkeypatch):
+def test_a_mistyped_option_is_one_line_with_the_nearest(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.main(arguments) == 2
     out, err = capsys.readouterr()
-    assert said in err and err.count("\n") == 1 and not out
+    assert message in err and err.count("\n") == 1 and not out
 
 
 @pytest.mark.parametrize("verb", ["plan", "doctor", "launch local", "launch hostfile hosts", "submit"])
@@ -116,7 +116,7 @@ class Verb:
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "said"),
+    ("ending", "code", "message"),
     [
         (0, 0, ""),
         (1, 1, ""),
@@ -124,10 +124,10 @@ class Verb:
         (KeyboardInterrupt(), 130, "slam-asr: stopped\n"),
     ],
 )
-def test_each_ending_has_its_exit_code_and_one_line(ending, code, said, monkeypatch, capsys):
+def test_each_ending_has_its_exit_code_and_one_line(ending, code, message, monkeypatch, capsys):
     monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(ending))
     assert command.main(["score", "file"]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):

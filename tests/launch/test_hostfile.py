@@ -140,7 +140,7 @@ def test_include_and_exclude_choose_as_deepspeed_does(include, exclude, left):
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [
         (["--no-ssh"], "--node-rank is None"),
         (["--no-ssh", "--node-rank", "2"], "--node-rank is 2;"),
@@ -156,10 +156,10 @@ def test_include_and_exclude_choose_as_deepspeed_does(include, exclude, left):
         (["optim.lrr=1"], "optim.lrr"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(options, said, plain, hosts, tmp_path, capsys):
+def test_a_mistake_is_one_line_and_nothing_is_written(options, message, plain, hosts, tmp_path, capsys):
     assert main(["launch", "hostfile", str(hosts), str(plain), *options]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert message in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_hosts_that_cannot_meet_are_refused_with_what_to_give(plain, hosts, monkeypatch, capsys):

@@ -32,9 +32,11 @@ def submit(tmp_path, monkeypatch, capsys):
 
     def run(*arguments: str, dry: bool = True) -> tuple[int, str]:
         code = main(["submit", *arguments, *(["--dry-run"] if dry else [])])
-        said = capsys.readouterr()
+        printed = capsys.readouterr()
         text = (
-            (said.out + said.err).replace(str(tmp_path), "/home/you/speech").replace(sys.executable, "/home/you/python")
+            (printed.out + printed.err)
+            .replace(str(tmp_path), "/home/you/speech")
+            .replace(sys.executable, "/home/you/python")
         )
         return code, text
 
@@ -87,7 +89,7 @@ def test_ranks_run_in_a_container_and_the_script_outside(submit, container, rank
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["recipe.yaml", "--partition", "gpu; rm -rf"], "'--partition=gpu; rm -rf'"),
         (["recipe.yaml", "--sbatch", "exclusive"], "'exclusive'"),
@@ -107,9 +109,9 @@ def test_ranks_run_in_a_container_and_the_script_outside(submit, container, rank
         (["pipeline", "recipe.yaml", "--build", "a=b", "--build-options=--lowrcase"], "--lowercase?"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_before_anything_is_submitted(submit, arguments, said):
+def test_a_mistake_is_one_line_before_anything_is_submitted(submit, arguments, message):
     code, text = submit(*arguments)
-    assert code == 2 and said in text and text.startswith("slam-asr: ") and text.count("\n") <= 2, text
+    assert code == 2 and message in text and text.startswith("slam-asr: ") and text.count("\n") <= 2, text
     assert not Path("runs").exists()
 
 
