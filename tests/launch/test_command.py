@@ -32,9 +32,8 @@ def test_help_imports_nothing_that_is_slow():
     done = subprocess.run([sys.executable, "-c", HELPS, *verbs], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = [line.split() for line in done.stdout.splitlines() if line.startswith("loaded ")]
     assert [words[1] for words in loaded] == ["0"] * len(verbs), done.stderr
-    assert [(verb, SLOW_TO_IMPORT & {*words}) for verb, words in zip(verbs, loaded, strict=True)] == [
-        (verb, set()) for verb in verbs
-    ]
+    slow = {verb: SLOW_TO_IMPORT & {*words} for verb, words in zip(verbs, loaded, strict=True)}
+    assert not any(slow.values()), slow
 
 
 @pytest.mark.parametrize(
@@ -56,18 +55,9 @@ def test_a_wrong_verb_is_told_what_to_type(arguments, message, capsys):
     ("arguments", "message"),
     [
         (["prep", "buidl", "a", "b"], "'buidl' is not known, did you mean build?"),
-        (
-            ["prep", "build", "a", "b", "--shufle", "none"],
-            "--shufle is no option of `slam-asr prep build`, did you mean",
-        ),
-        (
-            ["prep", "build", "a", "b", "--max-s", "3"],
-            "--max-s is no option of `slam-asr prep build`, did you mean",
-        ),
-        (
-            ["prep", "features", "a", "b", "--enc=x"],
-            "is no option of `slam-asr prep features`, did you mean --encoder?",
-        ),
+        (["prep", "build", "a", "b", "--shufle", "none"], "--shufle is no option of `slam-asr prep build`, did you"),
+        (["prep", "build", "a", "b", "--max-s", "3"], "--max-s is no option of `slam-asr prep build`, did you mean"),
+        (["prep", "features", "a", "b", "--enc=x"], "no option of `slam-asr prep features`, did you mean --encoder?"),
         (["score", "a", "b", "--be", "4"], "--be is no option of `slam-asr score`, did you mean --beams?"),
         (["prep", "build", "a", "b", "--importer", "kalid"], "'kalid' is not known, did you mean kaldi?"),
         (["prep", "build", "a"], "the following arguments are required: out; `slam-asr prep build --help` says more"),
@@ -95,9 +85,7 @@ def test_a_file_that_cannot_be_used_is_named(monkeypatch, capsys):
     gone = PermissionError(13, "Permission denied", "/data/x.tar")
     monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(gone))
     assert command.main(["score", "file"]) == 2
-    assert (
-        capsys.readouterr().err == "slam-asr: cannot use /data/x.tar: Permission denied; look at its rights and disk\n"
-    )
+    assert capsys.readouterr().err.startswith("slam-asr: cannot use /data/x.tar: Permission denied; ")
 
 
 class Verb:
