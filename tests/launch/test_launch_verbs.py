@@ -19,20 +19,7 @@ from train.liveness.exit_status import LAUNCHER_GONE
 from train.liveness.stop import SECONDS_TO_INSIST
 from train.recipe.config import load_config
 
-RECIPE = """
-model: {encoder: e, llm: l}
-data: {train: shards}
-optim: {max_steps: 8, warmup_steps: 3}
-"""
 LONG = "optim.max_steps=60", "save.every_steps=1000", "watch.every_steps=null"
-
-
-@pytest.fixture
-def plain(tmp_path):
-    """A recipe whose models are never opened."""
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE + f"run: {{dir: {tmp_path}/run}}\n")
-    return path
 
 
 def test_a_dry_run_prints_the_command_and_starts_nothing(plain, tmp_path, monkeypatch, capsys):
