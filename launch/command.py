@@ -35,8 +35,7 @@ VERBS = {  # verb: (module, one line)
     "status": ("launch.slurm.status", "show how far a run is, and the state of its Slurm job"),
     "cancel": ("launch.slurm.cancel", "ask a run to save and end"),
 }
-COMPUTING = ("transcribe", "score")
-"""Verbs that compute in this process."""
+COMPUTING = ("transcribe", "score")  # in this process
 TRAINING = """\
 training is started by python or by a launcher; all give the same run:
   python -m train RECIPE.yaml [section.key=value ...]
@@ -65,20 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         from data_prep.durable import FULL
 
-        if error.errno in FULL:
-            return _refuse_full(error)
+        if error.errno not in FULL:
+            if error.filename is None:
+                raise  # no file to name
+            return _refuse(f"cannot use {error.filename}: {error.strerror}; look at its rights and disk")
         if error.filename is None:
-            raise  # no file to name
-        return _refuse(f"cannot use {error.filename}: {error.strerror}; look at its rights and disk")
-
-
-def _refuse_full(error: OSError) -> int:
-    """Names the file that cannot grow; an error without a file name is of standard output."""
-    written = error.filename or "standard output"
-    if error.filename is None:
-        with suppress(OSError):  # standard output may be no file
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
-    return _refuse(f"cannot write {written}: {error.strerror}; make room, or write to another disk")
+            with suppress(OSError):  # standard output may be no file
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
+        written = error.filename or "standard output"
+        return _refuse(f"cannot write {written}: {error.strerror}; make room, or write to another disk")
 
 
 def _refuse(why: str) -> int:
@@ -94,7 +88,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         return _without_verb(arguments)
     verb, *rest = arguments
     if verb not in VERBS:
-        raise UserError(_unknown(verb))
+        near = closest(verb, VERBS)
+        hint = f'did you mean "slam-asr {near}"?' if near else f"the verbs are {', '.join(VERBS)}"
+        raise UserError(TRAINING if verb == "train" else f'unknown verb "{verb}", {hint}')
     if verb in COMPUTING:
         set_threads()  # before torch is imported
     module_name, summary = VERBS[verb]
@@ -122,14 +118,6 @@ def _without_verb(arguments: Sequence[str]) -> int:
         return DONE
     parser.print_help(sys.stderr)
     return MISTAKE
-
-
-def _unknown(verb: str) -> str:
-    if verb == "train":
-        return TRAINING
-    near = closest(verb, VERBS)
-    hint = f'did you mean "slam-asr {near}"?' if near else f"the verbs are {', '.join(VERBS)}"
-    return f'unknown verb "{verb}", {hint}'
 
 
 def _reader_went_away() -> bool:

@@ -1,16 +1,13 @@
-"""`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile.
-
-command.py builds the command; running.py runs it, passes stop requests on to the ranks and waits for them; outcome.py
-judges the run by the markers in its folder, because deepspeed's exit code is 0 when its own child is killed.
-
-Exit codes: 0 finished; 75 stopped as asked, or ended by the watchdog: the same command resumes; 2 a mistake; otherwise
-the launcher's own, or 1.
-"""
+"""`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from launch import recipe
 from launch.deepspeed import hostfile, local
+from model.errors import UserError
+from train.dist.lock import holder, in_use
 from train.recipe.arguments import Parser
 
 VERBS = {
@@ -32,8 +29,16 @@ class _Verb(Parser):
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="hosts", required=True, metavar="VERB", parser_class=_Verb)
     for name, (module, what) in VERBS.items():
-        module.configure(verbs.add_parser(name, help=what, description=f"{what.capitalize()}."))
+        verb = verbs.add_parser(name, help=what, description=f"{what.capitalize()}.")
+        module.configure(verb)
+        recipe.configure(verb)
+        verb.add_argument("--master-port", type=int, help="where the ranks meet (default: a free one)")
 
 
 def run(args: argparse.Namespace) -> int:
-    return VERBS[args.hosts][0].run(args)
+    if args.master_port is not None and not 0 < args.master_port < 65536:
+        raise UserError(f"--master-port is {args.master_port}; give a port from 1 to 65535")
+    config, _ = recipe.read(args)
+    if by := holder(Path(config.run.dir)):
+        raise in_use(Path(config.run.dir), by)
+    return VERBS[args.hosts][0].run(args, config)

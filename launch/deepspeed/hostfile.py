@@ -9,73 +9,56 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch import recipe
-from launch.deepspeed import environment, slots, ssh
-from launch.deepspeed.command import command, port, read_recipe
-from launch.deepspeed.running import Launch, carry_out
+from launch.deepspeed import slots, ssh
+from launch.deepspeed.running import Launch, carry_out, command
 from model.errors import UserError
 
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
-SAFE = re.compile(r"[\w@+=:,./-]*", re.ASCII)
-"""What remote shells and pdsh leave as it is: deepspeed quotes nothing."""
+SAFE = re.compile(r"[\w@+=:,./-]*", re.ASCII)  # remote shells and pdsh change none of these; deepspeed quotes nothing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("hostfile", type=Path, help="a line `HOST slots=N` for each host, in the order of ranks")
-    recipe.configure(parser)
     add("--include", default="", help="only these: HOST[:SLOT[,SLOT ...]][@HOST ...]")
     add("--exclude", default="", help="all but these")
     add("--master-addr", default="", help="of the first host, for the others (default: its name)")
-    add("--master-port", type=port, help="where the ranks meet (default: a free one)")
     add("--no-ssh", action="store_true", help="without ssh: give this command on every host")
     add("--node-rank", type=int, metavar="R", help="with --no-ssh: which of the hosts this is, from 0")
     what = "carry this variable too, which may be a secret: it stays off command lines and logs"
     add("--env", "-e", action="append", default=[], metavar="NAME[=VALUE]", help=what)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, config: "Config") -> int:
     chosen = slots.choose(slots.read_hostfile(args.hostfile), args.include, args.exclude)
-    variables, exports, first = environment.named(args.env), None, next(iter(chosen))
-    config = read_recipe(args)
+    variables, folder, first = ssh.named(args.env), Path(config.run.dir), next(iter(chosen))
     for host in chosen:
         if not (ssh.resolves if args.no_ssh else ssh.known)(host):
-            raise UserError(
-                f"{args.hostfile}: {host} is not known here; correct it, or add it to /etc/hosts or ~/.ssh/config"
-            )
-    (_check_no_ssh if args.no_ssh else _check_ssh)(args, config, chosen)
+            todo = "correct it, or add it to /etc/hosts or ~/.ssh/config"
+            raise UserError(f"{args.hostfile}: {host} is not known here; {todo}")
+    if not args.no_ssh:
+        _check_ssh(args, config, chosen)
+    elif args.node_rank is None or not 0 <= args.node_rank < len(chosen):
+        last = len(chosen) - 1
+        raise UserError(f"--node-rank is {args.node_rank}; with --no-ssh each host has its own, from 0 to {last}")
+    elif args.master_port is None:
+        raise UserError("--no-ssh needs --master-port, the same on every host; 20000 to 32767 are seldom in use")
     options = ["--hostfile", str(args.hostfile)]
     options += [f"--{name}={value}" for name in ("include", "exclude") if (value := getattr(args, name))]
     if args.master_addr or args.no_ssh or ssh.resolves(first):  # otherwise deepspeed asks that host
         options += ["--master_addr", args.master_addr or first]
     if args.no_ssh:
         options += ["--no_ssh", "--node_rank", str(args.node_rank)]
-        variables = environment.of_deepspeed() | variables
+        launch = Launch(command(args, config, options), folder, variables, node_rank=args.node_rank)
     else:
-        exports = environment.write_exports(Path(config.run.dir), variables, without_secrets=args.dry_run)
+        exports = ssh.write_exports(folder, variables, without_secrets=args.dry_run)
         # deepspeed writes `source` in front, which dash lacks; a single host would be taken for this one.
         options += ["--venv_script", f"/dev/null; . {exports}", "--force_multi"]
-        variables = environment.of_deepspeed(over_ssh=True)
-        variables[ssh.APPEND] = ssh.for_pdsh(config.run.stall_seconds or config.run.collective_timeout_seconds)
-    launch = Launch(
-        command(args, config, *options),
-        Path(config.run.dir),
-        variables,
-        ssh_host="" if args.no_ssh else first,
-        exports=exports,
-        node_rank=args.node_rank or 0,
-    )
+        append = {ssh.APPEND: ssh.for_pdsh(config.run.stall_seconds or config.run.collective_timeout_seconds)}
+        launch = Launch(command(args, config, options), folder, append, ssh.shown_secrets(), ssh_host=first)
     return carry_out(launch, args.dry_run)
-
-
-def _check_no_ssh(args: argparse.Namespace, config: "Config", chosen: slots.Slots) -> None:
-    if args.node_rank is None or not 0 <= args.node_rank < len(chosen):
-        last = len(chosen) - 1
-        raise UserError(f"--node-rank is {args.node_rank}; with --no-ssh each host has its own, from 0 to {last}")
-    if args.master_port is None:
-        raise UserError("--no-ssh needs --master-port, the same on every host; 20000 to 32767 are seldom in use")
 
 
 def _check_ssh(args: argparse.Namespace, config: "Config", chosen: slots.Slots) -> None:
@@ -86,16 +69,12 @@ def _check_ssh(args: argparse.Namespace, config: "Config", chosen: slots.Slots) 
         instead = f"`slam-asr launch local {args.recipe} --ranks {len(chosen[first])}`"
         raise UserError(f"the hostfile leaves this host alone, which needs no ssh; give {instead}")
     if first in here[:2] and not args.master_addr:
-        raise UserError(
-            f"the first host is {first}, where others cannot meet it; write its name, or give --master-addr"
-        )
+        raise UserError(f"the first host is {first}, which others cannot reach; write its name, or give --master-addr")
     for program, package in (("ssh", "openssh-client"), ("pdsh", "pdsh")):
         if shutil.which(program) is None and not args.dry_run:
             raise UserError(f"there is no {program} here; install {package}, or give --no-ssh on every host")
     given = {"run.dir": config.run.dir, "--deepspeed": args.deepspeed, "--master-addr": args.master_addr}
     for what, value in (given | {"the current folder": os.getcwd(), "this Python": sys.executable}).items():
         if not SAFE.fullmatch(value):
-            raise UserError(
-                f"{what} is {value!r}, which the shells of other hosts would not take as it stands; use letters, "
-                "digits and @ + = : , . / _ - only"
-            )
+            todo = "use letters, digits and @ + = : , . / _ - only"
+            raise UserError(f"{what} is {value!r}, which the shells of other hosts would change; {todo}")

@@ -3,72 +3,64 @@
 import argparse
 import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_prep.figures import counted
-from launch import recipe
-from launch.deepspeed.command import command, port, read_recipe
-from launch.deepspeed.environment import of_deepspeed
-from launch.deepspeed.running import Launch, carry_out
+from launch.deepspeed.running import Launch, carry_out, command
 from model.errors import UserError, require_at_least
+
+if TYPE_CHECKING:
+    from train.recipe.config import Config
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    recipe.configure(parser)
     parser.add_argument("--ranks", type=int, help="processes (default: one a GPU; one without)")
-    parser.add_argument("--master-port", type=port, help="where the ranks meet (default: a free one)")
 
 
-def run(args: argparse.Namespace) -> int:
-    devices = _devices(ranks_here(args.ranks))
-    config = read_recipe(args)
-    line = command(args, config, "--hostfile", "/dev/null", *devices)  # not /job/hostfile, deepspeed's default
-    return carry_out(Launch(line, Path(config.run.dir), of_deepspeed()), args.dry_run)
+def run(args: argparse.Namespace, config: "Config") -> int:
+    options = ["--hostfile", "/dev/null", *_devices(ranks_here(args.ranks))]  # not /job/hostfile, deepspeed's default
+    return carry_out(Launch(command(args, config, options), Path(config.run.dir)), args.dry_run)
 
 
 def ranks_here(wanted: int | None) -> int:
     """How many ranks `launch local` starts; None: one a GPU, one without. UserError for more ranks than GPUs."""
     available = visible_gpus()
-    if wanted is not None:
-        require_at_least("--ranks", wanted, 1)
-        if wanted > available > 0:
-            raise UserError(
-                f"--ranks is {wanted}, this host has {counted(available, 'GPU')} to use; start at most one a GPU"
-            )
-    return wanted or available or 1
+    if wanted is None:
+        return available or 1
+    require_at_least("--ranks", wanted, 1)
+    if wanted > available > 0:
+        there = counted(available, "GPU")
+        raise UserError(f"--ranks is {wanted}, this host has {there} to use; start at most one a GPU")
+    return wanted
 
 
 def visible_gpus() -> int:
     """GPUs that a training on this host would use."""
-    visible = _visible()
-    return gpus() if visible is None else len(visible)
-
-
-def _visible() -> list[str] | None:
-    """The devices in CUDA_VISIBLE_DEVICES, none where CPUs are asked for; None where nothing restricts them."""
     if os.environ.get("DS_ACCELERATOR") == "cpu":
-        return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return None if given is None else [name.strip() for name in given.split(",") if name.strip()]
+        return 0
+    return len(_visible()) if "CUDA_VISIBLE_DEVICES" in os.environ else gpus()
+
+
+def _visible() -> list[str]:
+    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
 
 
 def _devices(ranks: int) -> list[str]:
     """deepspeed's options. From a number alone it takes the host's first GPUs, whatever CUDA_VISIBLE_DEVICES says."""
     visible = _visible()
-    if not visible:
+    if not visible or os.environ.get("DS_ACCELERATOR") == "cpu":
         return ["--num_accelerators", str(ranks)]
     if not all(name.isdecimal() for name in visible):
-        raise UserError(
-            f"CUDA_VISIBLE_DEVICES is {','.join(visible)!r}, deepspeed takes numbers only; give numbers as `nvidia-smi "
-            "-L` has them, or start with torchrun"
-        )
+        todo = "give numbers as `nvidia-smi -L` prints them, or start with torchrun"
+        raise UserError(f"CUDA_VISIBLE_DEVICES is {','.join(visible)!r}, deepspeed takes numbers only; {todo}")
     return ["--include", "localhost:" + ",".join(visible[:ranks])]
 
 
 def gpus() -> int:
     """NVIDIA GPUs of this host, by nvidia-smi; 0 where there is none."""
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    with suppress(OSError, subprocess.TimeoutExpired):
+        printed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30).stdout
+        return sum(line.startswith("GPU ") for line in printed.splitlines())
+    return 0

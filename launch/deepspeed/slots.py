@@ -1,7 +1,4 @@
-"""Hostfiles, `HOST slots=N` a line, and the hosts and devices that are chosen from one, as deepspeed reads them.
-
-deepspeed ignores whatever else a line holds; here such a line is refused.
-"""
+"""Hostfiles, `HOST slots=N` a line (deepspeed ignores any other line, here it is refused), and their chosen devices."""
 
 import re
 from pathlib import Path
@@ -9,16 +6,14 @@ from pathlib import Path
 from data_prep.durable import read_regular
 from model.errors import UserError, hint
 
-MAX_BYTES = 1 << 20
 LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)\s+slots=([1-9][0-9]{0,3})")
-Slots = dict[str, list[int]]
-"""The devices of each host; the order of hosts is that of ranks."""
+Slots = dict[str, list[int]]  # the devices of each host; the order of hosts is that of ranks
 
 
 def read_hostfile(path: Path) -> Slots:
     """All slots. UserError, with the line's number, for any other line."""
     try:
-        lines = read_regular(path, MAX_BYTES).decode().splitlines()
+        lines = read_regular(path, limit=1 << 20).decode().splitlines()
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read the hostfile {path}: {error}; a line is such as `node1 slots=8`") from None
     hosts: Slots = {}
@@ -30,10 +25,8 @@ def read_hostfile(path: Path) -> Slots:
         if match:
             hosts[match[1]] = list(range(int(match[2])))
         elif text:
-            raise UserError(
-                f"{path} line {number}: {text!r} is not HOST slots=NUMBER, such as `node1 slots=8`; every host has its "
-                "own line, and its user stands in ~/.ssh/config"
-            )
+            todo = "every host has its own line, and its user stands in ~/.ssh/config"
+            raise UserError(f"{path} line {number}: {text!r} is not HOST slots=N, such as `node1 slots=8`; {todo}")
     if not hosts:
         raise UserError(f"{path} names no host; write a line such as `node1 slots=8` for each")
     return hosts

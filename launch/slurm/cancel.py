@@ -8,7 +8,6 @@ import socket
 from pathlib import Path
 
 from launch.slurm import client
-from launch.slurm.folder import folder_of, read_jobs
 from model.errors import UserError
 from train.dist.lock import holder
 
@@ -20,18 +19,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = folder_of(args.run)
-    numbers = read_jobs(folder)
+    folder = client.run_folder(args.run)
+    numbers = client.read_jobs(folder)
     states = {stage: [job.state for job in client.jobs(number) if job.live] for stage, number in numbers.items()}
-    live = [stage for stage in states if states[stage]]
-    if not live:
+    if not any(states.values()):
         return _cancel_process(folder, args.now)
     (folder / "slurm" / "CANCEL").touch()  # keeps the script from requeueing
     faults = []
-    for stage in reversed(live):  # a stage that waits would begin when the one before it ends
+    for stage in filter(states.get, reversed(states)):  # a stage that waits would begin when the one before it ends
         saves = stage == "train" and states[stage] == ["RUNNING"] and not args.now
         try:
-            client.cancel(numbers[stage], "USR1" if saves else "")
+            client.call("scancel", *(["--signal=USR1"] if saves else []), numbers[stage])
         except UserError as error:  # it may have ended meanwhile; the others are to be cancelled all the same
             faults.append(str(error))
         else:

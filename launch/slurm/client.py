@@ -1,9 +1,11 @@
-"""Slurm's own commands (sbatch, scontrol, scancel), run without a shell; their complaints become one line."""
+"""Slurm's own commands (sbatch, scontrol, scancel), run without a shell, and the jobs of a run."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,47 +19,51 @@ OF_ANOTHER_LAUNCH = re.compile(
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT")
 OTHER_NAMES = {"time": ("TIMELIMIT",), "array": ("ARRAY_INX",), "requeue": ("REQUEUE", "NO_REQUEUE")}
 """Of variables that would overrule an #SBATCH line; most are named after the option."""
-SECONDS = 60.0
-OVER = ("", "COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE")
-OVER += ("OUT_OF_MEMORY", "REVOKED")
-"""States of a job that will not run any more, or that Slurm has forgotten."""
+STAGES = ("shards", "features", "train", "score")
+OVER = "COMPLETED CANCELLED FAILED TIMEOUT NODE_FAIL PREEMPTED BOOT_FAIL DEADLINE OUT_OF_MEMORY REVOKED".split()
+"""States of a job that will not run any more."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job, or an element of an array, as Slurm knows it."""
+    """A job, or an element of an array."""
 
     number: str
-    state: str
-    """PENDING, RUNNING, COMPLETED ...; "" where Slurm has forgotten it."""
+    state: str  # PENDING, RUNNING, COMPLETED ...; "" where Slurm has forgotten it
     reason: str = ""
     restarts: int = 0
     nodes: str = ""
-    since: str = ""
-    """How long it runs, of how long it may."""
+    since: str = ""  # how long it has run, of how long it may
     exit_code: str = ""
 
     @property
     def live(self) -> bool:
         """Whether it runs or may still run."""
-        return self.state not in OVER
+        return self.state not in ("", *OVER)
 
 
-def submit(script: Path, dependency: str = "") -> str:
-    """Submits a script; the number of its job."""
-    after = [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
-    return _call("sbatch", "--parsable", *after, str(script)).partition(";")[0].strip()
+def run_folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise UserError(f"{text!r} is no folder of a run; give what run.dir of the recipe says")
+    return Path(text)
 
 
-def test(script: Path) -> None:
-    """UserError where sbatch would refuse a script, or leave it pending for ever."""
-    _call("sbatch", "--test-only", str(script))
+def read_jobs(run: Path) -> dict[str, str]:
+    """The job of each stage that was submitted, in order; empty if the run was not started by `submit`."""
+    file = run / "slurm" / "jobs.json"
+    try:
+        jobs = json.loads(file.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}; ask squeue --me for the job") from None
+    return {stage: str(jobs[stage]) for stage in STAGES if stage in jobs}
 
 
 def jobs(number: str) -> list[Job]:
     """A job, or the elements of an array; one without a state where Slurm does not know it (any more)."""
     try:
-        lines = _call("scontrol", "show", "job", "-o", number).splitlines()
+        lines = call("scontrol", "show", "job", "-o", number).splitlines()
     except UserError as error:
         if "Invalid job id" in str(error):
             return [Job(number, "")]
@@ -66,36 +72,29 @@ def jobs(number: str) -> list[Job]:
 
 
 def _job(line: str) -> Job:
-    fields = dict(word.split("=", 1) for word in line.split(" ") if "=" in word)
-    array, reason, nodes = fields.get("ArrayJobId"), fields.get("Reason", ""), fields.get("NodeList", "")
+    fields = defaultdict(str, dict(word.split("=", 1) for word in line.split(" ") if "=" in word))
     return Job(
-        number=f"{array}_{fields.get('ArrayTaskId', '')}" if array else fields["JobId"],
-        state=fields.get("JobState", ""),
-        reason="" if reason == "None" else reason,
-        restarts=int(fields.get("Restarts", "0")),
-        nodes="" if nodes == "(null)" else nodes,
-        since=f"{fields.get('RunTime', '')} of {fields.get('TimeLimit', '')}",
-        exit_code=fields.get("ExitCode", ""),
+        number=f"{fields['ArrayJobId']}_{fields['ArrayTaskId']}" if fields["ArrayJobId"] else fields["JobId"],
+        state=fields["JobState"],
+        reason=fields["Reason"].removeprefix("None"),
+        restarts=int(fields["Restarts"] or 0),
+        nodes=fields["NodeList"].removeprefix("(null)"),
+        since=f"{fields['RunTime']} of {fields['TimeLimit']}",
+        exit_code=fields["ExitCode"],
     )
 
 
-def cancel(number: str, signal: str = "") -> None:
-    """Ends a job; with a signal, sends that to its ranks."""
-    _call("scancel", *([f"--signal={signal}"] if signal else []), number)
-
-
-def _call(program: str, *arguments: str) -> str:
-    """What it printed. UserError if it is not here, fails, or does not answer."""
+def call(program: str, *arguments: str) -> str:
+    """Runs a command of Slurm, sbatch with its script last, and returns what it printed. UserError if that fails."""
     if shutil.which(program) is None:
         raise UserError(f"{program} is not here; give this command on a host of the Slurm cluster")
     environment = _environment(Path(arguments[-1]) if program == "sbatch" else None)
     try:
-        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=SECONDS)
+        done = subprocess.run([program, *arguments], env=environment, capture_output=True, text=True, timeout=60)
     except subprocess.TimeoutExpired:
-        raise UserError(f"{program} gave no answer for {SECONDS:.0f} s; ask for Slurm's health with sdiag") from None
+        raise UserError(f"{program} gave no answer for 60 s; ask for Slurm's health with sdiag") from None
     if done.returncode:
-        prefix = re.compile(rf"^{program}: (error: )?")
-        lines = [prefix.sub("", line) for line in done.stderr.splitlines() if line.strip()]
+        lines = [re.sub(f"^{program}: (error: )?", "", line) for line in done.stderr.splitlines() if line.strip()]
         raise UserError(f"{program} {' '.join(arguments)}: {'; '.join(lines) or f'exit code {done.returncode}'}")
     return done.stdout
 

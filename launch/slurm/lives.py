@@ -6,12 +6,10 @@
 
 Any other code comes from a passing fault (a disk, a missing mount); the script takes it for 75.
 
-Every start is a line of RUN/slurm/lives.jsonl with the step that it resumes from. A start has led somewhere if the next
-one resumes from a later step; several in a row that have not are a loop that a person has to look at. It runs on the
-batch host, without torch.
+Every start is a line of RUN/slurm/lives.jsonl with the step that it resumes from. Several starts in a row from the same
+step are a loop that a person has to look at. This runs on the batch host, without torch.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -27,63 +25,48 @@ from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, STOPPED
 
 GO_ON, FAILED, CANCELLED = 0, 3, 130
-MARKERS = (FINISHED, STOPPED, "slurm/refusal")
-"""How the start before has ended."""
-SECONDS_FOR_THE_LOCK = 90.0
-"""As long as a file server may hold the lock of a host that has gone (NFSv4: one lease)."""
+MARKERS = (FINISHED, STOPPED, "slurm/refusal")  # how the start before has ended
+SECONDS_FOR_THE_LOCK = 90.0  # a file server may hold the lock of a host that is gone so long (NFSv4: one lease)
 
 
 def begin(run: Path, give_up_after: int) -> int:
     """Notes a start, unless the run is cancelled or in use, or the last starts led nowhere."""
     step, lives = newest_step(run), read_lives(run)
     if (run / "slurm" / "CANCEL").exists():
-        return _say(CANCELLED, f"cancelled as asked, before it began; saved at step {step}")
+        return _report(CANCELLED, f"cancelled as asked, before it began; saved at step {step}")
     fruitless = len(list(itertools.takewhile(lambda life: life.get("step") == step, reversed(lives))))
     if fruitless >= give_up_after:
         (run / "slurm" / "GAVE_UP").write_text(f"{step} after {fruitless} starts\n")
-        return _say(
-            FAILED,
-            f"{counted(fruitless, 'start')} in a row came no further than step {step}: giving up; look at the output "
-            "above and submit again",
-        )
+        starts = f"{counted(fruitless, 'start')} in a row came no further than step {step}"
+        return _report(FAILED, f"{starts}: giving up; look at the output above and submit again")
     deadline = time.monotonic() + SECONDS_FOR_THE_LOCK
     while (by := holder(run)) and time.monotonic() < deadline:  # what Slurm has ended may still be ending
         time.sleep(1)
-    life = {
-        "job": os.environ.get("SLURM_JOB_ID", ""),
-        "restart": int(os.environ.get("SLURM_RESTART_COUNT", "0")),
-        "nodes": os.environ.get("SLURM_JOB_NODELIST", ""),
-        "host": socket.gethostname(),
-        "time": time.time(),
-        "step": step,
-        **({"held": by} if by else {}),
-    }
-    with open(run / "slurm" / "lives.jsonl", "a+b") as file:
-        size = file.tell()
-        file.seek(max(0, size - 1))
-        torn = size and file.read() != b"\n"
-        file.write(b"\n" * bool(torn) + json.dumps(life).encode() + b"\n")
+    job, restart, nodes = (os.environ.get(f"SLURM_{name}", "") for name in ("JOB_ID", "RESTART_COUNT", "JOB_NODELIST"))
+    life = {"job": job, "restart": int(restart or 0), "nodes": nodes, "host": socket.gethostname()}
+    life |= {"time": time.time(), "step": step} | ({"held": by} if by else {})
+    with open(run / "slurm" / "lives.jsonl", "a") as file:
+        file.write(f"\n{json.dumps(life)}\n")  # the last line may be torn
     if by:
-        return _say(AGAIN, f"{run} is in use by {by}; trying again later")
+        return _report(AGAIN, f"{run} is in use by {by}; trying again later")
     for marker in MARKERS:
         (run / marker).unlink(missing_ok=True)
-    return _say(
-        GO_ON, f"start {len(lives) + 1} on {life['nodes']}: from " + (f"step {step}" if step else "the beginning")
-    )
+    origin = f"step {step}" if step else "the beginning"
+    return _report(GO_ON, f"start {len(lives) + 1} on {nodes}: from {origin}")
 
 
 def end(run: Path, code: int) -> int:
-    """What to do next, as the markers tell."""
+    """What to do next, by the markers."""
     if (run / FINISHED).exists():
-        return _say(GO_ON, f"finished at step {_read(run / FINISHED)}")
-    if (run / "slurm" / "CANCEL").exists():
-        return _say(CANCELLED, f"cancelled as asked; saved at step {newest_step(run)}")
-    if refusal := _read(run / "slurm" / "refusal"):
-        return _say(FAILED, f"not tried again, as it is a mistake to mend: {refusal}")
-    if stopped := _read(run / STOPPED):
-        return _say(AGAIN, f"stopped at step {stopped.replace(' ', ' by ', 1)}: requeued, it resumes from there")
+        return _report(GO_ON, f"finished at step {_read(run / FINISHED)}")
     step = newest_step(run)
-    return _say(AGAIN, f"ended with code {code} and no marker: requeued, it resumes from step {step}")
+    if (run / "slurm" / "CANCEL").exists():
+        return _report(CANCELLED, f"cancelled as asked; saved at step {step}")
+    if refusal := _read(run / "slurm" / "refusal"):
+        return _report(FAILED, f"not tried again, as it is a mistake to mend: {refusal}")
+    if stopped := _read(run / STOPPED):
+        return _report(AGAIN, f"stopped at step {stopped.replace(' ', ' by ', 1)}: requeued, it resumes from there")
+    return _report(AGAIN, f"ended with code {code} and no marker: requeued, it resumes from step {step}")
 
 
 def newest_step(run: Path) -> int:
@@ -98,26 +81,14 @@ def read_lives(run: Path) -> list[dict[str, Any]]:
 
 
 def _read(file: Path) -> str:
-    try:
-        return file.read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return file.read_text(errors="replace").strip() if file.exists() else ""
 
 
-def _say(code: int, line: str) -> int:
+def _report(code: int, line: str) -> int:
     print(f"slurm: {line}", file=sys.stderr, flush=True)
     return code
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(allow_abbrev=False, prog="python -m launch.slurm.lives")
-    parser.add_argument("verb", choices=("begin", "end"))
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--give-up-after", type=int)
-    parser.add_argument("--code", type=int)
-    args = parser.parse_args()
-    return begin(args.run, args.give_up_after) if args.verb == "begin" else end(args.run, args.code)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    verb, folder, _, number = sys.argv[1:]
+    sys.exit({"begin": begin, "end": end}[verb](Path(folder), int(number)))

@@ -12,14 +12,12 @@ from data_prep.json_lines import read_records
 from data_prep.progress import clock
 from data_prep.text import printable
 from launch.slurm import client
-from launch.slurm.folder import folder_of, read_jobs
 from launch.slurm.lives import newest_step, read_lives
 from model.errors import UserError
 from train.liveness.exit_status import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000
-BEYOND = 1e15
-"""No figure of ours is larger; an integer that a damaged file holds may be too large to print."""
+BEYOND = 1e15  # no figure of ours is larger; an integer that a damaged file holds may be too large to print
 MARKERS = {
     FINISHED: "finished at step",
     STOPPED: "stopped as asked at step",
@@ -36,17 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    state = status(folder_of(args.run))
-    if args.json:
-        print(json.dumps(state))
-        return 0
-    for line in [state["run"], *table([("", *row) for row in _rows(state)], left=(0, 1, 2))]:
-        print(printable(line))
+    state = status(client.run_folder(args.run))
+    lines = [state["run"], *table([("", *row) for row in _rows(state)], left=(0, 1, 2))]
+    print(json.dumps(state) if args.json else "\n".join(map(printable, lines)))
     return 0
 
 
 def status(folder: Path) -> dict[str, Any]:
-    """Everything, as plain values."""
     metrics, lives = folder / "metrics.jsonl", read_lives(folder)
     reports = read_records(metrics, TAIL_BYTES)[::-1]
     markers = {name: folder / name for name in MARKERS if (folder / name).exists()}
@@ -60,7 +54,7 @@ def status(folder: Path) -> dict[str, Any]:
         "skipped": len(read_records(folder / "skipped.jsonl")),
         "lost": len(read_records(folder / "lost.jsonl")),
         "markers": {name: file.read_text(errors="replace").partition("\n")[0] for name, file in markers.items()},
-        "jobs": [job for stage, number in read_jobs(folder).items() for job in _jobs(folder, stage, number)],
+        "jobs": [job for stage, number in client.read_jobs(folder).items() for job in _jobs(folder, stage, number)],
     }
 
 
@@ -69,18 +63,15 @@ def _jobs(folder: Path, stage: str, number: str) -> list[dict[str, Any]]:
         jobs = client.jobs(number) if shutil.which("scontrol") else [client.Job(number, "")]
     except UserError as error:  # the run's own files are still of use
         jobs = [client.Job(number, "", str(error))]
-    return [
-        {"stage": stage, **vars(job), "output": str(folder / "slurm" / f"{stage}-{job.number}.out")} for job in jobs
-    ]
+    return [{"stage": stage, **vars(job), "output": f"{folder}/slurm/{stage}-{job.number}.out"} for job in jobs]
 
 
 def _rows(state: dict[str, Any]) -> list[tuple[str, str]]:
-    """Label and text of each line."""
     rows = []
     for job in state["jobs"]:
         restarts = counted(job["restarts"], "restart") if job["restarts"] else ""
-        parts = [job["state"] or "not known to Slurm", job["reason"], job["nodes"], restarts]
-        parts += [job["since"] if job["state"] == "RUNNING" else "", job["output"]]
+        since = job["since"] if job["state"] == "RUNNING" else ""
+        parts = [job["state"] or "not known to Slurm", job["reason"], job["nodes"], restarts, since, job["output"]]
         rows.append((job["stage"], f"job {job['number']}: {', '.join(filter(None, parts))}"))
     if life := state["last_life"]:
         rows.append(("start", f"{state['lives']}, from step {life.get('step')} on {life.get('nodes')}"))

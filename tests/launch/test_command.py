@@ -13,24 +13,31 @@ from model.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = {"torch", "numpy", "transformers", "deepspeed", "pyarrow", "fsspec", "scipy", "jiwer", "soundfile"}
-HELP = """
-import atexit, sys
+HELPS = """
+import os, sys
 from launch.command import main
-atexit.register(lambda: print("loaded", *{module.partition(".")[0] for module in sys.modules}))
-main(sys.argv[1:])
+for verb in sys.argv[1:]:  # each in a child, so that no verb's imports are there already
+    if not os.fork():
+        try:
+            main([*verb.split(), "--help"])
+        except SystemExit as end:
+            print("loaded", end.code, *{module.partition(".")[0] for module in sys.modules}, flush=True)
+        os._exit(0)
+    os.wait()
 """
 
 
-@pytest.mark.parametrize("verb", ["", *command.VERBS])
-def test_help_imports_nothing_that_is_slow(verb):
-    command = [sys.executable, "-c", HELP, *verb.split(), "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = done.stdout.splitlines()[-1].split()
-    assert loaded[0] == "loaded" and not SLOW_TO_IMPORT & set(loaded)
+def test_help_imports_nothing_that_is_slow():
+    verbs = ["", *command.VERBS]
+    done = subprocess.run([sys.executable, "-c", HELPS, *verbs], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = [line.split() for line in done.stdout.splitlines() if line.startswith("loaded ")]
+    assert [words[1] for words in loaded] == ["0"] * len(verbs), done.stderr
+    slow = {verb: SLOW_TO_IMPORT & {*words} for verb, words in zip(verbs, loaded, strict=True)}
+    assert not any(slow.values()), slow
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["transcibe", "x.flac"], 'slam-asr: unknown verb "transcibe", did you mean "slam-asr transcribe"?'),
         (["zzz"], 'slam-asr: unknown verb "zzz", the verbs are run, recipe, prep, transcribe'),
@@ -38,39 +45,30 @@ def test_help_imports_nothing_that_is_slow(verb):
         ([], "usage: slam-asr VERB ..."),
     ],
 )
-def test_a_wrong_verb_is_told_what_to_type(arguments, said, capsys):
+def test_a_wrong_verb_is_told_what_to_type(arguments, message, capsys):
     assert command.main(arguments) == 2
     out, err = capsys.readouterr()
-    assert err.startswith(said) and not out
+    assert err.startswith(message) and not out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["prep", "buidl", "a", "b"], "'buidl' is not known, did you mean build?"),
-        (
-            ["prep", "build", "a", "b", "--shufle", "none"],
-            "--shufle is no option of `slam-asr prep build`, did you mean",
-        ),
-        (
-            ["prep", "build", "a", "b", "--max-s", "3"],
-            "--max-s is no option of `slam-asr prep build`, did you mean",
-        ),
-        (
-            ["prep", "features", "a", "b", "--enc=x"],
-            "is no option of `slam-asr prep features`, did you mean --encoder?",
-        ),
+        (["prep", "build", "a", "b", "--shufle", "none"], "--shufle is no option of `slam-asr prep build`, did you"),
+        (["prep", "build", "a", "b", "--max-s", "3"], "--max-s is no option of `slam-asr prep build`, did you mean"),
+        (["prep", "features", "a", "b", "--enc=x"], "no option of `slam-asr prep features`, did you mean --encoder?"),
         (["score", "a", "b", "--be", "4"], "--be is no option of `slam-asr score`, did you mean --beams?"),
         (["prep", "build", "a", "b", "--importer", "kalid"], "'kalid' is not known, did you mean kaldi?"),
         (["prep", "build", "a"], "the following arguments are required: out; `slam-asr prep build --help` says more"),
         (["prep", "build", "a", "b", "--shard-size", "many"], "--shard-size: invalid int value: 'many'; "),
     ],
 )
-def test_a_mistyped_option_is_one_line_with_the_nearest(arguments, said, capsys, tmp_path, monkeypatch):
+def test_a_mistyped_option_is_one_line_with_the_nearest(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert command.main(arguments) == 2
     out, err = capsys.readouterr()
-    assert said in err and err.count("\n") == 1 and not out
+    assert message in err and err.count("\n") == 1 and not out
 
 
 @pytest.mark.parametrize("verb", ["plan", "doctor", "launch local", "launch hostfile hosts", "submit"])
@@ -87,9 +85,7 @@ def test_a_file_that_cannot_be_used_is_named(monkeypatch, capsys):
     gone = PermissionError(13, "Permission denied", "/data/x.tar")
     monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(gone))
     assert command.main(["score", "file"]) == 2
-    assert (
-        capsys.readouterr().err == "slam-asr: cannot use /data/x.tar: Permission denied; look at its rights and disk\n"
-    )
+    assert capsys.readouterr().err.startswith("slam-asr: cannot use /data/x.tar: Permission denied; ")
 
 
 class Verb:
@@ -108,7 +104,7 @@ class Verb:
 
 
 @pytest.mark.parametrize(
-    ("ending", "code", "said"),
+    ("ending", "code", "message"),
     [
         (0, 0, ""),
         (1, 1, ""),
@@ -116,10 +112,10 @@ class Verb:
         (KeyboardInterrupt(), 130, "slam-asr: stopped\n"),
     ],
 )
-def test_each_ending_has_its_exit_code_and_one_line(ending, code, said, monkeypatch, capsys):
+def test_each_ending_has_its_exit_code_and_one_line(ending, code, message, monkeypatch, capsys):
     monkeypatch.setattr(command.importlib, "import_module", lambda name: Verb(ending))
     assert command.main(["score", "file"]) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 def test_a_fault_of_ours_keeps_its_traceback(monkeypatch):

@@ -9,23 +9,10 @@ import subprocess
 import pytest
 
 from launch.command import main
-from launch.deepspeed import environment, slots, ssh
+from launch.deepspeed import slots, ssh
+from launch.deepspeed.running import Launch
 from model.errors import UserError
 from train.recipe.config import load_config
-
-RECIPE = """
-model: {encoder: e, llm: l}
-data: {train: shards}
-optim: {max_steps: 8, warmup_steps: 3}
-"""
-
-
-@pytest.fixture
-def plain(tmp_path):
-    """A recipe whose models are never opened."""
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE + f"run: {{dir: {tmp_path}/run}}\n")
-    return path
 
 
 @pytest.fixture
@@ -73,9 +60,10 @@ def test_a_hostfile_launch_passes_nothing_that_a_remote_shell_would_read_otherwi
 def test_secrets_go_by_a_file_of_their_owner_and_never_by_deepspeed(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush")
     monkeypatch.setenv("RANK", "1")
-    path = environment.write_exports(tmp_path, {"MLFLOW_TRACKING_PASSWORD": "hush"}, without_secrets=False)
+    path = ssh.write_exports(tmp_path, {"MLFLOW_TRACKING_PASSWORD": "hush"}, without_secrets=False)
     assert path.stat().st_mode & 0o777 == 0o600 and "export MLFLOW_TRACKING_PASSWORD=hush\n" in path.read_text()
-    assert not {"RANK", "MLFLOW_TRACKING_PASSWORD"} & environment.of_deepspeed(over_ssh=True).keys()
+    inherited = Launch([], tmp_path, removed=ssh.shown_secrets()).env()
+    assert "PATH" in inherited and not {"RANK", "MLFLOW_TRACKING_PASSWORD"} & inherited.keys()
 
 
 def test_ssh_options_of_the_person_come_first_and_dead_connections_end_with_the_ranks(monkeypatch):
@@ -138,13 +126,13 @@ def test_include_and_exclude_choose_as_deepspeed_does(include, exclude, left):
 
 
 @pytest.mark.parametrize(
-    "options, said",
+    "options, message",
     [
         (["--no-ssh"], "--node-rank is None"),
         (["--no-ssh", "--node-rank", "2"], "--node-rank is 2;"),
         (["--no-ssh", "--node-rank", "0"], "--no-ssh needs --master-port"),
         (["--node-rank", "0"], "--node-rank goes with --no-ssh"),
-        (["--master-port", "70000"], "'70000'"),
+        (["--master-port", "70000"], "--master-port is 70000"),
         (["--include", "here"], "--include: 'here'"),
         (["--env", "NOT_SET_AT_ALL"], "--env NOT_SET_AT_ALL"),
         (["--env", "a b=c"], "--env 'a b=c'"),
@@ -154,10 +142,10 @@ def test_include_and_exclude_choose_as_deepspeed_does(include, exclude, left):
         (["optim.lrr=1"], "optim.lrr"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(options, said, plain, hosts, tmp_path, capsys):
+def test_a_mistake_is_one_line_and_nothing_is_written(options, message, plain, hosts, tmp_path, capsys):
     assert main(["launch", "hostfile", str(hosts), str(plain), *options]) == 2
     err = capsys.readouterr().err
-    assert said in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
+    assert message in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
 def test_hosts_that_cannot_meet_are_refused_with_what_to_give(plain, hosts, monkeypatch, capsys):

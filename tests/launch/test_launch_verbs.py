@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from launch.command import main
-from launch.deepspeed import local, outcome
-from launch.deepspeed.outcome import markers
+from launch.deepspeed import local, running
+from launch.deepspeed.running import markers, outcome
 from model.errors import UserError
 from tests import ranks
 from tests.train.conftest import make_ground
@@ -19,20 +19,7 @@ from train.liveness.exit_status import LAUNCHER_GONE
 from train.liveness.stop import SECONDS_TO_INSIST
 from train.recipe.config import load_config
 
-RECIPE = """
-model: {encoder: e, llm: l}
-data: {train: shards}
-optim: {max_steps: 8, warmup_steps: 3}
-"""
 LONG = "optim.max_steps=60", "save.every_steps=1000", "watch.every_steps=null"
-
-
-@pytest.fixture
-def plain(tmp_path):
-    """A recipe whose models are never opened."""
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE + f"run: {{dir: {tmp_path}/run}}\n")
-    return path
 
 
 def test_a_dry_run_prints_the_command_and_starts_nothing(plain, tmp_path, monkeypatch, capsys):
@@ -97,48 +84,53 @@ def see(monkeypatch, visible: str | None, there: int) -> None:
 
 
 def test_the_markers_decide_and_never_the_exit_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(outcome, "SECONDS_TO_APPEAR", 0.0)
+    monkeypatch.setattr(running, "SECONDS_TO_APPEAR", 0.0)
     folder = tmp_path / "run"
     folder.mkdir()
     before = markers(folder)
-    assert outcome.outcome(folder, before, 0)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
-    assert outcome.outcome(folder, before, 7)[0] == 7 and outcome.outcome(folder, before, -9)[0] == 1
-    assert outcome.outcome(folder, before, 0, node_rank=1)[0] == 0, "the folder of rank 0 is another one"
-    assert outcome.outcome(folder, before, 75, node_rank=1)[0] == 75
+    assert outcome(folder, before, 0)[0] == 1, "deepspeed exits with 0 when launch.py was killed"
+    assert outcome(folder, before, 7)[0] == 7 and outcome(folder, before, -9)[0] == 1
+    assert outcome(folder, before, 0, node_rank=1)[0] == 0, "the folder of rank 0 is another one"
+    assert outcome(folder, before, 75, node_rank=1)[0] == 75
     (folder / "LOCK").touch()
-    assert outcome.outcome(folder, before, 0, node_rank=1)[0] == 1
+    assert outcome(folder, before, 0, node_rank=1)[0] == 1
     (folder / "FINISHED").write_text("8\n")
-    assert outcome.outcome(folder, before, 9)[0] == 0
-    assert outcome.outcome(folder, markers(folder), 0)[0] == 1, "of an earlier run"
+    assert outcome(folder, before, 9)[0] == 0
+    assert outcome(folder, markers(folder), 0)[0] == 1, "of an earlier run"
     (folder / "FINISHED").unlink()
     for reason, code in (("SIGTERM", 75), (LAUNCHER_GONE, 1)):
         (folder / "STOPPED").write_text(f"5 {reason}\n")
         for of_launcher in (0, 75):  # of deepspeed, whose ranks left with 75 when they had saved
-            given, line = outcome.outcome(folder, before, of_launcher)
+            given, line = outcome(folder, before, of_launcher)
             assert given == code and reason in line and "step 5" in line
 
 
-LAUNCHER = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', *sys.argv[1:]]))"
+# Exits with 0 when its child is killed, as deepspeed does.
+LAUNCHER = "import subprocess, sys; sys.exit(max(0, subprocess.call([sys.executable, '-c', *sys.argv[1:]])))"
 RANK = """
-import os, signal, sys, time
+import os, sys, time
 from pathlib import Path
-run = Path(sys.argv[1])
-def stop(number, frame):
-    (run / "STOPPED").write_text(f"5 {signal.Signals(number).name}")
-    sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
-signal.signal(signal.SIGINT, signal.SIG_IGN)
+from train.dist.lock import claim
+from train.liveness import lifeline, stop
+run, claimed = Path(sys.argv[1]), False
+stop.install_handlers()
+lifeline.follow_launcher()
 (run / "begun").write_text(str(os.getpid()))
 (run / "begun").rename(run / "rank")
-time.sleep(900)
+while not stop.asked():
+    if not claimed and (run / "may claim").exists():
+        claimed = not claim(run)
+    time.sleep(0.02)
+(run / "STOPPED").write_text(f"5 {stop.reason()}")
+sys.exit(75)
 """
 LAUNCH = """
-import os, sys
+import sys
 from pathlib import Path
 from launch.deepspeed.running import Launch, carry_out
 run, launcher, rank, ssh_host = sys.argv[1:]
 command = [sys.executable, "-c", launcher, launcher, rank, run]  # deepspeed, launch.py, a rank
-launch = Launch(command, Path(run), os.environ, ssh_host=ssh_host, exports=Path(run, "exports.sh"))
+launch = Launch(command, Path(run), {"RANK": "0"}, ssh_host=ssh_host)
 try:
     sys.exit(carry_out(launch, False))
 except KeyboardInterrupt:
@@ -152,7 +144,8 @@ def launched(tmp_path):
     started = []
 
     def start(ssh_host: str = "") -> tuple["subprocess.Popen[str]", list[int]]:
-        (tmp_path / "exports.sh").touch()
+        (tmp_path / "launch").mkdir()
+        (tmp_path / "launch" / "exports.sh").touch()
         command = [sys.executable, "-c", LAUNCH, str(tmp_path), LAUNCHER, RANK, ssh_host]
         started.append(subprocess.Popen(command, cwd=ranks.ROOT, stderr=subprocess.PIPE, text=True))
         wait_until((tmp_path / "rank").exists)
@@ -186,9 +179,20 @@ def test_a_stop_request_waits_until_rank_0_has_written_lock(launched, tmp_path):
     assert "SIGTERM" in launch.stderr.readline()
     time.sleep(0.5)
     assert lives(rank)
-    (tmp_path / "LOCK").touch()
+    (tmp_path / "may claim").touch()
     assert launch.wait(600) == 75 and "(SIGTERM) after step 5" in launch.stderr.read()
-    assert not (tmp_path / "exports.sh").exists()
+    assert not (tmp_path / "launch" / "exports.sh").exists()
+
+
+def test_a_launch_whose_deepspeed_loses_its_child_waits_for_the_ranks_to_save_and_fails(launched, tmp_path):
+    """tests/train/test_faults.py does this to real ranks."""
+    launch, (_, launcher, _) = launched()
+    (tmp_path / "may claim").touch()
+    wait_until((tmp_path / "LOCK").exists)
+    os.kill(launcher, signal.SIGKILL)
+    assert launch.wait(600) == 1
+    line = launch.stderr.read().splitlines()[-1]
+    assert line.startswith(f"launch: {LAUNCHER_GONE}: ") and "after step 5" in line
 
 
 def test_a_second_ctrl_c_kills_the_ranks(launched, monkeypatch):
@@ -206,7 +210,7 @@ def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connectio
     launch, processes = launched(ssh_host)
     launch.kill()
     try:
-        wait_until(lambda: not lives(processes[0]) and not (tmp_path / "exports.sh").exists())
+        wait_until(lambda: not lives(processes[0]) and not (tmp_path / "launch" / "exports.sh").exists())
         if ssh_host:
             wait_until(lambda: not any(map(lives, processes)))
         else:
@@ -216,24 +220,21 @@ def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connectio
             os.kill(pid, signal.SIGKILL)
 
 
-def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command_finishes(tmp_path):
+def test_a_local_launch_stops_when_asked_and_the_same_command_finishes_with_nothing_left(tmp_path):
     ground, folder = make_ground(tmp_path), tmp_path / "interrupted"
     straight = ranks.start([str(ground / "recipe.yaml"), f"run.dir={tmp_path}/straight", *LONG], 2, tmp_path / "log")
-    given = [str(ground / "recipe.yaml"), f"run.dir={folder}", *LONG, "--ranks", "2"]
-    for victim, number, code, line in (
-        ("launch.py", signal.SIGKILL, 1, f"launch: {LAUNCHER_GONE}: "),
-        ("slam-asr", signal.SIGTERM, 75, "launch: stopped as asked (SIGTERM) after step "),
-        ("nobody", 0, 0, f"launch: finished: {folder}"),
+    command = [sys.executable, "-m", "launch", "launch", "local", str(ground / "recipe.yaml"), f"run.dir={folder}"]
+    for interrupted, code, line in (
+        (True, 75, "launch: stopped as asked (SIGTERM) after step "),
+        (False, 0, f"launch: finished: {folder}"),
     ):
-        log, before = tmp_path / "launched", ranks.last_step(folder)
+        log = tmp_path / "launched"
         with open(log, "wb") as file:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "launch", "launch", "local", *given], cwd=ranks.ROOT, stdout=file, stderr=file
-            )
+            running = subprocess.Popen([*command, *LONG, "--ranks", "2"], cwd=ranks.ROOT, stdout=file, stderr=file)
         try:
-            if victim != "nobody":
-                ranks.wait_for_step(folder, before + 1)
-                os.kill(running.pid if victim == "slam-asr" else launcher_of(running.pid), number)
+            if interrupted:
+                ranks.wait_for_step(folder, 1)
+                running.terminate()
             assert running.wait(ranks.HANGS_AFTER) == code, log.read_text()
         finally:
             running.kill()
@@ -243,10 +244,3 @@ def test_whatever_happens_to_a_local_launch_nothing_is_left_and_the_same_command
     ours, theirs = (run / "checkpoints/step-00000060/adapter.safetensors" for run in (folder, tmp_path / "straight"))
     assert ours.read_bytes() == theirs.read_bytes()
     assert (folder / "FINISHED").exists() and not (folder / "STOPPED").exists()
-
-
-def launcher_of(pid: int) -> int:
-    """The process of deepspeed's launch.py below a `slam-asr launch local`."""
-    below = [found for child in ranks.children(pid) for found in ranks.children(child)]
-    (found,) = (pid for pid in below if b"deepspeed.launcher.launch" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    return found

@@ -32,11 +32,8 @@ def submit(tmp_path, monkeypatch, capsys):
 
     def run(*arguments: str, dry: bool = True) -> tuple[int, str]:
         code = main(["submit", *arguments, *(["--dry-run"] if dry else [])])
-        said = capsys.readouterr()
-        text = (
-            (said.out + said.err).replace(str(tmp_path), "/home/you/speech").replace(sys.executable, "/home/you/python")
-        )
-        return code, text
+        text = "".join(capsys.readouterr()).replace(str(tmp_path), "/home/you/speech")
+        return code, text.replace(sys.executable, "/home/you/python")
 
     return run
 
@@ -62,14 +59,10 @@ def test_the_scripts_of_a_pipeline_are_the_stored_ones(submit):
 @pytest.mark.parametrize("kept", sorted(KEPT.iterdir()), ids=lambda file: file.name)
 def test_every_rank_is_what_srun_itself_starts(kept):
     """Under proctrack/cgroup a signal reaches the task alone: a shell or a launcher between would keep it."""
-    text = kept.read_text()
-    starts = re.findall(
-        r'^(?: *"\$\{ranks\[@\]\}"|srun [^"\n]*?)(?: (/home/you/python -u -m .*))?$', text, re.MULTILINE
-    )
+    text, command = kept.read_text(), r'^(?: *"\$\{ranks\[@\]\}"|srun [^"\n]*?)(?: (/home/you/python -u -m .*))?$'
+    starts = re.findall(command, text, re.MULTILINE)
     assert starts and all(start.startswith("/home/you/python -u -m ") for start in starts)
-    assert (
-        "bash -c" not in text and "--signal=B:" not in text and not re.search(r"srun [^\n]*(deepspeed|torchrun)", text)
-    )
+    assert not re.search(r"bash -c|--signal=B:|srun [^\n]*(deepspeed|torchrun)", text)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +80,7 @@ def test_ranks_run_in_a_container_and_the_script_outside(submit, container, rank
 
 
 @pytest.mark.parametrize(
-    "arguments, said",
+    "arguments, message",
     [
         (["recipe.yaml", "--partition", "gpu; rm -rf"], "'--partition=gpu; rm -rf'"),
         (["recipe.yaml", "--sbatch", "exclusive"], "'exclusive'"),
@@ -107,9 +100,9 @@ def test_ranks_run_in_a_container_and_the_script_outside(submit, container, rank
         (["pipeline", "recipe.yaml", "--build", "a=b", "--build-options=--lowrcase"], "--lowercase?"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_before_anything_is_submitted(submit, arguments, said):
+def test_a_mistake_is_one_line_before_anything_is_submitted(submit, arguments, message):
     code, text = submit(*arguments)
-    assert code == 2 and said in text and text.startswith("slam-asr: ") and text.count("\n") <= 2, text
+    assert code == 2 and message in text and text.startswith("slam-asr: ") and text.count("\n") <= 2, text
     assert not Path("runs").exists()
 
 
