@@ -1,6 +1,6 @@
 """Runs `deepspeed` to its end, passes a stop request on to the ranks, and leaves no process behind.
 
-The ranks watch what has started them (train/liveness/lifeline.py): when that ends, on any host, they save and leave.
+The ranks watch what has started them (train/liveness/stop.py): when that ends, on any host, they save and leave.
 """
 
 import os

@@ -210,7 +210,7 @@ def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connectio
         if ssh_host:
             wait_until(lambda: not any(map(lives, processes)))
         else:
-            assert lives(processes[2]), "it saves first, see tests/train/test_lifeline.py"
+            assert lives(processes[2]), "it saves first, see tests/train/liveness/test_stop.py"
     finally:
         for pid in filter(lives, processes):
             os.kill(pid, signal.SIGKILL)

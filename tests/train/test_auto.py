@@ -10,7 +10,7 @@ import pytest
 from data_prep.cores import usable_cores
 from tests import ranks
 from train.data.plan import Epochs, cost_of
-from train.dist.threads import READERS, set_threads, threads_of
+from train.dist.launch_env import READERS, set_threads, threads_of
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
@@ -122,7 +122,7 @@ def test_threads_are_shared_among_the_ranks_of_a_host_and_leave_cores_to_the_rea
     assert [threads_of(*case) for case in ((2, 1), (2, 2), (16, 1), (64, 8), (1, 4))] == [1, 1, 14, 6, 1]
     assert READERS == config().data.reader_threads
     env = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    monkeypatch.setattr("train.dist.threads.usable_cores", lambda: 64)
+    monkeypatch.setattr("train.dist.launch_env.usable_cores", lambda: 64)
     set_threads(env)
     assert env["OMP_NUM_THREADS"] == "14"
     set_threads(given := {"OMP_NUM_THREADS": "3"})

@@ -62,10 +62,8 @@ class Reply:
 
 
 class HeartbeatExchange:
-    """Puts this rank's heartbeats into the store of the env:// rendezvous, and reads the others'.
-
-    Rank 0 holds that store, or torchrun's agent, which survives restarts.
-    """
+    """Puts this rank's heartbeats into the store of the env:// rendezvous, and reads the others'. Rank 0 holds that
+    store, or torchrun's agent, which survives restarts."""
 
     def __init__(self, world: World, interval: float, beat: Callable[[int], Heartbeat]) -> None:
         """One heartbeat every `interval` seconds; `beat` makes the one of a number."""
