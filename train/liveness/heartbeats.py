@@ -78,8 +78,7 @@ class HeartbeatExchange:
         store: Any = None
         number = 0
         while store or not closed.is_set():
-            number += 1
-            closing = closed.is_set()
+            number, closing = number + 1, closed.is_set()
             try:
                 if store is None:
                     store = self._connect()
@@ -89,9 +88,8 @@ class HeartbeatExchange:
                 if closing:
                     return
                 wanted = self._beats if self.world.first else self._beats[:1]
-                *beats, verdict = [
-                    json.loads(value) if value else None for value in store.multi_get([*wanted, self._verdict])
-                ]
+                values = store.multi_get([*wanted, self._verdict])
+                *beats, verdict = [json.loads(value) if value else None for value in values]
                 beats = [beat and Heartbeat(**beat) for beat in beats]
                 self.reply = Reply(time.monotonic(), beats, verdict["verdict"] if verdict else "")
             except (DistError, OSError):
