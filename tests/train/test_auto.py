@@ -148,8 +148,8 @@ def test_a_control_groups_quota_bounds_the_cores(files, groups, cores, tmp_path,
     assert usable_cores(tmp_path, tmp_path / "own") == (cores or 12)
 
 
-def test_threads_are_set_before_torch_is_imported():
-    source = (Path(__file__).parents[2] / "train" / "dist" / "threads.py").read_text()
-    assert not re.search(
-        r"^(import|from) (torch|numpy|data_prep\.(?!cores)|train\.(?!dist\.launch_env))", source, re.MULTILINE
-    )
+@pytest.mark.parametrize("module", ["dist/launch_env", "liveness/exit_status", "liveness/stop"])
+def test_what_is_imported_before_torch_does_not_import_it(module):
+    other = r"data_prep\.(?!cores)|train\.(?!dist\.launch_env|liveness\.exit_status)"
+    source = (Path(__file__).parents[2] / "train" / f"{module}.py").read_text()
+    assert not re.search(rf"^(import|from) (torch|numpy|{other})", source, re.MULTILINE)
