@@ -28,12 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     After an error its message has been printed, and the process group is still there: leave with `leave`.
     """
     launch_env.set_threads()
-    parser = Parser(prog="python -m train", description="Train the adapter of a recipe; the same command resumes.")
-    add_recipe(parser)
-    # The deepspeed launcher gives this one; the environment says it too.
-    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
     try:
-        args = parser.parse_args(arguments)
+        args = read_arguments(arguments)
         from train.recipe.config import load_config
         from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
 
@@ -53,6 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
         except Exception:
             traceback.print_exc()
             return 1
+
+
+def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; UserError, one line, for a mistake."""
+    parser = Parser(prog="python -m train", description="Train the adapter of a recipe; the same command resumes.")
+    add_recipe(parser)
+    # The deepspeed launcher gives this one; the environment says it too.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
 
 
 def _refuse(error: UserError, prints: bool) -> int:
