@@ -182,8 +182,6 @@ class Engine:
 
     def restore(self, moments: dict[str, Tensor], step: int) -> None:
         """Puts back unsharded moments as of `step` updates, into any ZeRO stage and any number of ranks."""
-        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
-
         self._has_state = True
         if self.stage:  # the optimizer makes its state at the first update; here it is made before, per flat partition
             zero = self._deepspeed.optimizer
@@ -198,14 +196,20 @@ class Engine:
             if self.stage == 0:
                 state = {moment: value.to(parameter.device) for moment, value in own.items()}
                 self._deepspeed.basic_optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
+            else:
+                self._set_moments(parameter, own)
+
+    def _set_moments(self, parameter: Any, moments: dict[str, Tensor]) -> None:
+        """The full setter of ZeRO-3 fails where the ranks do not divide the tensor: there each rank sets its own part,
+        padded."""
+        from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
+
+        for moment, value in moments.items():
+            if self.stage < 3:
+                safe_set_full_optimizer_state(parameter, value.to(self.device), moment)
                 continue
-            for moment, value in own.items():
-                if self.stage < 3:
-                    safe_set_full_optimizer_state(parameter, value.to(self.device), moment)
-                    continue
-                # The full setter of ZeRO-3 fails where the ranks do not divide the tensor: each sets its part, padded.
-                part = cast(Any, parameter).ds_tensor.numel()
-                padded = torch.zeros(part * self.world.size)
-                padded[: value.numel()] = value.flatten()
-                local = padded[self.world.rank * part : (self.world.rank + 1) * part]
-                safe_set_local_optimizer_state(parameter, local.to(self.device), moment)
+            part = parameter.ds_tensor.numel()
+            padded = torch.zeros(part * self.world.size)
+            padded[: value.numel()] = value.flatten()
+            local = padded[self.world.rank * part : (self.world.rank + 1) * part]
+            safe_set_local_optimizer_state(parameter, local.to(self.device), moment)
