@@ -2,7 +2,7 @@
 
 `python -m bench.threads`. The demo's training from cached features, in a process of its own for each case, alone and
 beside one process that keeps a core busy, one case after the other; steps a second from metrics.jsonl, without the
-first report. The goal is on the slow-down of a training that chooses its threads itself (train/dist/threads.py).
+first report. The goal is on the slow-down of a training that chooses its threads itself (train/dist/launch_env.py).
 """
 
 from __future__ import annotations

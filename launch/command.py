@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from model.errors import UserError, closest
-from train.dist.threads import set_threads
+from train.dist.launch_env import set_threads
 from train.recipe.arguments import Parser
 
 VERBS = {  # verb: (module, one line)

@@ -160,16 +160,16 @@ class OtherCode:
     folder: Path
 
     def __call__(self, rank: int) -> None:
-        from train.dist import agreement
+        from train.dist import collectives
 
         if rank == 1:
-            source = Path(agreement.__file__).parents[2]
-            for room in agreement.ROOMS:
+            source = Path(collectives.__file__).parents[2]
+            for room in collectives.ROOMS:
                 for file in (source / room).rglob("*.py"):
                     copy = self.folder / file.relative_to(source)
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy(file, copy)
-            agreement.__file__ = str(self.folder / "train" / "dist" / "agreement.py")
+            collectives.__file__ = str(self.folder / "train" / "dist" / "collectives.py")
             (self.folder / "train" / "loop.py").write_text("# changed\n")
 
 

@@ -1,12 +1,12 @@
 """Real recordings through the whole path, where they lie beside the project: import to transcript."""
 
-import os
-import subprocess
-import sys
+import io
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 
+from launch.command import main
 from tests import ranks
 from tests.tiny import tiny_models
 
@@ -44,7 +44,6 @@ run: {{dir: {run}}}
 
 def slam_asr(*arguments: object) -> str:
     """What the command prints; fails if it fails."""
-    command = [str(Path(sys.executable).parent / "slam-asr"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    with redirect_stdout(io.StringIO()) as printed:
+        assert main(list(map(str, arguments))) == 0
+    return printed.getvalue()

@@ -1,10 +1,10 @@
 """The command `python -m train RECIPE section.key=value ...`, alone or under deepspeed, torchrun or srun."""
 
-from train.dist import threads
-from train.liveness import lifeline, permanent_failure, stop
+from train.dist import launch_env
+from train.liveness import exit_status, stop
 
 stop.install_handlers()  # before torch is imported: a signal during the imports must not kill
-lifeline.follow_launcher()
+stop.follow_launcher()
 
 import argparse  # noqa: E402
 import os  # noqa: E402
@@ -15,7 +15,6 @@ from contextlib import ExitStack  # noqa: E402
 from typing import TYPE_CHECKING, Any, NoReturn  # noqa: E402
 
 from model.errors import UserError  # noqa: E402
-from train.liveness.exit_status import AGAIN, MISTAKE  # noqa: E402
 from train.recipe.arguments import Parser, add_recipe  # noqa: E402
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     After an error its message has been printed, and the process group is still there: leave with `leave`.
     """
-    threads.set_threads()  # before torch is imported
+    launch_env.set_threads()
     try:
         args = read_arguments(arguments)
         from train.recipe.config import load_config
@@ -66,8 +65,8 @@ def _refuse(error: UserError, prints: bool) -> int:
         from data_prep.text import printable  # text quoted from a file must not steer the terminal
 
         print("train:", "\n".join(map(printable, str(error).split("\n"))), file=sys.stderr, flush=True)
-        permanent_failure.mark(error)
-    return MISTAKE
+        exit_status.mark_permanent(error)
+    return exit_status.MISTAKE
 
 
 def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool, after_error: ExitStack) -> int:
@@ -87,7 +86,7 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs to repeat itself
         torch.use_deterministic_algorithms(True)
     run = open_run(config, deepspeed_json, world, allow_changes)
-    permanent_failure.accepted()
+    exit_status.accepted()
 
     def close() -> None:
         try:
@@ -105,7 +104,7 @@ def _train(config: "Config", deepspeed_json: dict[str, Any], allow_changes: bool
     run.close()
     world.barrier()  # a launcher kills the other ranks when one leaves with another code than 0
     torch.distributed.destroy_process_group()
-    return 0 if finished else AGAIN
+    return 0 if finished else exit_status.AGAIN
 
 
 def leave(code: int) -> NoReturn:

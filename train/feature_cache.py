@@ -93,10 +93,8 @@ class FeatureCache:
             )
 
     def complete(self, beat: Callable[[], None]) -> None:
-        """Ends the filling: the loader reads frames from the next epoch on, if all are there. A collective.
-
-        `beat` is called while it takes time.
-        """
+        """Ends the filling: the loader reads frames from the next epoch on, if all are there. A collective. `beat` is
+        called while it takes time."""
         self.publish()
         if self._writer is None:
             return

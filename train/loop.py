@@ -16,10 +16,8 @@ from train.run import Run
 
 
 def fit(run: Run) -> bool:
-    """Trains to the last step, or until asked to stop; True if finished.
-
-    The same command goes on from the last checkpoint.
-    """
+    """Trains to the last step, or until asked to stop; True if finished. The same command goes on from the last
+    checkpoint."""
     if run.step == 0:
         if run.config.eval.at_start:
             run.evaluate()
@@ -70,8 +68,6 @@ def train_step(run: Run, share: Share, num_targets: int, lr: float) -> tuple[flo
 
 
 def reseed(seed: int, step: int, slot: int) -> None:
-    """The randomness of one micro-batch, the same on whatever rank it is computed.
-
-    Nothing to save, nothing to restore.
-    """
+    """The randomness of one micro-batch, the same on whatever rank it is computed. Nothing to save, nothing to
+    restore."""
     torch.manual_seed(int(np.random.SeedSequence([seed, step, slot]).generate_state(1, np.uint64)[0] >> 1))

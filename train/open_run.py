@@ -3,25 +3,32 @@
 from pathlib import Path
 from typing import Any
 
+from data_prep.json_lines import read_records
 from train.data.indexes import open_data
 from train.data.loader import Loader
-from train.dist.agreement import agree_on, versions
-from train.dist.collectives import World, all_ranks_or_raise, rank0_broadcast
+from train.dist.collectives import World, agree_on, all_ranks_or_raise, rank0_broadcast, versions
 from train.dist.lock import claim
 from train.engine.checkpoint import State
 from train.engine.engine import Engine, start_deepspeed
+from train.engine.schedule import warmup_steps
 from train.feature_cache import FeatureCache
 from train.liveness.exit_status import FINISHED, STOPPED
 from train.liveness.heartbeats import RankStatus
 from train.liveness.watchdog import Watchdog
-from train.observers import open_observers
-from train.parts import build_parts, decide, describe, identify_encoder, tokens_that_fit
+from train.parts import Parts, build_parts, decide, describe, identify_encoder, tokens_that_fit
 from train.recipe.config import Config
 from train.recipe.identity import to_yaml
-from train.remarks import first_lines, rank_remarks, schedule_remarks
+from train.remarks import rank_remarks, schedule_remarks
+from train.report.cache_speed import CacheSpeed
+from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator
+from train.report.gauges import open_gauges
+from train.report.metrics import open_report
+from train.report.mishaps import Mishaps
+from train.report.prometheus import open_exporter
+from train.report.step_timer import StepTimer
 from train.resume import find_checkpoint, restore
-from train.run import Run
+from train.run import Observers, Run
 from train.run_folder import require_run_folder, write_file
 
 OF_A_HOST = {
@@ -32,13 +39,11 @@ OF_A_HOST = {
 
 
 def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow_changes: bool = False) -> Run:
-    """The run of a recipe: new, or as its newest whole checkpoint left it. A collective.
-
-    `allow_changes` lets a run go on with a recipe or data other than those it was started with; changes are reported.
-    """
+    """The run of a recipe: new, or as its newest whole checkpoint left it. A collective. `allow_changes` lets a run go
+    on with a recipe or data other than those it was started with; changes are reported."""
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
-    lines = [remark] if (remark := rank0_broadcast(world, lambda: _claim(folder, config))) else []
+    lines = [remark] if (remark := rank0_broadcast(world, lambda: claim(require_run_folder(config)))) else []
     fields = {
         f"{section}.{key}": str(value) for section, own in config.model_dump().items() for key, value in own.items()
     }
@@ -61,8 +66,8 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         state = checkpoint.state
         found += all_ranks_or_raise(world, lambda: restore(checkpoint, config, parts, epochs.digest, allow_changes))
     rank0_broadcast(world, lambda: _begin(folder, config))
-    observers = open_observers(config, world, parts, state, total_steps)
-    lines += [*describe(config, parts), *found, *first_lines(config, epochs, total_steps, world)]
+    observers = _open_observers(config, world, parts, state, total_steps)
+    lines += [*found, *describe(config, parts, epochs, total_steps, world)]
     lines += schedule_remarks(config, epochs.num_steps(0), total_steps)
     observers.say([*lines, *rank_remarks(config, world.size, parts.corpus.longest_cost)])
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
@@ -92,9 +97,23 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     return run
 
 
-def _claim(folder: Path, config: Config) -> str:
-    require_run_folder(config)
-    return claim(folder)
+def _open_observers(config: Config, world: World, parts: Parts, state: State, total_steps: int) -> Observers:
+    """Of a run that resumes from `state`, if its step is not 0. A collective."""
+    folder, step, corpus = Path(config.run.dir), state.step, parts.corpus
+    report = open_report(folder, config, total_steps, step, world.first)
+    report.also(gauges := open_gauges(folder, world, total_steps, step))
+    max_lost = int(config.data.max_lost * len(corpus.ids))
+    records = read_records(folder / "metrics.jsonl") if world.first else []
+    warmup = warmup_steps(config.optim, total_steps)
+    return Observers(
+        report=report,
+        mishaps=Mishaps(world, folder, report, max_lost, step, state.skipped, state.lost),
+        emergence=Emergence.from_metrics(records, config.watch.patience_steps, warmup),
+        cache_speed=CacheSpeed(config.data.train if corpus.index.kind == "features" else (), step),
+        gauges=gauges,
+        exporter=open_exporter(config.log, world, folder, gauges, report.say),
+        step_timer=StepTimer(parts.model.adapter.parameters(), world.device),
+    )
 
 
 def _begin(folder: Path, config: Config) -> None:

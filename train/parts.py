@@ -1,5 +1,6 @@
 """The model and the data that a recipe names, and what it leaves to auto, decided from them."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,11 @@ from train.data.augmentation import open_augmentation
 from train.data.corpus import Corpus, make_corpus
 from train.data.indexes import Indexes, require_features
 from train.data.plan import Epochs
+from train.dist.collectives import World
+from train.engine.schedule import warmup_steps
 from train.recipe import auto
 from train.recipe.config import Config
+from train.recipe.kinds import decided
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,8 @@ class Parts:
 
 
 def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
-    """The fingerprint of the recipe's encoder on `device`, which cached features only need known.
-
-    It is not loaded if its files are those that made the features; else it is, on the CPU, and freed again.
-    """
+    """The fingerprint of the recipe's encoder on `device`, which cached features only need known. It is not loaded if
+    its files are those that made the features; else it is, on the CPU, and freed again."""
     m = config.model
     files = features.totals.get("encoder_files")
     if files and files == files_digest(m.encoder):
@@ -93,10 +95,8 @@ def tokens_that_fit(config: Config, model: SlamAsr, device: torch.device) -> int
 
 
 def decide(config: Config, parts: Parts, recipe: dict[str, Any], most_tokens: int) -> tuple[Config, Epochs, int]:
-    """The recipe with its autos decided, the order of its data, and its steps.
-
-    `recipe` is that of the checkpoint it resumes from ({} if none); a micro-batch holds `most_tokens`.
-    """
+    """The recipe with its autos decided, the order of its data, and its steps. `recipe` is that of the checkpoint it
+    resumes from ({} if none); a micro-batch holds `most_tokens`."""
     corpus = parts.corpus
     config = auto.decide_batch(auto.keep(config, recipe), corpus.cost, corpus.longest_cost, most_tokens)
     epochs = corpus.epochs(config)
@@ -104,8 +104,8 @@ def decide(config: Config, parts: Parts, recipe: dict[str, Any], most_tokens: in
     return auto.decide_steps(config, total_steps, parts.dev.cost if parts.dev else 0), epochs, total_steps
 
 
-def describe(config: Config, parts: Parts) -> list[str]:
-    """Lines about the data and the model, for the start of a run."""
+def describe(config: Config, parts: Parts, epochs: Epochs, total_steps: int, world: World) -> list[str]:
+    """Lines for the start of a run: data, model, steps, batch, intervals, device and threads, as they were decided."""
     model, train = parts.model, parts.corpus
     trained, hours = sum(p.numel() for p in model.adapter.parameters()), train.seconds[train.ids].sum() / 3600
     lines = [
@@ -121,4 +121,17 @@ def describe(config: Config, parts: Parts) -> list[str]:
     for name, corpus in (("data.train", train), ("data.dev", parts.dev)):
         dropped = corpus.dropped if corpus else {}
         lines += [f"{name}: {counted(count, 'utterance')} left out, {why}" for why, count in dropped.items()]
-    return lines
+    steps, tokens, slots = epochs.num_steps(0), decided(config.batch.tokens), decided(config.batch.micro_batches)
+    saved = "at the end of an epoch" if config.save.strategy == "epoch" else f"every {config.save.every_steps} steps"
+    validated = f"every {config.eval.every_steps} steps" if config.eval.every_steps else "with each"
+    validation = f", validation {validated}" if config.data.dev else ""
+    ranks = f"{world.size} ranks, each with " if world.size > 1 else ""
+    return [
+        *lines,
+        f"{total_steps:,} steps in all, {steps:,} an epoch ({total_steps / steps:.3g} epochs); a step has up to "
+        f"{tokens * slots:,} LLM tokens in {slots} micro-batches of {tokens:,}",
+        f"learning rate: {warmup_steps(config.optim, total_steps):,} steps of warm-up to {config.optim.lr:g}, then "
+        f"{config.optim.schedule}; a checkpoint {saved}{validation}",
+        f"device: {world.device.type}, {ranks}{os.environ.get('OMP_NUM_THREADS', '?')} threads; steps are logged in "
+        f"{config.run.dir}/metrics.jsonl, every {config.log.every_steps}",
+    ]

@@ -4,7 +4,7 @@ The checks are those of opening a run (open_run.py), on a recogniser without wei
 read only where cached features or a checkpoint may be of others.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,12 @@ from train.resume import require_same_run
 from train.run_folder import require_run_folder
 
 
-@dataclass
-class PreflightResult:
-    """What would stop the training, and what does not suit it."""
-
-    refusals: list[UserError] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-
-
 def preflight(
     config: Config, indexes: Indexes, device: torch.device, ranks: int, allow_changes: bool = False
-) -> PreflightResult:
-    """Of a recipe whose data and models are on this machine, for a run of so many ranks on such a device."""
-    result = PreflightResult()
+) -> tuple[UserError | None, list[str]]:
+    """What would stop the training, and what of the recipe does not suit its data or so many ranks on such a device.
+    The recipe's data and models are on this machine."""
+    remarks: list[str] = []
     try:
         require_run_folder(config)
         parts = _skeleton_parts(config, indexes, device)
@@ -46,15 +39,14 @@ def preflight(
         checkpoint = load_checkpoint(newest) if newest else None
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
-        result.remarks += schedule_remarks(config, epochs.num_steps(0), total_steps)
-        result.remarks += rank_remarks(config, ranks, parts.corpus.longest_cost)
+        remarks += schedule_remarks(config, epochs.num_steps(0), total_steps)
+        remarks += rank_remarks(config, ranks, parts.corpus.longest_cost)
         if checkpoint:
-            card = _completed(parts.card, checkpoint.card, config)
-            data = parts.corpus.index.digest()
-            require_same_run(checkpoint, config, card, data, epochs.digest, allow_changes)
+            parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
+            require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)
     except UserError as error:
-        result.refusals.append(error)
-    return result
+        return error, remarks
+    return None, remarks
 
 
 def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> Parts:

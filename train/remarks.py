@@ -1,34 +1,14 @@
-"""What is printed of a run before its first step: how long it is, and what of its recipe does not suit its data."""
+"""What of a recipe does not suit its data and its ranks, printed before the first step."""
 
-import os
 from math import ceil
 
 from data_prep.figures import counted
-from train.data.plan import Epochs
-from train.dist.collectives import World
 from train.engine.schedule import warmup_steps
 from train.recipe.config import Config
 from train.recipe.kinds import decided
 
 MOST_WARMUP_SHARE = 1 / 3
 FEWEST_STEPS = 200  # fewer updates rarely bring an adapter to where the LLM begins to use the audio
-
-
-def first_lines(config: Config, epochs: Epochs, total_steps: int, world: World) -> list[str]:
-    """Steps, batch, intervals, device and threads, as they were decided."""
-    steps, tokens, slots = epochs.num_steps(0), decided(config.batch.tokens), decided(config.batch.micro_batches)
-    saved = "at the end of an epoch" if config.save.strategy == "epoch" else f"every {config.save.every_steps} steps"
-    validated = f"every {config.eval.every_steps} steps" if config.eval.every_steps else "with each"
-    validation = f", validation {validated}" if config.data.dev else ""
-    ranks = f"{world.size} ranks, each with " if world.size > 1 else ""
-    return [
-        f"{total_steps:,} steps in all, {steps:,} an epoch ({total_steps / steps:.3g} epochs); a step has up to "
-        f"{tokens * slots:,} LLM tokens in {slots} micro-batches of {tokens:,}",
-        f"learning rate: {warmup_steps(config.optim, total_steps):,} steps of warm-up to {config.optim.lr:g}, then "
-        f"{config.optim.schedule}; a checkpoint {saved}{validation}",
-        f"device: {world.device.type}, {ranks}{os.environ.get('OMP_NUM_THREADS', '?')} threads; steps are logged in "
-        f"{config.run.dir}/metrics.jsonl, every {config.log.every_steps}",
-    ]
 
 
 def schedule_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> list[str]:

@@ -23,38 +23,29 @@ SHAPES = {  # of the adapter's fields, those on which its weights' shapes depend
 
 def find_checkpoint(world: World, folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest whole checkpoint of a run, and lines about it and damaged ones. A collective."""
-
-    def newest() -> tuple[str, list[str]]:
-        path, faults = find_newest(folder / "checkpoints")
-        return str(path or ""), faults
-
-    path, lines = rank0_broadcast(world, newest)
-    if not path:
+    path, lines = rank0_broadcast(world, lambda: find_newest(folder / "checkpoints"))
+    if path is None:
         return None, lines
-    checkpoint = all_ranks_or_raise(world, lambda: load_checkpoint(Path(path)))
+    checkpoint = all_ranks_or_raise(world, lambda: load_checkpoint(path))
     return checkpoint, [*lines, f"resuming from {path} (written by {checkpoint.state.world_size} ranks)"]
 
 
 def restore(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:
     """Puts a checkpoint's weights into the adapter; lines about what changed. UserError as `require_same_run`."""
-    data = parts.corpus.index.digest()
-    changes = require_same_run(checkpoint, config, parts.card, data, plan, allow_changes)
+    changes = require_same_run(checkpoint, config, parts, plan, allow_changes)
     load_weights(parts.model.adapter, checkpoint.weights)
     return [f"changed since the run was started: {change}" for change in changes]
 
 
-def require_same_run(
-    checkpoint: Checkpoint, config: Config, card: AdapterCard, data: str, plan: str, allow_changes: bool
-) -> list[str]:
-    """What differs between a checkpoint and what is to be trained now, a phrase each.
+def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:
+    """What differs between a checkpoint and what is to be trained now, a phrase each; `plan` is the data's digest.
 
-    Now are `config`, `card`, and the digests of the training `data` and of its `plan`. UserError for any difference,
-    unless `allow_changes`; an adapter of other shapes than the checkpoint's is refused all the same.
+    UserError for any difference, unless `allow_changes`; for an adapter of other shapes than the checkpoint's always.
     """
-    before, now = checkpoint.state, result_fields(config)
+    before, card = checkpoint.state, parts.card
     changes = _changes(
         before.recipe | {"training data": before.data} | _models(checkpoint.card),
-        now | {"training data": data} | _models(card),
+        result_fields(config) | {"training data": parts.corpus.index.digest()} | _models(card),
     )
     if not changes and plan != before.plan:
         changes = [f"the order of the data was {before.plan}, is {plan} (another numpy?)"]

@@ -1,9 +1,12 @@
 """A run: everything that training touches, and what it does between the steps. open_run.py makes one."""
 
+import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_prep.retries import retries
 from model.batch import Batch
 from model.errors import UserError
 from train.data.loader import Loader, Share, Slot
@@ -15,15 +18,37 @@ from train.liveness import stop
 from train.liveness.exit_status import FINISHED, STOPPED
 from train.liveness.heartbeats import RankStatus
 from train.liveness.watchdog import Watchdog
-from train.observers import Observers
 from train.parts import Parts
 from train.recipe.config import Config
 from train.recipe.identity import result_fields
-from train.recipe.kinds import Auto, decided
+from train.recipe.kinds import decided
+from train.report.cache_speed import CacheSpeed
+from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator, audio_gap, better
-from train.report.metrics import StepResult
+from train.report.gauges import Gauges
+from train.report.metrics import Report, StepResult, memory_bytes
+from train.report.mishaps import Mishaps
+from train.report.prometheus import Exporter
 from train.report.step_sums import StepSums
+from train.report.step_timer import StepTimer
 from train.run_folder import write_file
+
+
+@dataclass
+class Observers:
+    """What observes a run without influence on its weights: the report, its warnings, the metrics for monitors."""
+
+    report: Report
+    mishaps: Mishaps
+    emergence: Emergence
+    cache_speed: CacheSpeed
+    gauges: Gauges
+    exporter: Exporter
+    step_timer: StepTimer
+
+    def say(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self.report.say(line)
 
 
 @dataclass
@@ -51,10 +76,8 @@ class Run:
         self.observers.gauges.moved()
 
     def check(self, share: Share, sums: StepSums) -> None:
-        """Ends the run on all ranks if one could not read its share of the next step; counts what the step lacks.
-
-        A collective.
-        """
+        """Ends the run on all ranks if one could not read its share of the next step; counts what the step lacks. A
+        collective."""
         if sums.faults:
             all_ranks_or_raise(self.world, share.check)
         if sums.lost:
@@ -62,12 +85,31 @@ class Run:
 
     def account(self, share: Share, result: StepResult) -> None:
         """Counts and reports the step that is done. A collective."""
-        self.observers.step_done(self.step, share, result, self.engine.scale, self.loader.retries)
+        step, observers = self.step, self.observers
+        report, mishaps, gauges = observers.report, observers.mishaps, observers.gauges
+        finite = math.isfinite(result.grad_norm)
+        scale_lowered = self.engine.scale.update(finite)
+        if finite:
+            mishaps.step_was_fine()
+        else:
+            mishaps.skip(step, result.sums.loss, result.grad_norm, share.keys, scale_lowered)
+        if reads_retried := self.loader.retries + retries():
+            report.note("read_again", reads_retried)
+        observers.say(observers.cache_speed.step(step, result.sums))
+        seconds, busy = observers.step_timer.take()
+        gauges.add(compute_seconds_total=busy, data_wait_seconds_total=share.waited, audio_seconds_total=share.seconds)
+        gauges.set(step=step, step_seconds=seconds, last_step_timestamp_seconds=time.time())
+        gauges.set(steps_skipped_total=mishaps.skipped, utterances_lost_total=mishaps.lost)
+        gauges.set(reads_retried_total=reads_retried, memory_peak_bytes=memory_bytes())
         every = self.config.watch.every_steps
-        if every is not None and self.step % every == 0:
+        if every is not None and step % every == 0:
             self.at(RankStatus.ABLATING)
-            self.observers.audio_gap(self.step, audio_gap(self.engine, share, self.world))
-        self.observers.report_step(self.step, self.loader.epochs.locate(self.step - 1)[0], result)
+            if (gap := audio_gap(self.engine, share, self.world)) is not None:
+                report.note("audio_gap", gap)
+                observers.say(observers.emergence.gap(step, gap))
+        figures = report.step(step, self.loader.epochs.locate(step - 1)[0], result)
+        if figures is not None and math.isfinite(figures["loss"]):
+            observers.say(observers.emergence.accuracy(step, figures["accuracy"], figures["loss"]))
 
     def encoded(self, slot: Slot) -> Batch:
         """The micro-batch as the model takes it: with frames, if the recipe keeps them."""
@@ -81,17 +123,14 @@ class Run:
 
     def save_due(self) -> bool:
         """Whether a checkpoint is due after this step."""
-        by_epoch = self.config.save.strategy == "epoch"
-        due = self.loader.epochs.locate(self.step)[1] == 0 if by_epoch else self._every(self.config.save.every_steps)
+        by_epoch, every = self.config.save.strategy == "epoch", decided(self.config.save.every_steps)
+        due = self.loader.epochs.locate(self.step)[1] == 0 if by_epoch else self.step % every == 0
         return due or self.step == self.total_steps
 
     def eval_due(self) -> bool:
         """Whether validation is due after this step."""
         every = self.config.eval.every_steps
-        return self.save_due() if every is None else self._every(every) or self.step == self.total_steps
-
-    def _every(self, steps: int | Auto) -> bool:
-        return self.step % decided(steps) == 0
+        return self.save_due() if every is None else self.step % decided(every) == 0 or self.step == self.total_steps
 
     def evaluate(self) -> bool:
         """Scores the dev set, if there is one; True if no checkpoint was as good. A collective."""
@@ -148,19 +187,17 @@ class Run:
     def mark_stopped(self) -> None:
         """Marks the run as stopped when asked; the same command goes on. A collective."""
         reason = next(reason for reason in self.world.gather(stop.reason()) if reason)
-        self._mark(STOPPED, f"{self.step} {reason}\n")
-        self.observers.report.say(
-            f"stopped as asked ({reason}) after step {self.step}; the same command goes on from there"
-        )
+        line = f"stopped as asked ({reason}) after step {self.step}; the same command goes on from there"
+        self._mark(STOPPED, f"{self.step} {reason}\n", line)
 
     def mark_finished(self) -> None:
         """Marks the run as finished: the only proof of success, as exit codes of launchers are none. A collective."""
-        self._mark(FINISHED, f"{self.step}\n")
-        self.observers.report.say(f"finished at step {self.step}: {self.folder / 'checkpoints'}")
+        self._mark(FINISHED, f"{self.step}\n", f"finished at step {self.step}: {self.folder / 'checkpoints'}")
 
-    def _mark(self, name: str, text: str) -> None:
-        rank0_broadcast(self.world, lambda: write_file(self.folder / name, text.encode()))
+    def _mark(self, name: str, content: str, line: str) -> None:
+        rank0_broadcast(self.world, lambda: write_file(self.folder / name, content.encode()))
         self.observers.exporter.orderly = True
+        self.observers.report.say(line)
 
     def failed(self) -> None:
         """Ends the progress bar before an error is printed. Does not return after a verdict of the watchdog."""

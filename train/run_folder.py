@@ -5,14 +5,13 @@ A folder that holds data, or anything that is not a run's, is never trained in: 
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.addresses import is_remote
-from data_prep.durable import write_durably
+from data_prep.durable import FULL, write_durably
 from data_prep.shards.files import UNFINISHED_NAME, read_document
 from data_prep.shards.index import FORMAT, INDEX_NAME
 from model.errors import TransientError, UserError
@@ -26,8 +25,8 @@ MAY_BE_THERE = re.compile(r"\..*|lost\+found|.*\.(ya?ml|log|out|err)", re.IGNORE
 """What else a new run's folder may hold: hidden files, the recipe itself, logs."""
 
 
-def require_run_folder(config: Config) -> None:
-    """UserError unless run.dir is new, empty, or a run's."""
+def require_run_folder(config: Config) -> Path:
+    """The run's folder, run.dir. UserError unless it is new, empty, or a run's."""
     given, data = config.run.dir, config.data
     if is_remote(given):
         raise UserError(f"run.dir is {given}, a run needs a folder on a disk; give one, and copy the run afterwards")
@@ -44,6 +43,7 @@ def require_run_folder(config: Config) -> None:
     if others and not OF_A_RUN.intersection(names):
         shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
         raise UserError(f"run.dir {given} holds {shown} and is no run; give another run.dir, or an empty folder")
+    return Path(given)
 
 
 def _is_dataset(folder: Path) -> bool:
@@ -61,8 +61,7 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         write_durably(path, data)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        todo = "make room there" if full else "look at its rights and its disk"
+        todo = "make room there" if error.errno in FULL else "look at its rights and its disk"
         raise TransientError(
             f"cannot write {path} ({len(data):,} bytes): {error.strerror}; {todo}, and give the command again"
         ) from error

@@ -1,7 +1,7 @@
 """Runs `deepspeed` to its end, passes a stop request on to the ranks, and leaves no process behind.
 
 The markers in the run's folder tell how it ended, as deepspeed's exit code is 0 when its own child is killed. The ranks
-watch their launcher (train/liveness/lifeline.py): when that ends, on any host, they save and leave.
+watch their launcher (train/liveness/stop.py): when that ends, on any host, they save and leave.
 """
 
 import argparse

@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
     from launch.doctor.result import failures, lines_of
     from model.errors import UserError
     from train.dist.launch_env import read_rank_env, require_master
-    from train.liveness import permanent_failure
+    from train.liveness.exit_status import mark_permanent
     from train.recipe.config import load_config
 
     try:
         config, place = load_config(args.recipe, args.overrides), read_rank_env()
         require_master(place)
     except UserError as error:
-        permanent_failure.mark(error)
+        mark_permanent(error)
         raise
     results = _check(config, place, args.allow_changes)
     if args.hostfile is not None and place.first:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         print(printable(line))
     for result in results:
         if result.permanent:
-            permanent_failure.mark(result.what)
+            mark_permanent(result.what)
     wrong = failures(results)
     print(f"{counted(wrong, 'thing')} would stop this training" if wrong else "nothing would stop this training")
     return 1 if wrong else 0
@@ -71,7 +71,7 @@ def _check(config: Config, place: RankEnv, allow_changes: bool) -> list[CheckRes
     from launch.doctor.rendezvous import agent_has_the_port, check_ranks
     from launch.doctor.result import FAIL, CheckResult, failures
     from model.errors import UserError
-    from train.dist.agreement import versions
+    from train.dist.collectives import versions
     from train.dist.device import rank_device
     from train.recipe.identity import config_digest
 

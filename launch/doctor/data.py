@@ -75,9 +75,9 @@ def models(config: Config) -> tuple[list[CheckResult], dict[str, str]]:
 
 def training(config: Config, device: torch.device, ranks: int, allow_changes: bool) -> list[CheckResult]:
     """What training itself would refuse before its first step, and what of the recipe does not suit its data."""
-    result = preflight(config, open_data(config), device, ranks, allow_changes)
-    results = [refused("training", error) for error in result.refusals]
-    results += [CheckResult("training", WARN, remark) for remark in result.remarks]
+    refusal, remarks = preflight(config, open_data(config), device, ranks, allow_changes)
+    results = [refused("training", refusal)] if refusal else []
+    results += [CheckResult("training", WARN, remark) for remark in remarks]
     return results or [CheckResult("training", OK, "the recipe suits its data, its models and the run")]
 
 

@@ -111,10 +111,10 @@ RANK = """
 import os, sys, time
 from pathlib import Path
 from train.dist.lock import claim
-from train.liveness import lifeline, stop
+from train.liveness import stop
 run, claimed = Path(sys.argv[1]), False
 stop.install_handlers()
-lifeline.follow_launcher()
+stop.follow_launcher()
 (run / "begun").write_text(str(os.getpid()))
 (run / "begun").rename(run / "rank")
 while not stop.asked():
@@ -214,7 +214,7 @@ def test_a_launch_killed_with_9_takes_deepspeed_along_and_over_ssh_the_connectio
         if ssh_host:
             wait_until(lambda: not any(map(lives, processes)))
         else:
-            assert lives(processes[2]), "it saves first, see tests/train/test_lifeline.py"
+            assert lives(processes[2]), "it saves first, see tests/train/liveness/test_stop.py"
     finally:
         for pid in filter(lives, processes):
             os.kill(pid, signal.SIGKILL)

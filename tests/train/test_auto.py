@@ -10,7 +10,7 @@ import pytest
 from data_prep.cores import usable_cores
 from tests import ranks
 from train.data.plan import Epochs, cost_of
-from train.dist.threads import READERS, set_threads, threads_of
+from train.dist.launch_env import READERS, set_threads, threads_of
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
@@ -122,7 +122,7 @@ def test_threads_are_shared_among_the_ranks_of_a_host_and_leave_cores_to_the_rea
     assert [threads_of(*case) for case in ((2, 1), (2, 2), (16, 1), (64, 8), (1, 4))] == [1, 1, 14, 6, 1]
     assert READERS == config().data.reader_threads
     env = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    monkeypatch.setattr("train.dist.threads.usable_cores", lambda: 64)
+    monkeypatch.setattr("train.dist.launch_env.usable_cores", lambda: 64)
     set_threads(env)
     assert env["OMP_NUM_THREADS"] == "14"
     set_threads(given := {"OMP_NUM_THREADS": "3"})
@@ -148,8 +148,8 @@ def test_a_control_groups_quota_bounds_the_cores(files, groups, cores, tmp_path,
     assert usable_cores(tmp_path, tmp_path / "own") == (cores or 12)
 
 
-def test_threads_are_set_before_torch_is_imported():
-    source = (Path(__file__).parents[2] / "train" / "dist" / "threads.py").read_text()
-    assert not re.search(
-        r"^(import|from) (torch|numpy|data_prep\.(?!cores)|train\.(?!dist\.launch_env))", source, re.MULTILINE
-    )
+@pytest.mark.parametrize("module", ["dist/launch_env", "liveness/exit_status", "liveness/stop"])
+def test_what_is_imported_before_torch_does_not_import_it(module):
+    other = r"data_prep\.(?!cores)|train\.(?!dist\.launch_env|liveness\.exit_status)"
+    source = (Path(__file__).parents[2] / "train" / f"{module}.py").read_text()
+    assert not re.search(rf"^(import|from) (torch|numpy|{other})", source, re.MULTILINE)

@@ -47,10 +47,8 @@ class Augmentation:
 
 
 def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr, dim: int) -> Augmentation | None:
-    """The augmentation of shards of a `kind` for an encoder of width `dim`; None if nothing is asked for.
-
-    UserError for cached features where audio is needed, and for noise that cannot be used.
-    """
+    """The augmentation of shards of a `kind` for an encoder of width `dim`; None if nothing is asked for. UserError for
+    cached features where audio is needed, and for noise that cannot be used."""
     if config.needs_audio and kind == "features":
         raise UserError(
             "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "

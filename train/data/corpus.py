@@ -1,8 +1,7 @@
 """The samples of a run: one or more shard directories, what is kept of them, and how long each is for the LLM."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -26,33 +25,15 @@ NO_LIMIT = 2**62
 
 
 @dataclass(frozen=True)
-class Measure:
-    """How long samples are for the LLM."""
-
-    around: int  # tokens of the prompt, and the end of the answer
-    encoder_frames: Callable[[Any], Any]  # encoder frames of so many samples; not asked where features are cached
-    embeddings: Callable[[Any], Any]  # speech embeddings of so many frames
-
-    def frames(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
-        """int64 [N], encoder frames of the recordings of `index`, if they have so many `samples`."""
-        return np.asarray(self.encoder_frames(samples) if index.kind == "audio" else index.frames, np.int64)
-
-    def tokens(self, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
-        """int64 [N], their LLM tokens."""
-        text = -(-index.text_bytes // TEXT_BYTES_PER_TOKEN)
-        return self.around + self.embeddings(self.frames(index, samples)) + text
-
-
-@dataclass(frozen=True)
 class Corpus:
     """Samples by id 0..N-1 over all directories; `ids` are the kept ones."""
 
+    model: SlamAsr  # it measures the samples
     index: ShardIndex
     ids: np.ndarray  # int64, kept samples
     seconds: np.ndarray  # float64 [N], audio as recorded
     tokens: np.ndarray  # int64 [N], LLM tokens as recorded: prompt, speech and an estimate of the answer
     dropped: dict[str, int]  # samples left out, by reason
-    measure: Measure
     longest_cost: int
     """Of the costliest sample that is kept, at its longest if a speed perturbation changes it (plan.cost_of)."""
     augment: Augmentation | None = None  # None for a dev set
@@ -63,7 +44,7 @@ class Corpus:
         """int64 [N], LLM tokens in an epoch: a speed perturbation changes them."""
         if self.augment is None or not self.augment.config.speed:
             return self.tokens
-        return self.measure.tokens(self.index, self.augment.samples(self.index.samples, epoch))
+        return _tokens(self.model, self.index, self.augment.samples(self.index.samples, epoch))
 
     @property
     def cost(self) -> int:
@@ -72,8 +53,8 @@ class Corpus:
 
     def epochs(self, config: Config) -> Epochs:
         """The order in which the run reads the samples."""
-        few = config.data.shuffle_shards
-        window = ShardWindow(self.index.shard, few) if few is not None else None
+        at_once = config.data.shuffle_shards
+        window = None if at_once is None else ShardWindow(self.index.shard, at_once)
         tokens, micro_batches = decided(config.batch.tokens), decided(config.batch.micro_batches)
         return Epochs(self.ids, self.tokens_in, config.data_seed, tokens, micro_batches, window)
 
@@ -86,10 +67,6 @@ class Corpus:
         """The shard that the sample is read from in an epoch."""
         index, (number,) = self._source([i], epoch)
         return index.location(int(index.shard[number]))
-
-    def shortest(self, count: int) -> list[int]:
-        """The ids of the `count` shortest samples, or of all if there are fewer."""
-        return self.ids[self.tokens[self.ids].argsort(kind="stable")[:count]].tolist()
 
     def read(self, ids: Sequence[int] | np.ndarray, prompt: Prompt, epoch: int = 0) -> Batch:
         """The samples as one packed batch, augmented as they are in this epoch."""
@@ -125,24 +102,20 @@ def make_corpus(
     Samples that are too long or too short are refused or dropped with a count, never cut. `budget` bounds the cost of
     an utterance in LLM tokens; "auto" will be made large enough for the longest.
     """
-    encoder, adapter, prompt = model.encoder, model.adapter, model.prompt
-    around = len(prompt.prefix_ids) + len(prompt.suffix_ids) + 1
-    measure = Measure(around, encoder.out_len if encoder else len, adapter.out_len)
     seconds, positions = index.samples / SAMPLE_RATE, model.max_positions or NO_LIMIT
     shortest, longest = (index.samples, index.samples) if augment is None else augment.extremes(index.samples)
-    frames, most = measure.frames(index, shortest), measure.tokens(index, longest)
-    too_short = f"shorter than one speech embedding ({adapter.spec.stack} encoder frames)"
+    frames, most = _frames(model, index, shortest), _tokens(model, index, longest)
+    too_short = f"shorter than one speech embedding ({model.adapter.spec.stack} encoder frames)"
     faults = {
         f"longer than data.max_seconds {data.max_seconds:g}": seconds > data.max_seconds,
         f"shorter than data.min_seconds {data.min_seconds:g}": seconds < data.min_seconds,
         f"of more than data.max_characters {data.max_characters}": index.characters > data.max_characters,
-        too_short: adapter.out_len(frames) < 1,
+        too_short: model.adapter.out_len(frames) < 1,
         f"longer than the {budget} tokens of a micro-batch (batch.tokens, eval.tokens)": cost_of(most)
         > (NO_LIMIT if budget == "auto" else budget),
         f"longer than the LLM's {positions} positions": most > positions,
     }
-    kept = np.arange(len(index))
-    dropped: dict[str, int] = {}
+    kept, dropped = np.arange(len(index)), {}
     for reason, bad in faults.items():
         bad, kept = kept[bad[kept]], kept[~bad[kept]]
         if len(bad) and data.over_length == "refuse":
@@ -157,5 +130,18 @@ def make_corpus(
             dropped[reason] = len(bad)
     if len(kept) == 0:
         raise UserError(f"nothing is left of {counted(len(index), 'utterance')}: {dropped}; widen the limits in data")
-    ids, tokens = kept[:limit], measure.tokens(index, index.samples)
-    return Corpus(index, ids, seconds, tokens, dropped, measure, int(cost_of(most[ids]).max()), augment)
+    ids, tokens = kept[:limit], _tokens(model, index, index.samples)
+    return Corpus(model, index, ids, seconds, tokens, dropped, int(cost_of(most[ids]).max()), augment)
+
+
+def _frames(model: SlamAsr, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
+    """int64 [N], encoder frames of the recordings of `index`, if they have so many `samples`."""
+    frames = model.encoder.out_len(samples) if model.encoder and index.kind == "audio" else index.frames
+    return np.asarray(frames, np.int64)
+
+
+def _tokens(model: SlamAsr, index: ShardIndex, samples: np.ndarray) -> np.ndarray:
+    """int64 [N], their LLM tokens: the prompt, the speech, an estimate of the answer, and its end."""
+    around = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids) + 1
+    text = -(-index.text_bytes // TEXT_BYTES_PER_TOKEN)
+    return around + model.adapter.out_len(_frames(model, index, samples)) + text

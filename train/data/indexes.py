@@ -33,7 +33,7 @@ def open_data(config: Config) -> Indexes:
     """The shards that the recipe names. UserError for those that are not there, or do not go together."""
     data = config.data
     configure(data.cache_dir, data.cache_gb)
-    train, dev = read_indexes(data.train, "data.train"), read_indexes(data.dev, "data.dev")
+    train, dev = _read_indexes(data.train, "data.train"), _read_indexes(data.dev, "data.dev")
     trained = {_utterances(index): index for index in train if len(index)}
     for index in dev:
         if same := trained.get(_utterances(index)):
@@ -41,21 +41,19 @@ def open_data(config: Config) -> Indexes:
                 f"data.dev {_root(index)} holds the utterances of data.train {_root(same)}, so its figures would mean "
                 "nothing; give others, such as of `slam-asr prep build --split train=0.95,dev=0.05`"
             )
-    indexes = Indexes(join(train), join(dev) if dev else None)
-    require_cache_room(indexes.train, data.shuffle_shards)
+    indexes = Indexes(_join(train), _join(dev) if dev else None)
+    _require_cache_room(indexes.train, data.shuffle_shards)
     return indexes
 
 
-def open_indexes(paths: Sequence[str], key: str = "data.train") -> ShardIndex:
-    """All directories that `key` of a recipe names, as one index; UserError as `read_indexes` and `join`."""
-    return join(read_indexes(paths, key))
+def open_indexes(paths: Sequence[str]) -> ShardIndex:
+    """All directories that data.train names, as one index; UserError if they are not there, or do not go together."""
+    return _join(_read_indexes(paths, "data.train"))
 
 
-def read_indexes(paths: Sequence[str], key: str) -> list[ShardIndex]:
-    """The index of each directory that `key` of a recipe names.
-
-    UserError for a directory that is not there, and for one that is named twice, be it by another path or as a copy.
-    """
+def _read_indexes(paths: Sequence[str], key: str) -> list[ShardIndex]:
+    """The index of each directory that `key` of a recipe names. UserError for a directory that is not there, and for
+    one that is named twice, be it by another path or as a copy."""
     indexes: dict[tuple[str, int, int], ShardIndex] = {}
     for path in paths:
         if "," in path and (not Path(path).exists() or is_remote(path)):
@@ -82,15 +80,13 @@ def _root(index: ShardIndex) -> str:
     return index.address or str(index.root)
 
 
-def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
-    """Directories of one kind as one index, in the order given; its shards are named by their whole path.
-
-    UserError if there is nothing in them or they do not fit together.
-    """
+def _join(indexes: Sequence[ShardIndex]) -> ShardIndex:
+    """Directories of one kind as one index, in the order given; its shards are named by their whole path. UserError if
+    there is nothing in them or they do not fit together."""
     if not any(map(len, indexes)):
         raise UserError(f"no utterances in {', '.join(map(_root, indexes))}; an empty split cannot be used")
-    first = indexes[0]
-    for other in indexes[1:]:
+    first, *others = indexes
+    for other in others:
         if other.kind != first.kind or (first.kind == "features" and other.fingerprint != first.fingerprint):
             raise UserError(
                 f"{first.root} and {other.root} cannot be one training set: kind or encoder differ; rebuild one of them"
@@ -98,7 +94,7 @@ def join(indexes: Sequence[ShardIndex]) -> ShardIndex:
     return concatenate(indexes)
 
 
-def require_cache_room(index: ShardIndex, shuffle_shards: int | None) -> None:
+def _require_cache_room(index: ShardIndex, shuffle_shards: int | None) -> None:
     """UserError where the remote shards that are read at a time are more than the cache may hold."""
     sizes = sorted(info.bytes for i, info in enumerate(index.shards) if is_remote(index.location(i)))
     needed = sum(sizes if shuffle_shards is None else sizes[-2 * shuffle_shards :])  # the next ones are on their way
@@ -111,10 +107,7 @@ def require_cache_room(index: ShardIndex, shuffle_shards: int | None) -> None:
 
 
 def require_features(index: ShardIndex, encoder: dict[str, Any], dtype: str) -> None:
-    """UserError unless cached features came from this very encoder: weights, preprocessing, layer.
-
-    `encoder` is its fingerprint. The precision must be the same too, if the recipe asks for one: `dtype` is not "auto".
-    """
+    """UserError unless cached features came from this `encoder` (fingerprint); `dtype` auto takes any precision."""
     settings = {"layer": "encoder_layer", "dtype": "dtype"}
     for name, ours in sorted(encoder.items(), key=lambda item: item[0] in settings):
         made = index.fingerprint.get(name)

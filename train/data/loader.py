@@ -147,28 +147,24 @@ class Loader:
 
     def _unreadable(self, ids: Sequence[int], epoch: int) -> dict[int, str]:
         """The ids that fail again and again, with the reason."""
-        failing = self._try_each(ids, epoch)
+        failing, attempted = dict.fromkeys(ids, ""), ids
         pause, deadline = FIRST_PAUSE_SECONDS, time.monotonic() + self.retry_seconds
-        while time.monotonic() < deadline:
-            again = [i for i in failing if self.corpus.shard(i, epoch) not in self._gone]
-            if not again or self._closed.wait(pause):
-                break
+        while True:
+            for i in attempted:
+                try:
+                    self.corpus.read([i], self.prompt, epoch)
+                    del failing[i]
+                except (ShardError, OSError) as error:
+                    failing[i] = str(error)
+            attempted = [i for i in failing if self.corpus.shard(i, epoch) not in self._gone]
+            if not attempted or time.monotonic() >= deadline or self._closed.wait(pause):
+                return failing
             self.retries, pause = self.retries + 1, 2 * pause
-            failing = {i: failing[i] for i in failing if i not in again} | self._try_each(again, epoch)
-        return failing
-
-    def _try_each(self, ids: Sequence[int], epoch: int) -> dict[int, str]:
-        failing = {}
-        for i in ids:
-            try:
-                self.corpus.read([i], self.prompt, epoch)
-            except (ShardError, OSError) as error:
-                failing[i] = str(error)
-        return failing
 
     def _idle_batch(self, epoch: int) -> Batch:
         """The shortest utterance that can be read."""
-        *others, last = self.corpus.shortest(IDLE_CANDIDATES)
+        order = self.corpus.tokens[self.corpus.ids].argsort(kind="stable")
+        *others, last = self.corpus.ids[order[:IDLE_CANDIDATES]].tolist()
         for i in others:
             with suppress(ShardError, OSError):
                 return self.corpus.read([i], self.prompt, epoch)

@@ -100,9 +100,8 @@ def plan_epoch(
             break
         steps += max(1, steps // 64)
     micro_batch = step_of[by_step] * per_step + slots
-    into = np.argsort(micro_batch, kind="stable")
     sizes = np.bincount(micro_batch, minlength=(int(step_of.max()) + 1) * per_step)
-    order = by_step[into]
+    order = by_step[np.argsort(micro_batch, kind="stable")]
     return Plan(shuffled[order], np.concatenate([[0], sizes.cumsum()]), costs[order], per_step)
 
 
@@ -164,9 +163,8 @@ class Epochs:
         """The plan of an epoch, counted from 0; the two latest are kept."""
         with self._lock:
             if epoch not in self._latest:
-                tokens = self.tokens(epoch)
-                made = plan_epoch(self.ids, tokens, self.seed, epoch, self.budget, self.per_step, self.window)
-                self._latest = {**dict(list(self._latest.items())[-1:]), epoch: made}
+                given = self.ids, self.tokens(epoch), self.seed, epoch, self.budget, self.per_step, self.window
+                self._latest = {**dict(list(self._latest.items())[-1:]), epoch: plan_epoch(*given)}
             return self._latest[epoch]
 
     @cached_property
@@ -189,9 +187,7 @@ class Epochs:
 
     def steps_of(self, epochs: float | None, at_most: int | None = None) -> int:
         """Steps of that many epochs, a fraction of the last rounded up, or `at_most`; at least one of the two is given.
-
-        No epoch is planned that lies beyond.
-        """
+        No epoch is planned that lies beyond."""
         if epochs is None:
             assert at_most is not None
             return at_most

@@ -1,10 +1,14 @@
 """The ranks of a run, and the few collectives that a step needs. One process is a world of size one."""
 
+import hashlib
 import os
+import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +17,9 @@ import torch.distributed as dist
 from model.errors import TransientError, UserError
 from train.dist.device import rank_device, require_own_gpu
 from train.dist.launch_env import read_rank_env, require_master
+
+ROOMS = ("model", "data_prep", "decode", "train")
+LIBRARIES = ("torch", "deepspeed", "transformers", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,8 @@ class AgreedTransientError(AgreedError, TransientError):
 
 
 def rank0_broadcast(world: World, work: Callable[[], Any]) -> Any:
-    """Runs `work` on rank 0 and returns its result on every rank. A collective.
-
-    AgreedError on every rank if it raised a UserError or OSError.
-    """
+    """Runs `work` on rank 0 and returns its result on every rank. A collective. AgreedError on every rank if it raised
+    a UserError or OSError."""
     result, fault, transient = world.agree(_attempt(work) if world.first else None)
     if fault:
         raise (AgreedTransientError if transient else AgreedError)(fault)
@@ -73,10 +78,8 @@ def rank0_broadcast(world: World, work: Callable[[], Any]) -> Any:
 
 
 def all_ranks_or_raise(world: World, work: Callable[[], Any]) -> Any:
-    """Runs `work` on every rank and returns this rank's result. A collective.
-
-    AgreedError on every rank, naming the first that failed, if it raised a UserError or OSError on any.
-    """
+    """Runs `work` on every rank and returns this rank's result. A collective. AgreedError on every rank, naming the
+    first that failed, if it raised a UserError or OSError on any."""
     result, *own = _attempt(work)
     failed = [(rank, *fault) for rank, fault in enumerate(world.gather(own)) if fault[0]]
     if failed:
@@ -92,9 +95,30 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, str, bool]:
         return work(), "", False
     except OSError as error:
         named = f"cannot use {error.filename}: {error.strerror}; look at its rights and disk"
-        return None, str(error) if error.filename is None else named, True
+        return None, named if error.filename else str(error), True
     except UserError as error:
         return None, str(error), isinstance(error, TransientError)
+
+
+def agree_on(world: World, facts: Mapping[str, str]) -> None:
+    """AgreedError, with the first difference and who differs, unless all ranks hold the same `facts`. A collective."""
+    (host, ours), *others = world.gather((socket.gethostname(), dict(facts)))
+    for rank, (other_host, theirs) in enumerate(others, 1):
+        for name in ours:
+            if theirs.get(name) != ours[name]:
+                raise AgreedError(
+                    f"the ranks do not run the same {name}: rank 0 on {host} has {ours[name]}, rank {rank} on "
+                    f"{other_host} has {theirs.get(name)}; give every host the same"
+                )
+
+
+def versions() -> dict[str, str]:
+    """Of this program's code (sha256 over its files), of Python and of the libraries that decide results."""
+    digest, root = hashlib.sha256(), Path(__file__).parents[2]
+    for file in (file for room in ROOMS for file in sorted((root / room).rglob("*.py"))):
+        digest.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())
+    own = {"code": digest.hexdigest(), "Python": platform.python_version()}
+    return own | {name: version(name) for name in LIBRARIES}
 
 
 def join_world() -> World:
@@ -118,10 +142,8 @@ def join_world() -> World:
 
 
 def require_own_gpus(store: Any, world: World, gpu: str) -> None:
-    """AgreedError on every rank if two ranks of a host have the same GPU; `gpu` is the UUID of this rank's.
-
-    A collective over `store` alone: no process group need be there.
-    """
+    """AgreedError on every rank if two ranks of a host have the same GPU; `gpu` is the UUID of this rank's. A
+    collective over `store` alone: no process group need be there."""
     _, fault, _ = _attempt(lambda: require_own_gpu(store, world.rank, gpu))
     ranks = range(world.size)
     store.set(f"own-gpu/{world.rank}", fault)

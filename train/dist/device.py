@@ -43,9 +43,7 @@ def gpu_number(ranks: RankEnv, visible: int) -> int:
 
 def require_no_gpu_promised(env: Mapping[str, str], devices: Path = Path("/dev")) -> None:
     """TransientError if there are GPUs here that torch does not see: it would train on the CPU for days.
-
-    CUDA_VISIBLE_DEVICES proves nothing: the deepspeed launcher sets it on a CPU too.
-    """
+    CUDA_VISIBLE_DEVICES proves nothing: the deepspeed launcher sets it on a CPU too."""
     slurm = {name: env.get(name, "") for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "SLURM_GPUS_ON_NODE")}
     signs = [f"{name}={value}" for name, value in slurm.items() if value not in ("", "0")]
     signs += [str(file) for file in sorted(devices.glob("nvidia[0-9]*"))]
@@ -57,10 +55,8 @@ def require_no_gpu_promised(env: Mapping[str, str], devices: Path = Path("/dev")
 
 
 def require_own_gpu(store: Any, rank: int, gpu: str) -> None:
-    """UserError if another rank of this host has the same GPU (its UUID). `store` is one that all ranks share.
-
-    Not a collective, and before NCCL starts, which would fail without naming the ranks.
-    """
+    """UserError if another rank of this host has the same GPU (its UUID). `store` is one that all ranks share. Not a
+    collective, and before NCCL starts, which would fail without naming the ranks."""
     host = socket.gethostname()
     holder = store.compare_set(f"gpu/{host}/{gpu}", "", str(rank)).decode()
     if holder != str(rank):

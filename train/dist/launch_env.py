@@ -1,4 +1,4 @@
-"""Reads from the environment which rank of how many this process is, whichever launcher started it.
+"""Which rank of how many this process is, whichever launcher started it, and its share of the host's cores.
 
     RANK, WORLD_SIZE, LOCAL_RANK ...    deepspeed, torchrun, or by hand
     OMPI_COMM_WORLD_*                   Open MPI's mpirun
@@ -13,15 +13,17 @@ launcher around them. Standard library only, as it is called before torch is imp
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
+from data_prep.cores import usable_cores
 from model.errors import UserError
 
 FROM_LAUNCHER = ("CROSS_SIZE", "TORCHELASTIC_RUN_ID")
 """Variables that only deepspeed's and torch's launchers set, beside RANK."""
 FIRST_PORT, PORTS = 20_000, 12_000  # of the rendezvous: below 32768, where the system's ephemeral ports begin
 MEND = "start with deepspeed, torchrun or srun"
+READERS = 2  # cores left to the threads that read and decode (data.reader_threads), where there are more than they need
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,11 @@ def _ranks(
     env: Mapping[str, str], launcher: str, rank: str, size: str, local_rank: str | int, local_size: str | int
 ) -> RankEnv:
     """From the variables of these names; of what has none, the number itself."""
-    ranks = RankEnv(
-        _number(env, rank), _number(env, size), _number(env, local_rank), _number(env, local_size), launcher
-    )
-    if ranks.rank >= ranks.size:
-        raise UserError(f"{rank}={ranks.rank}, of {ranks.size} ranks, counted from 0; {MEND}")
-    if ranks.local_rank >= ranks.local_size:
-        raise UserError(
-            f"{local_rank}={ranks.local_rank}, of {ranks.local_size} ranks on this host, counted from 0; {MEND}"
-        )
-    return ranks
+    numbers = [_number(env, name) for name in (rank, size, local_rank, local_size)]
+    for name, number, count, where in ((rank, *numbers[:2], ""), (local_rank, *numbers[2:], " on this host")):
+        if number >= count:
+            raise UserError(f"{name}={number}, of {count} ranks{where}, counted from 0; {MEND}")
+    return RankEnv(numbers[0], numbers[1], numbers[2], numbers[3], launcher)
 
 
 def _number(env: Mapping[str, str], name: str | int) -> int:
@@ -179,3 +176,22 @@ def first_host(nodes: str) -> str:
 def _port(name: str) -> str:
     """A port that all ranks of a start agree on, probably another at the next start; "" without a name."""
     return str(FIRST_PORT + zlib.crc32(name.encode()) % PORTS) if name else ""
+
+
+def set_threads(env: MutableMapping[str, str] = os.environ) -> None:
+    """Sets OMP_NUM_THREADS unless it is set; before torch is imported.
+
+    OpenMP by default takes all cores for every process. Two ranks on two cores, or one beside another busy process,
+    then wait for each other at every barrier: many times slower than with one thread (bench/threads.py measures it).
+    """
+    if not env.get("OMP_NUM_THREADS"):
+        try:
+            ranks = read_rank_env(env).local_size
+        except UserError:  # reported later, when the rank is needed
+            ranks = 1
+        env["OMP_NUM_THREADS"] = str(threads_of(usable_cores(), ranks))
+
+
+def threads_of(cores: int, ranks: int) -> int:
+    """Compute threads of a rank on a host with so many cores for so many ranks."""
+    return max(1, cores // ranks - READERS)

@@ -1,20 +1,18 @@
 """The lock on a run's folder: held by rank 0, dropped by the system when that process ends, however it ends."""
 
-import errno
 import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 
+from data_prep.durable import FULL
 from data_prep.locks import NO_LOCKS, lock
 from model.errors import TransientError, UserError
 
 
 def claim(run: Path) -> str:
     """Makes and locks the folder for as long as this process lives; a remark where its file system knows no locks.
-
-    TransientError if another process has it or the disk is full, UserError if it cannot be written.
-    """
+    TransientError if another process has it or the disk is full, UserError if it cannot be written."""
     remark = ""
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -29,7 +27,7 @@ def claim(run: Path) -> str:
         os.truncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = error.errno in FULL
         todo = "make room there, or give" if full else "give"
         fault = f"cannot write in run.dir {str(run)!r}: {error.strerror}; {todo} another run.dir"
         raise (TransientError if full else UserError)(fault) from None

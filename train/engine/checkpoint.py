@@ -62,8 +62,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Writes `folder`/step-N and returns it; called by rank 0 alone."""
     final = folder / _name(checkpoint.state.step)
     temporary = folder / f".tmp-{final.name}-{os.getpid()}"
-    if temporary.exists():
-        shutil.rmtree(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save_adapter(temporary, checkpoint.weights, checkpoint.card)
     write_synced(temporary / OPTIMIZER, save(checkpoint.moments))
@@ -107,10 +106,8 @@ def mark_best(folder: Path, step: int) -> None:
 
 
 def keep_newest(folder: Path, limit: int, step: int) -> None:
-    """Removes old checkpoints beyond the `limit` newest up to `step`, the one just written; the best stays besides.
-
-    A later one was damaged and passed over, so it does not count.
-    """
+    """Removes old checkpoints beyond the `limit` newest up to `step`, the one just written; the best stays besides. A
+    later one was damaged and passed over, so it does not count."""
     best = folder / "best"
     spared = os.readlink(best) if best.is_symlink() else ""
     for old in sorted(path for path in folder.glob("step-*") if path.name <= _name(step))[:-limit]:
@@ -119,14 +116,11 @@ def keep_newest(folder: Path, limit: int, step: int) -> None:
 
 
 def find_newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that verifies, and one line for each newer one that does not.
-
-    UserError if there are checkpoints and none verifies: a run never starts again from nothing by itself.
-    """
+    """The newest checkpoint that verifies, and one line for each newer one that does not. UserError if there are
+    checkpoints and none verifies: a run never starts again from nothing by itself."""
     faults = []
     for path in sorted(folder.glob("step-" + "[0-9]" * 8), reverse=True):
-        fault = _fault(path)
-        if fault is None:
+        if (fault := _fault(path)) is None:
             return path, faults
         faults.append(f"checkpoint {path.name} is damaged ({fault}) and is passed over")
     if faults:
@@ -153,17 +147,11 @@ def _fault(path: Path) -> str | None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """A verified checkpoint's content."""
+    """A verified checkpoint's content; UserError if it is of another version."""
     card, weights = read_adapter(path)
-    return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), read_state(path))
-
-
-def read_state(path: Path) -> State:
-    """The state of a verified checkpoint; UserError if it is of another version."""
     stated = json.loads((path / STATE).read_text())
     if stated["version"] != VERSION:
-        raise UserError(
-            f"{path} is of checkpoint version {stated['version']}, this code writes {VERSION}; "
-            "use the code that wrote it"
-        )
-    return State(**stated | {"loss_scale": tuple(stated["loss_scale"])})
+        version = stated["version"]
+        raise UserError(f"{path} has checkpoint version {version}, this code {VERSION}; use the code that wrote it")
+    state = State(**stated | {"loss_scale": tuple(stated["loss_scale"])})
+    return Checkpoint(card, weights, load((path / OPTIMIZER).read_bytes()), state)

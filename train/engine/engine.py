@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,18 +21,15 @@ from model.batch import Batch
 from model.errors import UserError, counted
 from model.slam_asr import Output, SlamAsr
 from train.dist.collectives import World, require_own_gpus
-from train.engine.loss_scale import LossScale
+from train.engine.schedule import LossScale
 from train.recipe.config import OptimConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def start_deepspeed(world: World, timeout_seconds: float) -> None:
-    """Imports deepspeed for this rank's device and joins the process group. A collective.
-
-    AgreedError if two ranks have one GPU: checked before the group is there, as NCCL connects at once and would fail
-    without naming the ranks.
-    """
+    """Imports deepspeed for this rank's device and joins the process group. A collective. AgreedError if two ranks have
+    one GPU: checked before the group is there, as NCCL connects at once and would fail without naming the ranks."""
     if world.device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     logging.getLogger("DeepSpeed").addFilter(lambda record: record.levelno >= logging.WARNING)
@@ -123,10 +120,8 @@ class Engine:
             self._plain_norm = float(torch.nn.utils.get_total_norm(grads))
 
     def step(self, lr: float) -> float:
-        """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping.
-
-        Where that is not finite there is no update, on any rank. A collective.
-        """
+        """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping. Where that
+        is not finite there is no update, on any rank. A collective."""
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
         if self.stage == 0:  # the other stages clip and skip by themselves
@@ -181,16 +176,21 @@ class Engine:
                 elif self.stage == 0:
                     value = self._deepspeed.basic_optimizer.state[parameter][moment]
                 else:
-                    value = safe_get_full_optimizer_state(parameter, moment)
-                assert value is not None
+                    value = cast(Tensor, safe_get_full_optimizer_state(parameter, moment))
                 moments[f"{moment}.{name}"] = value.detach().float().cpu().reshape(shape).clone()
         return moments
 
     def restore(self, moments: dict[str, Tensor], step: int) -> None:
         """Puts back unsharded moments as of `step` updates, into any ZeRO stage and any number of ranks."""
         self._has_state = True
-        if self.stage:
-            self._make_flat_state(step)
+        if self.stage:  # the optimizer makes its state at the first update; here it is made before, per flat partition
+            zero = self._deepspeed.optimizer
+            flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
+            for flat in flats:
+                zeros = {moment: torch.zeros_like(flat) for moment in MOMENTS}
+                zero.optimizer.state[flat] = {"step": torch.tensor(float(step)), **zeros}
+            if self.stage < 3:
+                zero._lazy_init_hp_params_optimizer_state()
         for name, parameter in self.model.adapter.named_parameters():
             own = {moment: moments[f"{moment}.{name}"] for moment in MOMENTS}
             if self.stage == 0:
@@ -198,16 +198,6 @@ class Engine:
                 self._deepspeed.basic_optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
             else:
                 self._set_moments(parameter, own)
-
-    def _make_flat_state(self, step: int) -> None:
-        """The optimizer makes its state at the first update; here it is made before, over each flat partition."""
-        zero = self._deepspeed.optimizer
-        flats = zero.fp32_partitioned_groups_flat if self.stage == 3 else zero.single_partition_of_fp32_groups
-        for flat in flats:
-            moments = {moment: torch.zeros_like(flat) for moment in MOMENTS}
-            zero.optimizer.state[flat] = {"step": torch.tensor(float(step)), **moments}
-        if self.stage < 3:
-            zero._lazy_init_hp_params_optimizer_state()
 
     def _set_moments(self, parameter: Any, moments: dict[str, Tensor]) -> None:
         """The full setter of ZeRO-3 fails where the ranks do not divide the tensor: there each rank sets its own part,

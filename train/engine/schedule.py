@@ -1,4 +1,9 @@
-"""The learning rate of a step: a warm-up, then constant (the paper's), linear or cosine."""
+"""What changes from step to step: the learning rate, and the loss scale of float16.
+
+The learning rate has a warm-up, then is constant (the paper's), linear or cosine. With the loss scale, gradients inside
+the LLM are computed times a power of two, so that they do not vanish; it halves when a gradient overflows and doubles
+after a while without (Micikevicius et al., arXiv 1710.03740). Float32 and bfloat16 have the range to do without.
+"""
 
 import math
 
@@ -10,6 +15,7 @@ SCHEDULES = {  # share of lr, by how much of the way after the warm-up is done (
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
 }
+FIRST_SCALE, MOST_SCALE, STEPS_TO_DOUBLE = 2.0**16, 2.0**24, 2000
 
 
 def learning_rate(step: int, optim: OptimConfig, total_steps: int) -> float:
@@ -30,3 +36,25 @@ def warmup_steps(optim: OptimConfig, total_steps: int) -> int:
     if optim.warmup_ratio is not None:
         return math.ceil(optim.warmup_ratio * total_steps)
     return 0 if optim.warmup_steps is None else decided(optim.warmup_steps)
+
+
+class LossScale:
+    """The scale (`value`), 1 unless it is `on`, and how many steps it has held (`steady`)."""
+
+    def __init__(self, on: bool) -> None:
+        self.on, self.value, self.steady = on, FIRST_SCALE if on else 1.0, 0
+
+    def update(self, finite: bool) -> bool:
+        """After a step whose gradient was finite or not; True if it was not and a smaller scale may mend that."""
+        lowers = self.on and not finite and self.value > 1
+        self.steady = self.steady + 1 if self.on and finite else 0
+        if lowers:
+            self.value = max(self.value / 2, 1.0)
+        elif self.steady == STEPS_TO_DOUBLE:
+            self.value, self.steady = min(self.value * 2, MOST_SCALE), 0
+        return lowers
+
+    def restore(self, value: float, steady: int) -> None:
+        """As it was when a checkpoint was written."""
+        if self.on:
+            self.value, self.steady = value, steady

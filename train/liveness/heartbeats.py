@@ -62,10 +62,8 @@ class Reply:
 
 
 class HeartbeatExchange:
-    """Puts this rank's heartbeats into the store of the env:// rendezvous, and reads the others'.
-
-    Rank 0 holds that store, or torchrun's agent, which survives restarts.
-    """
+    """Puts this rank's heartbeats into the store of the env:// rendezvous, and reads the others'. Rank 0 holds that
+    store, or torchrun's agent, which survives restarts."""
 
     def __init__(self, world: World, interval: float, beat: Callable[[int], Heartbeat]) -> None:
         """One heartbeat every `interval` seconds; `beat` makes the one of a number."""
@@ -80,8 +78,7 @@ class HeartbeatExchange:
         store: Any = None
         number = 0
         while store or not closed.is_set():
-            number += 1
-            closing = closed.is_set()
+            number, closing = number + 1, closed.is_set()
             try:
                 if store is None:
                     store = self._connect()
@@ -91,9 +88,8 @@ class HeartbeatExchange:
                 if closing:
                     return
                 wanted = self._beats if self.world.first else self._beats[:1]
-                *beats, verdict = [
-                    json.loads(value) if value else None for value in store.multi_get([*wanted, self._verdict])
-                ]
+                values = store.multi_get([*wanted, self._verdict])
+                *beats, verdict = [json.loads(value) if value else None for value in values]
                 beats = [beat and Heartbeat(**beat) for beat in beats]
                 self.reply = Reply(time.monotonic(), beats, verdict["verdict"] if verdict else "")
             except (DistError, OSError):

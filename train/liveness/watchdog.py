@@ -89,10 +89,8 @@ class Watchdog:
     """Watches this rank and, through the store, the others. With 0 seconds it watches nothing."""
 
     def __init__(self, world: World, folder: Path, stall_seconds: float) -> None:
-        """After the process group was joined. From here on each rank has to call `at` within `stall_seconds`.
-
-        `folder` is the run's and exists; stacks go into its folder `stacks`, one file a rank.
-        """
+        """After the process group was joined. From here on each rank has to call `at` within `stall_seconds`. `folder`
+        is the run's and exists; stacks go into its folder `stacks`, one file a rank."""
         self.world, self.folder, self.stall_seconds = world, folder, stall_seconds
         self.interval = min(stall_seconds / 10, MAX_INTERVAL_SECONDS)
         self._status: tuple[RankStatus, int, int] = (RankStatus.STARTING, 0, 0)  # where, step, calls in this step
@@ -106,10 +104,8 @@ class Watchdog:
             thread.start()
 
     def at(self, where: RankStatus, step: int) -> None:
-        """Notes what the training thread does from now on: progress. It costs a tuple; for every micro-batch.
-
-        A rank that works for long while others wait calls it again and again.
-        """
+        """Notes what the training thread does from now on: progress. It costs a tuple; for every micro-batch. A rank
+        that works for long while others wait calls it again and again."""
         _, last_step, calls = self._status
         self._status = (where, step, calls + 1 if step == last_step else 0)
 
@@ -127,10 +123,8 @@ class Watchdog:
         self.hold_after_verdict()
 
     def hold_after_verdict(self) -> None:
-        """Does not return once a verdict has fallen: the watchdog ends the process.
-
-        The training thread's error is then a lost connection, which came of the others' end.
-        """
+        """Does not return once a verdict has fallen: the watchdog ends the process. The training thread's error is then
+        a lost connection, which came of the others' end."""
         if self._ending:
             threading.Event().wait()
 
