@@ -34,10 +34,10 @@ def score(run: str, shards: str, out: str, options: Sequence[str] = ()) -> list[
 
 
 def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
-    from launch.prep import module
+    from launch.prep import call
 
     parser = Parser(prog=f"slam-asr prep {verb}")
-    module(verb).configure(parser)
+    call("configure", verb, parser)
     try:
         parser.parse_args(arguments)
     except UserError as error:

@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -34,15 +35,14 @@ def gpus(local_size: int) -> Iterator[CheckResult]:
         return
     count = torch.cuda.device_count()
     text = f"{count} x {torch.cuda.get_device_name(0)} for {counted(local_size, 'rank')}"
-    if count < local_size:
-        yield CheckResult("GPUs", WARN, text, "right if each rank sees its own alone (--gpus-per-task)")
-    else:
-        yield CheckResult("GPUs", OK, text)
+    few = count < local_size
+    todo = "right if each rank sees its own alone (--gpus-per-task)" if few else ""
+    yield CheckResult("GPUs", WARN if few else OK, text, todo)
     yield from health(_ask_nvidia_smi())
 
 
 def gpu_speed(device: torch.device, size: int = 4096) -> CheckResult:
-    """Whether this rank's GPU multiplies right, and how fast: one that is slower than the others slows them all."""
+    """Whether this rank's GPU multiplies matrices correctly, and how fast; the slowest GPU sets the pace of all."""
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(256, 256, generator=generator) for _ in range(2))
     off = ((left.to(device) @ right.to(device)).cpu() - left @ right).abs().max().item()
@@ -56,13 +56,13 @@ def gpu_speed(device: torch.device, size: int = 4096) -> CheckResult:
 
 
 def slow_gpus(results: Sequence[CheckResult]) -> list[CheckResult]:
-    """Of all ranks' `gpu_speed`: the GPUs that are far behind the median, by host."""
+    """Of all ranks' `gpu_speed`: a warning for each GPU that is far behind the median."""
     speeds = [(result.figure, result) for result in results if result.check == SPEED and result.figure is not None]
     usual = statistics.median([speed for speed, _ in speeds]) if speeds else 0.0
-    text = f"below {SLOW_SHARE:.0%} of the median of {usual:.3g}"
+    what = f"below {SLOW_SHARE:.0%} of the median of {usual:.3g}"
     todo = "look at its clocks and temperature (nvidia-smi -q -d PERFORMANCE)"
-    slow = [(speed, result) for speed, result in speeds if speed < SLOW_SHARE * usual]
-    return [CheckResult(SPEED, WARN, text, todo, result.where, speed, result.unit) for speed, result in slow]
+    slow = [result for speed, result in speeds if speed < SLOW_SHARE * usual]
+    return [replace(result, level=WARN, what=what, todo=todo) for result in slow]
 
 
 def seconds_of(device: torch.device, work: Callable[[], object], times: int) -> list[float]:
@@ -89,20 +89,19 @@ def _ask_nvidia_smi() -> str:
 
 
 def health(answer: str) -> Iterator[CheckResult]:
-    """What nvidia-smi's table, a line a GPU, tells of errors, heat and others' memory."""
+    """Errors, heat and used memory in nvidia-smi's table, a line a GPU."""
     if answer == "hangs":
-        what = "nvidia-smi gives no answer in 30 s"
-        yield CheckResult("GPU health", FAIL, what, "a GPU has fallen off: drain this host")
+        todo = "a GPU has fallen off: drain this host"
+        yield CheckResult("GPU health", FAIL, "nvidia-smi gives no answer in 30 s", todo)
         return
     healthy = bool(answer.strip())
     for line in answer.strip().splitlines():
         number, name, errors, celsius, used = (part.strip() for part in line.split(",", 4))
-        wrong = [
+        for value, least, level, what, todo in (
             (errors, 1, FAIL, f"({name}) has {errors} uncorrected memory errors", "drain this host and reset the GPU"),
             (celsius, HOT_CELSIUS, WARN, f"is at {celsius} °C", "it slows down: look at its cooling"),
             (used, BUSY_MIB + 1, WARN, f"holds {used} MiB already", "nvidia-smi names the process"),
-        ]
-        for value, least, level, what, todo in wrong:
+        ):
             if value.isdecimal() and int(value) >= least:
                 healthy = False
                 yield CheckResult("GPU health", level, f"GPU {number} {what}", todo)

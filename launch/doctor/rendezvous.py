@@ -42,9 +42,10 @@ def check_ranks(
 
     `own` are this rank's, `facts` what must be the same everywhere; ranks are waited for so many seconds.
     """
-    host = socket.gethostname()
+    host, port, serves = socket.gethostname(), int(place.master_port), place.first and not agent_has_the_port()
     try:
-        store = _join(place, seconds)
+        address = TCPStore(place.master_addr, port, None, serves, timedelta(seconds=seconds), wait_for_workers=False)
+        store = PrefixStore("doctor", address)
     except (DistError, OSError) as error:
         what = f"rank {place.rank} does not reach rank 0 at {place.master_addr}:{place.master_port}: {_line(error)}"
         todo = "look at firewalls and GLOO_SOCKET_IFNAME / NCCL_SOCKET_IFNAME"
@@ -65,20 +66,13 @@ def check_ranks(
     return []
 
 
-def _join(place: RankEnv, seconds: float) -> Any:
-    time_out, serves = timedelta(seconds=seconds), place.first and not agent_has_the_port()
-    port = int(place.master_port)
-    store = TCPStore(place.master_addr, port, None, serves, time_out, wait_for_workers=False)
-    return PrefixStore("doctor", store)
-
-
 def agent_has_the_port() -> bool:
     """Whether torchrun's agent serves the store; else rank 0 does."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _collect(store: Any, place: RankEnv, device: torch.device, seconds: float) -> list[CheckResult]:
-    """On rank 0."""
+    """Rank 0 gathers the results of all ranks and adds those about all of them."""
     deadline, reports, missing = time.monotonic() + seconds, {}, []
     for rank in range(place.size):
         try:
@@ -96,27 +90,20 @@ def _collect(store: Any, place: RankEnv, device: torch.device, seconds: float) -
     ranks = f"{counted(place.size, 'rank')} on {counted(len(set(hosts.values())), 'host')}"
     results.append(CheckResult("rendezvous", OK, f"{ranks} joined"))
     store.set("next", "exchange")
-    results += [*clocks(_clock_offsets(store, place.size), hosts), *slow_gpus(results)]
+    offsets, began = {}, time.time()
+    for rank in range(1, place.size):
+        store.wait([f"clock/{rank}"], timedelta(seconds=SECONDS_FOR_COLLECTIVES))
+        offsets[rank] = float(store.get(f"clock/{rank}")) - began
+    results += [*clocks(offsets, hosts), *slow_gpus(results)]
     results += differences({rank: (report["host"], report["facts"]) for rank, report in reports.items()})
     return [*results, *exchange(store, place, device)]
 
 
-def _clock_offsets(store: Any, size: int) -> dict[int, float]:
-    """Seconds of each rank's wall clock from rank 0's, as it stood when the exchange was announced."""
-    offsets, began = {}, time.time()
-    for rank in range(1, size):
-        store.wait([f"clock/{rank}"], timedelta(seconds=SECONDS_FOR_COLLECTIVES))
-        offsets[rank] = float(store.get(f"clock/{rank}")) - began
-    return offsets
-
-
 def clocks(offsets: Mapping[int, float], hosts: Mapping[int, str]) -> list[CheckResult]:
-    """`offsets` from rank 0's clock, in seconds."""
-    off = {hosts[rank]: seconds for rank, seconds in offsets.items() if abs(seconds) > CLOCK_SECONDS}
+    """`offsets` of ranks from rank 0's clock, in seconds; one result a host that is off."""
+    off = {hosts[rank]: f"{seconds:+.1f} s" for rank, seconds in offsets.items() if abs(seconds) > CLOCK_SECONDS}
     todo = "look at its time service (chronyc tracking); only logs suffer"
-    wrong = [
-        CheckResult("clocks", WARN, f"{seconds:+.1f} s from rank 0's", todo, host) for host, seconds in off.items()
-    ]
+    wrong = [CheckResult("clocks", WARN, f"{offset} from rank 0's", todo, host) for host, offset in off.items()]
     return wrong or [CheckResult("clocks", OK, f"all within {CLOCK_SECONDS:g} s")]
 
 
@@ -154,14 +141,12 @@ def exchange(store: Any, place: RankEnv, device: torch.device) -> list[CheckResu
             dist.destroy_process_group()
     speed = f"{size / 1e9 / seconds:.2f} GB/s of {size // 10**6} MB"
     what = f"all_reduce ({backend}): {1e3 * latency:.2f} ms for one number, {speed}"
+    level, todo = OK, ""
     if not right:
-        return [
-            CheckResult("collectives", FAIL, f"{what}, and the sums are wrong", "a GPU or a network card is broken")
-        ]
-    if seconds * ADAPTER_BYTES / size > SLOW_SECONDS:
-        todo = "a gradient takes over a second: look at the network in use"
-        return [CheckResult("collectives", WARN, what, todo)]
-    return [CheckResult("collectives", OK, what)]
+        level, what, todo = FAIL, f"{what}, and the sums are wrong", "a GPU or a network card is broken"
+    elif seconds * ADAPTER_BYTES / size > SLOW_SECONDS:
+        level, todo = WARN, "a gradient takes over a second: look at the network in use"
+    return [CheckResult("collectives", level, what, todo)]
 
 
 def _short(value: str) -> str:

@@ -13,18 +13,13 @@ class CheckResult:
     """Of one check, on one host or over all ranks."""
 
     check: str
-    level: str
-    """ok, warn (a training will run) or FAIL (it would not, or not right)."""
+    level: str  # ok, warn (a training will run) or FAIL (it would not, or not correctly)
     what: str
-    """What was seen, with its figures."""
     todo: str = ""
-    where: str = ""
-    """The host or rank; "" for all of them together."""
-    figure: float | None = None
-    """What may differ from host to host without being another result, and its unit."""
+    where: str = ""  # the host; "" for all of them together
+    figure: float | None = None  # may differ from host to host without being another result
     unit: str = ""
-    permanent: bool = False
-    """Of a FAIL: whether another try, on other hosts, would fail too."""
+    permanent: bool = False  # of a FAIL: whether another try, on other hosts, would fail too
 
 
 def failures(results: Sequence[CheckResult]) -> int:

@@ -1,9 +1,8 @@
 """`slam-asr plan`: what a recipe needs on given GPUs, from configurations alone.
 
-planning.py   the verb: reads recipe, models and data        report.py   prints the plan
-gpus.py       which GPUs          data.py     which utterances      shapes.py   models without weights
-simulation.py what a step takes   estimate.py memory and speed      advice.py   what to start
-probe.py      the same measured, on a GPU
+planning.py runs the verb and prints; gpus.py describes the GPUs, data.py the utterances, shapes.py the models without
+weights; simulation.py measures a step of those, estimate.py predicts memory and speed from it and chooses what to
+start; probe.py measures the same on a GPU.
 """
 
 import argparse
@@ -12,8 +11,8 @@ from pathlib import Path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Say what a recipe needs on given GPUs: memory in every ZeRO stage, the largest batch, hours, disk, and which "
-        "command to type. No weight is read. Exit code 1 where nothing fits."
+        "Predict what a recipe needs on given GPUs: memory in every ZeRO stage, the largest batch, hours, disk, and "
+        "the command to type. No weight is read. Exit code 1 where nothing fits."
     )
     add = parser.add_argument
     add("recipe", metavar="RECIPE", type=Path, help="YAML file")
@@ -30,4 +29,4 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from launch.plan import planning
 
-    return planning.probe(args) if args.probe else planning.plan(args)
+    return planning.run(args)

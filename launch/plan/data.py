@@ -27,7 +27,7 @@ DEFAULT_HOURS = 960.0
 
 
 class Utterance(NamedTuple):
-    """One utterance as the models see it; `tokens` of the LLM are fed in, `targets` predicted."""
+    """Sizes of an utterance; `tokens` are fed into the LLM, `targets` predicted."""
 
     samples: int
     frames: int
@@ -37,26 +37,20 @@ class Utterance(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """Sums over the utterances of an epoch."""
+    """Sums over an epoch; `tokens` are fed into the LLM, `cost` is counted as in train/data/plan.py."""
 
-    source: str
-    """Where the lengths are from, in words."""
-    cached: bool
-    """Whether the recipe reads cached frames."""
+    source: str  # where the lengths are from, in words
+    cached: bool  # whether the recipe reads cached frames
     utterances: float
     seconds: float
     tokens: float
-    """Fed into the LLM."""
     targets: float
     frames: float
     cost: float
-    """In tokens of a short utterance, as train/data/plan.py counts."""
     longest_samples: int
-    longest_cost: int
-    """Of the costliest utterance: the least that batch.tokens may be."""
+    longest_cost: int  # of the costliest utterance: the least that batch.tokens may be
     prompt_tokens: int
-    tokens_each: np.ndarray | None
-    """int64 [N], LLM tokens of each utterance, as train/data/corpus.py counts them; None where they are assumed."""
+    tokens_each: np.ndarray | None  # int64 [N], LLM tokens of each utterance; None where they are assumed
 
     def steps(self, config: Config) -> int:
         """Steps of an epoch: the first epoch's own plan where each utterance is known, else by the sum."""
@@ -67,7 +61,6 @@ class Work:
         return max(1, math.ceil(self.cost / (tokens * micro_batches)))
 
     def mean(self, shapes: Any) -> Utterance:
-        """The mean utterance."""
         samples, targets = int(SAMPLE_RATE * self.seconds / self.utterances), round(self.targets / self.utterances)
         return utterance_of(shapes, samples, targets, self.prompt_tokens)
 
@@ -82,9 +75,10 @@ def utterance_of(shapes: Any, samples: int, targets: int, prompt_tokens: int) ->
 def read_work(config: Config, shapes: Any, hours: float | None) -> Work:
     """Of data.train where all of it is there; else of so many `hours` (960) of LibriSpeech's mean utterance.
 
-    UserError for `hours` where data.train is there, and where the limits of `data` leave nothing of it.
+    Tokens are estimated as train/data/corpus.py does. UserError for `hours` where data.train is there, and where the
+    limits of `data` leave nothing of it.
     """
-    data, prompt_tokens = config.data, tokens_of_prompt(config.model)
+    data, prompt_tokens, cached = config.data, tokens_of_prompt(config.model), False
     missing = [path for path in data.train if not is_remote(path) and not Path(path).is_dir()]
     if missing:
         hours = DEFAULT_HOURS if hours is None else hours
@@ -93,51 +87,40 @@ def read_work(config: Config, shapes: Any, hours: float | None) -> Work:
             "LibriSpeech's (--hours says how many)"
         )
         seconds, times = np.array([MEAN_SECONDS, data.max_seconds]), np.array([3600 * hours / MEAN_SECONDS, 0.0])
-        samples, text_bytes = (seconds * SAMPLE_RATE).astype(np.int64), np.ceil(TEXT_BYTES_A_SECOND * seconds)
+        samples = (seconds * SAMPLE_RATE).astype(np.int64)
+        text_bytes = np.ceil(TEXT_BYTES_A_SECOND * seconds).astype(np.int64)
         frames = np.asarray(shapes.frames_of(samples))
-        return _sums(source, False, shapes, prompt_tokens, samples, frames, text_bytes.astype(np.int64), times)
-    if hours is not None:
-        raise UserError("--hours is for data that are not there, and data.train is; leave --hours out")
-    index = open_indexes(data.train)
-    seconds = index.samples / SAMPLE_RATE
-    within = (seconds >= data.min_seconds) & (seconds <= data.max_seconds) & (index.characters <= data.max_characters)
-    places = np.flatnonzero(within)[: data.max_train_samples]
-    if len(places) == 0:
-        raise UserError(f"nothing is left of {counted(len(index), 'utterance')} within the limits of data; widen them")
-    outside = f", {len(index) - int(within.sum()):,} outside the limits of data" if not within.all() else ""
-    source = f"{', '.join(data.train)}: {counted(len(places), 'utterance')} of {index.kind}{outside}"
-    cached, samples = index.kind == "features", index.samples[places].astype(np.int64)
-    frames = index.frames[places].astype(np.int64) if cached else np.asarray(shapes.frames_of(samples))
-    return _sums(source, cached, shapes, prompt_tokens, samples, frames, index.text_bytes[places].astype(np.int64))
-
-
-def _sums(
-    source: str,
-    cached: bool,
-    shapes: Any,
-    prompt_tokens: int,
-    samples: np.ndarray,
-    frames: np.ndarray,
-    text_bytes: np.ndarray,
-    times: np.ndarray | None = None,
-) -> Work:
-    """Of arrays [N], each utterance standing for so many `times`; tokens are estimated as train/data/corpus.py does."""
+    else:
+        if hours is not None:
+            raise UserError("--hours is for data that are not there, and data.train is; leave --hours out")
+        index = open_indexes(data.train)
+        cached, seconds = index.kind == "features", index.samples / SAMPLE_RATE
+        within = (seconds >= data.min_seconds) & (seconds <= data.max_seconds)
+        within &= index.characters <= data.max_characters
+        ids = np.flatnonzero(within)[: data.max_train_samples]
+        if len(ids) == 0:
+            all_of_it = counted(len(index), "utterance")
+            raise UserError(f"nothing is left of {all_of_it} within the limits of data; widen them")
+        outside = f", {len(index) - int(within.sum()):,} outside the limits of data" if not within.all() else ""
+        source = f"{', '.join(data.train)}: {counted(len(ids), 'utterance')} of {index.kind}{outside}"
+        samples, text_bytes = (array[ids].astype(np.int64) for array in (index.samples, index.text_bytes))
+        times = np.ones(len(ids))
+        frames = index.frames[ids].astype(np.int64) if cached else np.asarray(shapes.frames_of(samples))
     targets = -(-text_bytes // TEXT_BYTES_PER_TOKEN) + 1
     tokens = prompt_tokens + np.asarray(shapes.speech_of(frames)) + targets  # the end of the answer included
-    weights = np.ones(len(tokens)) if times is None else times
     return Work(
         source=source,
         cached=cached,
-        utterances=float(weights.sum()),
-        seconds=float(weights @ samples) / SAMPLE_RATE,
-        tokens=float(weights @ (tokens - 1)),
-        targets=float(weights @ targets),
-        frames=float(weights @ frames),
-        cost=float(weights @ cost_of(tokens)),
+        utterances=float(times.sum()),
+        seconds=float(times @ samples) / SAMPLE_RATE,
+        tokens=float(times @ (tokens - 1)),
+        targets=float(times @ targets),
+        frames=float(times @ frames),
+        cost=float(times @ cost_of(tokens)),
         longest_samples=int(samples.max()),
         longest_cost=int(cost_of(tokens).max()),
         prompt_tokens=prompt_tokens,
-        tokens_each=tokens.astype(np.int64) if times is None else None,
+        tokens_each=None if missing else tokens.astype(np.int64),
     )
 
 

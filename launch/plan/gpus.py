@@ -17,17 +17,14 @@ NETWORK = 45.0
 
 @dataclass(frozen=True)
 class Kind:
-    """A GPU model, by its maker's data sheet: memory as it is sold and as PyTorch finds it; dense bfloat16 products,
-    half of what a data sheet gives "with sparsity"; GB/s between the GPUs of a node (NVLink, or PCIe where there is
-    none) and from the host's memory (as copies reach over PCIe of 16 lanes).
-    """
+    """A GPU model, by its maker's data sheet."""
 
     name: str
-    gigabytes: float
-    gibibytes: float
-    teraflops: float
-    peers: float
-    host: float
+    gigabytes: float  # as it is sold
+    gibibytes: float  # as PyTorch finds it
+    teraflops: float  # dense bfloat16, half of what a data sheet gives "with sparsity"
+    peers: float  # GB/s between the GPUs of a node, by NVLink, else PCIe
+    host: float  # GB/s from the host's memory
 
 
 KINDS = {
@@ -52,16 +49,14 @@ BY_MEMORY = {24: "a10", 40: "a100-40", 48: "l40s", 80: "a100", 141: "h200", 180:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All GPUs of a run, each with `bytes_each` that can be used and driven by one rank; the kind is `assumed` where it
-    was chosen by memory alone.
-    """
+    """All GPUs of a run, each driven by one rank."""
 
     per_node: int
     nodes: int
     gigabytes: float
-    bytes_each: int
+    bytes_each: int  # that can be used
     kind: Kind
-    assumed: bool
+    assumed: bool  # the kind, where it was chosen by memory alone
 
     @property
     def ranks(self) -> int:

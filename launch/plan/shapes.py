@@ -14,7 +14,7 @@ from torch import nn
 from launch.plan.data import Utterance
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
-from model.encoders import ENCODER_FAMILIES, Encoder
+from model.encoders import ENCODER_FAMILIES
 from model.llm import Llm, try_packing
 from model.loading.pretrained import choose_dtype, freeze
 from model.packing.packed import switch_to_packed
@@ -28,22 +28,17 @@ from train.recipe.config import AdapterConfig, ModelConfig
 class Shapes:
     """The parts of a recogniser; `encoder` and `llm` are transformers configurations."""
 
-    encoder: Any
-    """With as many layers as are read; those above them are not held."""
+    encoder: Any  # with as many layers as are read; those above them are not held
     llm: Any
     adapter: AdapterSpec
-    dtype: torch.dtype
-    """Of the frozen parts."""
+    dtype: torch.dtype  # of the frozen parts
     encoder_parameters: int
     llm_parameters: int
     adapter_parameters: int
-    widest_module: int
-    """Most parameters of one of the LLM's modules, which ZeRO-3 gathers whole: embedding, or head."""
+    widest_module: int  # most parameters of a module of the LLM (embedding or head), which ZeRO-3 gathers whole
     trust_remote_code: bool
-    frames_of: Callable[[Any], Any]
-    """Encoder frames of so many samples."""
-    speech_of: Callable[[Any], Any]
-    """Speech embeddings of so many frames."""
+    frames_of: Callable[[Any], Any]  # encoder frames of so many samples
+    speech_of: Callable[[Any], Any]  # speech embeddings of so many frames
 
 
 def read_shapes(model: ModelConfig) -> Shapes:
@@ -83,7 +78,6 @@ def shapes_of(
 
 
 def layers_of(config: Any) -> int:
-    """Transformer layers of an encoder or an LLM."""
     return config.get_text_config().num_hidden_layers
 
 
@@ -115,9 +109,8 @@ def random_recogniser(
     llm_model = build(AutoModelForCausalLM, shapes.llm)
     with device:
         adapter = build_adapter(shapes.adapter)
-    encoder: Encoder | None = None
+    family, encoder = ENCODER_FAMILIES[shapes.encoder.model_type], None
     if with_encoder:
-        family = ENCODER_FAMILIES[shapes.encoder.model_type]
         encoder = freeze(family(build(AutoModel, shapes.encoder), SAMPLE_RATE, True, None, "random"))
     llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
     prompt = SimpleNamespace(prefix_ids=[0], suffix_ids=[0] * (prompt_tokens - 1))  # no tokenizer is needed

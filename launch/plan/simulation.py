@@ -1,9 +1,9 @@
-"""What a micro-batch takes, by running the product's own recogniser on tensors without storage (torch's meta device).
+"""Bytes and FLOPs of a micro-batch, by running the product's own recogniser on torch's meta device.
 
 The recogniser is cut to one and to two layers and runs over one and over two mean utterances. Bytes and FLOPs are
-linear in both, so these four runs, half a second together, give those of any number. Attention is computed as on a
-GPU. Bytes are those of the tensors that live at a time, weights left out; of what kernels allocate inside, only the
-copy that a norm makes of an input that is not contiguous is counted. FLOPs are torch's own count.
+linear in both, so these four runs give those of any number. Attention is computed as on a GPU. Bytes are those of the
+tensors that live at a time, weights left out; of what kernels allocate inside, only the copy that a norm makes of an
+input that is not contiguous is counted. FLOPs are torch's own count.
 """
 
 from __future__ import annotations
@@ -33,21 +33,14 @@ aten, kernels = torch.ops.aten, torch.ops.torch_attn
 class Moments(NamedTuple):
     """Bytes at the highest moments of a step, beside what stays between steps (weights, gradients, moments); FLOPs."""
 
-    convolutions: float
-    """In the encoder's convolutions, the longest utterance among those of the batch."""
-    encoding: float
-    """In the encoder's transformer."""
+    convolutions: float  # in the encoder's convolutions, the longest utterance among those of the batch
+    encoding: float  # in the encoder's transformer
     encoder_flops: float
-    kept: float
-    """What autograd keeps for the backward pass."""
-    inputs: float
-    """What it keeps besides in ZeRO-3: DeepSpeed's own linear layers keep their inputs."""
-    loss: float
-    """To the end of the head's backward pass."""
-    backward: float
-    """In the backward pass through the LLM's layers."""
-    flops: float
-    """Of adapter and LLM, forward and backward."""
+    kept: float  # by autograd for the backward pass
+    inputs: float  # kept besides in ZeRO-3: DeepSpeed's own linear layers keep their inputs
+    loss: float  # to the end of the head's backward pass
+    backward: float  # in the backward pass through the LLM's layers
+    flops: float  # of adapter and LLM, forward and backward
 
     def extrapolated(self, two: Moments, number: float) -> Moments:
         """`self` is of one layer or utterance, `two` of two -> of `number`."""
@@ -56,29 +49,26 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class StepCost:
-    """A micro-batch of mean utterances."""
+    """A micro-batch of mean utterances; `two` is of two utterances."""
 
+    shapes: Shapes
     utterance: Utterance
     one: Moments
     two: Moments
-    """Of two utterances."""
-    audio: int
-    """Bytes of one utterance as it is given to the recogniser."""
-    features: int
-    """The same of its cached frames."""
-    update: int
-    """Bytes that AdamW's update takes for a moment: two copies of the adapter."""
 
     def at(self, utterances: float) -> Moments:
         return self.one.extrapolated(self.two, utterances)
 
     def peak(self, tokens: float, cached: bool, zero3: bool = False) -> float:
         """Bytes at the highest moment of a step with micro-batches of so many LLM tokens."""
-        utterances = tokens / self.utterance.tokens
+        utterances, shapes = tokens / self.utterance.tokens, self.shapes
         at = self.at(utterances)
         learning = max(at.loss, at.backward) + (at.inputs if zero3 else 0)
-        encoding = 0 if cached else max(at.convolutions, at.encoding)
-        return utterances * (self.features if cached else self.audio) + max(encoding, learning, self.update)
+        update = 2 * FLOAT32 * shapes.adapter_parameters  # AdamW's: two copies of the adapter
+        if cached:
+            frames = shapes.dtype.itemsize * shapes.adapter.encoder_dim * self.utterance.frames
+            return utterances * frames + max(learning, update)
+        return utterances * FLOAT32 * self.utterance.samples + max(at.convolutions, at.encoding, learning, update)
 
 
 def simulate(
@@ -88,60 +78,47 @@ def simulate(
 
     UserError for an LLM that cannot be computed without weights.
     """
+    batches = [random_batch(shapes, utterance, number, META) for number in (1, 2)]
+    batches.append(random_batch(shapes, utterance_of(shapes, longest_samples, 1, prompt_tokens), 1, META))
+
+    def measure(layers: int, layout: str) -> list[Moments]:
+        model = random_recogniser(shapes, META, prompt_tokens, layout=layout, layers=layers).train()
+        assert model.encoder is not None
+        model.encoder.packed = model.encoder.packs and packed
+        return [_moments(model, batch) for batch in batches]
+
     try:
         try:
-            runs, added = _runs(shapes, utterance, longest_samples, prompt_tokens, packed, "packed")
-        except ValueError as error:  # of packed attention, for what it does not implement
-            if isinstance(error, UserError):
-                raise
-            runs, added = _runs(shapes, utterance, longest_samples, prompt_tokens, packed, "padded")
+            shallow, deep = measure(1, "packed"), measure(2, "packed")
+        except UserError:
+            raise
+        except ValueError:  # of packed attention, for what it does not implement
+            shallow, deep = measure(1, "padded"), measure(2, "padded")
     except (RuntimeError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise UserError(
             f"an LLM of family {shapes.llm.model_type} cannot be planned: it is not computed without weights "
             f"({reason}); begin with a small batch.tokens and raise it"
         ) from error
+    longer = deep[2].convolutions - deep[0].convolutions  # the longest utterance takes so much more
     sizes = []
-    for number in (1, 2):
+    for one_layer, two_layers in zip(shallow[:2], deep[:2], strict=True):
         depths = (layers_of(shapes.encoder), layers_of(shapes.llm))
-        encoder, llm = (runs[1, number].extrapolated(runs[2, number], depth) for depth in depths)
-        sizes.append(Moments(encoder.convolutions + added, *encoder[1:3], *llm[3:]))
-    features = shapes.dtype.itemsize * shapes.adapter.encoder_dim * utterance.frames
-    update = 2 * FLOAT32 * shapes.adapter_parameters
-    one, two = sizes
-    return StepCost(utterance, one, two, FLOAT32 * utterance.samples, features, update)
+        encoder, llm = (one_layer.extrapolated(two_layers, depth) for depth in depths)
+        sizes.append(Moments(encoder.convolutions + longer, *encoder[1:3], *llm[3:]))
+    return StepCost(shapes, utterance, *sizes)
 
 
-def _runs(
-    shapes: Shapes, utterance: Utterance, longest_samples: int, prompt_tokens: int, packed: bool, layout: str
-) -> tuple[dict[tuple[int, int], Moments], float]:
-    """{(layers, utterances): what they take}, and what the longest utterance adds to the convolutions."""
-    runs, longest, added = {}, utterance_of(shapes, longest_samples, 1, prompt_tokens), 0.0
-    for layers in (1, 2):
-        model = random_recogniser(shapes, META, prompt_tokens, layout=layout, layers=layers).train()
-        assert model.encoder is not None
-        model.encoder.packed = model.encoder.packs and packed
-        for number in (1, 2):
-            encoding, encoded = _encode(model, random_batch(shapes, utterance, number, META))
-            runs[layers, number] = Moments(*encoding, *_learn(model, encoded))
-        added = _encode(model, random_batch(shapes, longest, 1, META))[0][0] - runs[layers, 1].convolutions
-    return runs, added
-
-
-def _encode(model: SlamAsr, batch: Batch) -> tuple[tuple[float, float, float], Batch]:
-    """The first three of Moments, and the batch with the encoder's frames."""
+def _moments(model: SlamAsr, batch: Batch) -> Moments:
+    """Of one step: first the encoder, then, from its frames, adapter and LLM."""
     encoder: Any = model.encoder
-    body, meter = encoder.model.encoder, _Meter(model, batch)
-    with _flop_counter() as flops, body.layers[0].register_forward_pre_hook(meter.end_phase), meter:
-        encoded = model.encoded(batch)
+    layers, meter = model.llm.base_model, _Meter(model, batch)
+    first = encoder.model.encoder.layers[0]
+    with _flop_counter() as encoder_flops, first.register_forward_pre_hook(meter.end_phase), meter:
+        batch = model.encoded(batch)
     meter.end_phase()
     convolutions, *transformer = meter.peaks
-    return (convolutions, max(transformer), flops.get_total_flops()), encoded
-
-
-def _learn(model: SlamAsr, batch: Batch) -> tuple[float, ...]:
-    """The others of Moments: of one step from the encoder's frames."""
-    layers, meter = model.llm.base_model, _Meter(model, batch)
+    meter = _Meter(model, batch)
 
     def watch_input(module: Any, args: Any, kwargs: Any) -> None:
         kwargs["inputs_embeds"].register_hook(meter.end_phase)
@@ -149,18 +126,15 @@ def _learn(model: SlamAsr, batch: Batch) -> tuple[float, ...]:
     def watch_output(module: Any, args: Any, output: Any) -> None:
         output.last_hidden_state.register_hook(meter.end_phase)
 
-    with (
-        _flop_counter() as flops,
-        layers.register_forward_pre_hook(watch_input, with_kwargs=True),
-        layers.register_forward_hook(watch_output),
-        meter,
-    ):
+    hook_input = layers.register_forward_pre_hook(watch_input, with_kwargs=True)
+    with _flop_counter() as flops, hook_input, layers.register_forward_hook(watch_output), meter:
         loss = model(batch).loss
         kept, inputs = meter.now, meter.linear_inputs
         loss.backward()
     model.zero_grad()
     loss_peak, backward, *_ = meter.peaks
-    return kept, inputs, loss_peak, backward, flops.get_total_flops()
+    encoding, flops_in_all = max(transformer), (encoder_flops.get_total_flops(), flops.get_total_flops())
+    return Moments(convolutions, encoding, flops_in_all[0], kept, inputs, loss_peak, backward, flops_in_all[1])
 
 
 class _Meter(TorchDispatchMode):

@@ -1,7 +1,7 @@
-"""`slam-asr prep`: everything between a corpus and the shards that training reads. One file a verb, each with
+"""`slam-asr prep`: everything between a corpus and the shards that training reads.
 
-configure(parser: argparse.ArgumentParser) -> None    its arguments
-run(args: argparse.Namespace) -> int                  its work; the exit code
+A verb is two functions of its module: configure_VERB(parser) adds its arguments, run_VERB(args) does its work and
+returns the exit code.
 """
 
 from __future__ import annotations
@@ -12,46 +12,47 @@ from typing import Any
 
 from train.recipe.arguments import Parser
 
-VERBS = {  # verb: one line; its module is launch.prep.VERB, but import's, which is a word of the language
-    "synth": "make a corpus of synthetic speech",
-    "import": "turn a corpus into an utterance manifest",
-    "build": "turn a corpus or a manifest into shards",
-    "index": "index existing webdataset tars in place",
-    "features": "run the encoder once over shards and keep its frames",
-    "check": "audit a shard directory: read every byte, name what is wrong and what to look at",
-    "stats": "hours, utterances and lengths of a shard directory",
-    "merge": "make one shard directory of several",
-    "reshard": "write finished shards in other sizes, in another order, or in part",
-    "export": "write shards as a dataset of another toolkit (NeMo, Kaldi, WeNet, SLAM-LLM)",
-    "sample": "write a few utterances to listen to, and a page that plays them",
-    "publish": "copy a finished shard directory to object storage",
+VERBS = {  # verb: (module of launch.prep, one line)
+    "synth": ("corpus", "make a corpus of synthetic speech"),
+    "import": ("corpus", "turn a corpus into an utterance manifest"),
+    "build": ("shards", "turn a corpus or a manifest into shards"),
+    "index": ("shards", "index existing webdataset tars in place"),
+    "features": ("features", "run the encoder once over shards and keep its frames"),
+    "check": ("reading", "audit a shard directory: read every byte, name what is wrong and what to look at"),
+    "stats": ("reading", "hours, utterances and lengths of a shard directory"),
+    "merge": ("shards", "make one shard directory of several"),
+    "reshard": ("shards", "write finished shards in other sizes, in another order, or in part"),
+    "export": ("reading", "write shards as a dataset of another toolkit (NeMo, Kaldi, WeNet, SLAM-LLM)"),
+    "sample": ("reading", "write a few utterances to listen to, and a page that plays them"),
+    "publish": ("reading", "copy a finished shard directory to object storage"),
 }
-MODULES = {"import": "launch.prep.importing"}
 
 
-class _Verb(Parser):
-    """A verb whose arguments are asked of its module once it is the one that was typed."""
+class _VerbParser(Parser):
+    """Imports the module of a verb only where that verb was typed."""
 
     verb: str
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        module(self.verb).configure(self)
+        call("configure", self.verb, self)
         return super().parse_known_args(args, namespace)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="prep", required=True, metavar="VERB", parser_class=_Verb)
-    for name, what in VERBS.items():
-        verbs.add_parser(name, help=what, description=what).verb = name
+    verbs = parser.add_subparsers(dest="prep", required=True, metavar="VERB", parser_class=_VerbParser)
+    for name, (_, summary) in VERBS.items():
+        verbs.add_parser(name, help=summary, description=summary).verb = name
 
 
 def run(args: argparse.Namespace) -> int:
-    code = module(args.prep).run(args)
+    code = call("run", args.prep, args)
     from data_prep.retries import say_retries
 
     say_retries()
     return code
 
 
-def module(verb: str):
-    return importlib.import_module(MODULES.get(verb, f"launch.prep.{verb}"))
+def call(action: str, verb: str, argument: Any) -> Any:
+    """Calls configure_VERB(parser) or run_VERB(args)."""
+    module = importlib.import_module(f"launch.prep.{VERBS[verb][0]}")
+    return getattr(module, f"{action}_{verb}")(argument)

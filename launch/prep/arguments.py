@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.addresses import is_remote
-from data_prep.cores import usable_cores as cores
+from data_prep.cores import usable_cores
 from data_prep.figures import counted, in_hours
 from data_prep.refusals import DROPPED, QUARANTINE
 from model.errors import UserError
@@ -16,7 +16,7 @@ from model.errors import UserError
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 VERIFY_HELP = "of audio copied as it is, decode all (full)"
 SHARED: dict[str, dict[str, Any]] = {
-    "--workers": {"type": int, "default": cores(), "metavar": "N", "help": "processes (all cores)"},
+    "--workers": {"type": int, "default": usable_cores(), "metavar": "N", "help": "processes (all cores)"},
     "--max-bad": {"type": float, "default": 0.01, "metavar": "F", "help": "fraction that may be bad (0.01)"},
     "--seed": {"type": int, "default": 0, "help": "of the shuffle, the split or the choice (0)"},
     "--overwrite": {"action": "store_true", "help": "replace what other input or options made"},
@@ -27,18 +27,9 @@ SHARED: dict[str, dict[str, Any]] = {
 
 
 def add_shared(parser: Any, *options: str) -> None:
-    """Options of SHARED, in a parser or a group of one."""
+    """Adds options of SHARED to a parser or a group of one."""
     for option in options:
         parser.add_argument(option, **SHARED[option])
-
-
-def add_shard_size(parser: argparse.ArgumentParser) -> None:
-    """How large shards are, and in which order: --shard-size or --shard-bytes, --shuffle."""
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--shard-size", type=int, default=1000, metavar="N", help="utterances a shard (1000)")
-    size.add_argument("--shard-bytes", default="", metavar="500MB", help="about so much a shard, in place of N")
-    shuffle = "random, stratified, sorted or none (random)"
-    parser.add_argument("--shuffle", default="random", metavar="ORDER", help=shuffle)
 
 
 def path_or_address(text: str) -> Path | str:
@@ -74,19 +65,16 @@ def parse_bytes(text: str) -> int:
     return int(float(parts[1]) * UNITS[parts[2]]) if parts else 0
 
 
-def print_totals(out: Path | str, totals: Any, already_done: str, shards: str = "shard") -> None:
-    """What `out` holds now; `totals` are those of a build, of a copy or of tars that were indexed."""
-    if already_done:
+def print_totals(out: Path, totals: Any, already_done: str, shards: str = "shard") -> None:
+    """Prints what `out` holds; `totals` are those of a build, of a copy or of tars that were indexed."""
+    if totals.already_built:
         print(f"{out} {already_done}; nothing done")
     if totals.kept_shards:
         print(f"of {counted(totals.shards, shards)}, {totals.kept_shards:,} finished before and kept")
+    held = f"{counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, {counted(totals.shards, shards)}"
     bad, dropped = listed(getattr(totals, "bad", {})), listed(totals.dropped)
-    print(
-        f"{out}: {counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, "
-        f"{counted(totals.shards, shards)}, {totals.bytes / 1e6:,.1f} MB"
-        + (f"; bad: {bad} (see {QUARANTINE})" if bad else "")
-        + (f"; dropped: {dropped} (see {DROPPED})" if dropped else "")
-    )
+    bad, dropped = bad and f"; bad: {bad} (see {QUARANTINE})", dropped and f"; dropped: {dropped} (see {DROPPED})"
+    print(f"{out}: {held}, {totals.bytes / 1e6:,.1f} MB{bad}{dropped}")
 
 
 def listed(counts: dict[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""What `prep import` and `prep build` ask about a corpus, and the utterances that it then gives."""
+"""`slam-asr prep import` and `synth`; options of a corpus, and its utterances by those, for `build` too."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from data_prep.addresses import is_remote, resolve_address, without_secrets
+from data_prep.figures import counted, in_hours
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.parsing.importer import nearest, say
 from data_prep.importers.parsing.rows import ALIASES
@@ -18,13 +20,71 @@ from data_prep.paths import no_such
 from data_prep.remote.objects import download
 from data_prep.retries import Missing
 from data_prep.utterance import DEFAULTS, Utterance
-from launch.prep.arguments import add_shared
+from launch.prep.arguments import add_shared, listed, local_folder, local_path, path_or_address, require_another
 from model.errors import UserError
 
+if TYPE_CHECKING:
+    from data_prep.build.manifest import ImportReport
+
 LOOKED_FOR = 10  # recordings, at first
+AUTO = "auto"
+TEXT_SHOWN = 100  # characters
+SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
+
+
+def configure_import(parser: argparse.ArgumentParser) -> None:
+    known = "; ".join(f"{name}: {importer.what}" for name, importer in IMPORTERS.items())
+    source = "the corpus folder, the manifest, or the address of a manifest"
+    parser.add_argument("importer", choices=(AUTO, *IMPORTERS), metavar="IMPORTER", help=f"{AUTO}, or {known}")
+    parser.add_argument("source", type=path_or_address, help=source)
+    parser.add_argument("--out", type=local_path, required=True, metavar="utterances.jsonl")
+    add_arguments(parser)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    from data_prep.build.manifest import import_corpus
+
+    require_another(args.source, args.out, "--out")
+    utterances = utterances_of(args.source, None if args.importer == AUTO else args.importer, args)
+    _print_report(import_corpus(utterances, args.out, args.max_bad, args.allow_pipes))
+    print(f"wrote {args.out}; next: slam-asr prep build {args.out} SHARDS_DIR")
+    return 0
+
+
+def _print_report(report: ImportReport) -> None:
+    """Counts, hours (by language where there are several), and the first utterances."""
+    dropped, hours = listed(report.dropped) or "none", in_hours(report.seconds)
+    print(f"{counted(report.read, 'row')} read, {report.kept:,} kept, dropped: {dropped}; {hours}")
+    by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
+    if len(by_hours) > 1:
+        print("languages:", ", ".join(f"{language or 'unknown'} {in_hours(seconds)}" for language, seconds in by_hours))
+    for utterance, seconds in report.first:
+        text = utterance.text if len(utterance.text) <= TEXT_SHOWN else f"{utterance.text[:TEXT_SHOWN]}..."
+        speaker = f"  speaker {utterance.speaker}" if utterance.speaker else ""
+        part = f" ({utterance.part})" if utterance.part else ""
+        print(f"{utterance.key}  {seconds:.2f} s{speaker}\n    {text}\n    {without_secrets(utterance.audio)}{part}")
+
+
+def configure_synth(parser: argparse.ArgumentParser) -> None:
+    numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
+    parser.add_argument("out", type=local_folder, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
+    parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, "all"), help="which voices (all four)")
+    parser.add_argument("--utterances", type=int, metavar="N", help=f"sentences a split ({numbers})")
+    add_shared(parser, "--seed", "--workers")
+
+
+def run_synth(args: argparse.Namespace) -> int:
+    from data_prep.synth.corpus import write_corpus
+
+    for split in SYNTH_SPLITS if args.split == "all" else [args.split]:
+        number = SYNTH_SPLITS[split] if args.utterances is None else args.utterances
+        manifest = write_corpus(args.out, split, number, args.seed, args.workers)
+        print(f"{manifest}: {counted(number, 'utterance')}")
+    return 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a corpus is."""
     group = parser.add_argument_group("what the corpus is")
     add = group.add_argument
     add("--audio-root", type=Path, metavar="DIR", help="where relative paths start (the manifest's folder)")
@@ -40,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def utterances_of(source: Path | str, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:
     """By the importer named, or the one that recognises the source; `source` as text is a manifest's address.
 
-    Says which importer it is where none was named. UserError if none of the first recordings is there.
+    Prints the importer where none was named. UserError if none of the first recordings is there.
     """
     if args.audio_root is not None and not args.audio_root.is_dir():
         raise UserError(f"there is no folder {args.audio_root}; --audio-root is where relative paths start")
@@ -50,7 +110,9 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
 
     def read(path: Path) -> Iterator[Utterance]:
         name, inside = (importer, path) if importer else recognised(path)
-        _require_meaning(options, name)
+        for option, flag in (("audio_root", "--audio-root"), ("split", "--subset"), ("columns", "--column")):
+            if getattr(options, option) and option not in IMPORTERS[name].takes:
+                raise UserError(f"{flag} means nothing to the importer {name}; leave it out, or name another importer")
         utterances = IMPORTERS[name].read(inside, options)
         if isinstance(source, Path):
             utterances = _with_audio(utterances, name)
@@ -108,12 +170,6 @@ def _with_audio(utterances: Iterator[Utterance], name: str) -> Iterator[Utteranc
         raise UserError(f"there is no {paths[0]}{others}; {mend}")
     yield from first
     yield from utterances
-
-
-def _require_meaning(options: ImportOptions, name: str) -> None:
-    for option, flag in (("audio_root", "--audio-root"), ("split", "--subset"), ("columns", "--column")):
-        if getattr(options, option) and option not in IMPORTERS[name].takes:
-            raise UserError(f"{flag} means nothing to the importer {name}; leave it out, or name another importer")
 
 
 def _columns(given: list[str]) -> dict[str, str]:

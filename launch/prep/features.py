@@ -7,15 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_prep.cores import usable_cores
 from data_prep.figures import counted, in_hours, in_units
 from data_prep.shards.frames import EXTENSIONS
-from launch.prep.arguments import cores, local_folder
+from data_prep.shards.opening import read_index
+from launch.prep.arguments import local_folder
 from model.errors import UserError, require_at_least
 from train.dist.launch_env import RankEnv, read_rank_env
 
 if TYPE_CHECKING:
     from data_prep.features.build import FeatureRank, FeatureRun
-    from data_prep.features.estimate import Estimate
     from data_prep.shards.index import ShardIndex
     from model.encoders import Encoder
 
@@ -28,7 +29,7 @@ LAYER_HELP = "transformer layer, counted from 1 (the last); mean or mean:6-12 fo
 DTYPE_HELP = "of what is kept; int8 has a scale for each frame"
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure_features(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     add = parser.add_argument
     add("shards", metavar="SHARDS", help="a directory that prep build made, or its address")
@@ -47,24 +48,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--overwrite", action="store_true", help="replace what another encoder or other shards made")
 
 
-def run(args: argparse.Namespace) -> int:
-    from data_prep.shards.opening import read_index
-
+def run_features(args: argparse.Namespace) -> int:
     rank = read_rank_env()
     try:
         for option in ("--verify", "--ask-above", "--ask-above-hours"):
             require_at_least(option, getattr(args, option[2:].replace("-", "_")), 0)
-        index = read_index(args.shards)  # before the slow imports: a mistyped path is refused at once
+        index = read_index(args.shards)  # before the slow imports
         if args.check:
             return _check(args, index) if rank.first else 0
-        encoder, feature_rank = _encoder(args, rank), _feature_rank(args, rank)
-        _ask(args, index, encoder, feature_rank, rank)
+        encoder = _encoder(args, rank)
+        share = _share(args, rank)
+        _ask(args, index, encoder, share, rank.first)
     except UserError as error:
         raise UserError(str(error) if rank.first else f"rank {rank.rank}: {error}") from None
     from data_prep.features.build import build_features
 
-    made = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, rank=feature_rank)
-    return _report(args, index, encoder, made, rank)
+    result = build_features(index, encoder, args.out, args.feature_dtype, overwrite=args.overwrite, rank=share)
+    return _report(args, index, encoder, result, rank)
 
 
 def _encoder(args: argparse.Namespace, rank: RankEnv, dtype: str | None = None) -> Encoder:
@@ -87,33 +87,42 @@ def _encoder(args: argparse.Namespace, rank: RankEnv, dtype: str | None = None) 
     return encoder
 
 
-def _feature_rank(args: argparse.Namespace, rank: RankEnv) -> FeatureRank:
-    """Ranks on one host share its cores."""
+def _share(args: argparse.Namespace, rank: RankEnv) -> FeatureRank:
+    """The ranks on one host share its cores."""
     import torch
 
     from data_prep.features.build import FeatureRank
     from data_prep.features.encoding import GPU_THREADS
 
     most = torch.get_num_threads() if args.device == "cpu" or not torch.cuda.is_available() else GPU_THREADS
-    return FeatureRank(rank.rank, rank.size, max(1, min(most, cores() // rank.local_size)))
+    return FeatureRank(rank.rank, rank.size, max(1, min(most, usable_cores() // rank.local_size)))
 
 
-def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: FeatureRank, rank: RankEnv) -> None:
-    """Prints size and time to expect; asks, or wants --yes, if that is much. UserError to end it here."""
+def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: FeatureRank, first: bool) -> None:
+    """Prints the expected size and time; asks whether to go on, or demands --yes, if they are large.
+
+    UserError to stop here.
+    """
     from data_prep.features.build import require_fit
     from data_prep.features.estimate import estimate, require_room
+    from data_prep.progress import clock
 
     require_fit(index, encoder, args.out, args.feature_dtype)
     expected = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
     if not expected.utterances:
         return
     require_room(expected, args.out, args.feature_dtype)
-    text = _in_words(expected, args, rank)
-    much = expected.bytes > args.ask_above * 1e9 or expected.hours > args.ask_above_hours
-    asks = much and not args.yes
-    if asks and (rank.size > 1 or not sys.stdin.isatty()):
+    ranks = f"{share.size} ranks, each at" if share.size > 1 else "one process, at"
+    text = (
+        f"{counted(expected.utterances, 'utterance')}, {in_hours(expected.audio_seconds)}: {in_units(expected.bytes)} "
+        f"of {args.feature_dtype} ({in_units(expected.free_bytes)} are free), about {clock(3600 * expected.hours)} on "
+        f"{ranks} {expected.speed:,.0f} seconds of audio a second"
+    )
+    large = expected.bytes > args.ask_above * 1e9 or expected.hours > args.ask_above_hours
+    asks = large and not args.yes
+    if asks and (share.size > 1 or not sys.stdin.isatty()):
         raise UserError(f"{text}; that is much: say --yes, or raise --ask-above and --ask-above-hours")
-    if rank.first:
+    if first:
         print(f"features of {text}", file=sys.stderr)
     if asks:
         print("go on? [y/N] ", end="", file=sys.stderr, flush=True)
@@ -121,32 +130,21 @@ def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: F
             raise UserError("stopped as asked; nothing was written")
 
 
-def _in_words(expected: Estimate, args: argparse.Namespace, rank: RankEnv) -> str:
-    from data_prep.progress import clock
-
-    ranks = f"{rank.size} ranks, each at" if rank.size > 1 else "one process, at"
-    return (
-        f"{counted(expected.utterances, 'utterance')}, {in_hours(expected.audio_seconds)}: {in_units(expected.bytes)} "
-        f"of {args.feature_dtype} ({in_units(expected.free_bytes)} are free), about {clock(3600 * expected.hours)} on "
-        f"{ranks} {expected.speed:,.0f} seconds of audio a second"
-    )
-
-
-def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made: FeatureRun, rank: RankEnv) -> int:
-    """What was written; the last rank to end also encodes some utterances again."""
+def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, result: FeatureRun, rank: RankEnv) -> int:
+    """Prints what was written; the last rank to end also encodes some utterances again."""
     import numpy as np
 
     from data_prep.features.check import compare, draw
-    from data_prep.shards.opening import read_index
 
-    totals = made.totals
-    if totals and totals.already_built:
+    totals = result.totals
+    if totals is None:
+        left = f"{result.missing:,} are left to other ranks; if none is running, run it again"
+        encoded = counted(result.utterances, "utterance")
+        print(f"rank {rank.rank} of {rank.size}: {encoded} encoded; {left if result.missing else 'done'}")
+        return 0
+    if totals.already_built:
         if rank.first:
             print(f"{args.out} already holds these features; nothing done")
-        return 0
-    if totals is None:
-        rest = f"{made.missing:,} are left to other ranks; if none is running, run it again" if made.missing else "done"
-        print(f"rank {rank.rank} of {rank.size}: {counted(made.utterances, 'utterance')} encoded; {rest}")
         return 0
     frames = f"{counted(totals.frames, 'frame')} of {encoder.dim} {args.feature_dtype}"
     print(f"{args.out}: {counted(totals.utterances, 'utterance')}, {frames}, {totals.bytes / 1e6:,.1f} MB")
@@ -159,25 +157,23 @@ def _report(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, made:
 def _check(args: argparse.Namespace, index: ShardIndex) -> int:
     from data_prep.features.build import require_fit
     from data_prep.features.check import check_features
-    from data_prep.shards.opening import read_index
 
     cache = read_index(args.out)
     if cache.kind != "features":
         raise UserError(f"{args.out} holds {cache.kind}; give a directory that `prep features` made")
-    made = cache.fingerprint
-    encoder = _encoder(args, RankEnv(), made.get("dtype", "auto") if args.dtype == "auto" else args.dtype)
-    kept, own = made.get("layer"), encoder.fingerprint()
-    if args.layer is None and kept != own["layer"] and made.get("weights") == own["weights"]:
+    cached = cache.fingerprint
+    encoder = _encoder(args, RankEnv(), cached.get("dtype", "auto") if args.dtype == "auto" else args.dtype)
+    layer, own = cached.get("layer"), encoder.fingerprint()
+    if args.layer is None and layer != own["layer"] and cached.get("weights") == own["weights"]:
         raise UserError(
-            f"{args.out} holds layer {kept} of this encoder, without --layer the last is meant, layer {own['layer']}; "
-            f"give --layer {kept} to check it"
+            f"{args.out} holds layer {layer} of this encoder, without --layer the last is meant, layer {own['layer']}; "
+            f"give --layer {layer} to check it"
         )
-    require_fit(index, encoder, args.out, made["feature_dtype"])
+    require_fit(index, encoder, args.out, cached["feature_dtype"])
     problems = check_features(index, cache, encoder, args.verify)
-    ids = min(args.verify, len(index))
-    there = "the only utterance is" if len(index) == 1 else f"all {len(index):,} utterances are"
-    again = f"{ids} {'was' if ids == 1 else 'were'} encoded again: the same"
-    return _print_problems(problems, f"{there} there; {again}", args.out)
+    again = counted(min(args.verify, len(index)), "was", "were")
+    there = counted(len(index), "utterance is", "utterances are")
+    return _print_problems(problems, f"{there} there; {again} encoded again: the same", args.out)
 
 
 def _print_problems(problems: list[str], otherwise: str, out: Path) -> int:

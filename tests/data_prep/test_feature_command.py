@@ -123,7 +123,7 @@ def test_a_sound_cache_passes_the_check_by_its_own_settings_and_another_layer_do
     assert prep(*given, "--layer", "mean", "--feature-dtype", "int8") == 0
     assert "12 utterances were encoded again: the same frames" in capsys.readouterr().out
     assert prep(*given, "--check", "--layer", "mean") == 0
-    assert "all 12 utterances are there; 12 were encoded again: the same" in capsys.readouterr().out
+    assert "12 utterances are there; 12 were encoded again: the same" in capsys.readouterr().out
     assert prep(*given, "--check") == 2
     said = capsys.readouterr().err
     assert "layer mean:1-2 of this encoder" in said and "layer 2" in said and "--layer mean:1-2" in said

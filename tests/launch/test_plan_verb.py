@@ -1,4 +1,4 @@
-"""`slam-asr plan`: its predictions against what autograd keeps and what a process takes, and when its advice flips."""
+"""`slam-asr plan`: its predictions against what autograd keeps and what a process takes, and its advice."""
 
 import json
 import os
@@ -27,23 +27,14 @@ from train.recipe.config import AdapterConfig, load_config
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "model" / "stand_in"
-LLAMA_70B = {
-    "model_type": "llama",
-    "hidden_size": 8192,
-    "num_hidden_layers": 80,
-    "num_attention_heads": 64,
-    "num_key_value_heads": 8,
-    "intermediate_size": 28_672,
-    "vocab_size": 128_256,
+SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
+LLAMA_70B: dict[str, Any] = {
+    **{"model_type": "llama", "vocab_size": 128_256},
+    **dict(zip(SIZES, (8192, 80, 64, 8, 28_672), strict=True)),
 }
-MIDDLING = {
-    "model_type": "llama",
-    "hidden_size": 512,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 2,
-    "intermediate_size": 1408,
-    "vocab_size": 8000,
+MIDDLING: dict[str, Any] = {
+    **{"model_type": "llama", "vocab_size": 8000},
+    **dict(zip(SIZES, (512, 6, 8, 2, 1408), strict=True)),
 }
 WHOLE_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """So that a freed tensor goes back to the system, and is not taken for one that is kept."""
@@ -234,9 +225,8 @@ def test_what_is_predicted_to_be_kept_is_what_autograd_keeps(family, more, dtype
     encoder = AutoConfig.from_pretrained(str(STAND_IN / "encoder"))
     adapter = AdapterConfig(hidden=256, dropout=dropout)
     shapes = shapes_of(encoder, llm, adapter, getattr(torch, dtype))
-    for number in (3, 9):
-        measured, predicted, _ = kept_bytes(shapes, number)
-        assert predicted == pytest.approx(measured, rel=0.02)
+    measured, predicted, _ = kept_bytes(shapes, 7)
+    assert predicted == pytest.approx(measured, rel=0.02)
 
 
 def test_in_zero3_the_inputs_of_deepspeeds_own_products_are_kept_too(monkeypatch):
