@@ -15,13 +15,11 @@ from train.engine.loss_scale import LossScale
 from train.engine.schedule import warmup_steps
 from train.parts import Parts
 from train.recipe.config import Config
-from train.report.cache_speed import CacheSpeed
 from train.report.emergence import Emergence
-from train.report.gauges import Gauges, open_gauges
 from train.report.metrics import Report, StepResult, memory_bytes, open_report
 from train.report.mishaps import Mishaps
-from train.report.prometheus import Exporter, open_exporter
-from train.report.step_timer import StepTimer
+from train.report.prometheus import Exporter, Gauges, open_exporter, open_gauges
+from train.report.speed import CacheSpeed, StepTimer
 
 
 @dataclass
@@ -82,7 +80,7 @@ def open_observers(config: Config, world: World, parts: Parts, state: State, tot
     warmup = warmup_steps(config.optim, total_steps)
     return Observers(
         report=report,
-        mishaps=Mishaps(world, folder, report, max_lost, step, state.skipped, state.lost),
+        mishaps=Mishaps(world, folder, report, max_lost, state),
         emergence=Emergence.from_metrics(records, config.watch.patience_steps, warmup),
         cache_speed=CacheSpeed(config.data.train if corpus.index.kind == "features" else (), step),
         gauges=gauges,

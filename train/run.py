@@ -21,8 +21,7 @@ from train.recipe.config import Config
 from train.recipe.identity import result_fields
 from train.recipe.kinds import Auto, decided
 from train.report.evaluate import Evaluator, audio_gap, better
-from train.report.metrics import StepResult
-from train.report.step_sums import StepSums
+from train.report.metrics import StepResult, StepSums
 from train.run_folder import write_file
 
 
@@ -48,7 +47,7 @@ class Run:
     def at(self, status: RankStatus) -> None:
         """Shows the watchdog, and monitors, what this rank is doing."""
         self.watchdog.at(status, self.step)
-        self.observers.gauges.moved()
+        self.observers.gauges.set(last_progress_timestamp_seconds=time.time())
 
     def check(self, share: Share, sums: StepSums) -> None:
         """Ends the run on all ranks if one could not read its share of the next step; counts what the step lacks.
