@@ -51,8 +51,6 @@ setup(
         "launch.slurm",
         "model",
         "model.encoders",
-        "model.loading",
-        "model.packing",
         "recipes",
         "recipes.stand_in",
         "train",

@@ -24,9 +24,8 @@ from bench.toys import make_tokenizer
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch, pack
 from model.llm import load_llm
-from model.prompt import DEFAULT_TEMPLATE
+from model.prompt import DEFAULT_TEMPLATE, Prompt
 from model.slam_asr import SlamAsr
-from model.weights import assemble
 from train.dist.collectives import join_world
 from train.engine.engine import Engine, start_deepspeed
 from train.recipe.config import OptimConfig
@@ -138,7 +137,7 @@ def _model(folder: Path) -> SlamAsr:
     make_tokenizer().save_pretrained(folder)
     llm = load_llm(str(folder), dtype="bfloat16")
     spec = AdapterSpec("concat", 5, HIDDEN, 0.0, WIDTH, LLM["hidden_size"])
-    return assemble(None, build_adapter(spec), llm, DEFAULT_TEMPLATE)
+    return SlamAsr(None, build_adapter(spec), llm, Prompt(llm.tokenizer, DEFAULT_TEMPLATE))
 
 
 def _batch(model: SlamAsr) -> Batch:

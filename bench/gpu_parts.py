@@ -20,7 +20,7 @@ from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch
 from model.encoders import Encoder, HubertEncoder
 from model.llm import Llm, try_packing
-from model.loading.pretrained import freeze
+from model.loading import freeze
 from model.prompt import DEFAULT_TEMPLATE, Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr

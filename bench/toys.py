@@ -19,7 +19,6 @@ from model.llm import embedding_dim, load_llm
 from model.prompt import DEFAULT_TEMPLATE, Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
-from model.weights import assemble
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = [f"{a}{b}{c}" for a in LETTERS[::4] for b in LETTERS[1::8] for c in LETTERS[2::8]]
@@ -103,7 +102,7 @@ def open_recogniser(folder: Path, hidden: int, dtype: str = "float32", device: A
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         adapter = build_adapter(AdapterSpec("concat", 5, hidden, 0.0, encoder.dim, embedding_dim(llm.model)))
-    return assemble(encoder, adapter, llm, DEFAULT_TEMPLATE).to(device)
+    return SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, DEFAULT_TEMPLATE)).to(device)
 
 
 def make_tokenizer() -> Any:

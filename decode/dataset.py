@@ -1,7 +1,7 @@
 """Decodes the utterances of a shard directory, audio or cached features.
 
-1. Batches are a pure function of the utterances' lengths: longest first, rows x longest within a budget, so that there
-   is little padding and a budget too large for the memory fails at once.
+1. Batches follow from the utterances' lengths: longest first, rows x longest within a budget, so that there is little
+   padding and a budget too large for the memory fails at once.
 2. Rank r of R decodes batches r, r + R ...; the last round is filled up with the cheapest batch again, so that all
    ranks decode equally often, as ZeRO-3 needs. The hypotheses do not depend on R.
 3. Utterances too short or too long to transcribe get an empty hypothesis and a note that says why.
@@ -31,8 +31,7 @@ class Hypothesis:
     key: str
     reference: str
     hypothesis: str
-    note: str = ""
-    """ "" for an answer that the model ended; "cut" by the bound on tokens; "too-short" or "too-long" to transcribe."""
+    note: str = ""  # empty if the model ended it; "cut" by the bound on tokens; "too-short" or "too-long" to transcribe
 
 
 def decode_ids(
@@ -50,7 +49,11 @@ def decode_ids(
     shard, UserError for audio without an encoder.
     """
     options, chosen = options or DecodeOptions(), np.asarray(ids, dtype=np.int64)
-    frames = _frame_counts(model, index, chosen)
+    frames = index.frames[chosen]
+    if index.kind == "audio":
+        if model.encoder is None:
+            raise UserError(f"{index.root} holds audio, which needs an encoder; load one, or give cached features")
+        frames = model.encoder.out_len(index.samples[chosen])
     notes = {int(i): unfit(model, int(count)) for i, count in zip(chosen, frames, strict=True)}
     speech = {int(i): int(model.adapter.out_len(int(n))) for i, n in zip(chosen, frames, strict=True) if not notes[i]}
     batches = plan_batches(list(speech.values()), options.batch_tokens // options.beams)
@@ -69,14 +72,6 @@ def decode_ids(
     return hypotheses
 
 
-def _frame_counts(model: SlamAsr, index: ShardIndex, ids: np.ndarray) -> np.ndarray:
-    if index.kind == "features":
-        return index.frames[ids]
-    if model.encoder is None:
-        raise UserError(f"{index.root} holds audio, which needs an encoder; load one, or give cached features")
-    return model.encoder.out_len(index.samples[ids])
-
-
 def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
     batch = read_batch(index, ids, model.prompt)
     rows = zip(batch.keys, batch.texts, transcripts(model, batch, options), strict=True)
@@ -85,9 +80,8 @@ def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOp
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Positions in `lengths`, longest first, in batches of rows x longest <= budget (or one row)."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches: list[list[int]] = []
-    for i in order:
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
             batches[-1].append(i)
         else:
@@ -97,19 +91,14 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 def decode_dataset(
     model: SlamAsr, index: ShardIndex, options: DecodeOptions | None = None, label: str = "decode"
-) -> tuple[list[Hypothesis], list[dict[str, Any]]]:
-    """Every utterance of the directory in its order, with its metadata (speaker, language, task, meta ...)."""
+) -> list[Hypothesis]:
+    """Every utterance of the directory in its order, behind a progress bar; UserError if there is none."""
     if len(index) == 0:
         raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
     with Progress(len(index), label=label) as progress:
         hypotheses = decode_ids(model, index, range(len(index)), options, progress=progress.advance)
     by_key = {hypothesis.key: hypothesis for hypothesis in hypotheses}
-    return [by_key[key] for key in index.key], read_metadata(index)
-
-
-def read_metadata(index: ShardIndex) -> list[dict[str, Any]]:
-    """Of every utterance: text, speaker, language, task, meta ...; audio and features are not read."""
-    return [read_meta(index, i) for i in range(len(index))]
+    return [by_key[key] for key in index.key]
 
 
 def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dict[str, Any]]) -> None:

@@ -29,18 +29,14 @@ class TranscribedFile:
     path: str
     seconds: float = 0.0
     text: str = ""
-    note: str = ""
-    """ "cut" if the bound on new tokens ended the answer."""
-    error: str = ""
-    """One line; empty if there is none."""
+    note: str = ""  # "cut" if the bound on new tokens ended the answer
+    error: str = ""  # one line
     wave: Tensor | None = None  # float32 [N] at 16 kHz while it waits for its batch
 
 
 def recordings_in(folder: str) -> tuple[list[str], str]:
     """The recordings in a folder and those below it, by path, and a count of other files: `2 other files (.txt 2)`.
-
-    Hidden files are ignored. UserError for a folder that cannot be read, or holds no recordings.
-    """
+    Hidden files are ignored. UserError for a folder that cannot be read, or holds no recordings."""
     paths, others = [], Counter[str]()
     for place, names in walked(Path(folder)):
         if any(part.startswith(".") for part in Path(place).relative_to(folder).parts):
@@ -65,13 +61,13 @@ def transcribe_files(
     model: SlamAsr, paths: Iterable[str], options: DecodeOptions | None = None
 ) -> Iterator[TranscribedFile]:
     """Every path's transcript, in order; a file that cannot be transcribed has an error, and the others go on."""
-    window: list[TranscribedFile] = []
+    options, window = options or DecodeOptions(), list[TranscribedFile]()
     for path in paths:
         window.append(_read(model, path))
         if len(window) >= READ_AHEAD_FILES or sum(file.seconds for file in window) >= READ_AHEAD_SECONDS:
-            yield from _transcribe(model, window, options or DecodeOptions())
+            yield from _transcribe(model, window, options)
             window = []
-    yield from _transcribe(model, window, options or DecodeOptions())
+    yield from _transcribe(model, window, options)
 
 
 def _read(model: SlamAsr, path: str) -> TranscribedFile:
@@ -82,16 +78,14 @@ def _read(model: SlamAsr, path: str) -> TranscribedFile:
         return TranscribedFile(path, error=error.strerror or type(error).__name__)
     except audio.AudioError as error:
         return TranscribedFile(path, error=str(error))
-    seconds, error = len(wave) / audio.SAMPLE_RATE, ""
-    match unfit(model, model.encoder.out_len(len(wave))):
-        case "too-short":
-            lengths = range(60 * audio.SAMPLE_RATE)
-            least = bisect_left(lengths, 1, key=lambda n: _speech_embeddings(model, n)) / audio.SAMPLE_RATE
-            error = f"{seconds:.3f} s is too short to transcribe; {least:.3f} s is enough"
-        case "too-long":
-            limit = f"the LLM's input has {model.max_positions} places"
-            error = f"{seconds:.1f} s is too long, {limit}; cut it into parts"
-    return TranscribedFile(path, seconds, error=error, wave=None if error else wave)
+    seconds, reason = len(wave) / audio.SAMPLE_RATE, unfit(model, model.encoder.out_len(len(wave)))
+    if reason is None:
+        return TranscribedFile(path, seconds, wave=wave)
+    error = f"{seconds:.1f} s is too long, the LLM's input has {model.max_positions} places; cut it into parts"
+    if reason == "too-short":
+        least = bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda n: _speech_embeddings(model, n))
+        error = f"{seconds:.3f} s is too short to transcribe; {least / audio.SAMPLE_RATE:.3f} s is enough"
+    return TranscribedFile(path, seconds, error=error)
 
 
 def _transcribe(model: SlamAsr, window: list[TranscribedFile], options: DecodeOptions) -> Iterator[TranscribedFile]:

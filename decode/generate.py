@@ -10,7 +10,7 @@ B utterances, S width of the prompts, N new tokens, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,10 +30,8 @@ EXTRA_TOKENS = 8  # for answers to less than a second of speech
 class DecodeOptions:
     """How to search, and how much at a time."""
 
-    beams: int = 1
-    """Hypotheses kept; 1 is greedy search."""
-    max_new_tokens: int | None = None
-    """LLM tokens an answer; None bounds each by its utterance's length."""
+    beams: int = 1  # hypotheses kept; 1 is greedy search
+    max_new_tokens: int | None = None  # LLM tokens an answer; None bounds each by its utterance's length
     batch_tokens: int = 2000
     """Speech embeddings of a batch times beams, padding counted: bounds memory, does not change results. At the usual
     10 a second 200 s of speech, whose keys and values take 0.2 GB in a 1B LLM, 4 GB in a 7B one."""
@@ -41,12 +39,10 @@ class DecodeOptions:
     """True under ZeRO-3 on several ranks: decoding is then a collective, which all ranks call equally often."""
 
 
-@dataclass(frozen=True)
-class Transcript:
-    """The text of one utterance."""
-
+class Transcript(NamedTuple):
     text: str
-    cut: bool  # ended by the bound on new tokens, not by the model
+    cut: bool
+    """Whether the bound on new tokens ended it, not the model."""
 
 
 @torch.no_grad()
@@ -62,10 +58,8 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[Tr
         model.train(was_training)
     eos = model.prompt.eos_id
     answers = [ids[: ids.index(eos)] if eos in ids else ids for ids in tokens.tolist()]
-    return [
-        Transcript(model.prompt.decode(ids), cut=len(ids) >= bound)
-        for ids, bound in zip(answers, bounds.tolist(), strict=True)
-    ]
+    pairs = zip(answers, bounds.tolist(), strict=True)
+    return [Transcript(model.prompt.decode(ids), cut=len(ids) >= bound) for ids, bound in pairs]
 
 
 def token_bounds(model: SlamAsr, batch: Batch, prompt: Tensor, max_new_tokens: int | None = None) -> Tensor:
@@ -96,8 +90,6 @@ def _search(model: SlamAsr, embeds: Tensor, mask: Tensor, bounds: Tensor, option
             max_new_tokens=int(bounds.max()) + 1,  # room for the last EOS
             num_beams=beams,
             do_sample=False,
-            length_penalty=1.0,
-            early_stopping=False,
             use_cache=True,
             eos_token_id=prompt.eos_id,
             pad_token_id=prompt.pad_id,
@@ -109,11 +101,8 @@ def _search(model: SlamAsr, embeds: Tensor, mask: Tensor, bounds: Tensor, option
 
 
 class EndAtBound(LogitsProcessor):
-    """Leaves EOS as a row's only choice, at the score that the LLM gives it, once the row has its bound of tokens.
-
-    In beam search every hypothesis of the utterance then ends, whatever the others do. A stopping criterion would end
-    hypotheses without EOS, and only the best ones of a step.
-    """
+    """Leaves EOS as a row's only choice, at the score that the LLM gives it, once the row has its bound of tokens. A
+    stopping criterion would end hypotheses of a beam without EOS, and only the best ones of a step."""
 
     def __init__(self, bounds: Tensor, beams: int, eos_id: int) -> None:
         """bounds [B] on the scores' device; rows come as B x beams."""

@@ -1,8 +1,7 @@
 """Word and character error rates, over a corpus and by group.
 
-Rates are sums of errors over sums of reference words (characters), never means over utterances. An utterance with an
-empty reference has no words, and every word of its hypothesis is an insertion; without any reference word a rate is not
-a number (`nan`; null in JSON, "-" in tables).
+Rates are sums of errors over sums of reference words (characters), never means over utterances. With an empty reference
+every word of a hypothesis is an insertion; without any reference word a rate is `nan` (null in JSON, "-" in tables).
 
 The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` is written
 beside the numbers.
@@ -14,12 +13,15 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jiwer
 
 from data_prep import figures
-from model.errors import UserError
+from data_prep.utterance import read_rows
+from decode.dataset import Hypothesis
+from model.errors import UserError, counted
 
 ALIGNER = f"jiwer {version('jiwer')}, Levenshtein, each error counts 1"
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
@@ -31,19 +33,16 @@ class Score:
     """Errors of one or more utterances; scores add up."""
 
     utterances: int = 0
-    words: int = 0
-    """Of the references."""
+    words: int = 0  # of the references
     hits: int = 0
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
-    characters: int = 0
-    """Of the references, spaces included."""
+    characters: int = 0  # of the references, spaces included
     character_errors: int = 0
 
     @property
     def errors(self) -> int:
-        """Wrong words."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
@@ -66,12 +65,12 @@ class Score:
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> Score:
-    """All utterances together; UserError for a normaliser that is not in NORMALISERS."""
+    """All utterances together."""
     return sum(score_each(references, hypotheses, normaliser), Score())
 
 
 def score_each(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> list[Score]:
-    """One score an utterance."""
+    """One score an utterance; UserError for a normaliser that is not in NORMALISERS."""
     if normaliser not in NORMALISERS:
         raise UserError(f"unknown normaliser {normaliser!r}; known: {', '.join(NORMALISERS)}")
     clean = NORMALISERS[normaliser]
@@ -104,24 +103,18 @@ def verbatim(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Only words count: NFKC, case folded, punctuation and symbols to spaces, but apostrophes inside words stay.
-
-    Curly apostrophes are straightened ("don\u2019t" is "don't"), hyphens part words ("well-known" is two),
-    invisible format characters vanish, and white space is collapsed.
-    """
+    """Only words count: NFKC, case folded, punctuation and symbols to spaces ("well-known" is two words), but
+    straightened apostrophes inside words stay; invisible characters vanish, and white space is collapsed."""
     text = unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).casefold()
-    text = "".join(map(_plain_character, unicodedata.normalize("NFKC", text)))
-    return " ".join(OUTSIDE_A_WORD.sub(" ", text).split())
+    characters = []
+    for character in unicodedata.normalize("NFKC", text):
+        category = unicodedata.category(character)
+        if category != "Cf":  # zero-width joiners, soft hyphens, direction marks
+            characters.append(" " if category[0] in "PS" and character != "'" else character)
+    return " ".join(OUTSIDE_A_WORD.sub(" ", "".join(characters)).split())
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {"verbatim": verbatim, "plain": plain}
-
-
-def _plain_character(character: str) -> str:
-    category = unicodedata.category(character)
-    if category == "Cf":  # zero-width joiners, soft hyphens, direction marks
-        return ""
-    return " " if category[0] in "PS" and character != "'" else character
 
 
 def _score_one(reference: str, hypothesis: str) -> Score:
@@ -137,3 +130,34 @@ def _score_one(reference: str, hypothesis: str) -> Score:
         characters=letters.hits + letters.substitutions + letters.deletions,
         character_errors=letters.substitutions + letters.deletions + letters.insertions,
     )
+
+
+def read_pairs(references: Path, hypotheses: Path) -> tuple[list[Hypothesis], list[dict[str, Any]]]:
+    """The utterances of two JSONL files in the order of the references, and the references' whole rows.
+
+    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our hypotheses.jsonl can be
+    both files. UserError unless both files hold the same keys, each once, with text.
+    """
+    truth, answers = _texts(references, "reference"), _texts(hypotheses, "hypothesis")
+    for keys, others, path, other in (truth, answers, references, hypotheses), (answers, truth, hypotheses, references):
+        if missing := [key for key in keys if key not in others]:
+            names = ", ".join(missing[:3]) + " ..." * (len(missing) > 3)
+            where = f"{counted(len(missing), 'utterance')} of {path} missing in {other}"
+            raise UserError(f"{where}: {names}; give files of the same data")
+    if not truth:
+        raise UserError(f"{references} holds no utterances; there is nothing to score")
+    rows = [Hypothesis(key, text, answers[key][0]) for key, (text, _) in truth.items()]
+    return rows, [fields for _, fields in truth.values()]
+
+
+def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """{key: (text, the whole row)}."""
+    rows: dict[str, tuple[str, dict[str, Any]]] = {}
+    for place, row in read_rows(path):
+        key, text = row.get("key"), row.get(name, row.get("text"))
+        if not isinstance(key, str) or not isinstance(text, str):
+            raise UserError(f'{place}: a line needs "key" and "{name}" (or "text"), both text')
+        if key in rows:
+            raise UserError(f"{place}: key {key!r} is there twice; every utterance has one line")
+        rows[key] = (text, row)
+    return rows

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Which model, on what device, and how to search."""
     add = parser.add_argument_group("model").add_argument
     encoder = "speech encoder, Hugging Face id or folder (default: that in adapter.json, or wherever it was moved to)"
     add("--encoder", metavar="ID", help=encoder)
@@ -31,14 +30,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """An argparse type: a whole number from 1 on."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
     return int(text)
 
 
 def options(args: argparse.Namespace) -> DecodeOptions:
-    """The search that the flags describe."""
     from decode.generate import DecodeOptions
 
     return DecodeOptions(beams=args.beams, max_new_tokens=args.max_new_tokens, batch_tokens=args.batch_tokens)
@@ -46,15 +43,13 @@ def options(args: argparse.Namespace) -> DecodeOptions:
 
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
     """The recogniser of `args.adapter`; UserError as `load_for_decoding` says."""
-    from model.loading.device import choose_device
+    from model.loading import choose_device
     from model.weights import load_for_decoding
 
     if args.trust_remote_code:
         print("Python code that comes with encoder or LLM will be run (--trust-remote-code)", file=sys.stderr)
-    parts = {"encoder": args.encoder, "llm": args.llm, "dtype": args.dtype, "device": choose_device(args.device)}
-    model = load_for_decoding(
-        args.adapter, **parts, with_encoder=with_encoder, trust_remote_code=args.trust_remote_code
-    )
+    device, code = choose_device(args.device), args.trust_remote_code
+    model = load_for_decoding(args.adapter, args.encoder, args.llm, args.dtype, device, with_encoder, code)
     if model.encoder is not None and model.encoder.dtype_note:
         print(model.encoder.dtype_note, file=sys.stderr)
     return model

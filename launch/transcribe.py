@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from launch import decoding
+from model.errors import UserError, counted
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,22 +48,20 @@ def run(args: argparse.Namespace) -> int:
 def _recordings(given: list[str]) -> list[str]:
     """The files as given, and the recordings in each folder, counted on stderr."""
     from decode.files import recordings_in
-    from model.errors import UserError, counted
     from model.weights import describe
 
     if not any(map(os.path.exists, given)):
-        more = f" and {counted(len(given) - 1, 'other')}" if len(given) > 1 else ""
+        more = f" and {counted(len(given) - 1, 'other')}" if given[1:] else ""
         raise UserError(f"no file {_on_one_line(given[0])!r}{more}; give recordings, or folders of them")
     paths = []
     for path in given:
-        if not os.path.isdir(path):
-            paths.append(path)
-            continue
-        if (kind := describe(Path(path))) is not None:
-            raise UserError(f"{path!r} holds {kind}, not recordings; give audio files, or a folder of them")
-        recordings, others = recordings_in(path)
-        rest = f", {others} left out" if others else ""
-        print(f"slam-asr: {_on_one_line(path)}: {counted(len(recordings), 'recording')}{rest}", file=sys.stderr)
+        recordings = [path]
+        if os.path.isdir(path):
+            if (kind := describe(Path(path))) is not None:
+                raise UserError(f"{path!r} holds {kind}, not recordings; give audio files, or a folder of them")
+            recordings, others = recordings_in(path)
+            rest = f", {others} left out" if others else ""
+            print(f"slam-asr: {_on_one_line(path)}: {counted(len(recordings), 'recording')}{rest}", file=sys.stderr)
         paths += recordings
     return paths
 

@@ -35,7 +35,7 @@ class ConcatAdapter(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
 
     def out_len(self, num_frames: Length) -> Length:
-        """Speech embeddings of an utterance of `num_frames` encoder frames."""
+        """Speech embeddings of so many encoder frames."""
         return num_frames // self.spec.stack
 
     def forward(self, frames: Tensor, frame_cu: Tensor) -> tuple[Tensor, Tensor]:

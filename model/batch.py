@@ -3,6 +3,10 @@
 Shapes use B utterances, N samples, T encoder frames, D encoder width, L target tokens. Nothing is padded: utterances
 lie end to end, and `*_cu` are cumulative lengths (`audio[audio_cu[i]:audio_cu[i + 1]]` is utterance i). These stay on
 the CPU, so that no shape is ever read back from an accelerator.
+
+Cached frames of eight bits are rows of D + 2 bytes, uint8 [T, D + 2]: the scale of the frame (float16, little-endian),
+then D int8 numbers q. The frame is scale * q. The scale is the frame's largest magnitude over 127, rounded up to a
+float16, so that the rounding is at most half a scale.
 """
 
 from collections.abc import Sequence
@@ -13,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+STEPS = 127  # of eight bits
+LARGEST = STEPS * torch.finfo(torch.float16).max  # of the values of a frame in eight bits: 8.3 million
 Length = TypeVar("Length", int, np.ndarray, Tensor)
 """A length, or an integer array of lengths; every `out_len` returns what it is given."""
 
@@ -30,7 +36,7 @@ class Batch:
     audio_cu: Tensor
     """int64 [B + 1] on the CPU; all zeros when features are cached."""
     features: Tensor | None
-    """[sum T, D] in the cache's dtype, or uint8 [sum T, D + 2] of int8 (int8_frames.py); None when audio is given."""
+    """[sum T, D] in the cache's dtype, or uint8 [sum T, D + 2] of int8; None when audio is given."""
     feature_cu: Tensor
     """int64 [B + 1] on the CPU; all zeros when audio is given."""
     targets: Tensor
@@ -40,7 +46,7 @@ class Batch:
     masked_frames: Tensor | None = None
     """bool [sum T]: encoder frames set to zero before the adapter (SpecAugment, arXiv 1904.08779)."""
     masked_dims: Tensor | None = None
-    """bool [B, D]: encoder dimensions of an utterance set to zero before the adapter."""
+    """bool [B, D]: encoder dimensions of an utterance, the same."""
 
     @property
     def num_targets(self) -> int:
@@ -81,24 +87,15 @@ def pack(
 def with_speech_rolled(batch: Batch) -> Batch:
     """The same texts and targets, each with the speech (and masks) of the next utterance; the last with the first's.
 
-    How much the loss rises is what the LLM takes from the speech rather than from the words before. Audio must come
-    without masked_frames, as the batch does not know how many frames it has.
+    Audio must come without masked_frames, as the batch does not know how many frames it has.
     """
     assert batch.audio is None or batch.masked_frames is None, "frames of audio are not counted before it is encoded"
-    first_samples, first_frames = int(batch.audio_cu[1]), int(batch.feature_cu[1])
-
-    def rolled(packed: Tensor | None, first: int) -> Tensor | None:
-        return None if packed is None else packed.roll(-first, 0)
-
-    return replace(
-        batch,
-        audio=rolled(batch.audio, first_samples),
-        audio_cu=cumulative(batch.audio_cu.diff().roll(-1)),
-        features=rolled(batch.features, first_frames),
-        feature_cu=cumulative(batch.feature_cu.diff().roll(-1)),
-        masked_frames=rolled(batch.masked_frames, first_frames),
-        masked_dims=rolled(batch.masked_dims, 1),
-    )
+    samples, frames = int(batch.audio_cu[1]), int(batch.feature_cu[1])  # of the first utterance
+    firsts = {"audio": samples, "features": frames, "masked_frames": frames, "masked_dims": 1}
+    data = {name: tensor for name in firsts if (tensor := getattr(batch, name)) is not None}
+    rolled = {name: tensor.roll(-firsts[name], 0) for name, tensor in data.items()}
+    rolled |= {name: cumulative(getattr(batch, name).diff().roll(-1)) for name in ("audio_cu", "feature_cu")}
+    return replace(batch, **rolled)
 
 
 def with_frames_masked(frames: Tensor, frame_cu: Tensor, batch: Batch) -> Tensor:
@@ -116,3 +113,20 @@ def cumulative(lengths: Sequence[int] | Tensor) -> Tensor:
     """Cumulative lengths, int64 [B + 1], from B lengths."""
     lengths = torch.as_tensor(lengths, dtype=torch.int64)
     return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def quantise(frames: Tensor) -> Tensor:
+    """frames [T, D], within LARGEST -> uint8 [T, D + 2], on the same device."""
+    frames = frames.float()
+    peak = frames.abs().amax(1, keepdim=True)  # [T, 1]
+    scale = (peak / STEPS).half()
+    rounded_down = (scale.float() * STEPS < peak).to(torch.int16)
+    scale = (scale.view(torch.int16) + rounded_down).view(torch.float16)  # the next float16 above
+    whole = (frames / scale.float().where(scale > 0, torch.inf)).round_().clamp_(-STEPS, STEPS).to(torch.int8)
+    return torch.cat([scale.view(torch.uint8), whole.view(torch.uint8)], 1)
+
+
+def dequantise(rows: Tensor) -> Tensor:
+    """uint8 [T, D + 2] -> float32 [T, D], on the same device."""
+    scale = rows[:, :2].contiguous().view(torch.float16)
+    return rows[:, 2:].view(torch.int8).float() * scale.float()

@@ -18,13 +18,9 @@ class Layers:
     last: int
 
     @property
-    def averaged(self) -> bool:
-        return self.first < self.last
-
-    @property
     def name(self) -> int | str:
         """The layer's number, or `mean:6-12`, as in a fingerprint."""
-        return f"mean:{self.first}-{self.last}" if self.averaged else self.last
+        return f"mean:{self.first}-{self.last}" if self.first < self.last else self.last
 
 
 def read_layers(asked: int | str | None, depth: int) -> Layers:
@@ -36,9 +32,9 @@ def read_layers(asked: int | str | None, depth: int) -> Layers:
     if not FORM.fullmatch(text):
         raise UserError(f"encoder layer {text!r} is of no known form; give a number, mean, or mean:FIRST-LAST")
     numbers = [int(number) for number in re.findall("[0-9]+", text)] or [1, depth]
-    layers = Layers(numbers[0], numbers[-1])
-    if not 1 <= layers.first <= layers.last <= depth:
+    first, last = numbers[0], numbers[-1]
+    if not 1 <= first <= last <= depth:
         raise UserError(f"encoder layer {text} does not exist; this encoder has layers 1 to {depth}")
-    if len(numbers) == 2 and not layers.averaged and depth > 1:
-        raise UserError(f"encoder layer {text} is the mean of one; write {layers.last}")
-    return layers
+    if len(numbers) == 2 and first == last and depth > 1:
+        raise UserError(f"encoder layer {text} is the mean of one; write {last}")
+    return Layers(first, last)

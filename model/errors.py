@@ -7,11 +7,8 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake in the input: a path, a recipe, a recording, a checkpoint of another model.
-
-    The message is one line: what is wrong, the value, what to do. `slam-asr` and `python -m train` print it to stderr
-    and exit with 2. Any other exception is a bug, and keeps its traceback.
-    """
+    """A mistake in the input, in one line: what is wrong, the value, what to do. `slam-asr` and `python -m train` print
+    it to stderr and exit with 2. Any other exception is a bug, and keeps its traceback."""
 
 
 class TransientError(UserError):

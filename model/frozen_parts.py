@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from model.errors import UserError
-from model.loading.hub import ModelNotFound
+from model.loading import ModelNotFound
 
 LEVELS = 5  # from runs/NAME/checkpoints/step-00000400 up to the project, and one more
-PATTERNS = ("*/config.json", "*/*/config.json")  # encoder, models/encoder
 MAX_FOLDERS = 5_000  # listed
 MAX_LOADED = 4  # whose weights are read and compared
 WIDTHS = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
@@ -55,8 +54,7 @@ def relative_path(source: str, folder: Path) -> str:
 
 
 def between(folder: Path, place: str) -> str:
-    """The path from `folder` to the absolute `place`; "" if they have only the root in common, as it would then be of
-    no use after a move."""
+    """The path from `folder` to the absolute `place`; "" if they have only the root in common: no use after a move."""
     start = os.path.realpath(folder)
     return "" if os.path.commonpath([place, start]) == os.sep else os.path.relpath(place, start)
 
@@ -66,6 +64,8 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
 
     `own_code`: whether code that comes with the model may run if the user allows that. UserError if no place holds it.
     """
+    from huggingface_hub import constants
+
     refusals: list[UserError] = []
     stated = _stated(part)
     for place in stated:
@@ -82,7 +82,16 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
         note = f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which holds the same weights"
         print(note, file=sys.stderr)
         return loaded
-    raise next((error for error in refusals if isinstance(error, OtherModel)), None) or _not_found(part, refusals)
+    for error in refusals:
+        if isinstance(error, OtherModel):
+            raise error
+    places = [repr(part.source), *([repr(os.path.normpath(part.folder / part.path))] if part.path else [])]
+    raise ModelNotFound(
+        f"the {part.what} of this adapter ({part.fingerprint.get('family')}, weights "
+        f"{str(part.fingerprint.get('weights'))[:12]} ...) is not at {' or '.join(places)}, in no folder near "
+        f"{str(part.folder)!r} and not in {constants.HF_HUB_CACHE}; say where encoder and LLM are with --encoder and "
+        f"--llm{f' ({refusals[0]})' if refusals else ''}"
+    )
 
 
 def _stated(part: FrozenPart) -> list[str]:
@@ -113,7 +122,7 @@ def _nearby(folder: Path) -> Iterator[Path]:
     for parent in (place, *place.parents[:LEVELS]):
         if parent == parent.parent:
             return
-        for pattern in PATTERNS:
+        for pattern in ("*/config.json", "*/*/config.json"):  # encoder, models/encoder
             for file in sorted(islice(parent.glob(pattern), MAX_FOLDERS)):
                 if not any(name.startswith(".") for name in file.relative_to(parent).parts):
                     yield file.parent
@@ -130,23 +139,9 @@ def _fits(part: FrozenPart, folder: Path) -> bool:
         return False
     if not isinstance(config, dict) or not weights:
         return False
-    configs = [section for section in (config, config.get("text_config")) if isinstance(section, dict)]
-    widths = {section[name] for section in configs for name in WIDTHS if isinstance(section.get(name), int)}
-    layer, layers = part.fingerprint.get("layer"), config.get("num_hidden_layers")
-    return (
-        part.fingerprint.get("family") in [section.get("model_type") for section in configs]
-        and (not widths or part.fingerprint.get("dim") in widths)
-        and not (isinstance(layer, int) and isinstance(layers, int) and layers < layer)
-    )
-
-
-def _not_found(part: FrozenPart, refusals: list[UserError]) -> UserError:
-    from huggingface_hub import constants
-
-    stated = [repr(part.source), *([repr(os.path.normpath(part.folder / part.path))] if part.path else [])]
-    return ModelNotFound(
-        f"the {part.what} of this adapter ({part.fingerprint.get('family')}, weights "
-        f"{str(part.fingerprint.get('weights'))[:12]} ...) is not at {' or '.join(stated)}, in no folder near "
-        f"{str(part.folder)!r} and not in {constants.HF_HUB_CACHE}; say where encoder and LLM are with --encoder and "
-        f"--llm{f' ({refusals[0]})' if refusals else ''}"
-    )
+    sections = [section for section in (config, config.get("text_config")) if isinstance(section, dict)]
+    widths = {section[name] for section in sections for name in WIDTHS if isinstance(section.get(name), int)}
+    family, dim, layer = (part.fingerprint.get(name) for name in ("family", "dim", "layer"))
+    layers = config.get("num_hidden_layers")
+    too_few = isinstance(layer, int) and isinstance(layers, int) and layers < layer
+    return family in [section.get("model_type") for section in sections] and dim in (widths or {dim}) and not too_few

@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.errors import UserError
-from model.loading.hub import place_to_open
-from model.loading.pretrained import choose_dtype, fingerprint, kind_of, loading, open_pretrained
-from model.packing.packed import PACKED, PackedLengths, packed_lengths, switch_to_packed
+from model.loading import choose_dtype, fingerprint, kind_of, loading, open_pretrained, place_to_open
+from model.packing import PACKED, PackedLengths, packed_lengths, switch_to_packed
 
-PROBE = 1000.0
-"""The largest logit that `_require_plain_logits` compares; soft caps are at 30 to 50."""
+PROBE = 1000.0  # the largest logit that `_require_plain_logits` compares; soft caps are at 30 to 50
 
 
 @dataclass(frozen=True)
@@ -23,20 +21,17 @@ class Llm:
     model: Any
     tokenizer: Any
     fingerprint: dict[str, Any]
-    padded_because: str | None = None
-    """Why it computes padded batches only; None if it packs."""
+    padded_because: str | None = None  # why it computes padded batches only; None if it packs
 
     @property
     def packs(self) -> bool:
-        """Whether it takes utterances that lie end to end (model/packing/packed.py)."""
+        """Whether it takes utterances that lie end to end (model/packing.py)."""
         return self.model.config._attn_implementation == PACKED
 
 
 def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False) -> Llm:
-    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`.
-
-    UserError if it cannot be loaded whole or changes its logits after the output layer.
-    """
+    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`. UserError if it cannot be
+    loaded whole or changes its logits after the output layer."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     with loading("LLM", source):
@@ -57,10 +52,8 @@ def require_llm_type(source: str, config: Any) -> None:
     """UserError unless this transformers configuration is of a causal LLM, or of a model with its own code."""
     kind = kind_of(config.model_type)
     if kind != "an LLM" and not getattr(config, "auto_map", None):
-        raise UserError(
-            f"{source!r} is {kind} (model_type {config.model_type!r}), not an LLM; correct model.llm in the recipe, "
-            "or --llm"
-        )
+        advice = "correct model.llm in the recipe, or --llm"
+        raise UserError(f"{source!r} is {kind} (model_type {config.model_type!r}), not an LLM; {advice}")
 
 
 def embedding_dim(model: Any) -> int:
@@ -69,10 +62,8 @@ def embedding_dim(model: Any) -> int:
 
 
 def logits_at(model: Any, embeds: Tensor, mask: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
-    """Next-token logits at chosen places only: embeds [B, S, H], mask [B, S], rows and positions [P] -> [P, V].
-
-    The LLM's head is applied to P hidden states, not to B x S: with a vocabulary of 152k that is gigabytes.
-    """
+    """Next-token logits at chosen places only, as all B x S would be gigabytes with a vocabulary of 152k: embeds
+    [B, S, H], mask [B, S], rows and positions [P] -> [P, V]."""
     place = (mask.cumsum(-1) - 1).clamp(min=0)
     output = model.base_model(inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False)
     return model.get_output_embeddings()(output.last_hidden_state[rows, positions])
@@ -93,8 +84,7 @@ def packed_logits_at(model: Any, embeds: Tensor, positions: Tensor, packing: Pac
 @torch.no_grad()
 def try_packing(model: Any) -> str | None:
     """Makes a loaded LLM pack; or the reason why its packed logits would differ from its padded ones."""
-    own = model.config._attn_implementation
-    reason = switch_to_packed(model)
+    own, reason = model.config._attn_implementation, switch_to_packed(model)
     if reason is not None:
         return reason
     try:
@@ -119,20 +109,18 @@ def _packs_exactly(model: Any) -> bool:
     packed = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
     ids[0] = torch.tensor([4, 3, 2, 2, 3])
     after_others = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
+
+    def near(logits: Tensor, expected: Tensor, tolerance: float) -> bool:
+        return bool(((logits - expected).float().norm(dim=-1) <= tolerance * expected.float().norm(dim=-1)).all())
+
     close, closer = (1e-2, 1e-5) if model.dtype == torch.float32 else (1e-1, 1e-2)
-    return _near(packed, padded, close) and _near(after_others[5:], packed[5:], closer)
-
-
-def _near(logits: Tensor, expected: Tensor, tolerance: float) -> bool:
-    return bool(((logits - expected).float().norm(dim=-1) <= tolerance * expected.float().norm(dim=-1)).all())
+    return near(packed, padded, close) and near(after_others[5:], packed[5:], closer)
 
 
 @torch.no_grad()
 def _require_plain_logits(model: Any, source: str) -> None:
-    """UserError unless `logits_at` gives this LLM's own logits; some LLMs scale or cap what the head puts out.
-
-    The head's output is scaled up to `PROBE` for this, so that capping shows whatever the weights.
-    """
+    """UserError unless `logits_at` gives this LLM's own logits; some LLMs scale or cap the head's output, which is
+    scaled up to `PROBE` here, so that capping shows whatever the weights."""
     ids = torch.arange(1, 5, device=model.device)[None]
     embeds, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
 
@@ -143,7 +131,5 @@ def _require_plain_logits(model: Any, source: str) -> None:
         own = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
         ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
     if not torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=1e-2 * PROBE):
-        raise UserError(
-            f"LLM {source!r} changes its logits after the output layer (soft-capping or scaling), which is not "
-            "supported; use another LLM"
-        )
+        changes = "changes its logits after the output layer (soft-capping or scaling)"
+        raise UserError(f"LLM {source!r} {changes}, which is not supported; use another LLM")

@@ -9,10 +9,8 @@ DEFAULT_TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
 
 
 class Prompt:
-    """Token ids around the speech: `prefix_ids`, speech, `suffix_ids`, `target_ids(text)`.
-
-    They are what the tokenizer makes of the whole text, `USER: <speech> Transcribe ... ASSISTANT: the answer`.
-    """
+    """Token ids around the speech: `prefix_ids`, speech, `suffix_ids`, `target_ids(text)`, as the tokenizer makes them
+    of the whole text, `USER: <speech> Transcribe ... ASSISTANT: the answer`."""
 
     def __init__(self, tokenizer: Any, template: str = DEFAULT_TEMPLATE) -> None:
         if template.count(SPEECH) != 1:
@@ -34,10 +32,8 @@ class Prompt:
             raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
 
     def target_ids(self, text: str) -> list[int]:
-        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it.
-
-        `</s>` in a transcript is its four characters, not an end.
-        """
+        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it. `</s>` in
+        a transcript is its four characters, not an end."""
         return [*self._ids(self._separator + text.strip(), split_special_tokens=True), self.eos_id]
 
     def decode(self, ids: list[int]) -> str:

@@ -4,7 +4,6 @@ For checks and plans before anything is loaded: how many frames and speech embed
 tokens the prompt takes, how long the LLM's input may be. Its modules are on torch's meta device.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,27 +11,15 @@ import torch
 from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
 from model.encoders import ENCODER_FAMILIES, Encoder, require_encoder_family
 from model.llm import Llm, embedding_dim, require_llm_type
-from model.loading.hub import why_not_on_hub
-from model.loading.pretrained import loading
+from model.loading import loading, why_not_on_hub
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 
-@dataclass(frozen=True)
-class MetaModels:
-    """Encoder, LLM and adapter on the meta device."""
-
-    encoder: Encoder
-    llm: Any
-    adapter: ConcatAdapter
-
-
 def read_config(what: str, source: str, trust_remote_code: bool) -> Any:
-    """A model's transformers configuration, from a folder, the hub's cache or the hub, in this order.
-
-    `what` is "encoder" or "LLM". UserError if there is none, or if it is of a model of another kind.
-    """
+    """The transformers configuration of an "encoder" or "LLM", from a folder, the hub's cache or the hub, in this
+    order. UserError if there is none, or if it is of a model of another kind."""
     from transformers import AutoConfig
 
     with _reading(what, source):
@@ -55,8 +42,8 @@ def meta_models(
     adapter: tuple[str, int, int, float],
     layer: str | None = None,
     trust_remote_code: bool = False,
-) -> MetaModels:
-    """From transformers configurations; `adapter` is its type, stack, hidden width and dropout."""
+) -> tuple[Encoder, Any, ConcatAdapter]:
+    """Encoder, LLM and adapter of transformers configurations; `adapter` is its type, stack, hidden width, dropout."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.device("meta"), _reading("encoder", str(encoder.model_type)):
@@ -65,16 +52,15 @@ def meta_models(
         language = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
         trained = build_adapter(AdapterSpec(*adapter, encoder.hidden_size, embedding_dim(language)))
-    family = ENCODER_FAMILIES[encoder.model_type]
-    return MetaModels(family(frozen, SAMPLE_RATE, True, layer, ""), language, trained)
+    return ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, ""), language, trained
 
 
-def skeleton(models: MetaModels, llm: str, template: str, trust_remote_code: bool = False) -> SlamAsr:
+def skeleton(
+    models: tuple[Encoder, Any, ConcatAdapter], llm: str, template: str, trust_remote_code: bool = False
+) -> SlamAsr:
     """The recogniser of these models with the tokenizer of `llm`, a folder or hub id; it computes nothing."""
-    tokenizer = read_tokenizer(llm, trust_remote_code)
-    fingerprint = {"family": models.llm.config.model_type, "vocabulary": len(tokenizer)}
-    language = Llm(models.llm, tokenizer, fingerprint, "it has no weights")
-    return SlamAsr(models.encoder, models.adapter, language, Prompt(tokenizer, template), "padded")
+    (encoder, language, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
+    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, template), "padded")
 
 
 def read_tokenizer(llm: str, trust_remote_code: bool = False) -> Any:

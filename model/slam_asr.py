@@ -11,21 +11,18 @@ V vocabulary.
 """
 
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.adapter import ConcatAdapter
-from model.batch import Batch, with_frames_masked
+from model.batch import Batch, dequantise, with_frames_masked
 from model.encoders import Encoder
 from model.errors import UserError
-from model.gradient_scale import scale_gradient
-from model.int8_frames import dequantise
 from model.llm import Llm, logits_at, packed_logits_at
-from model.packing.layout import Layout, lay_out
-from model.packing.packed import packed_lengths
+from model.packing import Layout, lay_out, packed_lengths
 from model.prompt import Prompt
 
 
@@ -40,7 +37,12 @@ class SlamAsr(nn.Module):
     """The whole recogniser; only the adapter is trained, and only it follows `train()`."""
 
     gradient_scale: float = 1.0
-    """Factor of gradients inside the LLM and nowhere else; a float16 LLM wants about 2**12."""
+    """Factor of gradients inside the LLM and nowhere else; a float16 LLM wants about 2**12.
+
+    float16 ends at 6e-8, where gradients of a mean token loss would vanish. So they are multiplied where they enter the
+    LLM and divided where they leave it (loss scaling, arXiv 1710.03740, section 3.2). Loss and adapter gradients keep
+    their scale; a power of two is exact. What overflows stays inf or nan, for whoever checks gradients.
+    """
 
     def __init__(
         self,
@@ -50,21 +52,17 @@ class SlamAsr(nn.Module):
         prompt: Prompt,
         layout: Literal["packed", "padded"] = "packed",
     ) -> None:
-        """`encoder` is None when features are cached; it stays on the device it was loaded to.
-
-        It is kept out of the module tree: it runs once per utterance, so ranks call it unequally often, and ZeRO-3,
-        which shards whatever is in the tree, would wait for ever.
-        """
+        """`encoder` is None when features are cached; it stays on the device it was loaded to. It is kept out of the
+        module tree: ranks call it unequally often, and ZeRO-3, which shards whatever is in the tree, would wait."""
         super().__init__()
         self._encoder = (encoder,)
         self.adapter = adapter
         self.llm = llm.model
         self.prompt = prompt
         self.layout = layout if llm.packs else "padded"
-        self.packing_note: str | None = None
+        padded = f"the LLM computes padded batches, as {llm.padded_because or 'it was loaded so'}"
+        self.packing_note = padded if layout != self.layout else None
         """Set if packing was asked for and cannot be had: padding costs time and memory."""
-        if layout != self.layout:
-            self.packing_note = f"the LLM computes padded batches, as {llm.padded_because or 'it was loaded so'}"
 
     def train(self, mode: bool = True) -> "SlamAsr":
         super().train(mode)
@@ -81,7 +79,7 @@ class SlamAsr(nn.Module):
 
     @property
     def max_positions(self) -> int | None:
-        """Places in the LLM's input, prompt and answer together; None if its configuration does not say."""
+        """Places in the LLM's input, answer included; None if its configuration does not say."""
         return getattr(self.llm.config, "max_position_embeddings", None) or None
 
     def forward(self, batch: Batch) -> Output:
@@ -89,15 +87,15 @@ class SlamAsr(nn.Module):
         layout = self._lay_out(batch, batch.target_cu.diff() - 1, self.layout == "padded")  # EOS is never fed in
         is_eos = torch.zeros(batch.num_targets, dtype=torch.bool).index_fill(0, batch.target_cu[1:] - 1, True)
         fed_in = _moved(torch.nonzero(~is_eos)[:, 0], batch.targets.device)
-        embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[fed_in])
+        embeds = self._compose(layout, batch, batch.targets[fed_in])
         logits = self._answer_logits(layout, embeds)  # [sum L, V]
         loss = F.cross_entropy(logits.float(), batch.targets, reduction="sum")
-        return Output(scale_gradient(loss, self.gradient_scale), (logits.argmax(-1) == batch.targets).sum())
+        return Output(_scale_gradient(loss, self.gradient_scale), (logits.argmax(-1) == batch.targets).sum())
 
     def prompt_embeds(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What generation starts from: embeddings [B, S, H], padded on the left, and their mask int64 [B, S]."""
         layout = self._lay_out(batch, torch.zeros(len(batch), dtype=torch.int64), padded=True)
-        embeds = self._compose(layout, self.speech_embeds(batch), batch.targets[:0])
+        embeds = self._compose(layout, batch, batch.targets[:0])
         return embeds.view(len(batch), layout.width, -1), _moved(layout.mask, embeds.device)
 
     def num_frames(self, batch: Batch) -> Tensor:
@@ -111,24 +109,18 @@ class SlamAsr(nn.Module):
         """Speech embeddings of each utterance, int64 [B] on the CPU; below 1 for one that is too short."""
         return self.adapter.out_len(self.num_frames(batch))
 
-    def speech_embeds(self, batch: Batch) -> Tensor:
-        """The adapter's output for the batch, [sum of speech_tokens, H] float32."""
-        frames, frame_cu = self._frames(batch)
-        return self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)[0]
-
     def encoded(self, batch: Batch) -> Batch:
         """The batch with the encoder's frames in place of audio."""
         if batch.audio is None:
             return batch
         frames, frame_cu = self._frames(batch)
-        none = torch.zeros_like(batch.audio_cu)
-        return replace(batch, audio=None, audio_cu=none, features=frames, feature_cu=frame_cu)
+        return replace(batch, audio=None, audio_cu=batch.feature_cu, features=frames, feature_cu=frame_cu)
 
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor]:  # -> [sum T, D] and frame_cu [B + 1]
         if batch.audio is None:
             assert batch.features is not None
-            eight_bits = batch.features.dtype == torch.uint8
-            return dequantise(batch.features) if eight_bits else batch.features, batch.feature_cu
+            int8 = batch.features.dtype == torch.uint8
+            return dequantise(batch.features) if int8 else batch.features, batch.feature_cu
         assert self.encoder is not None, "audio needs an encoder"
         return self.encoder(batch.audio, batch.audio_cu)
 
@@ -137,25 +129,24 @@ class SlamAsr(nn.Module):
         speech = self.speech_tokens(batch)
         if int(speech.min()) < 1:
             key = batch.keys[int(speech.argmin())]
-            raise UserError(
-                f"utterance {key!r} is too short for one speech embedding; drop what is under data.min_seconds: 0.2"
-            )
+            advice = "drop what is under data.min_seconds: 0.2"
+            raise UserError(f"utterance {key!r} is too short for one speech embedding; {advice}")
         layout = lay_out(len(self.prompt.prefix_ids), speech, len(self.prompt.suffix_ids), answer, padded)
         if self.max_positions is not None and layout.width > self.max_positions:
             key = batch.keys[int((speech + answer).argmax())]
-            raise UserError(
-                f"utterance {key!r} needs {layout.width} LLM positions, this LLM has {self.max_positions}; lower "
-                "data.max_seconds"
-            )
+            needs = f"needs {layout.width} LLM positions, this LLM has {self.max_positions}"
+            raise UserError(f"utterance {key!r} {needs}; lower data.max_seconds")
         return layout
 
-    def _compose(self, layout: Layout, speech: Tensor, answer_ids: Tensor) -> Tensor:
+    def _compose(self, layout: Layout, batch: Batch, answer_ids: Tensor) -> Tensor:
         """The LLM's input [layout.size, H] in its own dtype; padding is zero."""
+        frames, frame_cu = self._frames(batch)
+        speech, _ = self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)  # [sum S, H] float32
         prompt = self.prompt.prefix_ids * len(layout.lengths) + self.prompt.suffix_ids * len(layout.lengths)
         ids = torch.cat([_moved(torch.tensor(prompt, dtype=torch.int64), speech.device), answer_ids])
         words = self.llm.get_input_embeddings()(ids)
         places = torch.cat([layout.prefix, layout.suffix, layout.answer])
-        speech = scale_gradient(speech, 1 / self.gradient_scale).to(words.dtype)
+        speech = _scale_gradient(speech, 1 / self.gradient_scale).to(words.dtype)
         embeds = words.new_zeros(layout.size, words.shape[-1]).index_copy_(0, _moved(places, words.device), words)
         return embeds.index_copy_(0, _moved(layout.speech, words.device), speech)
 
@@ -173,3 +164,20 @@ class SlamAsr(nn.Module):
 def _moved(indices: Tensor, device: torch.device) -> Tensor:
     """From the CPU to the device, without waiting for what the device is computing."""
     return indices.to(device, non_blocking=True)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The same values, whose gradient is multiplied by `factor`."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return gradient * ctx.factor, None
+
+
+def _scale_gradient(tensor: Tensor, factor: float) -> Any:
+    return tensor if factor == 1.0 else _ScaleGradient.apply(tensor, factor)

@@ -19,7 +19,7 @@ from model.encoders import Encoder, load_encoder
 from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
 from model.llm import Llm, load_llm
-from model.loading.pretrained import choose_dtype
+from model.loading import choose_dtype
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 
@@ -38,10 +38,8 @@ class AdapterCard:
     llm_source: str
     prompt: str  # the template, with its <speech> mark
     step: int = 0  # optimizer steps it was trained for
-    weights_sha256: str = ""
-    """Of adapter.safetensors; filled when written."""
-    encoder_path: str = ""
-    """The encoder's folder, if it is one, relative to adapter.json's; filled when written."""
+    weights_sha256: str = ""  # of adapter.safetensors; filled when written
+    encoder_path: str = ""  # the encoder's folder, if it is one, relative to adapter.json's; filled when written
     llm_path: str = ""
 
     @property
@@ -60,8 +58,8 @@ def save_adapter(folder: Path, weights: dict[str, Tensor], card: AdapterCard) ->
 
 def write_card(folder: Path, card: AdapterCard) -> None:
     """Writes and fsyncs adapter.json; an empty path is left out, as in files of older versions."""
-    content = asdict(card) | {"format": FORMAT, "version": VERSION}
-    content = {name: value for name, value in content.items() if value or name not in card.sources}
+    content = {name: value for name, value in asdict(card).items() if value or name not in card.sources}
+    content |= {"format": FORMAT, "version": VERSION}
     write_synced(folder / CARD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
@@ -76,7 +74,6 @@ def moved_card(card: AdapterCard, folder: Path, out: Path) -> AdapterCard:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Writes and fsyncs one file."""
     with open(path, "wb") as file:
         file.write(data)
         file.flush()
@@ -89,9 +86,8 @@ def read_card(folder: Path) -> AdapterCard:
     try:
         content = json.loads(path.read_text("utf-8"))
         if (content.pop("format"), content.pop("version")) != (FORMAT, VERSION):
-            raise UserError(
-                f"{path} is not a {FORMAT} file of version {VERSION}; export the adapter again with this version"
-            )
+            other = f"is not a {FORMAT} file of version {VERSION}"
+            raise UserError(f"{path} {other}; export the adapter again with this version")
         return _typed(AdapterCard(spec=_typed(AdapterSpec(**content.pop("spec"))), **content))
     except FileNotFoundError:
         raise UserError(f"no {CARD} in {str(folder)!r}; give a run, checkpoint or export folder") from None
@@ -116,12 +112,11 @@ def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
     card, path = read_card(folder), folder / WEIGHTS
     try:
         data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+            raise UserError(f"{path} does not match the sha256 in {CARD}; it is damaged, use another checkpoint")
+        return card, load(data)
     except FileNotFoundError:
         raise UserError(f"no {WEIGHTS} in {str(folder)!r}; the folder is incomplete") from None
-    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
-        raise UserError(f"{path} does not match the sha256 in {CARD}; it is damaged, use another checkpoint")
-    try:
-        return card, load(data)
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file ({error})") from None
 
@@ -136,10 +131,8 @@ def describe(path: Path) -> str | None:
 
 
 def find_adapter(path: str | Path) -> Path:
-    """The folder that holds the adapter: `path` itself, or a run's best checkpoint, else its newest.
-
-    UserError for any other path; it says what that holds.
-    """
+    """The folder that holds the adapter: `path` itself, or a run's best checkpoint, else its newest. UserError if there
+    is none."""
     path = Path(path)
     if (path / CARD).is_file():
         return path
@@ -151,14 +144,11 @@ def find_adapter(path: str | Path) -> Path:
     if steps:
         return steps[-1]
     kind = describe(path)
-    if not path.exists():
-        reason = "there is no such folder"
-    elif not path.is_dir():
-        reason = "it is a file"
-    elif kind == "an adapter":
-        reason = "the run has no checkpoint yet"
+    if not path.is_dir():
+        reason = "it is a file" if path.exists() else "there is no such folder"
     else:
-        reason = f"it holds {kind or 'no adapter.json and no checkpoints'}"
+        empty = kind == "an adapter"
+        reason = "the run has no checkpoint yet" if empty else f"it holds {kind or 'no adapter.json, no checkpoints'}"
     raise UserError(f"no adapter in {str(path)!r}: {reason}; give a run, checkpoint or export folder")
 
 
@@ -171,11 +161,8 @@ def load_for_decoding(
     with_encoder: bool = True,
     trust_remote_code: bool = False,
 ) -> SlamAsr:
-    """The recogniser of an adapter, ready to decode.
-
-    `encoder` and `llm` say where the frozen parts are; else they are searched (frozen_parts.py). UserError if they are
-    not those that the adapter was trained with, or not found.
-    """
+    """The recogniser of an adapter, ready to decode; `encoder` and `llm` say where the frozen parts are, else they are
+    searched (frozen_parts.py). UserError if they are not those that the adapter was trained with, or not found."""
     folder = find_adapter(path)
     card, weights = read_adapter(folder)
     choose_dtype(dtype, device)  # refused before models are searched
@@ -196,12 +183,8 @@ def load_for_decoding(
         speech = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
     part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
     language = open_llm(llm, True) if llm else open_part(part, open_llm)
-    return assemble(speech, load_weights(build_adapter(card.spec), weights), language, card.prompt).to(device).eval()
-
-
-def assemble(encoder: Encoder | None, adapter: ConcatAdapter, llm: Llm, template: str) -> SlamAsr:
-    """The recogniser from its parts."""
-    return SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, template))
+    adapter = load_weights(build_adapter(card.spec), weights)
+    return SlamAsr(speech, adapter, language, Prompt(language.tokenizer, card.prompt)).to(device).eval()
 
 
 def load_weights(adapter: ConcatAdapter, weights: dict[str, Tensor]) -> ConcatAdapter:
@@ -209,9 +192,8 @@ def load_weights(adapter: ConcatAdapter, weights: dict[str, Tensor]) -> ConcatAd
     own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if own != given:
-        raise UserError(
-            f"these adapter weights are of another shape: the recipe's adapter has {own}, the file has {given}"
-        )
+        differ = f"the recipe's adapter has {own}, the file has {given}"
+        raise UserError(f"these adapter weights are of another shape: {differ}")
     adapter.load_state_dict(weights)
     return adapter
 
@@ -224,7 +206,6 @@ def require_encoder(card: AdapterCard, fingerprint: dict[str, Any], source: str)
 def _require_same(what: str, trained: dict[str, Any], given: dict[str, Any], source: str) -> None:
     for name in sorted(trained.keys() | given.keys()):
         if trained.get(name) != given.get(name):
-            raise OtherModel(
-                f"the adapter was trained with another {what}: its {name} is {trained.get(name)}, "
-                f"that of {source!r} is {given.get(name)}; give the {what} it was trained with, --{what.lower()}"
-            )
+            differ = f"its {name} is {trained.get(name)}, that of {source!r} is {given.get(name)}"
+            advice = f"give the {what} it was trained with, --{what.lower()}"
+            raise OtherModel(f"the adapter was trained with another {what}: {differ}; {advice}")

@@ -28,7 +28,7 @@ from launch.command import main
 from tests.tiny import tiny_models
 from train.recipe.config import load_config
 from train.recipe.identity import to_yaml
-from train.report.gauges import FIGURES
+from train.report.prometheus import FIGURES
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = Path(sys.executable).parent

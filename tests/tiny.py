@@ -7,9 +7,9 @@ import torch
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import load_encoder
 from model.llm import load_llm
-from model.prompt import DEFAULT_TEMPLATE
+from model.prompt import DEFAULT_TEMPLATE, Prompt
 from model.slam_asr import SlamAsr
-from model.weights import AdapterCard, assemble, save_adapter
+from model.weights import AdapterCard, save_adapter
 
 ENCODER_DIM, LLM_DIM, STACK = 32, 48, 5
 TEMPLATE = DEFAULT_TEMPLATE
@@ -35,7 +35,7 @@ def tiny_recogniser(folder: Path) -> tuple[SlamAsr, Path]:
     )
     (folder / "adapter").mkdir()
     save_adapter(folder / "adapter", adapter.state_dict(), card)
-    return assemble(encoder, adapter, llm, TEMPLATE).eval(), folder / "adapter"
+    return SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, TEMPLATE)).eval(), folder / "adapter"
 
 
 def _encoder(folder: Path) -> Path:

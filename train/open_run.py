@@ -19,14 +19,12 @@ from train.parts import Parts, build_parts, decide, describe, identify_encoder, 
 from train.recipe.config import Config
 from train.recipe.identity import to_yaml
 from train.remarks import rank_remarks, schedule_remarks
-from train.report.cache_speed import CacheSpeed
 from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator
-from train.report.gauges import open_gauges
 from train.report.metrics import open_report
 from train.report.mishaps import Mishaps
-from train.report.prometheus import open_exporter
-from train.report.step_timer import StepTimer
+from train.report.prometheus import open_exporter, open_gauges
+from train.report.speed import CacheSpeed, StepTimer
 from train.resume import find_checkpoint, restore
 from train.run import Observers, Run
 from train.run_folder import require_run_folder, write_file
@@ -107,7 +105,7 @@ def _open_observers(config: Config, world: World, parts: Parts, state: State, to
     warmup = warmup_steps(config.optim, total_steps)
     return Observers(
         report=report,
-        mishaps=Mishaps(world, folder, report, max_lost, step, state.skipped, state.lost),
+        mishaps=Mishaps(world, folder, report, max_lost, state),
         emergence=Emergence.from_metrics(records, config.watch.patience_steps, warmup),
         cache_speed=CacheSpeed(config.data.train if corpus.index.kind == "features" else (), step),
         gauges=gauges,

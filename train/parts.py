@@ -11,7 +11,7 @@ from data_prep.shards.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.llm import embedding_dim, load_llm
-from model.loading.pretrained import choose_dtype, files_digest
+from model.loading import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from model.encoders import load_encoder
-from model.encoders.dtype import encoder_dtype
+from model.encoders import encoder_dtype, load_encoder
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
 from model.skeleton import meta_models, read_config, skeleton
@@ -57,8 +56,7 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     models = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), m.encoder_layer, m.trust_remote_code)
     model = skeleton(models, m.llm, m.prompt, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
-    llm_dim = embedding_dim(models.llm)
-    words = {"family": llm.model_type, "dim": llm_dim, "vocabulary": len(model.prompt.tokenizer)}
+    words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
     card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, m.prompt)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 

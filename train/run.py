@@ -22,15 +22,12 @@ from train.parts import Parts
 from train.recipe.config import Config
 from train.recipe.identity import result_fields
 from train.recipe.kinds import decided
-from train.report.cache_speed import CacheSpeed
 from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator, audio_gap, better
-from train.report.gauges import Gauges
-from train.report.metrics import Report, StepResult, memory_bytes
+from train.report.metrics import Report, StepResult, StepSums, memory_bytes
 from train.report.mishaps import Mishaps
-from train.report.prometheus import Exporter
-from train.report.step_sums import StepSums
-from train.report.step_timer import StepTimer
+from train.report.prometheus import Exporter, Gauges
+from train.report.speed import CacheSpeed, StepTimer
 from train.run_folder import write_file
 
 
@@ -73,7 +70,7 @@ class Run:
     def at(self, status: RankStatus) -> None:
         """Shows the watchdog, and monitors, what this rank is doing."""
         self.watchdog.at(status, self.step)
-        self.observers.gauges.moved()
+        self.observers.gauges.set(last_progress_timestamp_seconds=time.time())
 
     def check(self, share: Share, sums: StepSums) -> None:
         """Ends the run on all ranks if one could not read its share of the next step; counts what the step lacks. A

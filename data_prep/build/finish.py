@@ -32,7 +32,7 @@ class Totals:
     unused: dict[str, int] = field(default_factory=dict)
     """Of tars indexed in place: members that belong to no utterance, by their last extension."""
     encoder_files: str = ""
-    """Of features: model.loading.pretrained.files_digest of the encoder; equal files need not be loaded to be known."""
+    """Of features: model.loading.files_digest of the encoder; equal files need not be loaded to be known."""
     kept_shards: int = 0
     """Of `shards`, those finished by an earlier, interrupted run."""
     already_built: bool = False

@@ -23,7 +23,7 @@ from data_prep.shards.files import UNFINISHED_NAME
 from data_prep.shards.frames import EXTENSIONS, to_bytes
 from data_prep.shards.index import ShardIndex, columns_path, shard_name
 from data_prep.shards.tar import ShardWriter, read_meta
-from model.loading.pretrained import files_digest
+from model.loading import files_digest
 
 FIRST_LOOSE = 500_000  # shards that correspond to no audio shard are numbered from here on
 MAX_UTTERANCES, MAX_BYTES = 1000, 512 << 20  # of such a shard: at either it is published

@@ -1,7 +1,7 @@
 """Encoder frames as they lie in a feature shard, T of them of D numbers each, little-endian, in `<key>.<extension>`:
 
     .f32 .f16 .bf16    [T, D], raw
-    .i8                [T, D + 2] bytes: each frame's scale in front of its int8 numbers (model/int8_frames.py)
+    .i8                [T, D + 2] bytes: each frame's scale in front of its int8 numbers (model/batch.py)
 
 A row is a frame, so a batch's frames lie end to end in one array as they are read. Torch is imported in the
 functions that need it, so that `prep check` starts without it.
@@ -53,7 +53,7 @@ def as_numbers(frames: Tensor) -> Tensor:
     """The result of `as_frames` as float32 [T, D]."""
     import torch
 
-    from model.int8_frames import dequantise
+    from model.batch import dequantise
 
     return dequantise(frames) if frames.dtype == torch.uint8 else frames.float()
 
@@ -62,7 +62,7 @@ def to_bytes(frames: Tensor, dtype: str, key: str) -> bytes:
     """frames [T, D] of utterance `key` as they are stored. UserError for NaN, Inf and what `dtype` cannot hold."""
     import torch
 
-    from model.int8_frames import LARGEST, quantise
+    from model.batch import LARGEST, quantise
 
     if not torch.isfinite(frames).all():
         problem = f"the encoder gives frames not finite (NaN, Inf) in {str(frames.dtype).removeprefix('torch.')}"

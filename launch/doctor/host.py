@@ -18,7 +18,7 @@ from data_prep.shards.index import ShardError, ShardIndex
 from data_prep.shards.tar import read_sample
 from launch.doctor.result import FAIL, OK, WARN, CheckResult
 from model.errors import TransientError, UserError
-from model.loading.pretrained import local_folder
+from model.loading import local_folder
 from train.data.indexes import open_data
 from train.preflight import preflight
 from train.recipe.config import Config

@@ -9,15 +9,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from launch.plan.data import Utterance
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
 from model.encoders import ENCODER_FAMILIES
 from model.llm import Llm, try_packing
-from model.loading.pretrained import choose_dtype, freeze
-from model.packing.packed import switch_to_packed
+from model.loading import choose_dtype, freeze
+from model.packing import switch_to_packed
 from model.sample_rate import SAMPLE_RATE
 from model.skeleton import meta_models, read_config
 from model.slam_asr import SlamAsr
@@ -62,18 +61,18 @@ def shapes_of(
 ) -> Shapes:
     """Of transformers configurations and an adapter between them; the models are made without storage."""
     a, own = adapter, copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
-    models = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), layer, trust_remote_code)
-    parts: tuple[nn.Module, ...] = (models.encoder, models.llm, models.adapter)
+    parts = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), layer, trust_remote_code)
+    frozen, words, trained = parts
     return Shapes(
-        _with_layers(own, models.encoder.layers.last),
+        _with_layers(own, frozen.layers.last),
         copy.deepcopy(llm),
-        models.adapter.spec,
+        trained.spec,
         dtype,
         *(sum(p.numel() for p in part.parameters()) for part in parts),
-        widest_module=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in models.llm.modules()),
+        widest_module=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in words.modules()),
         trust_remote_code=trust_remote_code,
-        frames_of=models.encoder.out_len,
-        speech_of=models.adapter.out_len,
+        frames_of=frozen.out_len,
+        speech_of=trained.out_len,
     )
 
 

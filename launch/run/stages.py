@@ -18,7 +18,7 @@ from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
 from launch.run import folder
 from launch.run.request import Request, config_of
-from launch.score_files import HYPOTHESES, SCORE
+from launch.score import HYPOTHESES, SCORE
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 

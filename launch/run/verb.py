@@ -15,7 +15,7 @@ from launch.run import folder
 from launch.run.request import Request, config_of, read_request
 from launch.run.running import Running
 from launch.run.stages import Command, Stage, caches, stages, why_not_cached
-from launch.score_files import SCORE
+from launch.score import SCORE
 from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, MISTAKE, STOPPED
 

@@ -2,10 +2,9 @@
 
 No utterance is padded and none sees its neighbours: with group norm in the convolutions (HuBERT-base) padding would
 change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and the transformer
-reads all frames packed (model/packing/packed.py): the same frames up to rounding.
+reads all frames packed (model/packing.py): the same frames up to rounding.
 """
 
-from threading import local
 from typing import Any
 
 import torch
@@ -13,10 +12,9 @@ from torch import Tensor, nn
 
 from model.batch import Length, cumulative
 from model.encoder_layers import read_layers
-from model.packing.packed import packed_lengths, switch_to_packed
+from model.packing import packed_lengths, switch_to_packed
 
-OWN_ATTENTION = ("wavlm",)
-"""Families whose attention is not transformers' shared one: always encoded one by one."""
+OWN_ATTENTION = ("wavlm",)  # families whose attention is not transformers' shared one: always encoded one by one
 
 
 class HubertEncoder(nn.Module):
@@ -29,14 +27,11 @@ class HubertEncoder(nn.Module):
         (stable layer norm). A mean is over the outputs without that norm, added up in float32, cast to the dtype.
         """
         super().__init__()
-        self.source = ""
-        """The folder or id that it was loaded from."""
-        self.dtype_note = ""
-        """Why it computes in another dtype than asked for; empty if it does not."""
+        self.source = self.dtype_note = ""
+        """The folder or id that it was loaded from; why it computes in another dtype than asked for, if it does."""
+        self.model, self.dim = model, int(model.config.hidden_size)
         self.layers = read_layers(layer, model.config.num_hidden_layers)
-        self.model = model
-        self.dim: int = model.config.hidden_size
-        self.layer: int | str = self.layers.name
+        self.layer = self.layers.name
         self.sample_rate, self.do_normalize, self.weights = sample_rate, do_normalize, weights
         self.packs: bool = model.config.model_type not in OWN_ATTENTION and switch_to_packed(model) is None
         """Whether the transformer can read the utterances of a batch at once."""
@@ -44,46 +39,42 @@ class HubertEncoder(nn.Module):
         """Whether it does: with the transformer's weights on a GPU (`model.device` is that of a weight no layer reads).
         On a CPU it is no faster, and one by one an utterance has the same bits in any batch."""
         self._stable_norm = getattr(model.config, "do_stable_layer_norm", False)
-        if self.layers.averaged or self.layers.last < model.config.num_hidden_layers:
+        self._averaged = self.layers.first < self.layers.last
+        if self._averaged or self.layers.last < model.config.num_hidden_layers:
             model.encoder.layers = model.encoder.layers[: self.layers.last]  # layers that are not read do not compute
             if self._stable_norm:
                 model.encoder.layer_norm = nn.Identity()
-        self._sum = _SumOfOutputs(model.encoder.layers[self.layers.first - 1 :]) if self.layers.averaged else None
 
     def out_len(self, num_samples: Length) -> Length:
-        """Frames of an utterance; below 1 if it is too short for `forward` (under 25 ms).
-
-        The convolutions' own arithmetic, floor((n - kernel) / stride) + 1.
-        """
-        length = num_samples
+        """Frames of an utterance by the convolutions' arithmetic; below 1 if it is too short for `forward` (25 ms)."""
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
-            length = (length - kernel) // stride + 1
-        return length
+            num_samples = (num_samples - kernel) // stride + 1
+        return num_samples
 
     @torch.no_grad()
     def forward(self, audio: Tensor, audio_cu: Tensor) -> tuple[Tensor, Tensor]:
         """audio [sum N] with audio_cu [B + 1] -> frames [sum T, D] in the encoder's dtype, with frame_cu [B + 1]."""
-        waves = [self._prepared(wave) for wave in audio.split(audio_cu.diff().tolist())]
+        waves = [normalise(wave) if self.do_normalize else wave for wave in audio.split(audio_cu.diff().tolist())]
+        waves = [wave.to(self.model.dtype)[None] for wave in waves]
         frame_cu = cumulative(self.out_len(audio_cu.diff()))
         if self.packed:
             return self._encode_packed(waves, frame_cu.diff()), frame_cu
         with torch.random.fork_rng(devices=[]):  # transformers draws numbers for layer drop even without one; the
             # adapter's dropout must not depend on whether frames are cached
-            return torch.cat([self._read(self.model(wave).last_hidden_state)[0] for wave in waves]), frame_cu
+            return torch.cat([self._encode_one(wave) for wave in waves]), frame_cu
 
-    def _prepared(self, wave: Tensor) -> Tensor:  # [N] -> [1, N]
-        wave = normalise(wave) if self.do_normalize else wave
-        return wave.to(self.model.dtype)[None]
+    def _encode_one(self, wave: Tensor) -> Tensor:  # [1, N] -> [T, D]
+        output = self.model(wave, output_hidden_states=self._averaged)
+        if not self._averaged:
+            return output.last_hidden_state[0]
+        return self._mean(sum(hidden[0].float() for hidden in output.hidden_states[self.layers.first :]))
 
-    def _read(self, last: Tensor) -> Tensor:
-        """The output of the pass that ended with `last`: that, or the mean over the layers."""
-        return last if self._sum is None else self._sum.mean().to(last.dtype)
+    def _mean(self, total: Any) -> Tensor:
+        return (total / (self.layers.last + 1 - self.layers.first)).to(self.model.dtype)
 
     def _encode_packed(self, waves: list[Tensor], lengths: Tensor) -> Tensor:
-        """B waves [1, N], lengths [B] in frames -> [sum T, D].
-
-        The forward of transformers' HubertModel, with each utterance's convolutions at its own length.
-        """
+        """B waves [1, N], lengths [B] in frames -> [sum T, D]: the forward of transformers' HubertModel, with each
+        utterance's convolutions at its own length."""
         body = self.model.encoder
         features = torch.cat([self.model.feature_extractor(wave)[0].T for wave in waves])  # [sum T, C]
         projected = self.model.feature_projection(features)
@@ -91,10 +82,14 @@ class HubertEncoder(nn.Module):
         positions = [body.pos_conv_embed(utterance[None])[0] for utterance in frames.split(lengths.tolist())]
         hidden = (frames + torch.cat(positions))[None]
         hidden = hidden if self._stable_norm else body.layer_norm(hidden)
-        packing = packed_lengths(lengths, hidden.device)
-        for layer in body.layers:
+        packing, total = packed_lengths(lengths, hidden.device), 0.0
+        for number, layer in enumerate(body.layers, 1):
             hidden = layer(hidden, packing=packing)
-        return self._read(body.layer_norm(hidden) if self._stable_norm else hidden)[0]
+            if self._averaged and number >= self.layers.first:
+                total = total + hidden[0].float()
+        if self._averaged:
+            return self._mean(total)
+        return (body.layer_norm(hidden) if self._stable_norm else hidden)[0]
 
     def fingerprint(self) -> dict[str, Any]:
         """All that determines the frames of a waveform; cached features of another fingerprint are refused."""
@@ -113,30 +108,3 @@ def normalise(wave: Tensor) -> Tensor:
     """[N] -> [N] of zero mean and unit variance, as Wav2Vec2FeatureExtractor(do_normalize=True)."""
     wave = wave.to(torch.float32)
     return (wave - wave.mean()) / torch.sqrt(wave.var(unbiased=False) + 1e-7)
-
-
-class _SumOfOutputs:
-    """Adds up, in float32, the outputs of some layers in one pass; each thread has a sum of its own."""
-
-    def __init__(self, layers: Any) -> None:
-        self._count = len(layers)
-        self._thread = local()
-        layers[0].register_forward_hook(self._begin)
-        for layer in layers[1:]:
-            layer.register_forward_hook(self._add)
-
-    def mean(self) -> Tensor:
-        """Over the layers of this thread's last pass, [1, T, D]."""
-        total = self._thread.total
-        del self._thread.total
-        return total / self._count
-
-    def _begin(self, layer: nn.Module, given: Any, output: Any) -> None:
-        self._thread.total = _frames(output).to(torch.float32, copy=True)
-
-    def _add(self, layer: nn.Module, given: Any, output: Any) -> None:
-        self._thread.total += _frames(output)
-
-
-def _frames(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output

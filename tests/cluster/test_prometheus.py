@@ -24,7 +24,7 @@ from tests import ranks
 from tests.cluster.conftest import require
 from tests.train.conftest import make_ground
 from train.liveness.exit_status import AGAIN
-from train.report.gauges import FIGURES
+from train.report.prometheus import FIGURES
 
 MONITORING = ranks.ROOT / "launch" / "monitoring"
 RANKS = [str(rank) for rank in range(4)]

@@ -19,9 +19,9 @@ from data_prep.shards.frames import EXTENSIONS, FEATURE_DTYPES
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.reader import frames, read_batch
 from data_prep.shards.tar import ShardWriter, read_sample, walk
+from model.batch import quantise
 from model.encoders import load_encoder
 from model.errors import UserError
-from model.int8_frames import quantise
 from tests.data_prep.reading import check, read_utterance, read_wave
 from tests.data_prep.shards.test_reader import PROMPT
 from tests.tiny import tiny_models

@@ -11,27 +11,23 @@ from decode.dataset import decode_dataset, decode_ids, plan_batches, write_hypot
 from decode.generate import DecodeOptions, transcripts
 from model.errors import UserError
 from model.weights import load_for_decoding
-from tests.decode.conftest import SAMPLES, SPEAKERS, TEXTS
+from tests.decode.conftest import SAMPLES, TEXTS
 
 KEYS = [f"u{i}" for i in range(len(SAMPLES))]
 
 
 def test_every_utterance_is_decoded_once_in_the_order_of_the_index(model, audio_index):
-    hypotheses, meta = decode_dataset(model, audio_index)
+    hypotheses = decode_dataset(model, audio_index)
     assert [row.key for row in hypotheses] == KEYS
     assert [row.reference for row in hypotheses] == list(TEXTS)
-    assert [row["speaker"] for row in meta] == list(SPEAKERS)
     assert all(row.hypothesis for row in hypotheses if row.key != "u2")
+    assert (hypotheses[2].reference, hypotheses[2].hypothesis, hypotheses[2].note) == ("a", "", "too-short")
 
 
-def test_an_utterance_that_is_too_short_gets_an_empty_hypothesis_and_a_note(model, audio_index):
-    row = next(row for row in decode_ids(model, audio_index, range(6)) if row.key == "u2")
-    assert (row.reference, row.hypothesis, row.note) == ("a", "", "too-short")
-
-
-def test_an_answer_that_the_bound_ended_is_noted(model, audio_index):
-    hypotheses = decode_ids(model, audio_index, [0], DecodeOptions(max_new_tokens=2))
-    assert hypotheses[0].note == "cut"
+def test_some_ids_only_and_an_answer_that_the_bound_ended_is_noted(model, audio_index):
+    rows = decode_ids(model, audio_index, [5, 0], DecodeOptions(max_new_tokens=2))
+    assert sorted((row.key, row.note) for row in rows) == [("u0", "cut"), ("u5", "cut")]
+    assert decode_ids(model, audio_index, []) == []
 
 
 @pytest.mark.parametrize("options", [DecodeOptions(batch_tokens=1), DecodeOptions(batch_tokens=60), DecodeOptions()])
@@ -62,25 +58,15 @@ def test_ranks_share_the_work_and_decode_equally_often(model, audio_index, monke
     assert sorted(shares, key=lambda row: row.key) == sorted(whole, key=lambda row: row.key)
 
 
-def test_some_ids_only(model, audio_index):
-    assert sorted(row.key for row in decode_ids(model, audio_index, [5, 0])) == ["u0", "u5"]
-    assert decode_ids(model, audio_index, []) == []
-
-
-def test_cached_features_need_no_encoder(tiny, feature_index):
+def test_cached_features_need_no_encoder_and_audio_without_one_is_refused(tiny, feature_index, audio_index):
     without = load_for_decoding(tiny.adapter, with_encoder=False)
     assert without.encoder is None
-    hypotheses, meta = decode_dataset(without, feature_index)
-    assert [row.key for row in hypotheses] == KEYS
-    assert hypotheses[2].note == "too-short"
-    assert meta[0]["meta"] == {"room": "hall"}
-    assert all(row.hypothesis for row in hypotheses if row.key != "u2")
-
-
-def test_audio_without_an_encoder_is_refused(tiny, audio_index):
-    without = load_for_decoding(tiny.adapter, with_encoder=False)
     with pytest.raises(UserError, match="holds audio, which needs an encoder"):
         decode_ids(without, audio_index, [0])
+    hypotheses = decode_dataset(without, feature_index)
+    assert [row.key for row in hypotheses] == KEYS
+    assert hypotheses[2].note == "too-short"
+    assert all(row.hypothesis for row in hypotheses if row.key != "u2")
 
 
 def test_an_empty_directory_is_refused(model, audio_folder):

@@ -9,23 +9,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
-from typing import Any
-
-import pytest
 
 from tests.tiny import tiny_models
 
 LOAD = """
 import json, sys
+from huggingface_hub import constants
 from model.errors import UserError
 from model.llm import load_llm
-for source in sys.argv[1:]:
-    try:
-        print(json.dumps(load_llm(source).fingerprint["dim"]))
-    except UserError as error:
-        print(json.dumps(f"{type(error).__name__}: {error}"))
+for endpoint, offline, sources in json.loads(sys.argv[1]):
+    constants.ENDPOINT, constants.HF_HUB_OFFLINE = endpoint, offline
+    constants.HUGGINGFACE_CO_URL_TEMPLATE = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    for source in sources:
+        try:
+            print(json.dumps(load_llm(source).fingerprint["dim"]))
+        except UserError as error:
+            print(json.dumps(f"{type(error).__name__}: {error}"))
 """
 ANSWERS = {"nobody/nothing": (404, ""), "nobody/private": (401, "RepoNotFound"), "some/gated": (403, "GatedRepo")}
 
@@ -62,48 +62,37 @@ def hub() -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    """A hub cache that holds some/llm."""
-    folder = tmp_path_factory.mktemp("hub")
-    repository = folder / "cache" / "models--some--llm"
-    shutil.copytree(tiny_models(folder / "made")[1], repository / "snapshots" / "abc")
+def test_the_hub_is_asked_once_and_the_cache_is_used_if_it_has_no_such_model_or_cannot_be_reached(tmp_path):
+    """One process: with a hub, with one that cannot be reached, offline."""
+    repository = tmp_path / "cache" / "models--some--llm"
+    shutil.copytree(tiny_models(tmp_path / "made")[1], repository / "snapshots" / "abc")
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
-    return folder / "cache"
-
-
-def load(endpoint: str, cache: Path, *sources: str, offline: str = "0") -> tuple[list[Any], str]:
-    """Each source's embedding width, or its refusal; and stderr."""
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": offline, "HF_HUB_CACHE": str(cache)}
-    environment["NO_PROXY"] = environment["no_proxy"] = "127.0.0.1"
-    command = [sys.executable, "-c", LOAD, *sources]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
-
-
-def test_the_hub_is_asked_once_unless_its_answer_settles_nothing(cache):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{free.getsockname()[1]}"
     with hub() as (address, asked):
-        (nothing, private, cached, gated), log = load(address, cache, *list(ANSWERS)[:2], "some/llm", "some/gated")
+        steps = [
+            (address, False, [*ANSWERS, "some/llm"]),
+            (nobody, False, ["nobody/unreachable", "some/llm"]),
+            (address, True, ["nobody/offline"]),
+        ]
+        environment = os.environ | {
+            "HF_HUB_CACHE": str(tmp_path / "cache"),
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+        command = [sys.executable, "-c", LOAD, json.dumps(steps)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    nothing, private, gated, from_cache, unreachable, from_cache_too, offline = answers
     assert [asked.count(source) for source in ("nobody/nothing", "nobody/private", "some/llm")] == [1, 1, 1]
     for text, source, status in ((nothing, "nobody/nothing", 404), (private, "nobody/private", 401)):
         assert text.startswith("ModelNotFound: ") and repr(source) in text
         assert f"{address} has no such model (HTTP {status})" in text
-    assert cached == 48  # from the cache, as the hub has no such model
+    assert from_cache == from_cache_too == 48
     assert asked.count("some/gated") > 1 and gated.startswith("UserError: ") and "'some/gated'" in gated
-    assert "Retry" not in log
-
-
-def test_a_hub_that_cannot_be_reached_is_named_and_the_cache_is_used(cache):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"http://127.0.0.1:{free.getsockname()[1]}"
-    (nothing, cached), log = load(address, cache, "nobody/nothing", "some/llm")
-    assert nothing.startswith("ModelNotFound: ") and f"{address} cannot be reached" in nothing
-    assert "hf download nobody/nothing" in nothing and cached == 48 and "Retry" not in log
-
-
-def test_an_offline_hub_is_not_asked(cache):
-    with hub() as (address, asked):
-        (nothing,), _ = load(address, cache, "nobody/nothing", offline="1")
-    assert asked == [] and "HF_HUB_OFFLINE is set" in nothing
+    assert unreachable.startswith("ModelNotFound: ") and f"{nobody} cannot be reached" in unreachable
+    assert "hf download nobody/unreachable" in unreachable
+    assert "nobody/offline" not in asked and "HF_HUB_OFFLINE is set" in offline
+    assert "Retry" not in done.stderr

@@ -7,7 +7,7 @@ import torch
 
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm, logits_at
-from model.loading.pretrained import freeze
+from model.loading import freeze
 from tests.tiny import LLM_DIM, tiny_models
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}

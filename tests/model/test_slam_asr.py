@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from model.adapter import AdapterSpec, build_adapter
-from model.batch import Batch, cumulative, pack, with_speech_rolled
+from model.batch import Batch, cumulative, dequantise, pack, quantise, with_speech_rolled
 from model.encoders import load_encoder
 from model.errors import UserError
-from model.int8_frames import dequantise, quantise
 from model.llm import load_llm
+from model.prompt import Prompt
 from model.slam_asr import SlamAsr
-from model.weights import assemble
 from tests.tiny import LLM_DIM, STACK, TEMPLATE, tiny_models, tiny_recogniser
 
 TEXTS = ["the cat sat", "", "a mat, and on it a rather long sentence"]
@@ -205,7 +204,7 @@ def test_only_the_adapter_learns_and_in_float32(tmp_path, waves, dtype):
     encoder, llm = load_encoder(encoder_source, dtype=dtype), load_llm(llm_source, dtype=dtype)
     torch.manual_seed(0)
     adapter = build_adapter(AdapterSpec("concat", STACK, 64, 0.1, encoder.dim, LLM_DIM))
-    model = assemble(encoder, adapter, llm, TEMPLATE).train()
+    model = SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, TEMPLATE)).train()
     assert adapter.training and not any(part.training for frozen in (encoder, llm.model) for part in frozen.modules())
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {
         f"adapter.{n}" for n in adapter.state_dict()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from model.loading.device import choose_device
+from model.loading import choose_device
 from model.errors import TransientError, UserError
 from train.dist.launch_env import RankEnv
 

@@ -1,9 +1,9 @@
 """Tells from token accuracy and audio gap whether the LLM ignores the audio, is on a plateau, or begins to transcribe.
 
-At first a frozen LLM learns from the adapter only that a transcript is wanted: token accuracy (teacher-forced) stays
-where knowledge of the language alone carries it. Then it begins to use the speech, and accuracy rises in a few hundred
-steps (SLAM-ASR, arXiv 2402.08846, on capability emergence; others report plateaus at 0.30 to 0.50 of 4,000 steps and
-more). The audio gap is how much worse the loss is if each utterance gets another's speech: 0 if the audio is ignored.
+At first token accuracy (teacher-forced) stays where knowledge of the language alone carries it. Then the LLM begins to
+use the speech, and accuracy rises in a few hundred steps (capability emergence of SLAM-ASR, arXiv 2402.08846; others
+report plateaus at 0.30 to 0.50 of 4,000 steps and more). The audio gap is how much worse the loss is if each utterance
+gets another's speech: 0 if the audio is ignored.
 """
 
 import math
@@ -32,16 +32,14 @@ class Emergence:
 
     def __init__(self, patience_steps: int, warmup_steps: int) -> None:
         """Accuracy is on a plateau after `patience_steps` without a rise, not counting the warm-up."""
-        self.emerged_at: int | None = None
-        """The step at which accuracy had risen beyond what language alone explains; None if it has not."""
+        self.emerged_at: int | None = None  # the step at which accuracy had risen beyond what language alone explains
         self._patience, self._warmup = patience_steps, warmup_steps
         self._window = patience_steps / 20  # steps over which accuracy is smoothed
         self._smoothing = f"(smoothed over {self._window:g} steps)"
         self._reports: deque[tuple[int, float]] = deque()  # of the window: (step, accuracy)
         self._rises: list[tuple[int, float]] = []  # (step, smoothed accuracy), each RISE or more above the one before
-        self._plateau_reported = False
         self._gaps: deque[float] = deque(maxlen=CHECKS)
-        self._uses_audio = False
+        self._plateau_reported = self._uses_audio = False
         self._closed_since: int | None = None
         self._checks_until_repeat = 0
 
@@ -51,8 +49,10 @@ class Emergence:
         watch = cls(patience_steps, warmup_steps)
         for record in records:
             if record.get("kind") == "train" and isinstance(step := record.get("step"), int):
-                watch.gap(step, _figure(record, "audio_gap"))
-                watch.accuracy(step, _figure(record, "accuracy"), _figure(record, "loss"))
+                values = (record.get(name) for name in ("audio_gap", "accuracy", "loss"))
+                gap, accuracy, loss = (value if isinstance(value, int | float) else math.nan for value in values)
+                watch.gap(step, gap)
+                watch.accuracy(step, accuracy, loss)
         return watch
 
     def gap(self, step: int, nats_per_token: float) -> list[str]:
@@ -85,9 +85,7 @@ class Emergence:
         while self._reports[0][0] < step - self._window:
             self._reports.popleft()
         smoothed = sum(value for _, value in self._reports) / len(self._reports)
-        if not self._rises:
-            self._rises.append((step, smoothed))
-        if smoothed >= self._rises[-1][1] + RISE:
+        if not self._rises or smoothed >= self._rises[-1][1] + RISE:
             self._rises.append((step, smoothed))
             self._plateau_reported = False
         return self._emerged(step) + self._plateau(step, smoothed, loss)
@@ -100,8 +98,8 @@ class Emergence:
             return []
         self.emerged_at, high = reached[0]
         start, low = next(rise for rise in reversed(self._rises) if rise[1] <= high - EMERGED_RISE)
-        climb = f"from {low:.2f} at step {start} to {high:.2f} at step {self.emerged_at}"
-        return [f"step {step}: the LLM transcribes: token accuracy {self._smoothing} rose {climb}"]
+        rose = f"rose from {low:.2f} at step {start} to {high:.2f} at step {self.emerged_at}"
+        return [f"step {step}: the LLM transcribes: token accuracy {self._smoothing} {rose}"]
 
     def _plateau(self, step: int, now: float, loss: float) -> list[str]:
         at, top = self._rises[-1]
@@ -113,8 +111,3 @@ class Emergence:
         advice = AFTER_A_FALL if fallen else AFTER_EMERGENCE if top >= EMERGED_ACCURACY else BEFORE_EMERGENCE
         figures = f"token accuracy {self._smoothing} {now:.2f}, loss {loss:.2f}, at best {top:.2f} at step {at}"
         return [f"step {step}: no progress in {steps:,} steps: {figures}; {advice}"]
-
-
-def _figure(record: dict[str, Any], name: str) -> float:
-    value = record.get(name)
-    return float(value) if isinstance(value, int | float) else math.nan

@@ -30,10 +30,8 @@ class Evaluator:
     say: Callable[[str], None]
 
     def __call__(self, engine: Engine, step: int, at: Callable[[RankStatus], None]) -> dict[str, float]:
-        """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank.
-
-        `at` reports progress to the watchdog. A collective.
-        """
+        """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank. `at` reports
+        progress to the watchdog. A collective."""
         sums = np.zeros(3)
         batches = plan_in_order(self.corpus.ids, self.corpus.tokens, self.config.tokens)
         for first in range(0, len(batches), self.world.size):
@@ -58,15 +56,13 @@ class Evaluator:
         at(RankStatus.WAITING)
         rows = [Hypothesis(*fields) for part in self.world.gather([astuple(row) for row in own]) for fields in part]
         if self.world.first:
-            self._write(self.folder / f"step-{step:08d}.jsonl", sorted(rows, key=lambda row: row.key))
-        return score([row.reference for row in rows], [row.hypothesis for row in rows], "plain").wer
-
-    def _write(self, path: Path, rows: list[Hypothesis]) -> None:
-        try:
-            self.folder.mkdir(exist_ok=True)
-            write_hypotheses(path, rows, [{}] * len(rows))
-        except OSError as error:
-            self.say(f"cannot write {path}, the hypotheses of the dev set: {error.strerror}; training goes on")
+            path = self.folder / f"step-{step:08d}.jsonl"
+            try:
+                self.folder.mkdir(exist_ok=True)
+                write_hypotheses(path, sorted(rows, key=lambda row: row.key), [{}] * len(rows))
+            except OSError as error:
+                self.say(f"cannot write {path}, the hypotheses of the dev set: {error.strerror}; training goes on")
+        return score([row.reference for row in rows], [row.hypothesis for row in rows]).wer
 
 
 def audio_gap(engine: Engine, share: Share, world: World) -> float | None:

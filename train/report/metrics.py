@@ -1,7 +1,7 @@
 """The report of a run: sums of steps, written every log.every_steps to the console, metrics.jsonl and trackers.
 
 Only rank 0 has sinks; on the others every call does nothing. A sink that fails is named once and dropped: no metric
-ends a training. What Prometheus scrapes from every rank is in gauges.py.
+ends a training. What Prometheus scrapes from every rank is in prometheus.py.
 """
 
 import math
@@ -14,10 +14,41 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from train.data.loader import Share
+from train.dist.collectives import World
+from train.liveness import stop
 from train.recipe.config import Config
 from train.report.sinks import Console, JsonLines, Sink, TensorBoard
-from train.report.step_sums import StepSums
 from train.report.trackers import open_trackers
+
+
+@dataclass(frozen=True)
+class StepSums:
+    """Sums over all ranks, of the finished step and of the next one, whose loss is divided by its target tokens, and
+    whose read errors end the run on all ranks or on none."""
+
+    loss: float  # of the step's answer tokens, summed
+    correct: int  # its answer tokens that were predicted
+    seconds: float  # audio in it
+    stops: int  # ranks that were asked to stop
+    targets: int  # answer tokens of the next step
+    faults: int  # ranks that could not read their share of it
+    lost: int  # utterances of it that could not be read and are left out
+    waited: tuple[float, ...]  # seconds that each rank waited for its share of it
+
+
+def add_up(world: World, loss: float, correct: float, done: Share | None, coming: Share) -> StepSums:
+    """The sums after a step that is `done` (None before the first), with the `coming` one, in one all_reduce. A
+    collective."""
+    waits = [0.0] * world.size
+    waits[world.rank] = coming.waited
+    targets = sum(slot.batch.num_targets for slot in coming.slots if slot.counts)
+    loss, correct, seconds, stops, targets, faults, lost, *waited = world.sum(
+        *(loss, correct, done.seconds if done else 0.0, float(stop.asked())),
+        *(targets, float(coming.fault is not None), len(coming.lost)),
+        *waits,
+    )
+    return StepSums(loss, int(correct), seconds, int(stops), int(targets), int(faults), int(lost), tuple(waited))
 
 
 @dataclass(frozen=True)
@@ -36,12 +67,10 @@ class Report:
 
     def __init__(self, sinks: Sequence[Sink], console: Console | None, every_steps: int, total_steps: int) -> None:
         self._sinks = [*sinks, *([console] if console else [])]
-        self._console = console
-        self._every, self._total = every_steps, total_steps
+        self._console, self._every, self._total = console, every_steps, total_steps
         self._steps: list[StepResult] = []  # since the last report
-        self._seconds = 0.0  # they took
+        self._seconds, self._since = 0.0, time.monotonic()  # they took; when the current one began
         self._extra: dict[str, float] = {}
-        self._since = time.monotonic()
 
     def also(self, sink: Sink) -> None:
         """Adds a sink, on rank 0."""
@@ -49,7 +78,6 @@ class Report:
             self._sinks.append(sink)
 
     def say(self, text: str) -> None:
-        """Prints a line."""
         if self._console is not None:
             self._console.say(text)
 
@@ -71,7 +99,7 @@ class Report:
         self._extra[name] = figure
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
-        """Reports validation scores after `step` steps. The time it took does not count for the training rate."""
+        """Reports validation scores; the time they took does not count for the training rate."""
         self._write(step, "dev", scores)
         self._lap()
 
@@ -98,8 +126,8 @@ class Report:
             "steps_per_second": len(steps) / seconds,
             "seconds_left": (self._total - step) * seconds / len(steps),
         }
-        if len(finite) < len(steps):
-            figures["skipped"] = len(steps) - len(finite)
+        if skipped := len(steps) - len(finite):
+            figures["skipped"] = skipped
         if waits.max() > 0.1 * seconds and waits.shape[1] > 1:
             figures["waited_longest"] = int(waits.sum(axis=0).argmax())
         return figures | self._extra
@@ -131,9 +159,10 @@ def memory_bytes() -> int:
 
 def open_report(folder: Path, config: Config, total_steps: int, from_step: int, first: bool) -> Report:
     """The run's report, with sinks on the first rank."""
+    sinks: list[Sink] = []
     if not first:
-        return Report([], None, config.log.every_steps, total_steps)
-    console, sinks = Console(total_steps, from_step), list[Sink]()
+        return Report(sinks, None, config.log.every_steps, total_steps)
+    console = Console(total_steps, from_step)
     kinds = {"metrics.jsonl": JsonLines, **({"tensorboard": TensorBoard} if config.log.tensorboard else {})}
     for name, kind in kinds.items():
         try:

@@ -39,10 +39,8 @@ class JsonLines:
 
 
 def drop_records_after(path: Path, step: int) -> list[dict[str, Any]]:
-    """Removes the records of steps after `step` from a JSON Lines file, and torn lines; returns what is left.
-
-    At step 0 the run begins anew, and nothing is left.
-    """
+    """Removes the records of steps after `step` from a JSON Lines file, and torn lines; returns what is left. At step 0
+    the run begins anew, and nothing is left."""
 
     def is_kept(record: dict[str, Any]) -> bool:
         return isinstance(record.get("step"), int | float) and 0 < step >= record["step"]
@@ -71,10 +69,7 @@ class TensorBoard:
 
 
 class Console:
-    """A progress bar on a terminal, plain lines in a log; on stderr.
-
-    The terminal or the pipe may go away; training and metrics.jsonl go on.
-    """
+    """A progress bar on a terminal, plain lines in a log; on stderr. Training goes on if the terminal goes away."""
 
     def __init__(self, total_steps: int, from_step: int) -> None:
         self._total = total_steps
@@ -90,8 +85,11 @@ class Console:
             self._progress.advance()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        shown = "  ".join(f"{SHORT_NAMES.get(name, name)} {_short(name, value)}" for name, value in figures.items())
-        self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {shown}")
+        shown = []
+        for name, value in figures.items():
+            text = clock(value) if name == "seconds_left" else FORMATS.get(name, "{:.4g}").format(value)
+            shown.append(f"{SHORT_NAMES.get(name, name)} {text}")
+        self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {'  '.join(shown)}")
 
     def close(self) -> None:
         self._progress.__exit__(None, None, None)
@@ -110,7 +108,3 @@ FORMATS = {
     "waited_for_data": "{:.1f} s",
     "memory_gb": "{:.1f} GB",
 }
-
-
-def _short(name: str, value: float) -> str:
-    return clock(value) if name == "seconds_left" else FORMATS.get(name, "{:.4g}").format(value)

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,14 @@ from train.recipe.config import Config
 from train.recipe.identity import result_fields
 from train.report.sinks import Sink
 
-LEAVE_SECONDS = 20.0
-"""How long the end of a run waits for a server to take the last reports."""
-WAITING_REPORTS = 1000
-"""Held for a slow server; further ones are dropped."""
+LEAVE_SECONDS = 20.0  # for which the end of a run waits for a server to take the last reports
+WAITING_REPORTS = 1000  # held for a slow server; further ones are dropped
 
 
 def open_trackers(folder: Path, config: Config, say: Callable[[str], None]) -> list[Sink]:
     """The trackers that the recipe asks for."""
     kinds = (("W&B", Wandb, config.log.wandb), ("MLflow", Mlflow, config.log.mlflow))
-    return [
-        BackgroundSink(name, lambda k=kind, p=place: k(p, folder, config), say) for name, kind, place in kinds if place
-    ]
+    return [BackgroundSink(name, partial(kind, place, folder, config), say) for name, kind, place in kinds if place]
 
 
 class BackgroundSink:
@@ -68,8 +65,8 @@ class BackgroundSink:
             except ImportError as error:
                 return self._say(f"no {self._name}: {error}; training goes on without it")
             except Exception as error:  # of any kind: no metric ends a training
-                reason = " ".join(without_secrets(str(error)).split())[:300]
                 if not failed:
+                    reason = " ".join(without_secrets(str(error)).split())[:300]
                     self._say(f"no {self._name}: {reason}; training goes on, the next report is tried again")
                 failed = True
         with suppress(Exception):
@@ -83,11 +80,11 @@ class Wandb:
     def __init__(self, project: str, folder: Path, config: Config) -> None:
         import wandb
 
+        self._folder = folder
         settings = wandb.Settings(  # figures alone: no code, no command line, no output, nothing about this host
             **dict.fromkeys(("disable_git", "disable_job_creation", "x_disable_meta", "x_disable_stats"), True),
             **{"console": "off", "save_code": False, "silent": True, "init_timeout": 60},
         )
-        self._folder = folder
         if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.login(prompt=False):
             raise OSError("there is no key here; run `wandb login`, or set WANDB_API_KEY or WANDB_MODE=offline")
         run_id = stored_id(folder / "wandb.id", lambda: secrets.token_hex(8))
@@ -112,16 +109,17 @@ class Mlflow:
             os.environ.setdefault(f"MLFLOW_HTTP_{name}", value)
         self._entities = import_module("mlflow.entities")  # by name: `make check` runs without the package
         self._client, self._folder = import_module("mlflow.tracking").MlflowClient(uri), folder
-        self._id = stored_id(folder / "mlflow.id", lambda: self._create(folder.resolve().name, config))
-        self._client.update_run(self._id, status="RUNNING")
 
-    def _create(self, name: str, config: Config) -> str:
-        experiment = self._client.get_experiment_by_name("slam-asr")
-        number = experiment.experiment_id if experiment else self._client.create_experiment("slam-asr")
-        run_id: str = self._client.create_run(number, run_name=name).info.run_id
-        params = [self._entities.Param(key, value) for key, value in public_recipe(config).items()]
-        self._client.log_batch(run_id, params=params)
-        return run_id
+        def create() -> str:
+            experiment = self._client.get_experiment_by_name("slam-asr")
+            number = experiment.experiment_id if experiment else self._client.create_experiment("slam-asr")
+            run_id: str = self._client.create_run(number, run_name=folder.resolve().name).info.run_id
+            params = [self._entities.Param(key, value) for key, value in public_recipe(config).items()]
+            self._client.log_batch(run_id, params=params)
+            return run_id
+
+        self._id = stored_id(folder / "mlflow.id", create)
+        self._client.update_run(self._id, status="RUNNING")
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         now, finite = int(time.time() * 1000), {n: value for n, value in figures.items() if math.isfinite(value)}

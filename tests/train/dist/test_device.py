@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from launch.prep import features
-from model.loading.pretrained import choose_dtype
+from model.loading import choose_dtype
 from tests import ranks
 from train.dist.collectives import join_world
 from train.dist.launch_env import RankEnv

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from train.report import metrics
-from train.report.metrics import Report, StepResult
+from train.report.metrics import Report, StepResult, StepSums
 from train.report.sinks import Console, JsonLines
-from train.report.step_sums import StepSums
 
 
 def result(loss: float, norm: float = 1.0, waited: tuple[float, ...] = (0.0,)) -> StepResult:

@@ -21,8 +21,7 @@ from tests import accidents, ranks
 from train.liveness.exit_status import AGAIN
 from train.recipe.config import load_config
 from train.report import prometheus
-from train.report.gauges import FIGURES, OF_EVERY_RANK, PREFIX, Gauges
-from train.report.prometheus import Exporter, host_and_port, reachable_host
+from train.report.prometheus import FIGURES, OF_EVERY_RANK, PREFIX, Exporter, Gauges, host_and_port, reachable_host
 
 OPTIONAL = {"audio_gap", "dev_loss", "dev_token_accuracy_ratio", "dev_wer_ratio", "dev_best_wer_ratio"}
 """Metrics of runs with a dev set, or of long ones."""

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from model.adapter import AdapterSpec, build_adapter
 from model.batch import Batch, pack
 from model.llm import Llm, try_packing
-from model.loading.pretrained import freeze
-from model.packing import packed
-from model.packing.packed import PACKED, PackedLengths, packed_attention, packed_lengths
+from model.loading import freeze
+from model.packing import PACKED, PackedLengths, packed_attention, packed_lengths
 from model.slam_asr import SlamAsr
 
 SIZES: Any = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -130,7 +129,7 @@ def test_the_one_kernel_is_asked_for_what_one_by_one_computes(monkeypatch, causa
     key, value = torch.randn(2, 1, 4 // groups, 20, 8, generator=generator).unbind(0)
     options = {"sliding_window": window, "scaling": 0.3, "dropout": 0.0}
     one_by_one, _ = packed_attention(module, query, key, value, None, packing, **options)
-    monkeypatch.setattr(packed, "_kernel_takes", lambda query, value: True)
+    monkeypatch.setattr("model.packing._kernel_takes", lambda query, value: True)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attention)
     one_kernel, _ = packed_attention(module, query, key, value, None, packing, **options)
     assert one_kernel.shape == one_by_one.shape == (1, 20, 4, 8)

@@ -10,7 +10,7 @@ from torch import nn
 from model.encoders import load_encoder
 from model.errors import UserError
 from model.llm import load_llm
-from model.loading.pretrained import choose_dtype, fingerprint
+from model.loading import choose_dtype, fingerprint
 from tests.tiny import tiny_models
 
 

@@ -1,6 +1,9 @@
-"""Opens pretrained models, from Hugging Face ids and local folders alike, strictly, with one-line errors.
+"""Opens pretrained models: a folder, the Hugging Face cache or the hub, strictly, with one-line errors.
 
 A model is loaded in its stored dtype, fingerprinted, then cast, so that its fingerprint does not depend on the dtype.
+
+The hub is asked once, with a short timeout, whether it has a model: huggingface_hub tries a request five times, for
+half a minute, for each file that is not cached, even if there is no such model or no network.
 """
 
 import hashlib
@@ -18,6 +21,25 @@ from model.errors import UserError
 from model.files import file_sha256
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+HUB_TIMEOUT_SECONDS = 5.0
+
+
+class ModelNotFound(UserError):
+    """There is no such model: no folder, nothing in the cache, nothing on the hub that can be reached."""
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is cuda if torch finds a GPU and DS_ACCELERATOR is not cpu, else the CPU. UserError if it is not here."""
+    if name == "auto":
+        use_gpu = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+        return torch.device("cuda" if use_gpu else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type != "cpu":
+            torch.zeros(1, device=device)
+        return device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError(f"device {name!r} is not on this machine; use auto, cpu or one that is") from None
 
 
 def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
@@ -35,48 +57,38 @@ def open_pretrained(
 ) -> Any:
     """`auto_class.from_pretrained(place)`, frozen, in the stored dtype; UserError if the checkpoint lacks weights.
 
-    `place` is from hub.place_to_open; messages name `source`. `may_miss`: suffixes of weights that inference never
+    `place` is from `place_to_open`; messages name `source`. `may_miss`: suffixes of weights that inference never
     reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same.
     """
-    _show_downloads_only()
+    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
+    downloads_shown = not are_progress_bars_disabled()
+    disable_progress_bar()  # of reading weights from disk; it disables those of downloads too
+    if downloads_shown:
+        enable_progress_bars()
     with loading(what, source):
-        model, info = auto_class.from_pretrained(
-            place, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
-        )
+        options = {"dtype": "auto", "trust_remote_code": trust_remote_code, "output_loading_info": True}
+        model, info = auto_class.from_pretrained(place, **options)
     missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)]
     if missing or info["mismatched_keys"]:
         wrong = sorted(missing)[:3] or [str(key) for key in list(info["mismatched_keys"])[:3]]
-        raise UserError(
-            f"{what} {source!r} lacks weights of its own architecture: {', '.join(wrong)} ...; use a whole checkpoint"
-        )
+        lacks = f"lacks weights of its own architecture: {', '.join(wrong)} ..."
+        raise UserError(f"{what} {source!r} {lacks}; use a whole checkpoint")
     freeze(model)
     for name in info["missing_keys"]:
         model.get_parameter(name).zero_()
     return model
 
 
-def _show_downloads_only() -> None:
-    """No progress bar for reading weights from disk; downloads show theirs as before."""
-    from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
-
-    shown = not are_progress_bars_disabled()
-    disable_progress_bar()
-    if shown:
-        enable_progress_bars()
-
-
 @contextmanager
 def loading(what: str, source: str, advice: str = "") -> Iterator[None]:
-    """Turns whatever the libraries raise for a wrong folder or id into a UserError of one line.
-
-    `advice` replaces what is said of a folder or id.
-    """
+    """Turns whatever the libraries raise for a wrong folder or id into a UserError of one line, ending in `advice`."""
     try:
         yield
+    except (UserError, MemoryError):
+        raise
     except Exception as error:  # anything from OSError to TypeError
-        if isinstance(error, (UserError, MemoryError)):
-            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
             advice = "it runs code of its own; set model.trust_remote_code: true only if you trust it"
@@ -101,8 +113,53 @@ def freeze(module: Any) -> Any:
     return module.eval().requires_grad_(False)
 
 
+def place_to_open(what: str, source: str) -> str:
+    """What `from_pretrained` can open: the folder, the hub id, or its folder in the cache if the hub lacks it.
+    ModelNotFound, within seconds, if there is none."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return str(folder)
+    if source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise ModelNotFound(f"cannot load the {what} {source!r}: there is no such folder; give a folder or a hub id")
+    reason = why_not_on_hub(source)
+    if not reason:
+        return source
+    cached = local_folder(source)
+    if cached is not None and (cached / "config.json").is_file():
+        return str(cached)
+    raise ModelNotFound(
+        f"cannot load the {what} {source!r}: there is no such folder, it is not in the cache, and {reason}; check the "
+        f"name, give a local folder, or fetch it first with `hf download {source}`"
+    )
+
+
+def why_not_on_hub(source: str) -> str:
+    """Why the hub cannot give this id; empty if it can, or if one answer does not settle it."""
+    import httpx
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        validate_repo_id(source)
+        get_hf_file_metadata(hf_hub_url(source, "config.json"), timeout=HUB_TIMEOUT_SECONDS)
+    except HFValidationError:
+        return "it is not a valid hub id"
+    except HfHubHTTPError as error:
+        status, code = error.response.status_code, error.response.headers.get("X-Error-Code")
+        if status in (401, 404) and code in (None, "RepoNotFound"):  # others: gated, overloaded ...
+            return f"{constants.ENDPOINT} has no such model (HTTP {status}), or it is private and needs `hf auth login`"
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+        return f"{constants.ENDPOINT} cannot be reached ({' '.join(str(error).split()) or 'timeout'})"
+    except httpx.TransportError:  # slow, or it hung up
+        pass
+    return ""
+
+
 def local_folder(source: str) -> Path | None:
-    """Where a folder or hub id is on this machine, without asking the network; None if it is not."""
+    """Where a folder or hub id is on this machine; None if it is not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -116,10 +173,8 @@ def local_folder(source: str) -> Path | None:
 
 
 def files_digest(source: str) -> str | None:
-    """sha256 over names and contents of a checkpoint's configuration and weights files, without loading them.
-
-    None if they are not on this machine. Other files may hold the same weights: only equal digests say much.
-    """
+    """sha256 over names and contents of a checkpoint's configuration and weights files; None if they are not on this
+    machine. Other files may hold the same weights: only equal digests say much."""
     folder = local_folder(source)
     files = [path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin")] if folder else []
     if all(path.suffix == ".json" for path in files):

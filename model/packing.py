@@ -1,4 +1,8 @@
-"""Attention over utterances that lie end to end in one row, unpadded.
+"""The LLM's input, `prefix | speech | suffix | answer`, the same in training and generation: where everything is, and
+attention inside each utterance.
+
+Utterances lie end to end in one row (packed), or one in a row, padded on the left. A place is an index into the flat
+input: of all tokens when packed, of B x S when padded.
 
 transformers calls the attention function that a model's config names. The one registered here, "packed", is
 transformers' own `sdpa` (padding masks, caches, beams) unless a forward gets `packing=`. Then each utterance attends to
@@ -6,7 +10,7 @@ itself alone: on a GPU by one FlashAttention call for variable lengths (torch.nn
 `sdpa` call for each utterance. Both are exact. `packing` is passed down to the attention as an argument, so that no
 state is kept: it is safe in threads and in recomputation.
 
-T tokens or frames of all utterances, h heads, d width of one.
+B utterances, S width of the padded input, T tokens or frames of all utterances, h heads, d width of one.
 """
 
 from dataclasses import dataclass
@@ -18,8 +22,59 @@ from torch import Tensor, nn
 from model.batch import cumulative
 
 PACKED = "packed"
-ALTERATIONS = ("softcap", "s_aux", "position_bias", "head_mask")
-"""Arguments of some models' attention that no kernel used here implements."""
+ALTERATIONS = ("softcap", "s_aux", "position_bias", "head_mask")  # of attention, which no kernel here implements
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of every part of the input; all tensors int64 on the CPU."""
+
+    lengths: Tensor  # [B], of each utterance's input
+    size: int  # places in all
+    prefix: Tensor  # [B x prefix length]
+    speech: Tensor  # [sum of speech lengths]
+    suffix: Tensor  # [B x suffix length]
+    answer: Tensor  # [sum of answer lengths], the answer tokens that are fed in
+    predicting: Tensor  # [sum of answer lengths + B], where the answer's tokens and its end are predicted
+
+    @property
+    def width(self) -> int:
+        """S, the length of the longest utterance."""
+        return int(self.lengths.max())
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, S] of the padded input, 1 for input."""
+        return (torch.arange(self.width)[None] >= self.width - self.lengths[:, None]).to(torch.int64)
+
+    @property
+    def positions(self) -> Tensor:
+        """[size] of the packed input: each token's position in its own utterance."""
+        return _runs(torch.zeros_like(self.lengths), self.lengths)
+
+
+def lay_out(prefix: int, speech: Tensor, suffix: int, answer: Tensor, padded: bool) -> Layout:
+    """The layout for B utterances with `speech` [B] embeddings and `answer` [B] fed-in answer tokens each."""
+    lengths = prefix + speech + suffix + answer
+    ends = torch.arange(1, len(lengths) + 1) * lengths.max() if padded else lengths.cumsum(0)
+    after_suffix = ends - answer
+    after_speech = after_suffix - suffix
+    after_prefix = after_speech - speech
+    return Layout(
+        lengths=lengths,
+        size=int(ends[-1]),
+        prefix=_runs(after_prefix - prefix, torch.full_like(ends, prefix)),
+        speech=_runs(after_prefix, speech),
+        suffix=_runs(after_speech, torch.full_like(ends, suffix)),
+        answer=_runs(after_suffix, answer),
+        predicting=_runs(after_suffix - 1, answer + 1),
+    )
+
+
+def _runs(starts: Tensor, lengths: Tensor) -> Tensor:
+    """starts [B], lengths [B] -> the integers of every run [start, start + length), end to end."""
+    offsets = torch.arange(int(lengths.sum())) - torch.repeat_interleave(lengths.cumsum(0) - lengths, lengths)
+    return torch.repeat_interleave(starts, lengths) + offsets
 
 
 @dataclass(frozen=True)
@@ -63,11 +118,8 @@ def packed_attention(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """query [1, h, T, d], key and value [1, h or fewer, T, d] -> [1, T, h, d], each utterance by itself.
-
-    Without `packing` it is `sdpa`; with it `attention_mask` is not read. ValueError for options that would alter
-    attention in a way that is not implemented.
-    """
+    """query [1, h, T, d], key and value [1, h or fewer, T, d] -> [1, T, h, d], each utterance by itself, whatever
+    `attention_mask` says; without `packing` it is `sdpa`. ValueError for options that are not implemented."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if packing is None:
@@ -83,7 +135,11 @@ def packed_attention(
         return _varlen(query, key, value, packing, causal, sliding_window, options.get("scaling")), None
     attended = []
     for q, k, v in zip(*(part.split(packing.lengths, dim=2) for part in (query, key, value)), strict=True):
-        window = _window(q.shape[2], sliding_window, q.device)
+        window = None
+        if sliding_window and q.shape[2] > sliding_window:
+            place = torch.arange(q.shape[2], device=q.device)
+            distance = place[:, None] - place
+            window = (distance >= 0) & (distance < sliding_window)
         attended.append(sdpa_attention_forward(module, q, k, v, window, is_causal=causal, **options)[0])
     return torch.cat(attended, dim=1), None
 
@@ -95,36 +151,19 @@ def _varlen(
 
     before = window - 1 if window else -1  # transformers counts the token itself, the kernel does not
     q, k, v = (part[0].transpose(0, 1) for part in (query, key, value))  # [T, h, d]
-    longest = max(packing.lengths)
-    attended = varlen_attn(
-        q, k, v, packing.cu, packing.cu, longest, longest, scale=scale, window_size=(before, 0 if causal else -1)
-    )
+    lengths = (packing.cu, packing.cu, max(packing.lengths), max(packing.lengths))
+    attended = varlen_attn(q, k, v, *lengths, scale=scale, window_size=(before, 0 if causal else -1))
     assert isinstance(attended, Tensor)
     return attended[None]
 
 
 def _kernel_takes(query: Tensor, value: Tensor) -> bool:
     """FlashAttention 2: an Ampere GPU or newer, half precision, heads of one width that is a multiple of 8 up to 256.
-
-    Fewer key and value heads than query heads are fine. Tensors without storage are computed as on such a GPU.
-    """
+    Tensors without storage are computed as on such a GPU."""
     if query.is_meta:
         return True
+    if not query.is_cuda or query.dtype not in (torch.float16, torch.bfloat16):
+        return False
     width = query.shape[-1]
-    return (
-        query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and width == value.shape[-1]
-        and width % 8 == 0
-        and width <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
-    )
-
-
-def _window(length: int, size: int | None, device: torch.device) -> Tensor | None:
-    """The causal mask bool [length, length] of the last `size` tokens, itself included; None if all are seen."""
-    if not size or length <= size:
-        return None
-    place = torch.arange(length, device=device)
-    distance = place[:, None] - place
-    return (distance >= 0) & (distance < size)
+    fits = width == value.shape[-1] and width % 8 == 0 and width <= 256
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)

@@ -1,1 +1,0 @@
-"""Utterances end to end in one sequence: where each token stands (layout.py), attention inside each (packed.py)."""
