@@ -123,14 +123,12 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
     if rest and scheme in REMOTE:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
-        shown = _short(without_secrets(audio))
-        known = ", ".join(REMOTE)
-        raise UserError(f"audio {shown} is a command or an address that is not read; give a path, or {known}")
-    joined = os.path.normpath(home / audio)
+        problem = f"audio {_short(without_secrets(audio))} is a command or an address that is not read"
+        raise UserError(f"{problem}; give a path, or {', '.join(REMOTE)}")
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
     if outside and not allow_outside:
         raise UserError(f"audio {_short(audio)} leaves the manifest's folder; allow it with --allow-outside")
-    return joined
+    return os.path.normpath(home / audio)
 
 
 def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:

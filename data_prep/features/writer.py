@@ -96,7 +96,7 @@ class FeatureWriter:
         """Writes index.json; None if something is missing, or another rank has done it. `encoder`: its source."""
         with self.folder.alone():
             self.coverage = Coverage(self.out, self.audio, self.fingerprint)
-            if not (self.out / UNFINISHED_NAME).exists() or not self.coverage.complete:
+            if not (self.out / UNFINISHED_NAME).exists() or not self.coverage.covered.all():
                 return None
             totals = finish(
                 self.folder.workdir,

@@ -29,12 +29,8 @@ TOKEN = re.compile(
 
 
 def output_of(command: str, allowed: bool) -> bytes:
-    """The standard output of `command`.
-
-    AudioError: "pipe-refused" where commands are not allowed, or for more than programs and `|`; "pipe-failed" with the
-    last line that the programs wrote to standard error; "pipe-too-long" past MAX_COMMAND_SECONDS, "pipe-too-large" past
-    MAX_BYTES.
-    """
+    """The standard output of `command`. AudioError: "pipe-refused" where commands are not allowed, or for more than
+    programs and `|`; "pipe-failed" with the last line of standard error; "pipe-too-long", "pipe-too-large"."""
     if not allowed:
         raise AudioError("pipe-refused", f"{command[:80]!r} is a command; --allow-pipes runs it")
     chain = stages(command)

@@ -50,10 +50,6 @@ class Coverage:
         self._seen: dict[str, tuple[int, int]] = {}
         self.refresh()
 
-    @property
-    def complete(self) -> bool:
-        return bool(self.covered.all())
-
     def missing(self, ids: range) -> list[int]:
         """Those of `ids` that are not covered."""
         return [i for i in ids if not self.covered[i]]
