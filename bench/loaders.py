@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
+from webdataset.compat import WebDataset
 
 from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.durable import strict_json
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
-from data_prep.shards.tar import stream
 from model.batch import Batch, cumulative
 from model.prompt import Prompt
 from train.data.plan import plan_epoch
@@ -82,7 +82,7 @@ class Streamed(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch]:
         waiting: list[tuple[str, dict[str, Any], np.ndarray]] = []
-        for sample in stream(self.paths):
+        for sample in WebDataset([str(path) for path in self.paths], shardshuffle=False, nodesplitter=None):
             meta = strict_json(sample["json"])
             if sum(other["seconds"] for _, other, _ in waiting) + meta["seconds"] > MICRO_BATCH_SECONDS:
                 yield self._pack(waiting)

@@ -1,8 +1,5 @@
 """Recordings that libsndfile cannot read: which format they are, by their first bytes, and how to convert them."""
 
-from __future__ import annotations
-
-import io
 import os
 import shlex
 from typing import BinaryIO
@@ -33,6 +30,6 @@ def why_unreadable(stream: BinaryIO, size: int, error: str) -> tuple[str, str]:
         kind = kind or "AAC"
     if not kind:
         return "unreadable", f"{size:,} bytes that soundfile cannot open: {error}"
-    name = stream.name if isinstance(stream, io.FileIO) else None
-    command = conversion(os.fspath(name)) if isinstance(name, str | os.PathLike) else conversion()
+    name = getattr(stream, "name", "")  # of a file on disk alone
+    command = conversion(os.fspath(name)) if name else conversion()
     return NEEDS_FFMPEG, f"{kind}, which is not read; convert it: {command}"

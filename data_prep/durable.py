@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, and JSON that is the same bytes for the same value."""
 
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -9,6 +7,7 @@ import os
 import re
 import socket
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +19,8 @@ ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 @contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
-    """A file to write to that takes `path`'s place when the block ends without an error; synced to disk by then.
-
-    An OSError of writing it names `path`. Without `sync`, a power cut may lose it.
-    """
+    """A file to write to that takes `path`'s place when the block ends without an error; synced to disk by then. An
+    OSError of writing it names `path`. Without `sync`, a power cut may lose it."""
     temporary = temporary_name(path)
     try:
         with open(temporary, "wb") as file:
@@ -100,10 +97,8 @@ def encodable(text: str) -> str:
 
 
 def strict_json(data: bytes) -> Any:
-    """The value of UTF-8 JSON (a byte-order mark is passed over).
-
-    ValueError for what `canonical_json` could not write: NaN, Inf, 1e999, a lone surrogate; and for repeated fields.
-    """
+    """The value of UTF-8 JSON (a byte-order mark is passed over). ValueError for what `canonical_json` could not write:
+    NaN, Inf, 1e999, a lone surrogate; and for repeated fields."""
     text = data.decode("utf-8-sig")
     value = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_object)
     if ESCAPED_SURROGATE.search(data):
@@ -126,10 +121,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def repeated(names: Iterable[str]) -> str:
-    """The first name that occurs twice; empty where there is none."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return ""
+    """A name that occurs twice; empty where there is none."""
+    return next((name for name, count in Counter(names).items() if count > 1), "")

@@ -1,13 +1,9 @@
 """Numbers and tables of plain text, as a person reads them on a terminal or in a log."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 
-from model.errors import counted
-
-__all__ = ["counted", "in_hours", "in_units", "table"]
+from model.errors import counted as counted
 
 
 def in_hours(seconds: float) -> str:
@@ -27,9 +23,7 @@ def in_units(count: int) -> str:
 
 def table(rows: Sequence[Sequence[object]], head: Sequence[str] = (), left: Sequence[int] = (0,)) -> list[str]:
     """Lines of aligned columns, two spaces apart; the columns numbered in `left` are aligned left, the others right.
-
-    Nothing is wrapped, cut or taken for markup, and no line ends in spaces.
-    """
+    Nothing is wrapped, cut or taken for markup, and no line ends in spaces."""
     if not rows and not head:
         return []
     from rich.console import Console

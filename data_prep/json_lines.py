@@ -1,7 +1,5 @@
 """Reading JSON Lines files that another process may still be writing, or was killed while writing."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Iterator

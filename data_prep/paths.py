@@ -1,7 +1,5 @@
 """Paths as people write them: `~` and variables expanded, a missing one explained, the space on its disk."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -20,11 +18,9 @@ VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)
 
 
 def expand_path(text: str) -> str:
-    """`text` with `~`, `~user`, `$NAME` and `${NAME}` replaced by what they stand for.
-
-    An address (s3://...) stays as it is, as does a hub id, which has neither. UserError for a variable that is not set
-    and for a user who does not exist.
-    """
+    """`text` with `~`, `~user`, `$NAME` and `${NAME}` replaced by what they stand for. An address (s3://...) stays as
+    it is, as does a hub id, which has neither. UserError for a variable that is not set and for a user who does not
+    exist."""
     if is_remote(text):
         return text
     for name in (match[1] or match[2] for match in VARIABLE.finditer(text)):
@@ -41,10 +37,10 @@ def _as_typed(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, int | float) else value
 
 
+# For a recipe's text: a number or `true` is taken as the text that was typed (a folder may be named 010).
 AS_TYPED = BeforeValidator(_as_typed)
-"""For a recipe's text: a number or `true` is taken as the text that was typed (a folder may be named 010)."""
+# A recipe's path, address or hub id, read by `expand_path`; not empty.
 LocalPath = Annotated[str, Field(min_length=1), AfterValidator(expand_path), AS_TYPED]
-"""A recipe's path, address or hub id, read by `expand_path`; not empty."""
 
 
 def one_or_more(item: Any, at_least: int = 0) -> BeforeValidator:

@@ -1,35 +1,26 @@
 """How far a long job is, on stderr: a bar (tqdm) on a terminal, a plain line now and then in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts to `total`. `with Progress(n, label="build") as progress: progress.advance(1, hours=0.3)`.
-
-    `start`: done before, as the step that a run resumes from; it does not count for the rate. `log_lines`: whether to
-    print lines of its own where there is no terminal.
-    """
+    """Counts to `total`. `with Progress(n, label="build") as progress: progress.advance(1, hours=0.3)`. `log_lines`:
+    whether to print lines of its own where there is no terminal."""
 
     shown = True
 
-    def __init__(
-        self, total: int, unit: str = "utterances", label: str = "", start: int = 0, log_lines: bool = True
-    ) -> None:
+    def __init__(self, total: int, unit: str = "utterances", label: str = "", log_lines: bool = True) -> None:
         self.total, self.unit, self.label, self.log_lines = total, unit, label, log_lines
-        self.done = self.kept = start
-        """All that is done; of it, by an earlier run."""
+        self.done = self.kept = 0  # all that is done; of it, by an earlier run
         self._figures: dict[str, Any] = {}
         self._began = self._last_line = time.monotonic()
         self._bar: Any = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> "Progress":
         if self.shown and sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -54,7 +45,7 @@ class Progress:
             self._bar.n, self._bar.initial, self._bar.last_print_n = self.done, self.kept, self._bar.last_print_n + n
             self._bar.refresh()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
         elif kind is None:

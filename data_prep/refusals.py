@@ -1,7 +1,5 @@
 """Refused utterances: counted by reason, listed in a file, bounded in number."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,9 +9,7 @@ from data_prep.durable import canonical_json, encodable, write_durably
 from data_prep.figures import counted
 from model.errors import UserError
 
-Note = dict[str, str]
-"""key, reason (to count by), message, and in the file also audio."""
-
+Note = dict[str, str]  # key, reason (to count by), message, and in the file also audio
 QUARANTINE, DROPPED = "quarantine.jsonl", "dropped.jsonl"  # of a dataset directory: unusable; outside the limits
 
 
@@ -52,9 +48,7 @@ def require_few(
     notes: list[Note], total: int, max_bad: float, path: Path, before: int = 0, stopped: bool = False
 ) -> None:
     """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`.
-
-    `before`: found in an earlier part of the same `total`. `stopped`: not all were looked at.
-    """
+    `before`: found in an earlier part of the same `total`. `stopped`: not all were looked at."""
     allowed, bad = int(max_bad * total), len(notes) + before
     if bad <= allowed:
         return

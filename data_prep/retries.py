@@ -1,10 +1,7 @@
 """Requests to remote storage: which are repeated, how often and how long, and the error message in the end.
 
 The backends (s3fs, gcsfs, aiohttp) are optional, and each retries by rules of its own, or calls a server's "503" a
-missing file. Theirs are switched off (objects.py); this is the one place that decides.
-"""
-
-from __future__ import annotations
+missing file. Theirs are switched off (objects.py); this is the one place that decides."""
 
 import errno
 import random

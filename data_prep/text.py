@@ -9,10 +9,7 @@
 | byte-order marks, tabs, line ends, runs of spaces | single spaces |
 | direction marks and other invisible format characters | kept, with a warning; some scripts need them |
 | only CAPITALS, as most transcripts of the corpus | kept, with a warning |
-| anything else | kept, character by character; nothing is ever cut off |
-"""
-
-from __future__ import annotations
+| anything else | kept, character by character; nothing is ever cut off |"""
 
 import re
 import sys
@@ -42,9 +39,10 @@ def tidy_text(text: str) -> str:
     if "\ufffd" in text:
         around = text[max(0, text.index("\ufffd") - 15) :][:30]
         raise Refused("bad-encoding", f"the transcript holds U+FFFD, a character that was lost: {around!r}")
-    meant = None if text.isascii() else _misread(text)
-    if meant:
-        raise Refused("bad-encoding", f"the transcript is UTF-8 read as another encoding: {meant[:40]!r} is meant")
+    for encoding in () if text.isascii() else MISREAD_AS:
+        with suppress(UnicodeError):  # text of that encoding is hardly ever valid UTF-8 by chance
+            meant = text.encode(encoding).decode("utf-8")
+            raise Refused("bad-encoding", f"the transcript is UTF-8 read as another encoding: {meant[:40]!r} is meant")
     if not any(character.isalnum() for character in text):
         raise Refused("no-words", f"the transcript {text[:40]!r} has no letter and no digit")
     return text
@@ -66,22 +64,16 @@ def printable(text: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """Lower case without punctuation, but with apostrophes in words, and marks in numbers (3.5, 10:30).
-
-    Curly apostrophes are straightened, hyphens part words, signs that are spoken (% & @ $ + ...) stay, invisible format
-    characters vanish.
-    """
+    """Lower case without punctuation, but with apostrophes in words, and marks in numbers (3.5, 10:30). Curly
+    apostrophes are straightened, hyphens part words, signs that are spoken (% & @ $ + ...) stay, invisible format
+    characters vanish."""
     text = unicodedata.normalize("NFC", text.translate(APOSTROPHES)).lower()
     text = "".join(" " if unicodedata.category(c)[0] in "PS" and c not in SPOKEN_SIGNS else _visible(c) for c in text)
     return " ".join(NOT_IN_A_WORD.sub(" ", text).split())
 
 
-def _whisper(kind: str) -> Callable[[str], str]:
-    return lambda text: _whisper_normaliser(kind)(text)
-
-
 @cache
-def _whisper_normaliser(kind: str) -> Callable[[str], str]:
+def _whisper(kind: str) -> Callable[[str], str]:
     from transformers.models.whisper import english_normalizer as normalizers
 
     return normalizers.EnglishTextNormalizer({}) if kind == "english" else normalizers.BasicTextNormalizer()
@@ -91,8 +83,12 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
     "none": str,
     "lowercase": str.lower,
     "spoken": spoken,
-    "whisper-basic": _whisper("basic"),  # Whisper's evaluation for any language: no marks, nothing in brackets
-    "whisper-english": _whisper("english"),  # with numbers as digits, but without its list of British spellings
+    "whisper-basic": lambda text: _whisper("basic")(
+        text
+    ),  # Whisper's evaluation for any language: no marks, nothing in brackets
+    "whisper-english": lambda text: _whisper("english")(
+        text
+    ),  # with numbers as digits, but without its list of British spellings
 }
 
 
@@ -103,38 +99,20 @@ def require_normaliser(name: str) -> None:
 
 def warn_about(texts: Iterable[str], normaliser: str) -> None:
     """Warns once of transcripts that language models handle badly; nothing is changed."""
+    if normaliser != "none":
+        return
     total = capitals = invisible = 0
     for text in texts:
         total += 1
         capitals += text.isupper()
         invisible += not text.isprintable() and not all(map(_visible, text))
-    if normaliser != "none":
-        return
     if capitals > total / 2:
-        print(
-            f"warning: {capitals:,} of {total:,} transcripts are in CAPITALS, which language models spell badly; "
-            "--lowercase writes them in lower case",
-            file=sys.stderr,
-        )
+        problem = "are in CAPITALS, which language models spell badly; --lowercase writes them in lower case"
+        print(f"warning: {capitals:,} of {total:,} transcripts {problem}", file=sys.stderr)
     if invisible:
-        print(
-            f"warning: {invisible:,} of {total:,} transcripts hold direction marks or other invisible characters, "
-            "which are kept; --normalise spoken leaves them out",
-            file=sys.stderr,
-        )
+        problem = "hold direction marks or other invisible characters, which are kept; --normalise spoken removes them"
+        print(f"warning: {invisible:,} of {total:,} transcripts {problem}", file=sys.stderr)
 
 
 def _visible(character: str) -> str:
     return character if character in JOINERS or unicodedata.category(character) != "Cf" else ""
-
-
-def _misread(text: str) -> str | None:
-    """What the text is if its UTF-8 bytes were taken for another encoding; None if they cannot have been.
-
-    Text of that other encoding is hardly ever valid UTF-8 by chance: each of its letters beyond ASCII would have to be
-    followed by the right number of signs.
-    """
-    for encoding in MISREAD_AS:
-        with suppress(UnicodeError):
-            return text.encode(encoding).decode("utf-8")
-    return None

@@ -1,7 +1,5 @@
 """`Utterance`, the contract between importers and everything that reads speech, and its JSONL form."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os
@@ -10,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from data_prep.addresses import REMOTE, without_secrets
 from data_prep.durable import canonical_json, encodable, open_regular, replacing, strict_json
@@ -27,30 +25,23 @@ UNPACKED_FLOOR, UNPACKED_RATIO = 64 << 20, 200  # bytes, and as many times the f
 class Utterance:
     """One recording, or a cut of one, and its transcript. Raises UserError for values that cannot be."""
 
-    key: str
-    """Unique in its corpus, matches KEY; names the members in the shards."""
-    audio: str
-    """Where the recording lies: a local path, an address (s3://...), or what `part` says is in there."""
-    text: str
-    """Transcript as written; empty where none is known."""
-    start: float | None = None
-    """Seconds into the recording where this cut of it begins; None for a recording that is meant as a whole."""
+    key: str  # unique in its corpus, matches KEY; names the members in the shards
+    audio: str  # where the recording lies: a local path, an address (s3://...), or what `part` says is in there
+    text: str  # transcript as written; empty where none is known
+    start: float | None = None  # seconds into the recording where this cut begins; None for a whole recording
     duration: float | None = None
     """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: as the corpus states it,
     possibly rounded; where the recording is clearly longer, its beginning is meant, as in NeMo."""
     language: str = ""
     speaker: str = ""
     task: str = "transcribe"
-    part: str = ""
-    """Which part of `audio` is the recording, where that is an archive; the forms are listed in recordings/open.py."""
-    meta: Mapping[str, Any] = field(default_factory=dict)
-    """Everything else that the corpus says, kept as it is."""
+    part: str = ""  # which part of an archive is the recording, in one of the forms of recordings/open.py
+    meta: Mapping[str, Any] = field(default_factory=dict)  # everything else that the corpus says, as it is
 
     def __post_init__(self) -> None:
         if not isinstance(self.key, str) or not KEY.fullmatch(self.key):
-            raise UserError(
-                f"utterance key {_short(self.key)} is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -; use safe_key()"
-            )
+            problem = f"is not 1 to {MAX_KEY} of A-Z a-z 0-9 _ -"
+            raise UserError(f"utterance key {_short(self.key)} {problem}; use safe_key()")
         for name in ("audio", "text", "language", "speaker", "task", "part"):
             value = getattr(self, name)
             if not isinstance(value, str):
@@ -78,14 +69,17 @@ def safe_key(raw: str) -> str:
 
 
 def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(place, object) for each non-empty line of a JSONL file, gzipped where its name ends in .gz.
-
-    UserError names file and line of what is no object.
-    """
+    """(place, object) for each non-empty line of a JSONL file, gzipped where its name ends in .gz. UserError names file
+    and line of what is no object."""
     number = 0
     try:
-        with open_regular(path) as plain, _Unpacked(plain, path) if path.suffix == ".gz" else plain as file:
+        packed = path.suffix == ".gz"
+        with open_regular(path) as plain, gzip.GzipFile(fileobj=plain) if packed else plain as file:
+            limit = UNPACKED_FLOOR + UNPACKED_RATIO * os.fstat(plain.fileno()).st_size
             for number, line in enumerate(iter(lambda: file.readline(max_line_bytes + 1), b""), 1):
+                if packed and file.tell() > limit:  # a small file may hold terabytes of zeros
+                    problem = f"unpacks to more than {limit:,} bytes"
+                    raise UserError(f"{path} {problem}; is it a manifest? unpack it first")
                 if line.strip():
                     yield f"{path}:{number}", _row(line, f"{path}:{number}", max_line_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -94,26 +88,9 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
         raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
 
 
-class _Unpacked(gzip.GzipFile):
-    """A gzipped manifest. UserError past what JSON lines can unpack to: a small file may hold terabytes of zeros."""
-
-    def __init__(self, plain: BinaryIO, path: Path) -> None:
-        super().__init__(fileobj=plain, mode="rb")
-        self.limit = UNPACKED_FLOOR + UNPACKED_RATIO * os.fstat(plain.fileno()).st_size
-        self.path = path
-
-    def readline(self, size: int | None = -1) -> bytes:
-        line = super().readline(size)
-        if self.tell() > self.limit:
-            raise UserError(f"{self.path} unpacks to more than {self.limit:,} bytes; is it a manifest? unpack it first")
-        return line
-
-
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
-    """Writes one line each and returns their number; the file appears whole or not at all.
-
-    Audio inside the file's own folder is written relative to it, so that the two can move together.
-    """
+    """Writes one line each and returns their number; the file appears whole or not at all. Audio inside the file's own
+    folder is written relative to it, so that the two can move together."""
     path = Path(path)
     home = os.path.abspath(path.parent)
     count = 0
@@ -126,10 +103,8 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
             try:
                 file.write(canonical_json(to_row(utterance) | {"audio": audio}) + b"\n")
             except UnicodeEncodeError:
-                problem = (
-                    f"its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode; rename the file or folder"
-                )
-                raise UserError(f"utterance {utterance.key}: {problem}") from None
+                problem = f"its audio {encodable(audio)[-80:]!r}, text or meta is not Unicode"
+                raise UserError(f"utterance {utterance.key}: {problem}; rename the file or folder") from None
             count += 1
     return count
 
@@ -148,14 +123,12 @@ def resolve_audio(audio: Any, home: Path, allow_outside: bool = False) -> str:
     if rest and scheme in REMOTE:
         return audio
     if rest or audio.startswith(("pipe:", "file:")) or audio.rstrip().endswith("|"):
-        shown = _short(without_secrets(audio))
-        known = ", ".join(REMOTE)
-        raise UserError(f"audio {shown} is a command or an address that is not read; give a path, or {known}")
-    joined = os.path.normpath(home / audio)
+        problem = f"audio {_short(without_secrets(audio))} is a command or an address that is not read"
+        raise UserError(f"{problem}; give a path, or {', '.join(REMOTE)}")
     outside = not os.path.isabs(audio) and os.path.normpath(audio).split(os.sep)[0] == os.pardir
     if outside and not allow_outside:
         raise UserError(f"audio {_short(audio)} leaves the manifest's folder; allow it with --allow-outside")
-    return joined
+    return os.path.normpath(home / audio)
 
 
 def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """Tasks spread over processes, with shared counts; the processes end with their parent, however it ends."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -29,9 +27,7 @@ class Stopped(Exception):
 
 class TaskCounts:
     """Utterances done and seconds of audio in them, summed over processes; and whether the parent stopped the work.
-
-    `progress`: of tasks that run in the parent itself, shows each change.
-    """
+    `progress`: of tasks that run in the parent itself, shows each change."""
 
     def __init__(self, progress: Progress | None = None) -> None:
         self._done, self._kept, self._seconds, self._stop = (CONTEXT.Value(kind, 0) for kind in "qqdb")
@@ -70,48 +66,43 @@ def run_all(
     function: Callable[[Task, TaskCounts], Result], tasks: Sequence[Task], workers: int, progress: Progress
 ) -> Iterator[tuple[int, Result]]:
     """(number, result) of each task as it ends. One worker is this very process. An error stops all the others."""
+    workers = min(workers, len(tasks))
     try:
-        if min(workers, len(tasks)) <= 1:
+        if workers <= 1:
             counts = TaskCounts(progress)
             yield from ((number, function(task, counts)) for number, task in enumerate(tasks))
-        else:
-            yield from _run_in_processes(function, tasks, min(workers, len(tasks)), progress)
+            return
+        counts = TaskCounts()
+        pool = ProcessPoolExecutor(workers, CONTEXT, initializer=_start_worker, initargs=(counts,))
+        try:
+            waiting = {pool.submit(_run_one, function, task): number for number, task in enumerate(tasks)}
+            while waiting:
+                ready, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                counts.show(progress)
+                for future in ready:
+                    result, retried = future.result()
+                    count_retries(retried)
+                    yield waiting.pop(future), result
+        finally:
+            counts.stop()
+            pool.shutdown(wait=True, cancel_futures=True)
     except (BrokenProcessPool, MemoryError):
         problem = "a worker process was killed or found no memory; what is finished stays valid"
         raise UserError(f"{problem}: run it again, with fewer --workers if it was the memory") from None
-
-
-def _run_in_processes(
-    function: Callable[[Task, TaskCounts], Result], tasks: Sequence[Task], workers: int, progress: Progress
-) -> Iterator[tuple[int, Result]]:
-    counts = TaskCounts()
-    pool = ProcessPoolExecutor(workers, CONTEXT, initializer=_start_worker, initargs=(counts,))
-    try:
-        waiting = {pool.submit(_run_one, function, task): number for number, task in enumerate(tasks)}
-        while waiting:
-            ready, _ = wait(waiting, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-            counts.show(progress)
-            for future in ready:
-                result, retried = future.result()
-                count_retries(retried)
-                yield waiting.pop(future), result
-    finally:
-        counts.stop()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker(counts: TaskCounts) -> None:
     global _counts
     _counts = counts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which stops the work
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:
+    assert parent is not None
+
+    def end_with_parent() -> None:
         wait_for([parent.sentinel])
         os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _run_one(function: Callable[[Any, TaskCounts], Any], task: Any) -> tuple[Any, int]:

@@ -14,7 +14,7 @@ OWNERS = {
     "deepspeed": {"train/engine/engine.py", "train/engine/checkpoint.py"},
     "soundfile": {"data_prep/audio/decode.py"},
     "torchaudio": {"data_prep/audio/decode.py"},
-    "webdataset": {"data_prep/shards/tar.py", "data_prep/inspect/check.py"},
+    "webdataset": {"bench/loaders.py", "data_prep/inspect/check.py"},
     "miniaudio": {"data_prep/audio/flac.py"},
 }
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from data_prep.addresses import is_remote
 from data_prep.durable import FULL, write_durably
-from data_prep.shards.files import UNFINISHED_NAME, read_document
 from data_prep.shards.index import FORMAT, INDEX_NAME
+from data_prep.shards.opening import UNFINISHED_NAME, read_document
 from model.errors import TransientError, UserError
 
 if TYPE_CHECKING:

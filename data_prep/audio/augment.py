@@ -2,10 +2,7 @@
 
 The same sample in the same epoch with the same seed is changed in the same way, bit for bit, whatever rank or thread
 reads it and whatever is read beside it: the randomness of each purpose is drawn anew from (seed, epoch, sample number,
-purpose). The speeds of a whole epoch are known before anything is read, as the plan needs the lengths.
-"""
-
-from __future__ import annotations
+purpose). The speeds of a whole epoch are known before anything is read, as the plan needs the lengths."""
 
 import math
 from collections.abc import Sequence
@@ -24,10 +21,11 @@ from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
+FRAMES_PER_SECOND = 50.0  # of the encoder
 LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 
-
+Ids = Sequence[int] | np.ndarray
 Speed = Annotated[float, Field(ge=0.5, le=2)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Spans = Annotated[int, Field(ge=0, le=1000)]
@@ -81,19 +79,21 @@ class AugmentConfig(
 
 
 def check_noise(config: AugmentConfig) -> int:
-    """Opens augment.noise_dir; the number of recordings in it, 0 where no noise or made noise is asked for.
-
-    UserError if there is none, or one that cannot be used. To be called once, before training.
-    """
+    """Opens augment.noise_dir; the number of recordings in it, 0 where no noise or made noise is asked for. UserError
+    if there is none, or one that cannot be used. To be called once, before training."""
     return len(noise_files(config.noise_dir)) if config.noise_dir is not None and config.noise_share > 0 else 0
 
 
-def speed_factors(config: AugmentConfig, seed: int, epoch: int, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+def speed_factors(config: AugmentConfig, seed: int, epoch: int, ids: Ids) -> np.ndarray:
     """float64 [N], the speed of each sample in an epoch; 1 where no speeds are given."""
     if not config.speed:
         return np.ones(len(ids))
     (key,) = np.random.SeedSequence([seed, epoch, SPEED]).generate_state(1, np.uint64)
-    words = _splitmix64(np.asarray(ids).astype(np.uint64), key)
+    # SplitMix64 (Steele et al. 2014), started at `key`: its numbers at these places.
+    words = key + (np.asarray(ids).astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
     return np.array(config.speed, np.float64)[(words % np.uint64(len(config.speed))).astype(np.int64)]
 
 
@@ -105,10 +105,8 @@ def samples_after(samples: int | np.ndarray, factors: float | np.ndarray) -> np.
 
 def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sample: int) -> Tensor:
     """Float32 [N] at 16 kHz to float32 [M], M = samples_after(N, its speed): played at its speed, then noise added.
-
     Where that goes beyond full scale, the whole is made quieter; nothing is clipped. Silence gets no noise. UserError
-    for a noise recording that cannot be read.
-    """
+    for a noise recording that cannot be read."""
     if not config.needs_audio:
         return wave
     samples = wave.numpy()
@@ -125,21 +123,13 @@ def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sam
 
 
 def spec_masks(
-    config: AugmentConfig,
-    seed: int,
-    epoch: int,
-    ids: Sequence[int] | np.ndarray,
-    frames: Sequence[int] | np.ndarray | Tensor,
-    dim: int,
-    frames_per_second: float = 50.0,
+    config: AugmentConfig, seed: int, epoch: int, ids: Ids, frames: Ids | Tensor, dim: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """What SpecAugment masks (True) of B utterances with `frames` [B] encoder frames, as they are after augment_wave.
-
-    Bool [sum T] of the frames, end to end, and bool [B, D] of the dimensions; None for what is not asked for.
-    """
+    Bool [sum T] of the frames, end to end, and bool [B, D] of the dimensions; None for what is not asked for."""
     times = dims = None
     if config.time_masks:
-        widest, share = _floor(config.time_mask_seconds * frames_per_second), config.time_mask_share
+        widest, share = _floor(config.time_mask_seconds * FRAMES_PER_SECOND), config.time_mask_share
         parts = [np.zeros(0, bool)]
         for i, count in zip(ids, map(int, frames), strict=True):
             rng = _generator(seed, epoch, int(i), TIME_MASK)
@@ -155,38 +145,27 @@ def spec_masks(
 
 @lru_cache(maxsize=4)
 def noise_files(folder: str) -> tuple[tuple[Path, float], ...]:
-    """(recording, seconds) of every audio file below a folder, in order of name; read once a process.
-
-    UserError where there is none, or one that cannot be used.
-    """
+    """(recording, seconds) of every audio file below a folder, in order of name; read once a process. UserError where
+    there is none, or one that cannot be used."""
     root = Path(folder)
     paths = [p for p in root.rglob("*") if p.suffix[1:].lower() in EXTENSIONS and p.name[0] != "." and p.is_file()]
     if not paths:
         what = "holds no audio file" if root.is_dir() else "is not a folder"
         raise UserError(f"augment.noise_dir {folder} {what}; give a folder with recordings of noise, or null")
-    return tuple((path, _noise_seconds(path)) for path in sorted(paths, key=lambda p: p.relative_to(root).as_posix()))
-
-
-def _noise_seconds(path: Path) -> float:
-    try:
-        seconds = probe(path).seconds
-    except (AudioError, OSError) as error:
-        raise _unusable(path, error) from None
-    if seconds < SHORTEST_NOISE_SECONDS:
-        raise _unusable(path, f"{seconds:.3f} s, at least {SHORTEST_NOISE_SECONDS} s are needed")
-    return seconds
+    files = []
+    for path in sorted(paths, key=lambda path: path.relative_to(root).as_posix()):
+        try:
+            seconds = probe(path).seconds
+            if seconds < SHORTEST_NOISE_SECONDS:
+                raise AudioError("too-short", f"{seconds:.3f} s, at least {SHORTEST_NOISE_SECONDS} s are needed")
+        except (AudioError, OSError) as error:
+            raise _unusable(path, error) from None
+        files.append((path, seconds))
+    return tuple(files)
 
 
 def _unusable(path: Path, why: object) -> UserError:
     return UserError(f"noise recording {path}: {why}; mend it or take it out of augment.noise_dir")
-
-
-def _splitmix64(counters: np.ndarray, key: np.uint64) -> np.ndarray:
-    """uint64 [N]: the numbers that SplitMix64 (Steele et al. 2014), started at `key`, gives at these places."""
-    words = key + (counters + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
 
 
 def _generator(seed: int, epoch: int, sample: int, purpose: int) -> np.random.Generator:
@@ -203,15 +182,11 @@ def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generato
         return wave
     snr_db = rng.uniform(*config.noise_snr_db)
     noise = _recorded(len(wave), config.noise_dir, rng) if config.noise_dir else _coloured(len(wave), rng)
-    power, noise_power = _power(wave), _power(noise)
+    power, noise_power = (float(np.square(samples, dtype=np.float64).mean()) for samples in (wave, noise))
     if power == 0 or noise_power == 0:
         return wave
     gain = math.sqrt(power / noise_power / 10 ** (snr_db / 10))
     return wave + np.float32(gain) * noise
-
-
-def _power(wave: np.ndarray) -> float:
-    return float(np.square(wave, dtype=np.float64).mean())
 
 
 def _coloured(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,7 +1,5 @@
 """What a recording's header declares, and which of its samples a cut covers: stated in seconds, or without silence."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,10 +94,8 @@ def refuse_silence(wave: np.ndarray) -> None:
 
 
 def sounding_part(wave: np.ndarray, decibels: float) -> tuple[int, int]:
-    """First sample of float32 [N] and the one after the last, without its silent ends (`--trim-silence`).
-
-    Silent is a frame of 10 ms whose level (RMS) is more than `decibels` below that of the loudest; 0.15 s of it stay.
-    """
+    """First sample of float32 [N] and the one after the last, without its silent ends (`--trim-silence`). Silent is a
+    frame of 10 ms whose level (RMS) is more than `decibels` below that of the loudest; 0.15 s of it stay."""
     starts = np.arange(0, len(wave), SILENCE_FRAME)
     power = np.add.reduceat(np.square(wave), starts, dtype=np.float64) / np.diff(starts, append=len(wave))
     sounding = np.flatnonzero(power >= power.max() * 10 ** (-decibels / 10)) * SILENCE_FRAME

@@ -4,13 +4,11 @@
 - samples beyond full scale are clipped, beyond MAX_PEAK refused (they are not in [-1, 1] at all);
 - NaN, Inf, nothing, less than MIN_SAMPLES, more than MAX_SECONDS and a stream shorter than it declares are refused;
 - the declared length is looked at before anything is decoded, and decoding goes by blocks, so a bomb costs nothing;
-- a cut is what decoding everything gives there, and costs no more than the cut and a run-in (`_start_at`).
-"""
-
-from __future__ import annotations
+- a cut is what decoding everything gives there, and costs no more than the cut and a run-in (`_start_at`)."""
 
 import io
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -24,7 +22,6 @@ import soundfile
 from data_prep.audio import flac
 from data_prep.audio.cuts import MAX_SECONDS as MAX_SECONDS
 from data_prep.audio.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
-from data_prep.audio.ogg import with_serial
 from data_prep.audio.truncation import what_is_cut_off, what_mp3_lacks
 from data_prep.convertible import why_unreadable
 from data_prep.durable import write_whole
@@ -32,11 +29,14 @@ from model.sample_rate import SAMPLE_RATE
 
 MIN_SAMPLES = 400  # 25 ms: the receptive field of the encoder's first frame
 MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, not sound
+# Of the files that `decode` reads.
 EXTENSIONS = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
-"""Of the files that `decode` reads."""
 BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
 RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
 SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
+OGG_HEADER = 27  # bytes of a page, before the table of segments
+OGG_SERIAL, OGG_CHECKSUM = slice(14, 18), slice(22, 26)  # of a page
+MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class Openable(Protocol):
@@ -64,8 +64,12 @@ def decode(source: Source, start: float | None = None, duration: float | None = 
         wave = wave[: _read_blocks(file, info, wave)]
         if not len(wave):
             raise AudioError("empty", "no samples")
-        if not info.is_integer:
-            _refuse_impossible(wave)
+        peak = 0.0 if info.is_integer else float(np.abs(wave).max())
+        if not np.isfinite(peak):
+            bad = np.flatnonzero(~np.isfinite(wave))
+            raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
+        if peak > MAX_PEAK:
+            raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
         lacks = what_mp3_lacks(stream, info.frames) if info.format == "MP3" else ("truncated", what_is_cut_off(stream))
         if lacks[1]:
             raise AudioError(*lacks)
@@ -78,16 +82,13 @@ def decode(source: Source, start: float | None = None, duration: float | None = 
 
 def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
     """Fills float32 [N] with the recording of a shard whose `media` is "flac", as `encode_flac` makes it, or any other.
-
-    AudioError as `decode`, for "flac" that is another kind, and unless they hold exactly N samples.
-    """
+    AudioError as `decode`, for "flac" that is another kind, and unless they hold exactly N samples."""
     if media != "flac":
         decoded = decode(data)
         _require_samples(len(decoded), wave)
         wave[:] = decoded
         return
-    expected = flac.StreamInfo(SAMPLE_RATE, 1, 16, len(wave))
-    if flac.IS_INSTALLED and flac.stream_info(data) == expected and flac.decode(data, wave):
+    if flac.IS_INSTALLED and flac.stream_info(data) == (SAMPLE_RATE, 1, 16, len(wave)) and flac.decode(data, wave):
         return  # any error is left to the slower decoder, which explains it
     with _opened(data) as (_, file, info):
         if not is_ready(data, info):
@@ -103,10 +104,8 @@ def _require_samples(count: int, wave: np.ndarray) -> None:
 
 
 def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarray:
-    """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal.
-
-    By one thread, so that the bits do not depend on the number of cores.
-    """
+    """Float32 [N] at `rate` Hz to float32 [M] at `target` Hz; the same array where they are equal. By one thread, so
+    that the bits do not depend on the number of cores."""
     if rate == target:
         return wave
     import torch
@@ -142,22 +141,48 @@ def _resampler(rate: int, target: int) -> Any:
     return Resample(rate, target)
 
 
-def encode_flac(wave: np.ndarray) -> bytes:
+def encode_flac(wave: np.ndarray, kind: str = "FLAC") -> bytes:
     """16 kHz mono 16-bit FLAC of float [N], clipped to [-1, 1]. The same wave gives the same bytes."""
-    return _encode_pcm(wave, "FLAC")
+    samples = np.empty(len(wave), np.int16)
+    for first in range(0, len(wave), BLOCK_SAMPLES):  # block by block, as float64 takes four times the memory
+        block = np.asarray(wave[first : first + BLOCK_SAMPLES], dtype=np.float64)
+        samples[first : first + BLOCK_SAMPLES] = np.clip(np.rint(block * 32768.0), -32768, 32767)
+    return _encode(samples, kind, "PCM_16")
 
 
 def encode_wav(wave: np.ndarray) -> bytes:
     """The same samples as 16 kHz mono 16-bit WAV."""
-    return _encode_pcm(wave, "WAV")
+    return encode_flac(wave, "WAV")
 
 
 def encode_opus(wave: np.ndarray) -> bytes:
-    """16 kHz mono Ogg-Opus (RFC 7845) of float [N], clipped to [-1, 1]; N samples when decoded, at about 28 kbit/s.
-
-    The same wave gives the same bytes: libsndfile's random serial number is replaced.
-    """
+    """16 kHz mono Ogg-Opus (RFC 7845) of float [N], clipped to [-1, 1]; N samples when decoded, at about 28 kbit/s. The
+    same wave gives the same bytes: libsndfile's random serial number is replaced."""
     return with_serial(_encode(np.clip(wave, -1.0, 1.0).astype(np.float32), "OGG", "OPUS"), 1)
+
+
+def _encode(samples: np.ndarray, kind: str, subtype: str) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, samples, SAMPLE_RATE, format=kind, subtype=subtype)
+    return out.getvalue()
+
+
+def with_serial(data: bytes, serial: int) -> bytes:
+    """An Ogg stream (RFC 3533) with another serial number in its pages. ValueError for what is no such stream."""
+    out, position = bytearray(data), 0
+    while position < len(out):
+        table = out[position + OGG_HEADER : position + OGG_HEADER + out[position + OGG_HEADER - 1]]
+        end = position + OGG_HEADER + len(table) + sum(table)
+        if out[position : position + 4] != b"OggS" or end > len(out):
+            raise ValueError(f"byte {position:,} of {len(out):,} begins no page of an Ogg stream")
+        page = out[position:end]
+        page[OGG_SERIAL] = serial.to_bytes(4, "little")
+        page[OGG_CHECKSUM] = bytes(4)
+        # Ogg's CRC-32: zlib's polynomial, most significant bit first, nothing inverted before or after.
+        mirrored = zlib.crc32(page.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        page[OGG_CHECKSUM] = int(f"{mirrored:032b}"[::-1], 2).to_bytes(4, "little")
+        out[position:end], position = page, end
+    return bytes(out)
 
 
 def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
@@ -168,20 +193,6 @@ def write_flac(path: str | os.PathLike[str], wave: np.ndarray) -> None:
 def is_ready(data: bytes | bytearray, info: AudioInfo, media: str = "flac") -> bool:
     """Whether these bytes are of the kind that the encoder of `media` makes, nothing in front of it."""
     return may_be_ready(info, media) and data[:4] == (b"fLaC" if media == "flac" else b"OggS")
-
-
-def _encode_pcm(wave: np.ndarray, kind: str) -> bytes:
-    samples = np.empty(len(wave), np.int16)
-    for first in range(0, len(wave), BLOCK_SAMPLES):  # block by block, as float64 takes four times the memory
-        block = np.asarray(wave[first : first + BLOCK_SAMPLES], dtype=np.float64)
-        samples[first : first + BLOCK_SAMPLES] = np.clip(np.rint(block * 32768.0), -32768, 32767)
-    return _encode(samples, kind, "PCM_16")
-
-
-def _encode(samples: np.ndarray, kind: str, subtype: str) -> bytes:
-    out = io.BytesIO()
-    soundfile.write(out, samples, SAMPLE_RATE, format=kind, subtype=subtype)
-    return out.getvalue()
 
 
 def open_stream(source: Source) -> BinaryIO:
@@ -215,12 +226,9 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, Aud
 
 
 def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
-    """Moves on to frame `first`.
-
-    A decoder of MP3, Vorbis or Opus that begins in the middle is wrong for a while: it begins a run-in earlier, and
-    then differs from one that began at the start by nothing, or by the rounding of MP3 (1.2e-7). One whose memory has
-    no end (ADPCM, GSM ...) begins at the start.
-    """
+    """Moves on to frame `first`. A decoder of MP3, Vorbis or Opus that begins in the middle is wrong for a while: it
+    begins a run-in earlier, and then differs from one that began at the start by nothing, or by the rounding of MP3
+    (1.2e-7). One whose memory has no end (ADPCM, GSM ...) begins at the start."""
     compressed = info.format in ("OGG", "MP3")
     run_in = round(RUN_IN_SECONDS * info.rate) if compressed else 0 if info.subtype.startswith(SEEKABLE) else first
     at = max(0, first - run_in)
@@ -250,15 +258,6 @@ def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -
     if got < len(wave) and info.format != "MP3":
         raise AudioError("truncated", f"{got:,} samples where the header declares {len(wave):,}")
     return got
-
-
-def _refuse_impossible(wave: np.ndarray) -> None:
-    if not np.isfinite(wave).all():
-        bad = np.flatnonzero(~np.isfinite(wave))
-        raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
-    peak = float(np.abs(wave).max())
-    if peak > MAX_PEAK:
-        raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
 
 
 def _one_line(error: Exception) -> str:

@@ -1,13 +1,10 @@
 """16 kHz mono 16-bit FLAC of our own shards by dr_flac, where it is installed: the same samples in 0.6 of the time.
 
 libFLAC, behind soundfile, takes most of the time of reading audio. FLAC is lossless, so both give the same bits; a test
-compares them. dr_flac trusts a stream's header, so it only gets streams whose header agrees with the index.
-"""
-
-from __future__ import annotations
+compares them. dr_flac trusts a stream's header, so it only gets streams whose header agrees with the index."""
 
 import importlib.util
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,8 +12,7 @@ IS_INSTALLED = importlib.util.find_spec("miniaudio") is not None  # no wheel for
 STREAMINFO_END = 42  # bytes: "fLaC", the header of a metadata block, STREAMINFO
 
 
-@dataclass(frozen=True)
-class StreamInfo:
+class StreamInfo(NamedTuple):
     """What a FLAC stream declares of itself (RFC 9639, section 8.2)."""
 
     rate: int

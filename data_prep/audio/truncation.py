@@ -3,10 +3,7 @@
 FLAC finds its own cuts when it is decoded. An MP3 (ISO 11172-3, 13818-3, layer III) declares its length, if at all, in
 a first frame without sound (Xing's, also called Info), and the decoder reads no further. Without one it guesses from
 the size and the first bit rate. So the end would be lost of joined files, and of a variable bit rate without such a
-frame.
-"""
-
-from __future__ import annotations
+frame."""
 
 import io
 import struct
@@ -79,7 +76,17 @@ def what_mp3_lacks(stream: BinaryIO, samples: int) -> tuple[str, str]:
         if flags & FRAMES_AND_BYTES == FRAMES_AND_BYTES and have <= declared + SLACK:
             cut = have < declared - SLACK
             return ("truncated", f"{have:,} bytes of sound where the header declares {declared:,}") if cut else ("", "")
-    total = _count(stream, position)
+    total = 0
+    while True:  # over all frames
+        stream.seek(position)
+        frame = _parse(stream.read(4))
+        if frame is None:
+            following = _next_frame(stream, position)
+            if following is None:
+                break
+            position, frame = following
+        total += frame.samples
+        position += frame.length
     if total <= samples + DECODER_DELAY:
         return "", ""
     return "no-length", f"about {total:,} samples, of which {samples:,} are read: `ffmpeg -i IN -c copy OUT` mends it"
@@ -102,21 +109,6 @@ def _next_frame(stream: BinaryIO, position: int) -> tuple[int, _Frame] | None:
             return position + at, frame
         at = data.find(b"\xff", at + 1)
     return None
-
-
-def _count(stream: BinaryIO, position: int) -> int:
-    """Samples of all frames from `position` on."""
-    samples = 0
-    while True:
-        stream.seek(position)
-        frame = _parse(stream.read(4))
-        if frame is None:
-            following = _next_frame(stream, position)
-            if following is None:
-                return samples
-            position, frame = following
-        samples += frame.samples
-        position += frame.length
 
 
 def _parse(head: bytes) -> _Frame | None:

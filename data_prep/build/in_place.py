@@ -32,9 +32,8 @@ from data_prep.figures import counted
 from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of, utterance_of
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused
-from data_prep.shards.columns import COLUMNS
-from data_prep.shards.files import finished_shard, read_document
-from data_prep.shards.index import FORMAT, VERSION, ShardInfo, columns_path, meta_path, shard_name
+from data_prep.shards.index import COLUMNS, FORMAT, VERSION, ShardInfo, columns_path, meta_path, shard_name
+from data_prep.shards.opening import finished_shard, read_document
 from data_prep.shards.tar import MAX_MEDIA_BYTES, MAX_META_BYTES
 from data_prep.text import normalised, tidy_text
 from data_prep.workers import Stopped, TaskCounts

@@ -10,7 +10,7 @@ from data_prep.build.options import BuildOptions
 from data_prep.build.prepare import Limits, header_of
 from data_prep.progress import Progress
 from data_prep.refusals import Refused
-from data_prep.shards.columns import BLOCK, padded
+from data_prep.shards.index import BLOCK, padded
 from data_prep.utterance import Utterance
 
 BYTES_PER_SECOND = {"flac": 17_000, "opus": 3_500}  # of read speech, by media

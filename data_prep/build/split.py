@@ -12,8 +12,8 @@ from data_prep.build.assign import key_hash, unique
 from data_prep.build.build import BuildOptions, Totals, build
 from data_prep.build.workdir import remove_dataset, require_not_source
 from data_prep.figures import counted
-from data_prep.shards.files import UNFINISHED_NAME, read_document
 from data_prep.shards.index import INDEX_NAME
+from data_prep.shards.opening import UNFINISHED_NAME, read_document
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
 from model.errors import UserError, require_known

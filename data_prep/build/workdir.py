@@ -11,9 +11,8 @@ from data_prep.build.room import disk_full_explained
 from data_prep.durable import canonical_json, sync_folder, write_durably
 from data_prep.locks import locked_folder
 from data_prep.refusals import DROPPED, QUARANTINE
-from data_prep.shards.files import UNFINISHED_NAME, read_document
 from data_prep.shards.index import FORMAT, INDEX_NAME, SHARD_NAME, columns_path
-from data_prep.shards.opening import read_index
+from data_prep.shards.opening import UNFINISHED_NAME, read_document, read_index
 from data_prep.utterance import Utterance
 from model.errors import UserError
 

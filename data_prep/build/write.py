@@ -10,10 +10,10 @@ from data_prep.build.options import BuildOptions, ForeignOptions
 from data_prep.build.prepare import make_ready
 from data_prep.build.room import disk_full_explained
 from data_prep.progress import Progress
-from data_prep.recordings.remote import read_ahead
+from data_prep.recordings.open import read_ahead
 from data_prep.refusals import QUARANTINE, Note, Refused, require_few
-from data_prep.shards.files import finished_shard, read_document
 from data_prep.shards.index import ShardInfo, columns_path
+from data_prep.shards.opening import finished_shard, read_document
 from data_prep.shards.tar import ShardWriter
 from data_prep.utterance import Utterance
 from data_prep.workers import Stopped, TaskCounts, run_all

@@ -10,10 +10,9 @@ from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order
 from data_prep.figures import in_units
 from data_prep.paths import free_bytes
-from data_prep.shards.columns import BLOCK, padded
 from data_prep.shards.coverage import Coverage, cache_fingerprint
 from data_prep.shards.frames import bytes_per_frame
-from data_prep.shards.index import ShardIndex
+from data_prep.shards.index import BLOCK, ShardIndex, padded
 from data_prep.shards.tar import RECORD
 from model.encoders import Encoder
 from model.errors import UserError

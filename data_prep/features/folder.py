@@ -18,7 +18,7 @@ from data_prep.build.finish import WorkDir
 from data_prep.build.workdir import mark_unfinished, remove_temporaries, require_resumable
 from data_prep.durable import canonical_json, sync_folder
 from data_prep.locks import lock
-from data_prep.shards.files import UNFINISHED_NAME
+from data_prep.shards.opening import UNFINISHED_NAME
 from model.errors import UserError
 
 LOCK_NAME = ".ranks.lock"

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from data_prep.durable import canonical_json, write_durably
-from data_prep.shards.files import read_document
+from data_prep.shards.opening import read_document
 from model.errors import UserError
 
 SPEED_NAME = "speed.json"

@@ -19,9 +19,9 @@ from data_prep.build.finish import Totals, finish
 from data_prep.build.write import ShardResult
 from data_prep.features.folder import join
 from data_prep.shards.coverage import Coverage, cache_fingerprint, notes_of
-from data_prep.shards.files import UNFINISHED_NAME
 from data_prep.shards.frames import EXTENSIONS, to_bytes
 from data_prep.shards.index import ShardIndex, columns_path, shard_name
+from data_prep.shards.opening import UNFINISHED_NAME
 from data_prep.shards.tar import ShardWriter, read_meta
 from model.loading import files_digest
 
@@ -96,7 +96,7 @@ class FeatureWriter:
         """Writes index.json; None if something is missing, or another rank has done it. `encoder`: its source."""
         with self.folder.alone():
             self.coverage = Coverage(self.out, self.audio, self.fingerprint)
-            if not (self.out / UNFINISHED_NAME).exists() or not self.coverage.complete:
+            if not (self.out / UNFINISHED_NAME).exists() or not self.coverage.covered.all():
                 return None
             totals = finish(
                 self.folder.workdir,

@@ -16,10 +16,9 @@ from data_prep.inspect.audit.measures import Measured, Measurer, joined
 from data_prep.progress import Progress
 from data_prep.recordings.tar_members import members
 from data_prep.rework.joined import part_of
-from data_prep.shards.files import read_document, read_listing
 from data_prep.shards.frames import bytes_per_frame, count_not_finite
 from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, meta_path, tar_path
-from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.opening import read_document, read_index, read_listing, shard_path
 from data_prep.shards.tar import Sample, read_meta, read_sample, walk
 from data_prep.workers import Stopped, TaskCounts, run_all
 from model.errors import UserError, require_at_least

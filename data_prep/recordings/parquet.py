@@ -1,10 +1,7 @@
 """Recordings in the rows of a Parquet file.
 
 A row can only be read with all its row group, so the groups read last are cached, up to CACHED_BYTES in a process.
-Reading in the file's order costs nothing more; at random, a row costs its group: 15 ms for 11 MB, 90 ms for 85 MB.
-"""
-
-from __future__ import annotations
+Reading in the file's order costs nothing more; at random, a row costs its group: 15 ms for 11 MB, 90 ms for 85 MB."""
 
 import threading
 from bisect import bisect_right
@@ -28,9 +25,8 @@ DAMAGE = (OSError, ValueError, LookupError, MemoryError)  # what pyarrow raises 
 class RowGroups:
     """The row groups read last. One thread reads at a time: others are likely to want the same group."""
 
-    def __init__(self, max_bytes: int = CACHED_BYTES, max_files: int = CACHED_FILES) -> None:
-        self.max_bytes, self.max_files = max_bytes, max_files
-        self.bytes = 0
+    def __init__(self, max_bytes: int = CACHED_BYTES) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
         self._lock = threading.Lock()
         self._groups: OrderedDict[tuple[str, int, str], Any] = OrderedDict()
         self._files: OrderedDict[str, Any] = OrderedDict()
@@ -50,7 +46,7 @@ class RowGroups:
             file = open_parquet(path)
             groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
             self._files[path] = file, list(accumulate(group.num_rows for group in groups)) or [0]
-            if len(self._files) > self.max_files:
+            if len(self._files) > CACHED_FILES:
                 self._files.popitem(last=False)
         self._files.move_to_end(path)
         return self._files[path]
@@ -91,17 +87,15 @@ def require_modest(file: Any, groups: Iterable[int], columns: Collection[str]) -
         for chunk in map(group.column, range(group.num_columns)):
             if chunk.total_uncompressed_size > MAX_COLUMN_BYTES and chunk.path_in_schema.split(".")[0] in columns:
                 size = (
-                    f"column {chunk.path_in_schema[:80]!r} has {chunk.total_uncompressed_size:,} bytes in one row group"
+                    f"{chunk.total_uncompressed_size:,} bytes in one row group, at most {MAX_COLUMN_BYTES:,} are read"
                 )
-                limit = f"at most {MAX_COLUMN_BYTES:,} are read; write it with smaller row groups"
-                raise AudioError("too-large", f"{size}, {limit}")
+                advice = "write it with smaller row groups"
+                raise AudioError("too-large", f"column {chunk.path_in_schema[:80]!r} has {size}; {advice}")
 
 
 def recording_at(path: str, row: int, column: str) -> bytes:
-    """The bytes of the recording in a row, counted from 0; the column holds them, or `{bytes, path}`.
-
-    AudioError: no such row or column, no bytes in it, a damaged file.
-    """
+    """The bytes of the recording in a row, counted from 0; the column holds them, or `{bytes, path}`. AudioError: no
+    such row or column, no bytes in it, a damaged file."""
     if is_remote(path):
         raise AudioError("bad-part", "rows of a Parquet file are read from a local one; copy it first")
     try:

@@ -1,10 +1,7 @@
 """Recordings that a command writes, as Kaldi's `sph2pipe -f wav a.sph |`: run without a shell, time and size bounded.
 
 A command is programs with their words, joined by `|`. Quotes and backslashes mean what they mean in a shell; nothing
-else does: redirections, `;`, `&&`, `$(...)`, variables and backticks are refused by name.
-"""
-
-from __future__ import annotations
+else does: redirections, `;`, `&&`, `$(...)`, variables and backticks are refused by name."""
 
 import os
 import re
@@ -32,24 +29,38 @@ TOKEN = re.compile(
 
 
 def output_of(command: str, allowed: bool) -> bytes:
-    """The standard output of `command`.
-
-    AudioError: "pipe-refused" where commands are not allowed, or for more than programs and `|`; "pipe-failed" with the
-    last line that the programs wrote to standard error; "pipe-too-long" past MAX_COMMAND_SECONDS, "pipe-too-large" past
-    MAX_BYTES.
-    """
+    """The standard output of `command`. AudioError: "pipe-refused" where commands are not allowed, or for more than
+    programs and `|`; "pipe-failed" with the last line of standard error; "pipe-too-long", "pipe-too-large"."""
     if not allowed:
         raise AudioError("pipe-refused", f"{command[:80]!r} is a command; --allow-pipes runs it")
     chain = stages(command)
     running: list[subprocess.Popen[bytes]] = []
     with TemporaryFile() as errors:
         try:
+            source = subprocess.DEVNULL
             for words in chain:
-                running.append(_start(words, running[-1] if running else None, errors))
+                try:
+                    process = subprocess.Popen(
+                        words, stdin=source, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+                    )
+                except (OSError, ValueError) as error:
+                    reason = error.strerror if isinstance(error, OSError) else str(error)
+                    raise AudioError("pipe-failed", f"cannot run {words[0][:80]!r}: {reason}") from None
+                if running and running[-1].stdout:
+                    running[-1].stdout.close()  # so that the program before gets SIGPIPE when this one ends
+                running.append(process)
+                source = process.stdout
             output = _read(running[-1], time.monotonic() + MAX_COMMAND_SECONDS)
-            _require_success(running, chain, errors)
+            for process, words in zip(running, chain, strict=True):
+                _require_success(process, words, errors, is_last=process is running[-1])
         finally:
-            _end(running)
+            for process in running:
+                if process.poll() is None:
+                    with suppress(ProcessLookupError):
+                        os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                if process.stdout is not None:
+                    process.stdout.close()
     if not output:
         raise AudioError("pipe-failed", f"{command[:80]!r} wrote nothing")
     return output
@@ -75,23 +86,10 @@ def stages(command: str) -> list[list[str]]:
     return chain
 
 
-def _start(words: list[str], before: subprocess.Popen[bytes] | None, errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    source = before.stdout if before is not None else subprocess.DEVNULL
-    try:
-        process = subprocess.Popen(words, stdin=source, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise AudioError("pipe-failed", f"cannot run {words[0][:80]!r}: {reason}") from None
-    if before is not None and before.stdout is not None:
-        before.stdout.close()  # so that the program before gets SIGPIPE when this one ends
-    return process
-
-
 def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes:
     """All of its standard output, within the bounds; the program has then closed it."""
     assert process.stdout is not None
-    parts: list[bytes] = []
-    total = 0
+    output = bytearray()
     with selectors.DefaultSelector() as ready:
         ready.register(process.stdout, selectors.EVENT_READ)
         while True:
@@ -99,34 +97,19 @@ def _read(process: subprocess.Popen[bytes], deadline: float) -> bytes:
                 raise AudioError("pipe-too-long", f"the command has not ended after {MAX_COMMAND_SECONDS} s")
             part = os.read(process.stdout.fileno(), READ_BYTES)
             if not part:
-                return b"".join(parts)
-            parts.append(part)
-            total += len(part)
-            if total > MAX_BYTES:
+                return bytes(output)
+            output += part
+            if len(output) > MAX_BYTES:
                 raise AudioError("pipe-too-large", f"the command wrote more than {MAX_BYTES:,} bytes")
 
 
-def _require_success(running: list[subprocess.Popen[bytes]], chain: list[list[str]], errors: IO[bytes]) -> None:
-    for process, words in zip(running, chain, strict=True):
-        try:
-            status = process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            raise AudioError("pipe-too-long", f"{words[0][:80]!r} goes on after the chain's end") from None
-        cut_short = status == -signal.SIGPIPE and process is not running[-1]  # by the next one, as `head` does
-        if status and not cut_short:
-            tail = os.pread(errors.fileno(), KEPT_BYTES, max(0, os.fstat(errors.fileno()).st_size - KEPT_BYTES))
-            lines = [
-                " ".join(line.split())[:200] for line in tail.decode("utf-8", "replace").split("\n") if line.strip()
-            ]
-            reason = lines[-1] if lines else "no message"
-            raise AudioError("pipe-failed", f"{words[0][:80]!r} failed with {status}: {reason}")
-
-
-def _end(running: list[subprocess.Popen[bytes]]) -> None:
-    for process in running:
-        if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+def _require_success(process: subprocess.Popen[bytes], words: list[str], errors: IO[bytes], is_last: bool) -> None:
+    try:
+        status = process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        raise AudioError("pipe-too-long", f"{words[0][:80]!r} goes on after the chain's end") from None
+    if status and (is_last or status != -signal.SIGPIPE):  # cut short by the next one, as `head` does
+        tail = os.pread(errors.fileno(), KEPT_BYTES, max(0, os.fstat(errors.fileno()).st_size - KEPT_BYTES))
+        lines = [" ".join(line.split()) for line in tail.decode("utf-8", "replace").split("\n") if line.strip()]
+        reason = lines[-1][:200] if lines else "no message"
+        raise AudioError("pipe-failed", f"{words[0][:80]!r} failed with {status}: {reason}")

@@ -2,10 +2,7 @@
 
 Python's tarfile silently stops at a damaged header, follows links, pads sparse files, reads a pax header of any size
 into memory, and accepts sizes past the end of the file. Here whatever is not a plain file of a plain name, or a folder,
-is refused. Headers are read by position, data never; nothing is extracted.
-"""
-
-from __future__ import annotations
+is refused. Headers are read by position, data never; nothing is extracted."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from data_prep.durable import open_regular
-from data_prep.shards.columns import BLOCK, padded
+from data_prep.shards.index import BLOCK, padded
 from model.errors import UserError
 
 MAX_EXTENSION_BYTES = 1 << 20  # of one pax header or long name
@@ -21,14 +18,8 @@ MAX_CHAIN_BYTES = 4 << 20  # of all such headers in front of one member
 MAX_NAME_BYTES = 4096  # longer is no path on Linux
 TAIL_BYTES = 1 << 20  # looked at after the end mark, for another tar put behind it
 PLAIN = (b"0", b"\0", b"7")
-OTHER_KINDS = {
-    b"1": "a hard link",
-    b"2": "a symbolic link",
-    b"3": "a device",
-    b"4": "a device",
-    b"6": "a FIFO",
-    b"S": "a sparse file",
-}
+OTHER_KINDS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a FIFO"}
+OTHER_KINDS |= {b"S": "a sparse file"}
 COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ\0": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
 
 
@@ -41,12 +32,10 @@ class Member(NamedTuple):
 
 
 def members(path: str | os.PathLike[str]) -> Iterator[Member]:
-    """The plain files of a local tar, in its order; folders are passed over.
-
-    UserError, with tar and member, for: links, devices, FIFOs, sparse files; names that are absolute, hold "..", NUL or
-    bytes that are not UTF-8; a wrong checksum, a size past the end, headers of headers past the limits; a compressed
-    tar, one that was cut off, one with more bytes behind its end.
-    """
+    """The plain files of a local tar, in its order; folders are passed over. UserError, with tar and member, for:
+    links, devices, FIFOs, sparse files; names that are absolute, hold "..", NUL or bytes that are not UTF-8; a wrong
+    checksum, a size past the end, headers of headers past the limits; a compressed tar, one that was cut off, one with
+    more bytes behind its end."""
     path = Path(path)
     if "\0" in str(path):
         raise UserError(f"cannot read {path}: its name holds a NUL; give the path of a tar")
@@ -63,20 +52,15 @@ class _Tar:
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self.descriptor, self.position = path, descriptor, 0
         self.size = os.fstat(descriptor).st_size
-        self._forget_extensions()
-
-    def _forget_extensions(self) -> None:
-        """The next member's name and size by the extension headers in front of it, and the bytes of those."""
-        self.long_name: bytes | None = None
+        self.long_name: bytes | None = None  # of the next member, by the extension headers in front of it
         self.long_size: int | None = None
-        self.chain = 0
+        self.chain = 0  # bytes of those headers
 
     def members(self) -> Iterator[Member]:
         while True:
-            header = os.pread(self.descriptor, BLOCK, self.position)
-            if not header.strip(b"\0") and len(header) == BLOCK:
-                return self._require_end()
-            self._require_header(header)
+            header = self._read_header()
+            if header is None:
+                return
             kind, size, data = header[156:157], _number(header[124:136]), self.position + BLOCK
             if kind in (b"L", b"K", b"x", b"X", b"g"):
                 self.position = data + self._extend(kind, size)
@@ -93,25 +77,28 @@ class _Tar:
             else:
                 yield Member(name, data, size)
             self.position = data + padded(size)
-            self._forget_extensions()
+            self.long_name, self.long_size, self.chain = None, None, 0
 
-    def _require_header(self, header: bytes) -> None:
+    def _read_header(self) -> bytes | None:
+        """None at the end of the tar."""
+        header = os.pread(self.descriptor, BLOCK, self.position)
         command = next((command for magic, command in COMPRESSED.items() if header.startswith(magic)), None)
         if self.position == 0 and command:
             raise UserError(f"{self.path} is compressed; unpack it once with {command}, then give the .tar")
         if len(header) < BLOCK:
             self._refuse_cut("without an end mark")
+        if not header.strip(b"\0"):
+            if self.chain:
+                self._refuse("is missing: the tar ends after a header that announces it")
+            if os.pread(self.descriptor, TAIL_BYTES, self.position).strip(b"\0"):
+                end = f"the tar ends at byte {self.position:,}, yet more follows"
+                raise UserError(f"{self.path}: {end}: damaged, or two tars in one file")
+            return None
         stated = _number(header[148:156])
         plain = sum(header) - sum(header[148:156]) + 8 * ord(" ")
         if stated != plain and stated != plain - 256 * sum(byte > 127 for byte in header[:148] + header[156:]):
             self._refuse("has no valid header (checksum); the file is damaged, or no tar")
-
-    def _require_end(self) -> None:
-        if self.chain:
-            self._refuse("is missing: the tar ends after a header that announces it")
-        if os.pread(self.descriptor, TAIL_BYTES, self.position).strip(b"\0"):
-            end = f"the tar ends at byte {self.position:,}, yet more follows"
-            raise UserError(f"{self.path}: {end}: damaged, or two tars in one file")
+        return header
 
     def _extend(self, kind: bytes, size: int | None) -> int:
         """Takes in a header about the next member; returns the bytes its data take."""

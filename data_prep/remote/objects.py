@@ -1,10 +1,7 @@
 """Bytes at addresses (`s3://bucket/key`, `https://...`), through fsspec; retries.py decides what is tried again.
 
 One filesystem object a process comes from fsspec's own cache, which is emptied after a fork; threads share it.
-Directory listings are not cached: objects that another machine has just written must be seen.
-"""
-
-from __future__ import annotations
+Directory listings are not cached: objects that another machine has just written must be seen."""
 
 import importlib.util
 from collections import deque
@@ -51,18 +48,15 @@ def require_writable(address: str) -> str:
 
 
 def read_bytes(url: str, first: int = 0, length: int | None = None) -> bytes:
-    """All bytes from `first` on, or `length` of them; fewer where the object ends before.
-
-    RemoteError for all bytes of an object that has more than DOCUMENT_BYTES.
-    """
-    parts, end = [], None if length is None else first + length
-    limit = first + DOCUMENT_BYTES
-    while end is None or first < end:
-        if end is None and first > limit:
+    """All bytes from `first` on, or `length` of them; fewer where the object ends before. RemoteError for all bytes of
+    an object that has more than DOCUMENT_BYTES."""
+    parts: list[bytes] = []
+    most = DOCUMENT_BYTES + 2 * PIECE_BYTES if length is None else length
+    for start in range(0, most, PIECE_BYTES):
+        if length is None and start > DOCUMENT_BYTES:
             raise _error(url, f"it has more than {DOCUMENT_BYTES:,} bytes; check the address")
-        wanted = PIECE_BYTES if end is None else min(end - first, PIECE_BYTES)
-        parts.append(_read(url, first, wanted))
-        first += wanted
+        wanted = min(PIECE_BYTES, most - start)
+        parts.append(_read(url, first + start, wanted))
         if len(parts[-1]) < wanted:
             break
     return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -183,10 +177,15 @@ def _read(url: str, first: int, length: int) -> bytes:
 
 
 async def _web_range(filesystem: Any, url: str, first: int, length: int) -> bytes:
-    """As `_read`. fsspec's own would read all that a server sends: of a file without ranges, or of a lie.
+    """As `_read`. fsspec's own would read all that a server sends: of a file without ranges, or of a lie. Compressed
+    answers are refused: a few bytes could become any number of them."""
 
-    Compressed answers are refused: a few bytes could become any number of them.
-    """
+    async def body(most: int) -> bytes:
+        data = bytearray()
+        while len(data) < most and (piece := await response.content.read(most - len(data))):
+            data += piece
+        return bytes(data)
+
     session = await filesystem.set_session()
     headers = {"Range": f"bytes={first}-{first + length - 1}", "Accept-Encoding": "identity"}
     async with session.get(filesystem.encode_url(url), headers=headers) as response:
@@ -197,19 +196,11 @@ async def _web_range(filesystem: Any, url: str, first: int, length: int) -> byte
             stated = response.headers.get("Content-Range", "")
             if not stated.startswith(f"bytes {first}-"):
                 raise _error(url, f"asked for byte {first:,}, the server sends {stated[:40]!r}")
-            return _at_most(length, await _body(response, length + 1), url)
+            return _at_most(length, await body(length + 1), url)
         if response.content_length is None or response.content_length > NO_RANGES_BYTES:
             limit = f"{NO_RANGES_BYTES >> 20} MB"
             raise _error(url, f"the server gives no ranges, so no file over {limit} is read from it")
-        return (await _body(response, NO_RANGES_BYTES))[first : first + length]
-
-
-async def _body(response: Any, most: int) -> bytes:
-    """Up to `most` bytes of the answer."""
-    body = bytearray()
-    while len(body) < most and (piece := await response.content.read(most - len(body))):
-        body += piece
-    return bytes(body)
+        return (await body(NO_RANGES_BYTES))[first : first + length]
 
 
 def _at_most(length: int, data: bytes, url: str) -> bytes:

@@ -23,11 +23,9 @@ from data_prep.build.write import ShardResult
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.progress import Progress
 from data_prep.refusals import Note
-from data_prep.shards.columns import BLOCK, padded
 from data_prep.shards.coverage import AUDIO_CRC
-from data_prep.shards.files import finished_shard, read_document
-from data_prep.shards.index import FORMAT, VERSION, ShardIndex, columns_path
-from data_prep.shards.opening import shard_path
+from data_prep.shards.index import BLOCK, FORMAT, VERSION, ShardIndex, columns_path, padded
+from data_prep.shards.opening import finished_shard, read_document, shard_path
 from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.workers import Stopped, TaskCounts, run_all
 from model.errors import UserError

@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.shards.columns import COLUMNS
 from data_prep.shards.coverage import AUDIO_CRC
-from data_prep.shards.files import read_document
-from data_prep.shards.index import ShardIndex, columns_path
-from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.index import COLUMNS, ShardIndex, columns_path
+from data_prep.shards.opening import read_document, read_index, shard_path
 from data_prep.shards.tar import walk
 from data_prep.text import printable
 from model.errors import UserError

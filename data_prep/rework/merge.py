@@ -11,8 +11,8 @@ from data_prep.build.finish import Totals
 from data_prep.figures import counted
 from data_prep.rework.copying import CopyTask, copy_all
 from data_prep.rework.joined import concatenate, extension_of, open_all, part_of, require_own_keys
-from data_prep.shards.files import require_plain
 from data_prep.shards.index import ShardIndex, columns_path, shard_name
+from data_prep.shards.opening import require_plain
 from data_prep.utterance import KEY, safe_key
 from model.errors import UserError
 

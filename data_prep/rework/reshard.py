@@ -18,9 +18,8 @@ from data_prep.figures import in_units
 from data_prep.rework.copying import CopyTask, copy_all, record_bytes
 from data_prep.rework.joined import audio_crcs, concatenate, extension_of, open_all, part_of, place_of, require_own_keys
 from data_prep.rework.subset import Subset, choose, fields_of
-from data_prep.shards.cache_folder import cache_folder
-from data_prep.shards.columns import BLOCK
-from data_prep.shards.index import ShardIndex, shard_name
+from data_prep.shards.cache import cache_folder
+from data_prep.shards.index import BLOCK, ShardIndex, shard_name
 from data_prep.shards.tar import RECORD
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE

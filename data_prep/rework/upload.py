@@ -11,9 +11,8 @@ from pathlib import Path
 from data_prep.progress import Progress
 from data_prep.refusals import DROPPED, QUARANTINE
 from data_prep.remote.objects import listing, read_bytes, remove, require_writable, size, upload, write_bytes
-from data_prep.shards.files import UNFINISHED_NAME, require_plain
 from data_prep.shards.index import INDEX_NAME, ShardInfo, columns_path
-from data_prep.shards.opening import read_index
+from data_prep.shards.opening import UNFINISHED_NAME, read_index, require_plain
 from model.errors import UserError
 from model.files import file_sha256
 

@@ -1,62 +1,167 @@
-"""Remote datasets on this machine: shards as verified copies in a bounded cache (cache_folder.py), the index as files.
+"""Copies of remote shards on this machine, in a bounded folder that all its processes share.
 
-A shard is copied whole and checked by its sha256 on the way, once for all processes of the machine.
-"""
+    CACHE/shards/SHA256.tar         a verified copy; its mtime is when it was last asked for
+    CACHE/shards/SHA256.N.tmp       a copy being made: of its final size from the start, locked by its writer
+    CACHE/locks/                    lock files; never removed, so that no two processes lock different ones
+    CACHE/indexes/                  folders of copied indexes (opening.py)
 
-from __future__ import annotations
+A shard is copied whole and checked by its sha256 on the way. The folders belong to this user alone, and files with
+other names are not touched. The copies least recently asked for are removed first; a removed file stays readable for
+those who have it open."""
 
 import hashlib
 import os
 import re
 import shutil
+import stat
 import threading
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from queue import Full, Queue
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
-from data_prep.addresses import is_remote, resolve_address, without_secrets
-from data_prep.durable import replacing, write_durably
-from data_prep.remote.objects import pieces, read_bytes, require_bare
-from data_prep.retries import Missing, RemoteError
-from data_prep.shards.cache_folder import CacheFolder, cache_folder, is_there
-from data_prep.shards.files import document_of, read_document, read_files, shard_info
-from data_prep.shards.index import INDEX_NAME, ShardError, ShardIndex, ShardInfo, columns_path, meta_path
+from data_prep.addresses import is_remote, without_secrets
+from data_prep.locks import lock
+from data_prep.remote.objects import pieces
+from data_prep.retries import RemoteError
+from data_prep.shards.index import ShardError, ShardIndex
 from model.errors import UserError
 from model.files import file_sha256
 
-SHA256 = re.compile(r"[0-9a-f]{64}")
-INDEX_FOLDER = re.compile(r"[0-9a-f]{64}(\.[0-9]+-[0-9]+\.tmp)?")
+FOLDER, GIGABYTES = "SLAM_ASR_CACHE", "SLAM_ASR_CACHE_GB"  # environment; worker processes inherit it
+DEFAULT_BYTES, SHARE_OF_FREE = 100 * 10**9, 0.5  # the less of the two
+LOCKS = 256  # shards with the same lock wait for each other, nothing worse
+TOUCH_SECONDS = 1.0  # a copy's time of use is updated at most this often
+YOUNG_SECONDS = 2.0  # a copy asked for so recently is about to be opened; it goes only when waiting has not helped
+WAIT_SECONDS, POLL_SECONDS = 10.0, 0.1
+DEAD_SECONDS = 10.0  # a temporary file is locked microseconds after it is made
 FAILED_SECONDS = 30.0  # during which a shard that could not be copied is not asked for again
-INDEX_FOLDERS = 64  # indexes kept, the most recently used
-PARALLEL_FILES = 8
 PREFETCH_THREADS, PREFETCH_QUEUE = 2, 64
+SHA256 = re.compile(r"[0-9a-f]{64}")
+COPY, TEMPORARY = re.compile(r"[0-9a-f]{64}\.tar"), re.compile(r"[0-9a-f]{64}\.[0-9]+-[0-9]+\.tmp")
 _failed: dict[str, tuple[float, str]] = {}
 
 
-class _Mismatch(Exception):
+class Mismatch(Exception):
     """Bytes of another sha256."""
 
 
-def local_copy(url: str, size: int, sha256: str) -> Path:
-    """The shard as a file, copied if need be; it may be gone a moment later (`renew`).
+@dataclass(frozen=True)
+class CacheFolder:
+    """Raises UserError where it cannot be used."""
 
-    ShardError: it is not there, cannot be read, is not what its index says. UserError: too large for the cache, no
-    space left.
-    """
+    path: Path
+    limit: int  # bytes of all copies together, those being made included
+
+    def make(self) -> None:
+        """Makes the folders that are missing, and checks that no other user could have put files into them."""
+        try:
+            for folder in (self.path, *(self.path / name for name in ("shards", "locks", "indexes"))):
+                with suppress(FileExistsError):
+                    folder.mkdir(mode=0o700, parents=True)
+                _require_own(folder)
+        except OSError as error:
+            raise self.unusable(error) from None
+
+    def copy_path(self, sha256: str) -> Path:
+        return self.path / "shards" / f"{sha256}.tar"
+
+    @contextmanager
+    def locked(self, sha256: str = "") -> Iterator[None]:
+        """The copy of this shard, or the whole folder, for one thread of one process at a time."""
+        self.make()
+        name = f"{int(sha256[:8], 16) % LOCKS:03}" if sha256 else "room"
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.path / "locks" / name, flags, 0o600)
+        except OSError as error:
+            raise self.unusable(error) from None
+        with open(descriptor, "rb"):
+            with suppress(OSError):  # a file system without locks: two may make the same copy, and both are right
+                lock(descriptor, wait=True)
+            yield
+
+    @contextmanager
+    def room_for(self, path: Path, size: int) -> Iterator[BinaryIO]:
+        """A temporary file of `size` bytes that replaces `path` if the block succeeds; copies are removed to make room.
+        While those left are young, it waits, and removes them only after WAIT_SECONDS."""
+        began = time.monotonic()
+        keep_seconds = YOUNG_SECONDS
+        while (file := self._reserve(path, size, keep_seconds)) is None:
+            time.sleep(POLL_SECONDS)
+            keep_seconds = YOUNG_SECONDS if time.monotonic() - began < WAIT_SECONDS else 0.0
+        with file:
+            try:
+                yield file
+                file.flush()
+                os.replace(file.name, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(file.name)
+                raise
+
+    def unusable(self, error: OSError) -> UserError:
+        return UserError(f"cannot use the cache {self.path}: {error.strerror}; set {FOLDER} to another folder")
+
+    def _reserve(self, path: Path, size: int, keep_seconds: float) -> BinaryIO | None:
+        """A locked file of `size` bytes, for which old copies are removed; None while only younger ones are left."""
+        copies, total, now = [], 0, time.time()
+        with self.locked():
+            for entry in os.scandir(self.path / "shards"):
+                with suppress(FileNotFoundError):
+                    status, is_copy = entry.stat(follow_symlinks=False), COPY.fullmatch(entry.name)
+                    if not (is_copy or TEMPORARY.fullmatch(entry.name)) or not stat.S_ISREG(status.st_mode):
+                        continue
+                    if not is_copy and now - status.st_mtime > DEAD_SECONDS and _is_dead(entry.path):
+                        os.unlink(entry.path)
+                        continue
+                    total += status.st_size
+                    if is_copy:
+                        copies.append((status.st_mtime, status.st_size, entry.path))
+            for used, copy_bytes, copy in sorted(copies):
+                if total + size <= self.limit or (keep_seconds and now - used < keep_seconds):
+                    break
+                with suppress(FileNotFoundError):
+                    os.unlink(copy)
+                total -= copy_bytes
+            if total + size > self.limit:
+                return None
+            file = open(path.with_name(f"{path.stem}.{os.getpid()}-{time.monotonic_ns()}.tmp"), "xb")
+            with suppress(OSError):
+                lock(file.fileno())
+            file.truncate(size)  # so that other processes count it at once
+            return file
+
+
+def configure(folder: str | os.PathLike[str] | None = None, gigabytes: float | None = None) -> None:
+    """Sets the cache's folder and size for this process and those it starts; None leaves them as they are."""
+    if folder is not None:
+        os.environ[FOLDER] = os.path.abspath(folder)
+    if gigabytes is not None:
+        os.environ[GIGABYTES] = repr(float(gigabytes))
+
+
+def cache_folder() -> CacheFolder:
+    """The cache that the environment names."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return _folder(os.environ.get(FOLDER) or os.path.join(home, "slam-asr"), os.environ.get(GIGABYTES, ""))
+
+
+def local_copy(url: str, size: int, sha256: str) -> Path:
+    """The shard as a file, copied if need be; it may be gone a moment later (`renew`). ShardError: it is not there,
+    cannot be read, is not what its index says. UserError: too large for the cache, no space left."""
     if not SHA256.fullmatch(sha256):
         raise ShardError(f"{without_secrets(url)}: its index gives {sha256[:80]!r} for its sha256; publish it again")
     folder = cache_folder()
     path = folder.copy_path(sha256)
-    if not is_there(path, size):
+    if not _is_whole(path, size):
         _refuse_failed(url)
-        with folder.shard_locked(sha256):
-            if not is_there(path, size):
+        with folder.locked(sha256):
+            if not _is_whole(path, size):
                 path.unlink(missing_ok=True)  # of another size: damaged
                 _copy_shard(folder, url, path, size, sha256)
     return path
@@ -65,7 +170,9 @@ def local_copy(url: str, size: int, sha256: str) -> Path:
 def renew(url: str, sha256: str) -> None:
     """Removes a damaged copy, so that a reader that failed gets a new one at its second attempt."""
     _refuse_failed(url)
-    with cache_folder().shard_locked(sha256) as path, suppress(FileNotFoundError):
+    folder = cache_folder()
+    path = folder.copy_path(sha256)
+    with folder.locked(sha256), suppress(FileNotFoundError):
         if path.is_symlink() or file_sha256(path) != sha256:
             path.unlink()
 
@@ -79,69 +186,14 @@ def prefetch(index: ShardIndex, shards: Iterable[int]) -> None:
                 _prefetch_queue(os.getpid()).put_nowait((place, info.bytes, info.sha256))
 
 
-def read_remote_index(address: str) -> ShardIndex:
-    """The index of a remote dataset: index.json is always read anew, its columns come from the cache.
-
-    UserError, which names the address: no dataset there, an unfinished one, files that index.json does not describe.
-    """
-    try:
-        document = read_bytes(f"{require_bare(address)}/{INDEX_NAME}")
-    except Missing:
-        problem = f"{address} has no {INDEX_NAME}: there is no dataset, or an unfinished one"
-        raise UserError(f"{problem}; run the command that builds it again") from None
-    cache = cache_folder()
-    # The hash is of both, so that no dataset meets the files of another.
-    folder = cache.path / "indexes" / hashlib.sha256(address.encode() + b"\0" + document).hexdigest()
-    try:
-        cache.make()
-        if not (folder / INDEX_NAME).exists():
-            _copy_index(address, document, folder)
-            _forget_old_indexes(folder.parent)
-        os.utime(folder)
-        return read_files(folder, address)
-    except UserError as error:
-        local = re.escape(str(folder)) + r"(\.[0-9]+-[0-9]+\.tmp)?"
-        raise UserError(re.sub(local, lambda _: address, str(error))) from None
-    except OSError as error:
-        raise cache.unusable(error) from None
-
-
-def _copy_index(address: str, document: bytes, folder: Path) -> None:
-    """index.json and the files that it needs, as `folder`, which appears whole."""
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}-{time.monotonic_ns()}.tmp")
-    temporary.mkdir(mode=0o700)
-    try:
-        write_durably(temporary / INDEX_NAME, document)
-        shards = [shard_info(temporary, entry) for entry in document_of(temporary)["shards"]]
-        with ThreadPoolExecutor(PARALLEL_FILES) as pool:
-            list(pool.map(lambda shard: _copy_columns(address, shard, temporary), shards))
-        with suppress(OSError):  # another process was faster
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _copy_columns(address: str, shard: ShardInfo, folder: Path) -> None:
-    """The shard's columns and, if its tar is indexed in place, its metadata, each verified by the file before it."""
-    columns = columns_path(folder / shard.name)
-    _copy_file(address, columns, shard.columns_sha256, INDEX_NAME)
-    if shard.source:
-        if urlsplit(resolve_address(address, shard.source))[:2] != urlsplit(address)[:2]:
-            place = without_secrets(shard.source)[:100]
-            raise UserError(f"{address}: its index names a tar that lies elsewhere, {place!r}; index it beside the tar")
-        meta_sha256 = str(read_document(columns).get("meta_sha256"))
-        _copy_file(address, meta_path(folder / shard.name), meta_sha256, columns.name)
-
-
-def _copy_file(address: str, path: Path, sha256: str, described_by: str) -> None:
-    try:
-        with replacing(path) as file:
-            _write_verified(file, [read_bytes(f"{address}/{path.name}")], sha256)
-    except Missing:
-        raise UserError(f"{address}: {path.name} is missing, its index needs it; publish it again") from None
-    except _Mismatch:
-        problem = f"{path.name} is not the file that {described_by} describes"
-        raise UserError(f"{address}: {problem}; make and publish it again") from None
+def write_verified(file: BinaryIO, parts: Iterable[bytes], sha256: str) -> None:
+    """Mismatch, once all is written, for bytes of another hash."""
+    digest = hashlib.sha256()
+    for part in parts:
+        file.write(part)
+        digest.update(part)
+    if digest.hexdigest() != sha256:
+        raise Mismatch
 
 
 def _copy_shard(folder: CacheFolder, url: str, path: Path, size: int, sha256: str) -> None:
@@ -151,8 +203,8 @@ def _copy_shard(folder: CacheFolder, url: str, path: Path, size: int, sha256: st
         raise UserError(f"{problem}; raise SLAM_ASR_CACHE_GB (data.cache_gb of a recipe)")
     try:
         for _ in range(2):
-            with suppress(_Mismatch), folder.room_for(path, size) as file:
-                _write_verified(file, pieces(url, size), sha256)
+            with suppress(Mismatch), folder.room_for(path, size) as file:
+                write_verified(file, pieces(url, size), sha256)
                 return
         raise RemoteError(f"{without_secrets(url)} is not what its index describes (sha256); publish it again")
     except RemoteError as error:
@@ -163,16 +215,6 @@ def _copy_shard(folder: CacheFolder, url: str, path: Path, size: int, sha256: st
         raise UserError(f"{problem}; make room, check its disk, or set SLAM_ASR_CACHE") from None
 
 
-def _write_verified(file: BinaryIO, parts: Iterable[bytes], sha256: str) -> None:
-    """_Mismatch, once all is written, for bytes of another hash."""
-    digest = hashlib.sha256()
-    for part in parts:
-        file.write(part)
-        digest.update(part)
-    if digest.hexdigest() != sha256:
-        raise _Mismatch
-
-
 def _refuse_failed(url: str) -> None:
     """ShardError for a shard that failed lately, so that its utterances do not wait for the storage one by one."""
     when, why = _failed.get(url, (0.0, ""))
@@ -181,23 +223,66 @@ def _refuse_failed(url: str) -> None:
     _failed.pop(url, None)
 
 
-def _forget_old_indexes(parent: Path) -> None:
-    with suppress(OSError):  # another process may remove them at the same time
-        ours = (folder for folder in parent.iterdir() if INDEX_FOLDER.fullmatch(folder.name))
-        for folder in sorted(ours, key=lambda folder: folder.stat().st_mtime, reverse=True)[INDEX_FOLDERS:]:
-            shutil.rmtree(folder, ignore_errors=True)
+def _is_whole(path: Path, size: int) -> bool:
+    """Whether the whole copy is there; if so, it counts as asked for now."""
+    try:
+        status = path.lstat()
+        whole = stat.S_ISREG(status.st_mode) and status.st_size == size
+        if whole and time.time() - status.st_mtime > TOUCH_SECONDS:
+            os.utime(path)
+        return whole
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=4)
+def _folder(path: str, gigabytes: str) -> CacheFolder:
+    """Made, with its limit; once a process, as the free space changes."""
+    limit = 0
+    with suppress(ValueError, OverflowError):
+        limit = int(float(gigabytes) * 1e9)
+    if gigabytes and limit <= 0:
+        raise UserError(f"{GIGABYTES} is {gigabytes!r}, it must be gigabytes, such as 100")
+    folder = CacheFolder(Path(path).expanduser().absolute(), limit)
+    folder.make()
+    if folder.limit:
+        return folder
+    used = sum(entry.stat().st_size for entry in os.scandir(folder.path / "shards") if COPY.fullmatch(entry.name))
+    return replace(folder, limit=min(DEFAULT_BYTES, int(SHARE_OF_FREE * (shutil.disk_usage(folder.path).free + used))))
+
+
+def _require_own(folder: Path) -> None:
+    """UserError for a folder that another user made or may write to: copies are verified only when they are made."""
+    status = folder.lstat()
+    mode, wrong = status.st_mode, ""
+    if not stat.S_ISDIR(mode):
+        wrong = "it is a link" if stat.S_ISLNK(mode) else "Not a directory"
+    elif status.st_uid != os.geteuid():
+        wrong = f"it belongs to user {status.st_uid}"
+    elif mode & (stat.S_IWGRP | stat.S_IWOTH):
+        wrong = f"others may write to it (mode {stat.S_IMODE(mode):o}); chmod go-w it once you trust its files"
+    if wrong:
+        raise UserError(f"cannot use the cache {folder}: {wrong}; set {FOLDER} to a folder of your own")
+
+
+def _is_dead(path: str) -> bool:
+    """Whether no process holds the temporary file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    with open(descriptor, "rb"), suppress(OSError):
+        return lock(descriptor)
+    return False
 
 
 @lru_cache(maxsize=1)
 def _prefetch_queue(pid: int) -> Queue[tuple[str, int, str]]:
     """The queue of this process, with its threads; a fork has to make its own."""
     queue: Queue[tuple[str, int, str]] = Queue(PREFETCH_QUEUE)
+
+    def copy_queued() -> None:
+        while True:
+            with suppress(UserError, OSError):
+                local_copy(*queue.get())
+
     for _ in range(PREFETCH_THREADS):
-        threading.Thread(target=_prefetch_from, args=(queue,), name="prefetch", daemon=True).start()
+        threading.Thread(target=copy_queued, name="prefetch", daemon=True).start()
     return queue
-
-
-def _prefetch_from(queue: Queue[tuple[str, int, str]]) -> None:
-    while True:
-        with suppress(UserError, OSError):
-            local_copy(*queue.get())

@@ -1,22 +1,19 @@
 """Which utterances of an audio index already have their frames in a directory, and in which shards.
 
 A finished shard of frames counts if every utterance in it is in the index, by key and by the CRC of its audio and
-transcript, and in no other shard that counts. The utterances of a shard that does not count are encoded again.
-"""
-
-from __future__ import annotations
+transcript, and in no other shard that counts. The utterances of a shard that does not count are encoded again."""
 
 import hashlib
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_prep.durable import canonical_json
-from data_prep.shards.columns import parse_columns
-from data_prep.shards.files import finished_shard, read_document
-from data_prep.shards.index import FORMAT, SHARD_NAME, VERSION, ShardIndex, ShardInfo, columns_path
+from data_prep.shards.index import FORMAT, SHARD_NAME, VERSION, ShardIndex, ShardInfo, columns_path, parse_columns
+from data_prep.shards.opening import finished_shard, read_document
 from model.errors import UserError
 
 AUDIO_CRC = "audio_crc32"  # in the columns of a feature shard: each utterance's in the index of the audio
@@ -41,25 +38,17 @@ class Coverage:
     """The shards of `out` that count, of those finished when `refresh` was last called."""
 
     def __init__(self, out: Path, audio: ShardIndex, fingerprint: dict[str, Any]) -> None:
-        self.covered = np.zeros(len(audio), bool)
-        """Of each utterance of the index, whether its frames are there."""
-        self.shards: dict[str, ShardInfo] = {}
-        """Those that count, by name."""
-        self.frames = 0
-        """In those."""
+        self.covered = np.zeros(len(audio), bool)  # of each utterance of the index, whether its frames are there
+        self.shards: dict[str, ShardInfo] = {}  # those that count, by name
+        self.frames = 0  # in those
         self._out, self._audio, self._recipe = out, audio, recipe_of(fingerprint)
         self._number = {key: i for i, key in enumerate(audio.key)}
         if len(self._number) < len(audio):
             twice = Counter(audio.key).most_common(1)[0][0]
-            raise UserError(
-                f"key {twice} is there twice in the audio; merge it with `slam-asr prep merge --prefix-keys`"
-            )
+            advice = "merge it with `slam-asr prep merge --prefix-keys`"
+            raise UserError(f"key {twice} is there twice in the audio; {advice}")
         self._seen: dict[str, tuple[int, int]] = {}
         self.refresh()
-
-    @property
-    def complete(self) -> bool:
-        return bool(self.covered.all())
 
     def missing(self, ids: range) -> list[int]:
         """Those of `ids` that are not covered."""
@@ -76,14 +65,12 @@ class Coverage:
         for path in sorted(self._out.glob("shard-*.tar")):
             if path.name in self.shards or not SHARD_NAME.fullmatch(path.name):
                 continue
-            try:
+            with suppress(OSError):  # not published yet
                 status = columns_path(path).stat()
-            except OSError:  # not published yet
-                continue
-            state = (status.st_mtime_ns, status.st_size)
-            if self._seen.get(path.name) != state:
-                self._seen[path.name] = state
-                self._add(path)
+                state = (status.st_mtime_ns, status.st_size)
+                if self._seen.get(path.name) != state:
+                    self._seen[path.name] = state
+                    self._add(path)
 
     def _add(self, path: Path) -> None:
         """Counts the shard if it is finished and holds frames of this audio alone."""

@@ -4,10 +4,7 @@
     .i8                [T, D + 2] bytes: each frame's scale in front of its int8 numbers (model/batch.py)
 
 A row is a frame, so a batch's frames lie end to end in one array as they are read. Torch is imported in the
-functions that need it, so that `prep check` starts without it.
-"""
-
-from __future__ import annotations
+functions that need it, so that `prep check` starts without it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +19,8 @@ EXTENSIONS = {"float16": "f16", "bfloat16": "bf16", "float32": "f32", "int8": "i
 FEATURE_DTYPES = tuple(EXTENSIONS)
 _ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = {"int8": 2}
+# Bits that are all set in NaN and Inf, and in no other number; of int8, those of the scale.
 _EXPONENT = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "int8": 0x7C00}
-"""Bits that are all set in NaN and Inf, and in no other number; of int8, those of the scale."""
 
 
 def bytes_per_frame(dim: int, dtype: str) -> int:
@@ -39,7 +36,7 @@ def count_not_finite(media: bytes | bytearray, dtype: str, dim: int) -> int:
     return int(np.count_nonzero((bits & mask) == mask))
 
 
-def as_frames(fingerprint: dict[str, Any], data: np.ndarray) -> Tensor:
+def as_frames(fingerprint: dict[str, Any], data: np.ndarray) -> "Tensor":
     """uint8 [bytes] to [T, D] in the stored dtype, the same memory; of int8 to uint8 [T, D + 2], as Batch takes it."""
     import torch
 
@@ -49,7 +46,7 @@ def as_frames(fingerprint: dict[str, Any], data: np.ndarray) -> Tensor:
     return torch.from_numpy(data).view(getattr(torch, dtype)).view(-1, dim)
 
 
-def as_numbers(frames: Tensor) -> Tensor:
+def as_numbers(frames: "Tensor") -> "Tensor":
     """The result of `as_frames` as float32 [T, D]."""
     import torch
 
@@ -58,7 +55,7 @@ def as_numbers(frames: Tensor) -> Tensor:
     return dequantise(frames) if frames.dtype == torch.uint8 else frames.float()
 
 
-def to_bytes(frames: Tensor, dtype: str, key: str) -> bytes:
+def to_bytes(frames: "Tensor", dtype: str, key: str) -> bytes:
     """frames [T, D] of utterance `key` as they are stored. UserError for NaN, Inf and what `dtype` cannot hold."""
     import torch
 

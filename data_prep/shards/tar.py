@@ -2,31 +2,35 @@
 
 The same members give the same bytes: no time, owner or pax header is in them. Reading one utterance is one `preadv` of
 header, media and metadata, the media straight into the caller's memory, checked by name, size and CRC. Nothing is ever
-unpickled.
-"""
-
-from __future__ import annotations
+unpickled."""
 
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the speed
 
 from data_prep.durable import canonical_json, sync_folder, temporary_name, write_durably
 from data_prep.shards.cache import renew
-from data_prep.shards.columns import BLOCK, COLUMNS, padded
-from data_prep.shards.index import ShardIndex, ShardInfo, columns_path, meta_path
-from data_prep.shards.metadata import Fault, parse_metadata
-from data_prep.shards.open_files import OpenFiles
+from data_prep.shards.index import (
+    BLOCK,
+    COLUMNS,
+    Fault,
+    ShardIndex,
+    ShardInfo,
+    columns_path,
+    meta_path,
+    padded,
+    parse_metadata,
+)
 from data_prep.shards.opening import shard_path
-from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
 RECORD = 20 * BLOCK  # bytes: tar pads its files to it
@@ -41,8 +45,7 @@ class Sample:
 
     key: str
     media: bytearray
-    meta: dict[str, Any]
-    """text, seconds, language, speaker, task, meta."""
+    meta: dict[str, Any]  # text, seconds, language, speaker, task, meta
 
 
 class ShardWriter:
@@ -91,10 +94,10 @@ class ShardWriter:
         write_durably(columns_path(self.path), document)
         return ShardInfo(**shard, columns_sha256=hashlib.sha256(document).hexdigest())
 
-    def __enter__(self) -> ShardWriter:
+    def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # a full disk fails once more
             self._file.close()
         self._temporary.unlink(missing_ok=True)
@@ -112,30 +115,19 @@ def read_sample(index: ShardIndex, i: int) -> Sample:
 
 
 def read_into(index: ShardIndex, i: int, media: memoryview) -> dict[str, Any]:
-    """Reads the media of utterance `i` into `media`, of exactly that many bytes, and returns its metadata.
-
-    ShardError as `read_sample`; the content of `media` is then undefined. A file stays open, even when its path is
-    gone or names another file: it is the one that the index describes. After an error it is opened anew by the next
-    read; the copy of a remote shard is verified, made anew if it is gone or damaged, and read once more.
-    """
-    shard, meta_length = int(index.shard[i]), int(index.meta_length[i])
-    with _explained(index, i):
-        if len(media) != index.length[i] or meta_length > MAX_META_BYTES:
-            raise Fault(f"its index declares {int(index.length[i]) + meta_length:,} bytes for it")
-        read = _read_apart if index.shards[shard].source else _read_together
-        meta = parse_metadata(index.key[i], _persistently(index, shard, lambda: read(index, shard, i, media)))
-        if (len(meta["text"]), len(meta["text"].encode())) != (index.characters[i], index.text_bytes[i]):
-            raise Fault("its transcript is not as long as the index says")  # which the plan counts on
-        return meta
+    """Reads the media of utterance `i` into `media`, of exactly that many bytes, and returns its metadata. ShardError
+    as `read_sample`; the content of `media` is then undefined. A file stays open, even when its path is gone or names
+    another file: it is the one that the index describes. After an error it is opened anew by the next read; the copy of
+    a remote shard is verified, made anew if it is gone or damaged, and read once more."""
+    meta = _read(index, i, media)
+    if (len(meta["text"]), len(meta["text"].encode())) != (index.characters[i], index.text_bytes[i]):
+        raise index.error(i, "its transcript is not as long as the index says")  # which the plan counts on
+    return meta
 
 
 def read_meta(index: ShardIndex, i: int) -> dict[str, Any]:
     """The metadata of utterance `i` alone, without its CRC, which is over the media too."""
-    shard, length = int(index.shard[i]), int(index.meta_length[i])
-    with _explained(index, i):
-        if length > MAX_META_BYTES:
-            raise Fault(f"its index declares {length:,} bytes of metadata for it")
-        return parse_metadata(index.key[i], _persistently(index, shard, lambda: _read_meta(index, shard, i)))
+    return _read(index, i, None)
 
 
 def walk(path: Path) -> Iterator[tuple[str, int, int]]:
@@ -159,82 +151,97 @@ def walk(path: Path) -> Iterator[tuple[str, int, int]]:
             position += BLOCK + padded(size)
 
 
-def stream(paths: Sequence[str | os.PathLike[str]]) -> Any:
-    """`webdataset.WebDataset` over local shards, in order, raw bytes: never call `.decode()` on it, it can unpickle."""
-    from webdataset import utils
-    from webdataset.compat import WebDataset
+class OpenFiles:
+    """The files read last, at most `limit`, shared by threads; one in use is closed only by its last reader. `passing`:
+    those whose file was removed are closed when the next one is opened, which frees their disk space."""
 
-    utils.enforce_security = True  # no pipes, no pickles  # pyright: ignore[reportAttributeAccessIssue]
-    files = [os.path.abspath(path) for path in paths]
-    missing = [file for file in files if not os.path.isfile(file)]
-    if missing or not files:
-        raise UserError(f"no shard {missing[0] if missing else 'given'}; only local tar files are streamed")
-    return WebDataset(files, shardshuffle=False, nodesplitter=None)
+    def __init__(self, limit: int, passing: bool = False) -> None:
+        self._limit, self._passing = limit, passing
+        self._lock = threading.Lock()
+        self._files: OrderedDict[tuple[str, str], _Descriptor] = OrderedDict()
+
+    @contextmanager
+    def open(self, path: Path, identity: str) -> Iterator[int]:
+        """The descriptor. Whatever is raised while it is in use makes the next use open the path anew."""
+        key = (os.fspath(path), identity)
+        with self._lock:
+            file = self._files.get(key)
+            if file is None:
+                for other in [k for k, f in self._files.items() if self._passing and not os.fstat(f.number).st_nlink]:
+                    del self._files[other]
+                file = self._files[key] = _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                if len(self._files) > self._limit:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(key)
+        try:
+            yield file.number
+        except BaseException:
+            with self._lock:
+                if self._files.get(key) is file:
+                    del self._files[key]
+            raise
+
+
+class _Descriptor:
+    """An open file, which is closed when nothing refers to it any more."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, close=os.close) -> None:
+        close(self.number)
 
 
 _OPEN, _COPIES = OpenFiles(OPEN_SHARDS), OpenFiles(OPEN_SHARDS, passing=True)
 
 
-@contextmanager
-def _explained(index: ShardIndex, i: int) -> Iterator[None]:
-    """ShardError for what goes wrong with utterance `i` inside."""
+def _read(index: ShardIndex, i: int, media: memoryview | None) -> dict[str, Any]:
+    """The metadata of utterance `i`; fills `media`, unless it is None. ShardError for what goes wrong."""
+    shard, length, meta_length = int(index.shard[i]), int(index.length[i]), int(index.meta_length[i])
+    if meta_length > MAX_META_BYTES or (media is not None and len(media) != length):
+        raise index.error(i, f"its index declares {length + meta_length:,} bytes for it")
     try:
-        yield
+        try:
+            data = _read_bytes(index, shard, i, media)
+        except (Fault, OSError):
+            if index.places[shard][1] is not None:
+                raise
+            renew(index.location(shard), index.shards[shard].sha256)
+            data = _read_bytes(index, shard, i, media)
+        return parse_metadata(index.key[i], data)
     except Fault as error:
         raise index.error(i, str(error)) from None
     except OSError as error:
         raise index.error(i, f"it cannot be read ({error.strerror})") from None
 
 
-def _persistently(index: ShardIndex, shard: int, read: Callable[[], bytes]) -> bytes:
-    """The result of `read`; of a remote shard at the second attempt, on a verified copy."""
-    try:
-        return read()
-    except (Fault, OSError):
-        if index.places[shard][1] is not None:
-            raise
-    renew(index.location(shard), index.shards[shard].sha256)
-    return read()
-
-
-def _open_tar(index: ShardIndex, shard: int) -> AbstractContextManager[int]:
+def _read_bytes(index: ShardIndex, shard: int, i: int, media: memoryview | None) -> bytes:
+    """As `_read`: the bytes of the metadata. Those of a tar indexed in place lie in a file beside the index."""
+    info, offset, meta_offset = index.shards[shard], int(index.offset[i]), int(index.meta_offset[i])
+    data = bytearray(int(index.meta_length[i]))
+    if info.source:
+        with _OPEN.open(meta_path(index.root / info.name), info.sha256) as metas:
+            _fill(metas, [memoryview(data)], meta_offset)
+        if media is None:
+            return bytes(data)
     files = _COPIES if index.places[shard][1] is None else _OPEN
-    return files.open(shard_path(index, shard), index.shards[shard].sha256)
-
-
-def _read_meta(index: ShardIndex, shard: int, i: int) -> bytes:
-    data, info = bytearray(int(index.meta_length[i])), index.shards[shard]
-    opened = _OPEN.open(meta_path(index.root / info.name), info.sha256) if info.source else _open_tar(index, shard)
-    with opened as descriptor:
-        _fill(descriptor, [memoryview(data)], int(index.meta_offset[i]))
+    with files.open(shard_path(index, shard), info.sha256) as tar:
+        if media is None:
+            _fill(tar, [memoryview(data)], meta_offset)
+            return bytes(data)
+        if info.source:
+            _fill(tar, [media], offset)
+            crc = crc32(media)
+        else:
+            header, between = bytearray(BLOCK), bytearray(meta_offset - offset - len(media))  # padding, then a header
+            _fill(tar, [memoryview(header), media, memoryview(between), memoryview(data)], offset - BLOCK)
+            name, size = _parse_header(header)
+            if name.rpartition(".")[0] != index.key[i] or size != len(media):
+                raise Fault(f"byte {offset - BLOCK:,} holds {name[:100]!r} of {size:,} bytes")
+            crc = crc32(between, crc32(media))
+        if crc32(data, crc) != index.crc32[i]:
+            raise Fault("its bytes have changed since they were written (CRC)")
     return bytes(data)
-
-
-def _read_together(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
-    """Fills `media` and returns the metadata of an utterance, for a tar that this program wrote."""
-    start, between = int(index.offset[i]) - BLOCK, int(index.meta_offset[i] - index.offset[i] - index.length[i])
-    header, rest = bytearray(BLOCK), bytearray(between + int(index.meta_length[i]))  # `between`: padding, then a header
-    with _open_tar(index, shard) as tar:
-        _fill(tar, [memoryview(header), media, memoryview(rest)], start)
-        name, size = _parse_header(header)
-        if name.rpartition(".")[0] != index.key[i] or size != len(media):
-            raise Fault(f"byte {start:,} holds {name[:100]!r} of {size:,} bytes")
-        _require_crc(index, i, crc32(rest, crc32(media)))
-    return bytes(rest[between:])
-
-
-def _read_apart(index: ShardIndex, shard: int, i: int, media: memoryview) -> bytes:
-    """The same for a tar indexed in place, whose metadata lies in a file beside the index."""
-    data = _read_meta(index, shard, i)
-    with _open_tar(index, shard) as tar:
-        _fill(tar, [media], int(index.offset[i]))
-        _require_crc(index, i, crc32(data, crc32(media)))
-    return data
-
-
-def _require_crc(index: ShardIndex, i: int, crc: int) -> None:
-    if crc != index.crc32[i]:
-        raise Fault("its bytes have changed since they were written (CRC)")
 
 
 def _fill(descriptor: int, parts: list[memoryview], position: int) -> None:

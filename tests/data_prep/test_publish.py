@@ -10,9 +10,8 @@ import pytest
 
 from data_prep.build.build import BuildOptions, build
 from data_prep.importers.table import import_jsonl
-from data_prep.recordings import remote as remote_recordings
-from data_prep.recordings.open import open_source
-from data_prep.recordings.remote import AHEAD, read_ahead
+from data_prep.recordings import open as remote_recordings
+from data_prep.recordings.open import AHEAD, open_source, read_ahead
 from data_prep.remote import objects as remote
 from data_prep.rework.upload import publish_directory
 from data_prep.shards.opening import read_index

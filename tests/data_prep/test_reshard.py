@@ -13,9 +13,8 @@ from data_prep.rework.merge import merge
 from data_prep.rework.reshard import ReshardOptions, plan, reshard
 from data_prep.rework.subset import Subset, read_keys
 from data_prep.shards.coverage import AUDIO_CRC
-from data_prep.shards.files import read_document
 from data_prep.shards.index import ShardIndex, columns_path, write_index
-from data_prep.shards.opening import read_index, shard_path
+from data_prep.shards.opening import read_document, read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_meta, read_sample
 from launch.command import main
 from model.errors import UserError

@@ -62,7 +62,7 @@ def test_a_file_that_may_not_be_read_is_no_case_for_the_check(tmp_path, corpus, 
         raise PermissionError(errno.EACCES, "Permission denied")
 
     build(corpus, tmp_path / "out", OPTIONS)
-    monkeypatch.setattr("data_prep.shards.files.read_regular", refuse)
+    monkeypatch.setattr("data_prep.shards.opening.read_regular", refuse)
     with pytest.raises(UserError, match="Permission denied") as error:
         read_index(tmp_path / "out")
     assert "prep check" not in str(error.value)

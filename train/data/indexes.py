@@ -7,7 +7,7 @@ from typing import Any
 
 from data_prep.addresses import is_remote
 from data_prep.rework.joined import concatenate
-from data_prep.shards.cache_folder import cache_folder, configure
+from data_prep.shards.cache import cache_folder, configure
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import read_index
 from model.errors import UserError

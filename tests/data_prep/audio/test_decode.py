@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep.audio.decode import AudioError, decode, encode_flac, encode_opus, probe, resample, write_flac
-from data_prep.audio.ogg import SERIAL, with_serial
+from data_prep.audio.decode import (
+    OGG_SERIAL,
+    AudioError,
+    decode,
+    encode_flac,
+    encode_opus,
+    probe,
+    resample,
+    with_serial,
+    write_flac,
+)
 from data_prep.audio.truncation import what_is_cut_off
 from data_prep.recordings.open import open_source
 from tests.data_prep.conftest import tone
@@ -191,7 +200,7 @@ def test_opus_is_deterministic_and_keeps_every_sample():
 def test_another_serial_number_leaves_an_ogg_stream_whole():
     data = encode_opus(tone(2.0))
     other = with_serial(data, 77)
-    assert other[SERIAL] == (77).to_bytes(4, "little") and with_serial(other, 1) == data
+    assert other[OGG_SERIAL] == (77).to_bytes(4, "little") and with_serial(other, 1) == data
     assert np.array_equal(decode(other), decode(data))  # a wrong checksum would lose the page
     with pytest.raises(ValueError, match="byte"):
         with_serial(data[:-3], 1)

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from data_prep import retries
-from data_prep.recordings import remote as remote_recordings
-from data_prep.recordings.windows import Stretch
+from data_prep.recordings import open as remote_recordings
+from data_prep.recordings.open import Stretch
 from data_prep.remote import objects as remote
 from data_prep.retries import Forbidden, Missing, RemoteError
 from data_prep.shards.opening import read_index

@@ -17,7 +17,7 @@ import torch
 
 from data_prep.build.build import BuildOptions, build
 from data_prep.remote import objects as remote
-from data_prep.shards import cache, cache_folder
+from data_prep.shards import cache, opening
 from data_prep.shards.index import ShardError
 from data_prep.shards.opening import read_index, shard_path
 from data_prep.shards.reader import read_batch
@@ -67,7 +67,7 @@ def test_training_reads_from_a_cache_of_two_shards(dataset, storage, monkeypatch
     assert not copies()
     largest = max(shard.bytes for shard in index.shards)
     monkeypatch.setenv("SLAM_ASR_CACHE_GB", repr(2 * largest / 1e9))
-    monkeypatch.setattr(cache_folder, "YOUNG_SECONDS", 0.05)
+    monkeypatch.setattr(cache, "YOUNG_SECONDS", 0.05)
     most, stop = [0], threading.Event()
 
     def watch() -> None:
@@ -165,7 +165,7 @@ def test_an_object_that_is_another_is_named_and_not_asked_for_again_and_again(da
 
 def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(dataset):
     index = read_index(dataset[1])
-    folder = cache_folder.cache_folder()
+    folder = cache.cache_folder()
     dead, alive = (folder.path / "shards" / f"{digit * 64}.1-2.tmp" for digit in "de")
     for path in (dead, alive):
         path.write_bytes(b"x")
@@ -178,7 +178,7 @@ def test_what_killed_processes_left_is_removed_and_what_is_being_made_is_not(dat
 
 def test_files_of_other_names_stay_and_do_not_count(dataset, monkeypatch):
     index = read_index(dataset[1])
-    shards, indexes = (cache_folder.cache_folder().path / name for name in ("shards", "indexes"))
+    shards, indexes = (cache.cache_folder().path / name for name in ("shards", "indexes"))
     mine = [shards / "corpus.tar", shards / f"{'A' * 64}.tar", shards / "work.1-2.tmp", indexes / "own"]
     for path in mine[:3]:
         path.write_bytes(bytes(1_000_000))
@@ -186,11 +186,11 @@ def test_files_of_other_names_stay_and_do_not_count(dataset, monkeypatch):
     for path in mine:
         os.utime(path, (1, 1))
     monkeypatch.setenv("SLAM_ASR_CACHE_GB", repr(max(shard.bytes for shard in index.shards) / 1e9))
-    monkeypatch.setattr(cache_folder, "YOUNG_SECONDS", 0.0)
-    monkeypatch.setattr(cache, "INDEX_FOLDERS", 0)
+    monkeypatch.setattr(cache, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(opening, "INDEX_FOLDERS", 0)
     for i in range(len(index)):
         read_sample(index, i)
-    cache._forget_old_indexes(indexes)
+    opening._forget_old_indexes(indexes)
     assert all(path.exists() for path in mine) and len(copies()) == 4 and list(indexes.iterdir()) == [mine[3]]
 
 
@@ -228,7 +228,7 @@ def test_no_link_is_followed_where_copies_lie(dataset, tmp_path):
     assert shard_path(index, 0) == path and not path.is_symlink() and read_sample(index, 0) == before
     shutil.rmtree(path.parents[1] / "locks")
     path.unlink()
-    lock = path.parents[1] / "locks" / f"{int(index.shards[0].sha256[:8], 16) % cache_folder.LOCKS:03}"
+    lock = path.parents[1] / "locks" / f"{int(index.shards[0].sha256[:8], 16) % cache.LOCKS:03}"
     lock.parent.mkdir(mode=0o700)
     lock.symlink_to(tmp_path / "new")
     with pytest.raises(UserError, match="symbolic links"):

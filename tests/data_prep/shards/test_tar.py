@@ -1,19 +1,17 @@
-import io
 import json
 import os
-import pickle
 import tarfile
 import threading
 
 import numpy as np
 import pytest
+from webdataset.compat import WebDataset
 
 from data_prep.build.build import BuildOptions, build
 from data_prep.shards import tar as shards
 from data_prep.shards.index import ShardError, columns_path
-from data_prep.shards.open_files import OpenFiles
 from data_prep.shards.opening import read_index, shard_path
-from data_prep.shards.tar import ShardWriter, read_sample, stream, walk
+from data_prep.shards.tar import OpenFiles, ShardWriter, read_sample, walk
 from model.errors import UserError
 from tests.data_prep.reading import check
 
@@ -36,30 +34,12 @@ def test_tar_and_webdataset_read_the_same(out):
         members = tar.getmembers()
         assert all(m.isreg() and m.mtime == m.uid == m.gid == 0 and not m.pax_headers for m in members)
         assert [m.name for m in members[:2]] == [f"{index.key[0]}.flac", f"{index.key[0]}.json"]
-    samples = list(stream(sorted(out.glob("*.tar"))))
+    tars = [str(path) for path in sorted(out.glob("*.tar"))]
+    samples = list(WebDataset(tars, shardshuffle=False, nodesplitter=None))
     assert [sample["__key__"] for sample in samples] == index.key
     for i, sample in enumerate(samples):
         assert sample["flac"] == read_sample(index, i).media
         assert json.loads(sample["json"]) == read_sample(index, i).meta
-
-
-@UNCLOSED
-def test_stream_runs_no_command_and_unpickles_nothing(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path}/owned"):
-        stream([f"pipe:touch {tmp_path}/owned"])
-
-    class Evil:
-        def __reduce__(self):
-            return open, (f"{tmp_path}/owned", "w")
-
-    data = pickle.dumps(Evil())
-    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
-        for name in ("a.pyd", "a.pickle", "a.pth"):
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    assert [sample["pickle"] for sample in stream([tmp_path / "evil.tar"])] == [data]
-    assert not (tmp_path / "owned").exists()
 
 
 def test_a_truncated_tar_is_refused_and_mended_by_building_again(out, corpus):

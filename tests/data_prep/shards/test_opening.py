@@ -1,5 +1,6 @@
 """What an index may say, and what is refused of it."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -32,6 +33,8 @@ def test_an_index_that_disagrees_is_refused_with_the_place(out):
     refused("version 2", version=2)
     refused("kind", kind="video")
     refused("'../x", shards=[json.loads(right_document)["shards"][0] | {"name": "../x.tar"}])
+    refused(r"'x; id \|' .*flac, opus, any", options={"media": "x; id |"})
+    refused("'bad' of the totals", totals={"bad": {"silent": "1"}})
     refused("shard of index.json", shards=[{"name": "shard-000000.tar"}])
     refused("missing", shards=[json.loads(right_document)["shards"][0] | {"name": "shard-000099.tar"}])
     document.write_text("{")
@@ -43,8 +46,6 @@ def test_an_index_that_disagrees_is_refused_with_the_place(out):
 
 
 def test_columns_out_of_bounds_are_refused_even_with_the_right_hash(out):
-    import hashlib
-
     columns, document = out / "shard-000000.idx.json", out / "index.json"
     right = json.loads(columns.read_bytes())
     for change in (
@@ -74,11 +75,3 @@ def test_the_digest_is_of_the_data_not_of_its_place(tmp_path, corpus, out):
     changed = [replace(corpus[0], text="other"), *corpus[1:]]
     build(changed, tmp_path / "other", BuildOptions(shard_size=5))
     assert read_index(tmp_path / "other").digest() != read_index(out).digest()
-
-
-def test_an_index_of_unknown_media_is_refused(tmp_path, corpus):
-    build(corpus, tmp_path / "out", BuildOptions())
-    path = tmp_path / "out" / "index.json"
-    path.write_text(path.read_text().replace('"options": {', '"options": {"media": "x; id |",', 1))
-    with pytest.raises(UserError, match="'x; id |' .*flac, opus, any"):
-        read_index(tmp_path / "out")
