@@ -14,8 +14,7 @@ from model.errors import UserError, require_at_least
 from train.dist.launch_env import RankEnv, read_rank_env
 
 if TYPE_CHECKING:
-    from data_prep.features.build import FeatureRank, FeatureRun
-    from data_prep.features.estimate import Estimate
+    from data_prep.features.build import Estimate, FeatureRank, FeatureRun
     from data_prep.shards.index import ShardIndex
     from model.encoders import Encoder
 
@@ -100,14 +99,12 @@ def _feature_rank(args: argparse.Namespace, rank: RankEnv) -> FeatureRank:
 
 def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: FeatureRank, rank: RankEnv) -> None:
     """Prints size and time to expect; asks, or wants --yes, if that is much. UserError to end it here."""
-    from data_prep.features.build import require_fit
-    from data_prep.features.estimate import estimate, require_room
+    from data_prep.features.build import estimate, require_fit
 
     require_fit(index, encoder, args.out, args.feature_dtype)
     expected = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
     if not expected.utterances:
         return
-    require_room(expected, args.out, args.feature_dtype)
     text = _in_words(expected, args, rank)
     much = expected.bytes > args.ask_above * 1e9 or expected.hours > args.ask_above_hours
     asks = much and not args.yes

@@ -23,8 +23,10 @@ def run(args: argparse.Namespace) -> int:
     from data_prep.importers.webdataset import SampleOptions
 
     samples = SampleOptions(args.text_field, args.text_extension.lstrip(".").lower(), args.prefix_shard)
-    how = (args.verify == "full", args.workers, args.max_bad, args.overwrite)
-    totals = index_in_place(args.tars, args.out, ForeignOptions(samples, args.normalise, *how))
+    options = ForeignOptions(
+        args.workers, args.overwrite, args.max_bad, samples, args.normalise, verify=args.verify == "full"
+    )
+    totals = index_in_place(args.tars, args.out, options)
     already = "already indexes these tars with these options" if totals.already_built else ""
     print_totals(args.out, totals, already, "tar")
     if totals.unused:

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.rework.merge import merge
+    from data_prep.rework.copying import merge
 
     require_at_least("workers", args.workers, 1)
     prefixes = None if args.prefix_keys is None else args.prefix_keys.split(",")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from launch.prep.arguments import add_shard_size, add_shared, local_folder, parse_bytes, print_totals
 
 if TYPE_CHECKING:
-    from data_prep.build.finish import Totals
+    from data_prep.build.workdir import Totals
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from data_prep.rework.reshard import ReshardOptions, reshard
+    from data_prep.rework.copying import ReshardOptions, reshard
     from data_prep.rework.subset import Subset, parse_where, read_keys
 
     subset = Subset(

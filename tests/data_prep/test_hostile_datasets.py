@@ -9,7 +9,7 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.inspect.check import check
 from data_prep.remote import objects as remote
-from data_prep.rework.merge import merge
+from data_prep.rework.copying import merge
 from data_prep.rework.upload import publish_directory
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample

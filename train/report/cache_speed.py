@@ -8,7 +8,7 @@ frames.
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.features.speed import read_speed
+from data_prep.features.build import read_speed
 from train.report.step_sums import StepSums
 
 WINDOW_STEPS = 50  # steps judged at a time, so that one slow start does not count

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep.audio.decode import decode, encode_flac, encode_opus, write_flac
-from data_prep.build.assign import divide
+from data_prep.build.assign import Layout, Sizes, divide
 from data_prep.build.build import BuildOptions, build
-from data_prep.build.options import Layout
 from data_prep.build.prepare import Limits
-from data_prep.build.sizes import Sizes
 from data_prep.build.split import build_parts, parse_fractions, split
 from data_prep.inspect.check import check
 from data_prep.shards.index import ShardIndex
@@ -20,9 +18,9 @@ from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
 from launch.prep.arguments import parse_bytes
 from model.errors import UserError
+from tests.data_prep.build.test_build import contents
 from tests.data_prep.conftest import tone
 from tests.data_prep.reading import read_wave
-from tests.data_prep.test_build import contents
 
 
 def test_another_command_is_another_input(tmp_path, corpus):

@@ -13,7 +13,7 @@ from data_prep.importers.jsonl import import_jsonl
 from data_prep.inspect.check import check
 from data_prep.shards.opening import read_index
 
-SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 pytestmark = pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")
 
 

@@ -9,10 +9,8 @@ import torch
 from data_prep.build.build import BuildOptions, build
 from data_prep.durable import canonical_json
 from data_prep.features import encoding as feature_encoding
-from data_prep.features.build import FeatureRank, build_features
-from data_prep.features.folder import LOCK_NAME
-from data_prep.features.speed import SPEED_NAME
-from data_prep.features.writer import FeatureWriter
+from data_prep.features.build import SPEED_NAME, FeatureRank, build_features
+from data_prep.features.writer import LOCK_NAME, FeatureWriter
 from data_prep.inspect.check import check
 from data_prep.inspect.stats import table
 from data_prep.rework.joined import concatenate

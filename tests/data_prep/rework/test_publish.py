@@ -22,7 +22,7 @@ from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OPTIONS = BuildOptions(shard_size=3)
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 
