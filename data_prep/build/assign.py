@@ -32,7 +32,7 @@ SHUFFLES = ("random", "stratified", "sorted", "none")
 similar length; the order of the corpus. Each but the last is decided by `key_hash`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """Of every command that reads recordings or shards and writes a dataset directory."""
 
@@ -45,7 +45,7 @@ class RunOptions:
         require_fraction("max_bad", self.max_bad)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout(RunOptions):
     """Size and order of the shards that `prep build` and `prep reshard` write."""
 
@@ -65,7 +65,7 @@ class Layout(RunOptions):
         return {"shard_bytes": self.shard_bytes} if self.shard_bytes else {"shard_size": self.shard_size}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BuildOptions(Layout):
     """How the shards are made."""
 
@@ -119,15 +119,25 @@ def unique(utterances: Iterable[Utterance]) -> list[Utterance]:
 
 def assign(corpus: Sequence[Utterance], out: Path, options: BuildOptions) -> list[ShardTask]:
     """The shards of `out`, in order. UserError where there is no room for them."""
-    sizes = measure(corpus, options)
-    require_room(out, expected_bytes(corpus, sizes, options.limits))
+    sizes, only_seconds = Sizes(), not options.shard_bytes
+    if options.shard_bytes or options.shuffle in ("stratified", "sorted"):
+        with Progress(len(corpus), label="read headers") as progress:
+            for seconds, size in in_threads(lambda u: _measured(u, options.limits, only_seconds), corpus):
+                sizes.seconds.append(seconds)
+                sizes.bytes.append(size)
+                progress.advance()
+        require_room(out, sum(sizes.bytes))
+    else:  # by the durations and headers of some; 0 where none are known
+        sample = [u for u in corpus[:: -(-len(corpus) // SAMPLED)] if u.duration is not None or not _is_costly(u)]
+        total = sum(_measured(u, options.limits, only_seconds)[1] for u in sample)
+        require_room(out, round(total * len(corpus) / max(1, len(sample))))
     speakers = [(utterance.language, utterance.speaker) for utterance in corpus]
     shards = divide([utterance.key for utterance in corpus], sizes, speakers, options)
     remote, tasks = remote_sizes(utterance.audio for utterance in corpus), []
     for number, ids in enumerate(shards):
-        utterances, limits = tuple(corpus[i] for i in ids), options.limits
-        recipe = _recipe(utterances, limits, remote)
-        tasks.append(ShardTask(out / shard_name(number), utterances, limits, recipe))
+        utterances = tuple(corpus[i] for i in ids)
+        recipe = _recipe(utterances, options.limits, remote)
+        tasks.append(ShardTask(out / shard_name(number), utterances, options.limits, recipe))
     return tasks
 
 
@@ -182,33 +192,11 @@ def _recipe(utterances: Sequence[Utterance], limits: Limits, remote: Mapping[str
     return digest.hexdigest()
 
 
-def measure(corpus: Sequence[Utterance], options: BuildOptions) -> Sizes:
-    """Sizes of the utterances if order or size of the shards depend on them; else none."""
-    if not options.shard_bytes and options.shuffle in ("random", "none"):
-        return Sizes()
-    only_seconds, sizes = not options.shard_bytes, Sizes()
-    with Progress(len(corpus), label="read headers") as progress:
-        for seconds, size in in_threads(lambda u: _measured(u, options.limits, only_seconds), corpus):
-            sizes.seconds.append(seconds)
-            sizes.bytes.append(size)
-            progress.advance()
-    return sizes
-
-
 def in_threads(function: Callable[[Utterance], Result], corpus: Sequence[Utterance]) -> Iterator[Result]:
     """`function` of each utterance, in order."""
     with ThreadPoolExecutor(THREADS) as pool:
         for first in range(0, len(corpus), AHEAD):
             yield from pool.map(function, corpus[first : first + AHEAD])
-
-
-def expected_bytes(corpus: Sequence[Utterance], sizes: Sizes, limits: Limits) -> int:
-    """Of all shards, by the sizes measured, else by some utterances' durations and headers; 0 where none are known."""
-    if sizes.bytes:
-        return sum(sizes.bytes)
-    sample = [u for u in corpus[:: -(-len(corpus) // SAMPLED)] if u.duration is not None or not _is_costly(u)]
-    total = sum(_measured(utterance, limits, only_seconds=True)[1] for utterance in sample)
-    return round(total * len(corpus) / max(1, len(sample)))
 
 
 def _measured(utterance: Utterance, limits: Limits, only_seconds: bool) -> tuple[float, int]:

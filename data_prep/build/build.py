@@ -44,11 +44,9 @@ def build(
         if workdir.finished:
             return workdir.finished
         audio = {utterance.key: without_secrets(utterance.audio) for utterance in corpus}
-        progress = progress or Progress(len(audio), label=f"build {options.part.partition(' ')[0]}".strip())
+        shown = progress or Progress(len(corpus), label=f"build {options.part.partition(' ')[0]}".strip())
         total, before = options.corpus or len(corpus), options.bad_before
-        results = run_bounded(
-            write_shard, tasks, options, total, lambda task, note: audio[note["key"]], progress, before
-        )
+        results = run_bounded(write_shard, tasks, options, total, lambda _, note: audio[note["key"]], shown, before)
         return finish(workdir, "audio", results, ("bad", "dropped"))
 
 
@@ -68,10 +66,8 @@ def run_bounded(
 
     def located(task: Any, notes: list[Note]) -> list[Note]:
         # a shard's own notes hold no path, so that its bytes do not depend on one
-        return [
-            {name: value for name, value in note.items() if name != "sample"} | {"audio": audio_of(task, note)}
-            for note in notes
-        ]
+        names = ("key", "reason", "message")
+        return [{name: note[name] for name in names} | {"audio": audio_of(task, note)} for note in notes]
 
     results: dict[int, ShardResult] = {}
     bad: list[Note] = []

@@ -39,7 +39,7 @@ from model.errors import UserError
 from model.files import file_sha256
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ForeignOptions(RunOptions):
     """How tars of other programs are indexed in place."""
 
@@ -59,7 +59,7 @@ class ForeignOptions(RunOptions):
 
 @dataclass(frozen=True)
 class TarTask:
-    """All that a worker needs to index one tar."""
+    """One tar to be indexed."""
 
     tar: Path
     path: Path  # its name in the index, as of a shard; there is no such file
@@ -112,8 +112,7 @@ def _survey(tars: list[Path], options: SampleOptions) -> int:
                 owner[key] = tar, sample.name
             progress.advance()
     if not owner:
-        first = f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}"
-        raise UserError(f"{first}; are these tars of audio?")
+        raise UserError(f"no recording in {counted(len(tars), 'tar')}, as {tars[0]}; are these tars of audio?")
     return count
 
 
@@ -131,9 +130,9 @@ def index_tar(task: TarTask, tally: TaskCounts) -> ShardResult:
 
 
 def _index_tar(task: TarTask, file: BufferedReader, tally: TaskCounts) -> ShardResult:
-    samples, unused = samples_of(task.tar, task.options.samples)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     options, stem = task.options, task.tar.stem if task.options.samples.prefix_shard else ""
+    samples, unused = samples_of(task.tar, options.samples)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     decides = [FORMAT, VERSION, sha256, stem, asdict(options.samples), options.verify, options.normalise]
     recipe = hashlib.sha256(canonical_json(decides)).hexdigest()
     metas_path, info = meta_path(task.path), finished_shard(task.path, recipe, task.source)

@@ -30,10 +30,6 @@ class ImportReport:
     seconds_by_language: dict[str, float]  # of those kept
     first: list[tuple[Utterance, float]]  # some of those kept, with their seconds
 
-    @property
-    def seconds(self) -> float:
-        return sum(self.seconds_by_language.values())
-
 
 def import_corpus(
     utterances: Iterable[Utterance], out: Path, max_bad: float = 0.01, allow_pipes: bool = False

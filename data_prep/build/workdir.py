@@ -169,9 +169,9 @@ def require_resumable(
                 read_index(out)
                 return Totals(**document["totals"], already_built=True)
         return None
-    tars = sorted(path for path in out.iterdir() if SHARD_NAME.fullmatch(path.name))
     if (out / UNFINISHED_NAME).exists():  # one that cannot be read, to be overwritten
         return None
+    tars = [path for path in out.iterdir() if SHARD_NAME.fullmatch(path.name)]
     if not all(columns_path(path).exists() for path in tars):
         raise UserError(f"{out} holds shards without an index, not made here; give another directory")
     if tars and not overwrite:
@@ -256,9 +256,9 @@ def finish(
 
 def _remove_stale(out: Path, keep: set[str], data: str = ".tar") -> None:
     """Removes the files of all shards but `keep`, and of those what is neither columns nor of the ending `data`."""
-    for path in sorted(out.glob("shard-*")):
-        stem, dot, ending = path.name.partition(".")
-        if SHARD_NAME.fullmatch(f"{stem}.tar") and dot + ending in (".tar", ".meta", ".idx.json"):
-            if f"{stem}.tar" not in keep or dot + ending not in (data, ".idx.json"):
+    for ending in (".tar", ".meta", ".idx.json"):
+        for path in out.glob(f"shard-*{ending}"):
+            tar = path.name.removesuffix(ending) + ".tar"
+            if SHARD_NAME.fullmatch(tar) and (tar not in keep or ending not in (data, ".idx.json")):
                 path.unlink()
     sync_folder(out)

@@ -146,7 +146,15 @@ def estimate(index: ShardIndex, encoder: Encoder, out: Path, dtype: str, ranks: 
     missing = np.flatnonzero(~Coverage(out, index, fingerprint).covered)
     seconds, free = float(index.samples[missing].sum()) / SAMPLE_RATE, free_bytes(out)
     needed = bytes_of(index, encoder, dtype, missing)
-    speed = _measure(index, encoder, dtype, missing.tolist(), threads) if len(missing) else 0.0
+    speed = 0.0
+    if len(missing):
+        wanted = SAMPLE_SECONDS.get(device_of(encoder).type, 20.0) * SAMPLE_RATE / float(index.samples[missing].mean())
+        number = min(len(missing), max(1, round(wanted)))
+        sample = [int(missing[i * len(missing) // number]) for i in range(number)]  # evenly spaced
+        list(encode_in_order(index, encoder, dtype, sample[:1], threads))  # the first is slower, and not counted
+        began = time.monotonic()
+        list(encode_in_order(index, encoder, dtype, sample, threads))
+        speed = float(index.samples[sample].sum()) / SAMPLE_RATE / max(time.monotonic() - began, 1e-9)
     if needed > free:
         smaller = "" if dtype == "int8" else ", or keep them as int8 (--feature-dtype int8)"
         raise UserError(f"the features take {in_units(needed)}, {out} has {in_units(free)} free; make room{smaller}")
@@ -162,17 +170,6 @@ def bytes_of(index: ShardIndex, encoder: Encoder, dtype: str, ids: np.ndarray) -
     each = 2 * BLOCK + padded(media) + padded(meta)
     tars = np.bincount(index.shard[ids], each).astype(np.int64)
     return int(padded(tars[tars > 0] + 2 * BLOCK, RECORD).sum())
-
-
-def _measure(index: ShardIndex, encoder: Encoder, dtype: str, ids: list[int], threads: int | None) -> float:
-    """Seconds of audio a second, over some of `ids`, evenly spaced; the first, which is slower, is not counted."""
-    wanted = SAMPLE_SECONDS.get(device_of(encoder).type, 20.0) * SAMPLE_RATE / float(index.samples[ids].mean())
-    count = min(len(ids), max(1, round(wanted)))
-    sample = [ids[i * len(ids) // count] for i in range(count)]
-    list(encode_in_order(index, encoder, dtype, ids[:1], threads))
-    began = time.monotonic()
-    list(encode_in_order(index, encoder, dtype, sample, threads))
-    return float(index.samples[sample].sum()) / SAMPLE_RATE / max(time.monotonic() - began, 1e-9)
 
 
 def _encode_missing(writer: FeatureWriter, encoder: Encoder, rank: FeatureRank, progress: Progress) -> int:

@@ -92,7 +92,14 @@ def join(
         except OSError as error:
             raise UserError(f"cannot write to {out}: {error.strerror}; give another directory") from None
         try:
-            joined = FeatureFolder(None, locks if _share(folder, locks, out) else None)
+            joined = FeatureFolder(None, locks)
+            try:
+                free = lock(folder, shared=True)
+                fcntl.lockf(locks, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1 << 40)  # a byte that nobody else locks
+            except OSError:  # a file system without locks
+                joined.locks, free = None, True
+            if not free:
+                raise workdir.busy(out)
             with joined.alone():
                 wanted = canonical_json({"fingerprint": fingerprint, "options": options})
                 with suppress(OSError):  # whether it is this very cache that is unfinished here
@@ -108,18 +115,6 @@ def join(
         finally:
             if not (out / UNFINISHED_NAME).exists():
                 (out / LOCK_NAME).unlink(missing_ok=True)
-
-
-def _share(folder: int, locks: int, out: Path) -> bool:
-    """Locks the directory against other commands; False on a file system without locks."""
-    try:
-        shared = lock(folder, shared=True)
-        fcntl.lockf(locks, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1 << 40)  # a byte that nobody else locks
-    except OSError:
-        return False
-    if not shared:
-        raise workdir.busy(out)
-    return True
 
 
 class FeatureWriter:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.addresses import is_remote
-from data_prep.build.assign import Layout, Sizes, divide
+from data_prep.build.assign import Layout, RunOptions, Sizes, divide
 from data_prep.build.workdir import ShardResult, Totals, claim, disk_full_explained, finish, require_room
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.figures import counted, in_units
@@ -62,7 +62,7 @@ class CopyTask:
         return {"recipe": hashlib.sha256(canonical_json(document)).hexdigest(), **known}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReshardOptions(Layout):
     """How the new shards are made. With `shard_bytes` a tar has at most so many, but for one utterance alone, and for
     `stratified` shards, which have about so many."""
@@ -87,7 +87,7 @@ def merge(
     UserError: directories that do not fit together, a key in two of them, prefixes that cannot be, `out` taken, a full
     disk, a tar that changed since it was made.
     """
-    indexes = open_all(roots, out)
+    run, indexes = RunOptions(workers=workers, overwrite=overwrite), open_all(roots, out)
     renamed = indexes if prefixes is None else _renamed(indexes, prefixes)
     require_own_keys(renamed, "choose other prefixes" if prefixes else "give each directory its own with --prefix-keys")
     index, extension, columns = concatenate(indexes), extension_of(indexes), list[Path]()
@@ -108,7 +108,7 @@ def merge(
             tasks.append(CopyTask(path, part, extension, [keys[i] for i in ids]))
     options: dict[str, Any] = {"merged": [source.digest() for source in indexes]}
     options |= {} if prefixes is None else {"prefixes": list(prefixes)}
-    return copy_all(out, index, tasks, options, (), workers if prefixes else 1, overwrite)
+    return copy_all(out, index, tasks, options, [], run)
 
 
 def _renamed(indexes: Sequence[ShardIndex], prefixes: Sequence[str]) -> list[ShardIndex]:
@@ -118,10 +118,8 @@ def _renamed(indexes: Sequence[ShardIndex], prefixes: Sequence[str]) -> list[Sha
         fault = f"prefix {wrong[0]!r} is not of A-Z a-z 0-9 _ -" if wrong else given
         directories = counted(len(indexes), "directory", "directories")
         raise UserError(f"{fault} for {directories}; give each one with --prefix-keys NAME,NAME")
-    return [
-        replace(index, key=[safe_key(f"{prefix}_{key}") for key in index.key])
-        for prefix, index in zip(prefixes, indexes, strict=True)
-    ]
+    pairs = zip(prefixes, indexes, strict=True)
+    return [replace(index, key=[safe_key(f"{prefix}_{key}") for key in index.key]) for prefix, index in pairs]
 
 
 def reshard(roots: Sequence[Path | str], out: Path, options: ReshardOptions) -> Totals:
@@ -148,7 +146,7 @@ def reshard(roots: Sequence[Path | str], out: Path, options: ReshardOptions) -> 
         for number, part in enumerate(plan(index, ids, options))
     ]
     how = {**options.size_option(), "shuffle": options.shuffle, "seed": options.seed}
-    return copy_all(out, index, tasks, how, dropped, options.workers, options.overwrite)
+    return copy_all(out, index, tasks, how, dropped, options)
 
 
 def plan(index: ShardIndex, ids: np.ndarray, options: ReshardOptions) -> list[np.ndarray]:
@@ -164,15 +162,9 @@ def plan(index: ShardIndex, ids: np.ndarray, options: ReshardOptions) -> list[np
 
 
 def copy_all(
-    out: Path,
-    index: ShardIndex,
-    tasks: list[CopyTask],
-    options: dict[str, Any],
-    dropped: Sequence[Note] = (),
-    workers: int = 1,
-    overwrite: bool = False,
+    out: Path, index: ShardIndex, tasks: list[CopyTask], options: dict[str, Any], dropped: list[Note], run: RunOptions
 ) -> Totals:
-    """Makes, or goes on making, the dataset directory `out` of utterances of `index`; `options` say how.
+    """Makes, or goes on making, the dataset directory `out` of utterances of `index`; `options` are recorded.
 
     UserError: `out` taken, a full disk, an utterance or a tar that is not what its index says.
     """
@@ -181,12 +173,12 @@ def copy_all(
         digest = hashlib.sha256("".join(task.notes()["recipe"] for task in tasks).encode()).hexdigest()
         options["input"] = digest
     fingerprint = index.fingerprint if index.kind == "features" else {"input": digest}
-    with claim(out, fingerprint, options, overwrite) as workdir:
+    with claim(out, fingerprint, options, run.overwrite) as workdir:
         if workdir.finished:
             return workdir.finished
         require_room(out, sum(int(record_bytes(task.index).sum()) for task in rewritten))
         with Progress(sum(len(task.index) for task in tasks), label="copy") as progress:
-            results = dict(run_all(make_shard, tasks, workers, progress))
+            results = dict(run_all(make_shard, tasks, run.workers if rewritten else 1, progress))
         frames = sum(int(task.index.frames.sum()) for task in tasks)
         ordered = [results[number] for number in range(len(tasks))]
         return finish(workdir, index.kind, ordered, ("dropped",), dropped, frames=frames)
@@ -209,9 +201,8 @@ def make_shard(task: CopyTask, tally: TaskCounts) -> ShardResult:
             for i, key in enumerate(task.keys or index.key):
                 if tally.stopped:
                     raise Stopped
-                sample = read_sample(index, i)
-                media, samples, frames = bytes(sample.media), int(index.samples[i]), int(index.frames[i])
-                writer.add(key, task.extension, media, sample.meta, samples, frames)
+                sample, samples, frames = read_sample(index, i), int(index.samples[i]), int(index.frames[i])
+                writer.add(key, task.extension, bytes(sample.media), sample.meta, samples, frames)
                 tally.add(1)
             return ShardResult(writer.close(notes))
 

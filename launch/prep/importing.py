@@ -42,10 +42,9 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(report: ImportReport) -> str:
     """Counts, hours (by language where there are several), and the first utterances, for the eye."""
+    seconds = sum(report.seconds_by_language.values())
     dropped = ", ".join(f"{reason} {count:,}" for reason, count in sorted(report.dropped.items())) or "none"
-    lines = [
-        f"{counted(report.read, 'row')} read, {report.kept:,} kept, dropped: {dropped}; {in_hours(report.seconds)}"
-    ]
+    lines = [f"{counted(report.read, 'row')} read, {report.kept:,} kept, dropped: {dropped}; {in_hours(seconds)}"]
     by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
     if len(by_hours) > 1:
         by_language = (f"{language or 'unknown'} {in_hours(seconds)}" for language, seconds in by_hours)

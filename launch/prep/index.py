@@ -24,7 +24,12 @@ def run(args: argparse.Namespace) -> int:
 
     samples = SampleOptions(args.text_field, args.text_extension.lstrip(".").lower(), args.prefix_shard)
     options = ForeignOptions(
-        args.workers, args.overwrite, args.max_bad, samples, args.normalise, verify=args.verify == "full"
+        samples=samples,
+        normalise=args.normalise,
+        verify=args.verify == "full",
+        workers=args.workers,
+        max_bad=args.max_bad,
+        overwrite=args.overwrite,
     )
     totals = index_in_place(args.tars, args.out, options)
     already = "already indexes these tars with these options" if totals.already_built else ""

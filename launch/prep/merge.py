@@ -6,7 +6,6 @@ import argparse
 
 from launch.prep.arguments import add_shared, local_folder
 from launch.prep.reshard import print_copied
-from model.errors import require_at_least
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +19,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from data_prep.rework.copying import merge
 
-    require_at_least("workers", args.workers, 1)
     prefixes = None if args.prefix_keys is None else args.prefix_keys.split(",")
     totals = merge(args.directories, args.out, args.copy, prefixes, args.workers, args.overwrite)
     return print_copied(args.out, totals)

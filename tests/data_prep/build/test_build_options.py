@@ -64,7 +64,7 @@ def test_stratified_shards_have_a_like_mix_of_lengths_languages_and_speakers(tmp
     seconds = generator.uniform(1, 20, 600)
     speakers = [("en" if i % 4 else "de", f"speaker{i % 6}") for i in range(600)]
     keys, sizes = [f"u{i}" for i in range(600)], Sizes(seconds.tolist(), [1000] * 600)
-    for layout in (Layout(100, shuffle="stratified"), Layout(shard_bytes=100_000, shuffle="stratified")):
+    for layout in (Layout(shard_size=100, shuffle="stratified"), Layout(shard_bytes=100_000, shuffle="stratified")):
         shards = divide(keys, sizes, speakers, layout)
         assert [len(shard) for shard in shards] == [100] * 6 and sorted(sum(shards, [])) == list(range(600))
         for shard in shards:

@@ -210,7 +210,7 @@ def test_two_jobs_in_one_directory_are_refused(tmp_path, audio, encoder, models,
     with FeatureWriter(out, audio, encoder.fingerprint()):
         with pytest.raises(UserError, match="another layer"):
             build_features(audio, other, out)
-        with pytest.raises(UserError, match="another job is building"):
+        with pytest.raises(UserError, match="another process is building"):
             build_features(audio, other, out, overwrite=True)
         with pytest.raises(UserError, match="another process is building"):
             build(corpus, out, BuildOptions())
