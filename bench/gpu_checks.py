@@ -15,6 +15,7 @@ from bench.gpu_parity import parity
 from bench.gpu_parts import padded_form, timed, useful_flops, wait
 from decode.generate import DecodeOptions, transcripts
 from model.batch import Batch
+from model.encoders.hubert import normalise
 from model.packing import packed_attention, packed_lengths
 from model.slam_asr import SlamAsr
 from train.dist.collectives import join_world
@@ -103,7 +104,7 @@ def front_end(lab: Lab) -> None:
     cold = 1e3 * timed(lab.device, lambda: encoder(audio, cu))
     warm = lab.milliseconds(lambda: encoder(audio, cu))
     lab.say(f"encoder of {lab.utterances} utterances: new lengths {cold:.0f} ms, the same again {warm:.0f} ms")
-    waves = [encoder._prepared(wave) for wave in audio.split(cu.diff().tolist())]
+    waves = [normalise(wave).to(encoder.model.dtype)[None] for wave in audio.split(cu.diff().tolist())]
     row, convolutions = torch.cat(waves, 1), encoder.model.feature_extractor
     with torch.no_grad():
         singly = lab.milliseconds(lambda: [convolutions(wave) for wave in waves])

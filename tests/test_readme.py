@@ -167,9 +167,18 @@ def test_every_page_of_docs_is_linked_from_the_readme():
 
 
 def test_the_files_that_the_architecture_names_exist():
-    names = set(re.findall(r"`([a-z_]+/[\w./]*)`", (ROOT / "docs" / "architecture.md").read_text()))
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    names = set(re.findall(r"`([a-z_]+/[\w./]*)`", text))
     assert len(names) > 40
     assert not [name for name in names if not (ROOT / name).exists()]
+    assert not [name for name in re.findall(r"`([\w/]+\.py)`", text) if name not in names]
+
+
+@pytest.mark.parametrize("walk", ["From a recording to a shard", "From a shard to a gradient"])
+def test_a_walk_of_the_architecture_names_at_most_15_files(walk):
+    section = (ROOT / "docs" / "architecture.md").read_text().split(f"## {walk}\n")[1].split("\n## ")[0]
+    files = set(re.findall(r"`([a-z_]+/[\w/]+\.py)`", section))
+    assert 5 < len(files) <= 15, sorted(files)
 
 
 def test_every_importer_and_export_format_is_named():

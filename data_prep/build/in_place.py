@@ -1,9 +1,8 @@
-"""Existing webdataset tars indexed in place: only metadata is written. The steps, in order:
+"""Existing webdataset tars indexed in place: only metadata is written.
 
-1. the headers of every tar are read, keys made of the samples' names, a repeated key refused (`_survey`);
-2. each tar is read by one process (`index_tar`): hashed, each transcript read, each recording decoded once, to know its
-   exact length and that it can be used; metadata goes into `shard-000000.meta`, offsets into the columns beside it;
-3. quarantine.jsonl names what stayed out, then index.json declares the directory finished (finish.py).
+The headers of every tar are read first, and a repeated key is refused. Then each tar is read by one process: hashed,
+each transcript read, each recording decoded once, to know its exact length and that it can be used; metadata goes into
+`shard-000000.meta`, offsets into the columns beside it.
 
 Training, scoring, features and check read such a directory like any other.
 """
@@ -12,7 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,13 +19,11 @@ from typing import Any, BinaryIO
 from isal.isal_zlib import crc32
 
 from data_prep.audio import decode as audio
-from data_prep.audio.cuts import MAX_SECONDS, AudioError, refuse_silence
-from data_prep.build.finish import Totals, finish
-from data_prep.build.options import ForeignOptions
-from data_prep.build.prepare import metadata
-from data_prep.build.room import disk_full_explained
-from data_prep.build.workdir import claim
-from data_prep.build.write import ShardResult, run_bounded
+from data_prep.audio.cuts import MAX_SECONDS, refuse_silence
+from data_prep.build.assign import RunOptions
+from data_prep.build.build import run_bounded
+from data_prep.build.prepare import faults_refused, metadata
+from data_prep.build.workdir import ShardResult, Totals, claim, disk_full_explained, finish
 from data_prep.durable import canonical_json, replacing, write_durably
 from data_prep.figures import counted
 from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of, utterance_of
@@ -35,23 +32,37 @@ from data_prep.refusals import Note, Refused
 from data_prep.shards.index import COLUMNS, FORMAT, VERSION, ShardInfo, columns_path, meta_path, shard_name
 from data_prep.shards.opening import finished_shard, read_document
 from data_prep.shards.tar import MAX_MEDIA_BYTES, MAX_META_BYTES
-from data_prep.text import normalised, tidy_text
+from data_prep.text import normalised, require_normaliser, tidy_text
 from data_prep.workers import Stopped, TaskCounts
 from model.errors import UserError
 from model.files import file_sha256
 
-__all__ = ["ForeignOptions", "index_in_place"]
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignOptions(RunOptions):
+    """How tars of other programs are indexed in place."""
+
+    samples: SampleOptions = field(default_factory=SampleOptions)
+    normalise: str = "none"  # one of text.NORMALISERS
+    verify: bool = True
+    """Decode every recording; else lengths are calculated from headers, and damage is found when it is trained on."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_normaliser(self.normalise)
+
+    def shaping(self) -> dict[str, Any]:
+        """The options that change what is written."""
+        return {"media": "any", "verify": self.verify, "normalise": self.normalise, **asdict(self.samples)}
 
 
 @dataclass(frozen=True)
 class TarTask:
-    """All that a worker needs to index one tar."""
+    """One tar to be indexed."""
 
     tar: Path
-    path: Path
-    """Its name in the index, as of a shard; there is no such file."""
-    source: str
-    """The tar's path in the index."""
+    path: Path  # its name in the index, as of a shard; there is no such file
+    source: str  # the tar's path in the index
     options: ForeignOptions
 
 
@@ -65,7 +76,12 @@ def index_in_place(paths: Sequence[Path], out: Path, options: ForeignOptions) ->
     if any(tar.resolve().parent == out.resolve() for tar in tars):
         raise UserError(f"{out} holds the tars themselves; give the index a directory of its own")
     count = _survey(tars, options.samples)
-    tasks = [TarTask(tar, out / shard_name(n), _source(tar, out), options) for n, tar in enumerate(tars)]
+    tasks, folder = [], out.resolve()
+    for number, tar in enumerate(tars):
+        path = tar.resolve()
+        beside = path.is_relative_to(folder.parent)  # or below: both can move together
+        source = os.path.relpath(path, folder) if beside else str(path)
+        tasks.append(TarTask(tar, out / shard_name(number), source, options))
     states = [(task.source, (stat := task.tar.stat()).st_size, stat.st_mtime_ns) for task in tasks]
     fingerprint = {"input": hashlib.sha256(canonical_json(states)).hexdigest()}
     with claim(out, fingerprint, options.shaping(), options.overwrite) as workdir:
@@ -95,15 +111,8 @@ def _survey(tars: list[Path], options: SampleOptions) -> int:
                 owner[key] = tar, sample.name
             progress.advance()
     if not owner:
-        first = f"no recording in {counted(len(tars), 'tar')}, the first of them {tars[0]}"
-        raise UserError(f"{first}; are these tars of audio?")
+        raise UserError(f"no recording in {counted(len(tars), 'tar')}, as {tars[0]}; are these tars of audio?")
     return count
-
-
-def _source(tar: Path, out: Path) -> str:
-    """The tar's path relative to `out` where it lies beside or below it, so that both can move together; else whole."""
-    tar, out = tar.resolve(), out.resolve()
-    return os.path.relpath(tar, out) if tar.is_relative_to(out.parent) else str(tar)
 
 
 def index_tar(task: TarTask, tally: TaskCounts) -> ShardResult:
@@ -120,9 +129,9 @@ def index_tar(task: TarTask, tally: TaskCounts) -> ShardResult:
 
 
 def _index_tar(task: TarTask, file: BufferedReader, tally: TaskCounts) -> ShardResult:
-    samples, unused = samples_of(task.tar, task.options.samples)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     options, stem = task.options, task.tar.stem if task.options.samples.prefix_shard else ""
+    samples, unused = samples_of(task.tar, options.samples)
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     decides = [FORMAT, VERSION, sha256, stem, asdict(options.samples), options.verify, options.normalise]
     recipe = hashlib.sha256(canonical_json(decides)).hexdigest()
     metas_path, info = meta_path(task.path), finished_shard(task.path, recipe, task.source)
@@ -146,8 +155,8 @@ def _index_tar(task: TarTask, file: BufferedReader, tally: TaskCounts) -> ShardR
             tally.add(1)
     shard = {"name": task.path.name, "bytes": file.seek(0, os.SEEK_END), "sha256": sha256}
     shard |= {"utterances": len(columns["key"]), "seconds": round(sum(columns["samples"]) / audio.SAMPLE_RATE, 4)}
-    document = {"shard": shard, "columns": columns, "recipe": recipe, "bad": bad}
-    data = canonical_json(document | {"meta_sha256": file_sha256(metas_path)})
+    notes = {"recipe": recipe, "bad": bad, "meta_sha256": file_sha256(metas_path)}
+    data = canonical_json({"shard": shard, "columns": columns, **notes})
     write_durably(columns_path(task.path), data)
     info = ShardInfo(**shard, columns_sha256=hashlib.sha256(data).hexdigest(), source=task.source)
     return ShardResult(info, bad, unused=dict(unused))
@@ -177,14 +186,12 @@ def _add(columns: dict[str, list[Any]], metas: BinaryIO, file: BinaryIO, sample:
 
 def _length(media: bytes, verify: bool) -> int:
     """Samples at 16 kHz. Refused for what cannot be decoded."""
-    try:
+    with faults_refused():
         info = audio.probe(media)
         if verify or info.format == "MP3":  # its header only estimates the length
             wave = audio.decode(media)
             refuse_silence(wave)
             return len(wave)
-    except AudioError as error:
-        raise Refused(error.reason, str(error)) from None
     count = audio.resampled_count(info.frames, info.rate)
     if not audio.MIN_SAMPLES <= count <= MAX_SECONDS * audio.SAMPLE_RATE:
         limits = f"{audio.MIN_SAMPLES} samples at 16 kHz to {MAX_SECONDS:,} s"

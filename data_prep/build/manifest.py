@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.addresses import without_secrets
-from data_prep.build.assign import unique
+from data_prep.build.assign import in_threads, unique
 from data_prep.build.prepare import header_of
-from data_prep.build.sizes import in_threads
 from data_prep.durable import strict_json
 from data_prep.figures import counted
 from data_prep.progress import Progress
@@ -23,20 +22,13 @@ REQUIRED = {"key", "audio", "text"}  # fields of each row of an utterance manife
 
 @dataclass(frozen=True)
 class ImportReport:
-    """Counts of an import."""
+    """What an import found."""
 
     read: int
     kept: int
-    dropped: dict[str, int]
-    """Number by reason."""
-    seconds_by_language: dict[str, float]
-    """Of those kept."""
-    first: list[tuple[Utterance, float]]
-    """Some of those kept, with their seconds."""
-
-    @property
-    def seconds(self) -> float:
-        return sum(self.seconds_by_language.values())
+    dropped: dict[str, int]  # number by reason
+    seconds_by_language: dict[str, float]  # of those kept
+    first: list[tuple[Utterance, float]]  # some of those kept, with their seconds
 
 
 def import_corpus(
@@ -55,16 +47,24 @@ def import_corpus(
     kept: list[tuple[Utterance, float]] = []
     notes: list[Note] = []
     by_language: dict[str, float] = {}
+
+    def seconds_of(utterance: Utterance) -> float | Refused:
+        """By the header."""
+        try:
+            tidy_text(utterance.text)
+            return header_of(utterance, allow_pipes)[0]
+        except Refused as error:
+            return error
+
     with Progress(len(corpus), label="import") as progress:
-        lengths = in_threads(lambda utterance: _seconds(utterance, allow_pipes), corpus)
-        for utterance, seconds in zip(corpus, lengths, strict=False):
+        for utterance, seconds in zip(corpus, in_threads(seconds_of, corpus), strict=False):
             progress.advance()
             if not isinstance(seconds, Refused):
                 kept.append((utterance, seconds))
                 by_language[utterance.language] = by_language.get(utterance.language, 0.0) + seconds
                 continue
-            note = {"key": utterance.key, "audio": without_secrets(utterance.audio)}
-            notes.append(note | {"reason": seconds.reason, "message": str(seconds)})
+            note = {"key": utterance.key, "audio": without_secrets(utterance.audio), "reason": seconds.reason}
+            notes.append(note | {"message": str(seconds)})
             if not kept and len(notes) == HOPELESS:
                 break
     write_notes(quarantine, notes)  # before the manifest: a full disk leaves none without it
@@ -93,12 +93,3 @@ def _require_manifest(out: Path) -> None:
         row = None
     if not isinstance(row, dict) or not set(row) >= REQUIRED:
         raise UserError(f"{out} is there already and is no utterance manifest; give another name")
-
-
-def _seconds(utterance: Utterance, allow_pipes: bool) -> float | Refused:
-    """Its length by the header, or why it cannot be used."""
-    try:
-        tidy_text(utterance.text)
-        return header_of(utterance, allow_pipes)[0]
-    except Refused as error:
-        return error

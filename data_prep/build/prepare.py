@@ -22,7 +22,6 @@ from model.errors import UserError, require_known
 MAX_CHARACTERS_PER_SECOND = 60  # three times the fastest speech: past it the transcript is of something else
 FREE_CHARACTERS = 100  # on top, so that short cuts are not judged by their rounding
 AUDIO_ENCODERS = {"flac": audio.encode_flac, "opus": audio.encode_opus}  # by media, which is the members' extension too
-
 ALWAYS_RECORDED = ("min_seconds", "max_seconds", "verify")
 
 
@@ -30,18 +29,12 @@ ALWAYS_RECORDED = ("min_seconds", "max_seconds", "verify")
 class Limits:
     """The requirements on an utterance, and how its audio and transcript are changed."""
 
-    normalise: str = "none"
-    """One of text.NORMALISERS."""
-    min_seconds: float = 0.0
-    """Shorter utterances are dropped, with a count."""
-    max_seconds: float = float(MAX_SECONDS)
-    """Longer ones too."""
-    verify: bool = True
-    """Decode even what is copied as it is, once, to find what is damaged."""
-    allow_pipes: bool = False
-    """Run the commands that a Kaldi wav.scp gives in place of files."""
-    media: str = "flac"
-    """A key of AUDIO_ENCODERS."""
+    normalise: str = "none"  # one of text.NORMALISERS
+    min_seconds: float = 0.0  # shorter utterances are dropped, with a count
+    max_seconds: float = float(MAX_SECONDS)  # longer ones too
+    verify: bool = True  # decode even what is copied as it is, once, to find what is damaged
+    allow_pipes: bool = False  # run the commands that a Kaldi wav.scp gives in place of files
+    media: str = "flac"  # a key of AUDIO_ENCODERS
     trim_silence: float | None = None
     """Decibels below its loudest moment at which the ends of an utterance are silence, and cut off; None for never."""
 
@@ -50,9 +43,8 @@ class Limits:
         require_known("format", self.media, AUDIO_ENCODERS)
         require_seconds(self.min_seconds, self.max_seconds)
         if self.trim_silence is not None and not 0 < self.trim_silence <= 120:
-            raise UserError(
-                f"trim_silence is {self.trim_silence:g}, it is decibels below the loudest, 40 say, up to 120"
-            )
+            level = f"{self.trim_silence:g}"
+            raise UserError(f"trim_silence is {level}, it is decibels below the loudest, 40 say, up to 120")
 
     def shaping(self) -> dict[str, Any]:
         """The options that change what is written. All but the oldest are left out at their defaults, so that a new
@@ -78,13 +70,13 @@ def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[s
     """
     written = tidy_text(utterance.text)
     text = normalised(written, limits.normalise)
-    with _faults_refused():
+    with faults_refused():
         source = _source(utterance, limits)
         info = audio.probe(source)
-        if info.covered_by(utterance.start, utterance.duration) or utterance.duration is None:
-            _refuse_length(info.seconds - (utterance.start or 0.0), limits)
-        else:
-            _refuse_length(utterance.duration, limits)
+        seconds = utterance.duration
+        if seconds is None or info.covered_by(utterance.start, seconds):
+            seconds = info.seconds - (utterance.start or 0.0)
+        _refuse_length(seconds, limits)
         media, samples, trimmed = _media(utterance, source, info, limits)
     if any(trimmed):
         _refuse_length(samples / SAMPLE_RATE, limits)
@@ -112,7 +104,7 @@ def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "fla
 
     By header and cut alone; Refused if they show that it cannot be used.
     """
-    with _faults_refused():
+    with faults_refused():
         source = open_source(utterance.audio, utterance.part, allow_pipes)
         info = audio.probe(source)
         copied = info.covered_by(utterance.start, utterance.duration) and may_be_ready(info, media)
@@ -121,7 +113,8 @@ def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "fla
 
 
 @contextmanager
-def _faults_refused() -> Iterator[None]:
+def faults_refused() -> Iterator[None]:
+    """Refused in place of an error of a recording."""
     try:
         yield
     except AudioError as error:

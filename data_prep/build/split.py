@@ -4,13 +4,13 @@ import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from data_prep.build.assign import key_hash, unique
-from data_prep.build.build import BuildOptions, Totals, build
-from data_prep.build.workdir import remove_dataset, require_not_source
+from data_prep.build.assign import BuildOptions, key_hash, unique
+from data_prep.build.build import build
+from data_prep.build.workdir import Totals, remove_dataset, require_not_source
 from data_prep.figures import counted
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import UNFINISHED_NAME, read_document
@@ -20,6 +20,7 @@ from model.errors import UserError, require_known
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 BALANCED = "balanced"
+SPLIT_BY = ("speaker", "hash", BALANCED)
 LEAST_SPEAKERS = 3  # named in a corpus for `balanced` to divide it by speaker
 
 
@@ -52,11 +53,16 @@ def split(
     require_known("split by", by, SPLIT_BY)
     parts: dict[str, list[Utterance]] = {name: [] for name in fractions}
     if by == BALANCED:
-        by_speaker = len({utterance.speaker for utterance in utterances} - {""}) >= LEAST_SPEAKERS
+        speakers = len({utterance.speaker for utterance in utterances} - {""})
+        by_speaker = speakers >= LEAST_SPEAKERS
+        named = f"{counted(speakers, 'speaker')} named, {LEAST_SPEAKERS} needed" if speakers else "no speaker is named"
+        note = f"utterance ({named}): the same voices are in all parts, which flatters scores"
+        note = f"speaker: none of {speakers:,} is in two parts" if by_speaker else note
+        print(f"split by {note}", file=sys.stderr)
         units = [f"speaker:{u.speaker}" if by_speaker and u.speaker else f"key:{u.key}" for u in utterances]
         part_of = _balanced(Counter(units), fractions, seed)
     else:
-        units = [UNITS[by](utterance) for utterance in utterances]
+        units = [_speaker(u) if by == "speaker" else u.key for u in utterances]
         part_of = {unit: _part_of(unit, fractions, seed) for unit in units}
     for utterance, unit in zip(utterances, units, strict=True):
         parts[part_of[unit]].append(utterance)
@@ -85,27 +91,16 @@ def build_parts(
             f"{out} holds {former[0].name}, a part of another split, which may share utterances with these; give "
             "another directory, or --overwrite, which removes it"
         )
-    if by == BALANCED:
-        print(_balanced_units(corpus), file=sys.stderr)
     rule = ",".join(f"{name}={fraction:g}" for name, fraction in fractions.items()) + f" by {by}"
     totals: dict[str, Totals] = {}
     for name, part in parts.items():
-        before = sum(sum(built.bad.values()) for built in totals.values())
-        own = replace(options, part=f"{name} of {rule}", corpus=len(corpus), bad_before=before)
+        bad = sum(sum(built.bad.values()) for built in totals.values())
+        own = replace(options, part=f"{name} of {rule}", corpus=len(corpus), bad_before=bad)
         totals[name] = build(part, out / name, own)
     for folder in former:
         remove_dataset(folder)
         print(f"{folder} was a part of another split and is removed", file=sys.stderr)
     return totals
-
-
-def _balanced_units(corpus: Iterable[Utterance]) -> str:
-    """What `balanced` divides the corpus by."""
-    speakers = len({utterance.speaker for utterance in corpus} - {""})
-    if speakers >= LEAST_SPEAKERS:
-        return f"split by speaker: none of {speakers:,} is in two parts"
-    named = f"{counted(speakers, 'speaker')} named, {LEAST_SPEAKERS} needed" if speakers else "no speaker is named"
-    return f"split by utterance ({named}): the same voices are in all parts, which flatters scores"
 
 
 def _parts_of_another_split(out: Path, fractions: Mapping[str, float]) -> list[Path]:
@@ -127,11 +122,6 @@ def _speaker(utterance: Utterance) -> str:
     if not utterance.speaker:
         raise UserError(f"utterance {utterance.key} names no speaker; --split-by hash goes by keys alone")
     return utterance.speaker
-
-
-UNITS: dict[str, Callable[[Utterance], str]] = {"speaker": _speaker, "hash": lambda utterance: utterance.key}
-"""What is never divided, where a hash alone decides."""
-SPLIT_BY = (*UNITS, BALANCED)
 
 
 def _balanced(weights: Mapping[str, int], fractions: Mapping[str, float], seed: int) -> dict[str, str]:

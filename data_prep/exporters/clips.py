@@ -26,14 +26,11 @@ class Clip:
 
     key: str
     text: str
-    seconds: float
-    """Exact: samples / 16000."""
+    seconds: float  # exact: samples / 16000
     shard: int
     media: bytes | bytearray
-    name: str
-    """Of a file of `media`: KEY.flac, KEY.wav ..."""
-    fields: Mapping[str, Any]
-    """language, speaker, task and meta, those that differ from Utterance's defaults."""
+    name: str  # of a file of `media`: KEY.flac, KEY.wav ...
+    fields: Mapping[str, Any]  # language, speaker, task and meta, those that differ from Utterance's defaults
 
 
 def clips(index: ShardIndex, wav: bool, progress: Progress) -> Iterator[Clip]:
@@ -42,7 +39,10 @@ def clips(index: ShardIndex, wav: bool, progress: Progress) -> Iterator[Clip]:
         sample = read_sample(index, i)
         try:
             media = encode_wav(decode(sample.media)) if wav else sample.media
-            extension = "wav" if wav else _extension(index, media)
+            extension = "wav" if wav else index.media
+            if extension == "any":
+                info = probe(media)
+                extension = EXTENSIONS.get(info.subtype) or EXTENSIONS.get(info.format, info.format.lower())
         except AudioError as error:
             check = f'run "slam-asr prep check {index.home(int(index.shard[i]))}"'
             raise UserError(f"utterance {sample.key}: {error}; {check}") from None
@@ -82,10 +82,3 @@ def write_tars(
                     header.size = len(data)
                     tar.addfile(header, io.BytesIO(data))
                 yield clip, number
-
-
-def _extension(index: ShardIndex, media: bytes | bytearray) -> str:
-    if index.media != "any":
-        return index.media
-    info = probe(media)
-    return EXTENSIONS.get(info.subtype) or EXTENSIONS.get(info.format, info.format.lower())

@@ -5,7 +5,6 @@ themselves are read by `prep check`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,9 +30,8 @@ INT8_TOLERANCE = 5e-2
 
 
 def check_features(audio: ShardIndex, cache: ShardIndex, encoder: Encoder, sample: int) -> list[str]:
-    """One line for each kind of fault of `cache`: another encoder; utterances that are missing, too many, of another
-    number of frames or samples, or of other audio; of `sample` drawn ones those that cannot be read or have other
-    frames."""
+    """One line for each kind of fault of `cache`: another encoder; utterances missing, too many, of another number of
+    frames or samples, or of other audio; of `sample` drawn ones those that cannot be read or have other frames."""
     other_encoder = [
         f"its encoder's {name} is {str(cache.fingerprint.get(name))[:20]}, that of the encoder given {str(value)[:20]}"
         for name, value in encoder.fingerprint().items()
@@ -74,17 +72,19 @@ def draw(ids: np.ndarray, count: int) -> list[int]:
 
 def compare(audio: ShardIndex, cache: ShardIndex, encoder: Encoder, ids: Sequence[int]) -> list[str]:
     """Utterances `ids` of the audio encoded again: a line for each with other frames in the cache."""
-    number = {key: j for j, key in enumerate(cache.key)}
-    problems = []
-    for encoded in encode_in_order(audio, encoder, cache.fingerprint["feature_dtype"], ids):
+    number, made = {key: j for j, key in enumerate(cache.key)}, cache.fingerprint
+    problems, allowed = [], 0.0
+    if device_of(encoder).type != "cpu":
+        allowed = TOLERANCE[made["dtype"]] + INT8_TOLERANCE * (made["feature_dtype"] == "int8")
+    for encoded in encode_in_order(audio, encoder, made["feature_dtype"], ids):
         j = number[audio.key[encoded.id]]
         try:
             cached = frames(cache, j, read_sample(cache, j))
         except UserError as error:
             problems.append(str(error).split("; run ")[0])
             continue
-        now = as_frames(cache.fingerprint, np.frombuffer(bytearray(encoded.media), np.uint8))
-        difference = _difference(cached, now, tolerance(cache.fingerprint, device_of(encoder)))
+        now = as_frames(made, np.frombuffer(bytearray(encoded.media), np.uint8))
+        difference = _difference(cached, now, allowed)
         if difference:
             problems.append(f"{cache.shards[int(cache.shard[j])].name}, utterance {cache.key[j]}: {difference}")
     return problems
@@ -102,10 +102,3 @@ def _difference(cached: Tensor, now: Tensor, tolerance: float) -> str:
     if bool((apart <= tolerance).all()):
         return ""
     return f"frame {worst} is {float(apart[worst]):.2g} of its length away from the encoder's own"
-
-
-def tolerance(fingerprint: dict[str, Any], device: torch.device) -> float:
-    """How far, as a share of its length, a frame of such a cache may be from the same encoder's on `device`."""
-    if device.type == "cpu":
-        return 0.0
-    return TOLERANCE[fingerprint["dtype"]] + INT8_TOLERANCE * (fingerprint["feature_dtype"] == "int8")

@@ -30,12 +30,10 @@ GROUP_UTTERANCES, GROUP_SECONDS = {"cpu": 8, "cuda": 64}, {"cpu": 60.0, "cuda": 
 class Encoded:
     """The frames of one utterance."""
 
-    id: int
-    """Its number in the index."""
+    id: int  # its number in the index
     media: bytes
     frames: int
-    meta: dict[str, Any]
-    """That of its audio."""
+    meta: dict[str, Any]  # that of its audio
 
 
 def encode_in_order(

@@ -1,13 +1,20 @@
-"""Frames written as they are computed, in any order, and the index once all are there.
+"""The directory of a feature cache, which the ranks of one job fill together, without waiting for each other.
 
-Training keeps the frames that its encoder computes anyway, `prep features` computes the missing ones. Both write into
-one directory; its shards say which utterances they hold (coverage.py).
+Training keeps the frames that its encoder computes anyway, `prep features` computes the missing ones; the shards say
+which utterances they hold (coverage.py), and index.json is written once all are there. To encode, a rank locks a shard
+of audio, by a lock that ends with its process: so no two ranks encode the same, and the unfinished work of a dead rank
+is taken up by another. Where the file system has no locks each rank keeps to its own share. Another job, and any other
+command that writes into this directory, is refused.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -15,18 +22,99 @@ from typing import Any
 
 from torch import Tensor
 
-from data_prep.build.finish import Totals, finish
-from data_prep.build.write import ShardResult
-from data_prep.features.folder import join
+from data_prep.build import workdir
+from data_prep.durable import canonical_json, sync_folder
+from data_prep.locks import lock
 from data_prep.shards.coverage import Coverage, cache_fingerprint, notes_of
 from data_prep.shards.frames import EXTENSIONS, to_bytes
 from data_prep.shards.index import ShardIndex, columns_path, shard_name
 from data_prep.shards.opening import UNFINISHED_NAME
 from data_prep.shards.tar import ShardWriter, read_meta
+from model.errors import UserError
 from model.loading import files_digest
 
+LOCK_NAME = ".ranks.lock"
+BEGIN_OR_FINISH, FIRST_SHARD = 0, 1  # bytes of LOCK_NAME: locked for a moment; of shard 0, those of others behind it
 FIRST_LOOSE = 500_000  # shards that correspond to no audio shard are numbered from here on
 MAX_UTTERANCES, MAX_BYTES = 1000, 512 << 20  # of such a shard: at either it is published
+
+
+@dataclass
+class FeatureFolder:
+    """A directory that this process has joined; `join` makes one."""
+
+    finished: workdir.Totals | None  # where an earlier run finished this very cache
+    locks: int | None  # descriptor of LOCK_NAME; None on a file system without locks
+
+    def take(self, shard: int) -> bool:
+        """Whether audio shard `shard` is now this process's to encode; False while another one has it."""
+        try:
+            self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB, FIRST_SHARD + shard)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            return False
+        return True
+
+    def release(self, shard: int) -> None:
+        self._lock(fcntl.LOCK_UN, FIRST_SHARD + shard)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other rank begins or finishes in the block."""
+        self._lock(fcntl.LOCK_EX, BEGIN_OR_FINISH)
+        try:
+            yield
+        finally:
+            self._lock(fcntl.LOCK_UN, BEGIN_OR_FINISH)
+
+    def _lock(self, operation: int, byte: int) -> None:
+        if self.locks is not None:
+            fcntl.lockf(self.locks, operation, 1, byte)
+
+
+@contextmanager
+def join(
+    out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None = None
+) -> Iterator[FeatureFolder]:
+    """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of `require_resumable`.
+
+    UserError if another command or job is writing into it, or if it holds what was made from other input or options.
+    """
+    begun = False
+    with ExitStack() as descriptors:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            folder = os.open(out, os.O_RDONLY)
+            descriptors.callback(os.close, folder)
+            locks = os.open(out / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptors.callback(os.close, locks)
+        except OSError as error:
+            raise UserError(f"cannot write to {out}: {error.strerror}; give another directory") from None
+        try:
+            joined = FeatureFolder(None, locks)
+            try:
+                free = lock(folder, shared=True)
+                fcntl.lockf(locks, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 1 << 40)  # a byte that nobody else locks
+            except OSError:  # a file system without locks
+                joined.locks, free = None, True
+            if not free:
+                raise workdir.busy(out)
+            with joined.alone():
+                wanted = canonical_json({"fingerprint": fingerprint, "options": options})
+                with suppress(OSError):  # whether it is this very cache that is unfinished here
+                    begun = (out / UNFINISHED_NAME).read_bytes() == wanted
+                if overwrite and joined.locks is not None and not begun:
+                    if not lock(folder):
+                        raise workdir.busy(out)
+                    lock(folder, shared=True)
+                joined.finished = workdir.require_resumable(out, fingerprint, options, overwrite)
+                if joined.finished is None:
+                    workdir.mark_unfinished(out, fingerprint, options)
+            yield joined
+        finally:
+            if not (out / UNFINISHED_NAME).exists():
+                (out / LOCK_NAME).unlink(missing_ok=True)
 
 
 class FeatureWriter:
@@ -47,11 +135,12 @@ class FeatureWriter:
         overwrite: bool | None = None,
     ) -> None:
         """`fingerprint` is the encoder's; frames are kept as `dtype`. No rank of `size` takes another's names.
-        `overwrite`: as of workdir.require_resumable."""
+        `overwrite`: as of `require_resumable`."""
         self.out, self.audio, self.dtype, self.rank, self.size = out, audio, dtype, rank, size
         self.fingerprint = cache_fingerprint(fingerprint, dtype)
         self._stack = ExitStack()
-        self.folder = self._stack.enter_context(join(out, self.fingerprint, {"audio": audio.digest()}, overwrite))
+        self._options = {"audio": audio.digest()}
+        self.folder = self._stack.enter_context(join(out, self.fingerprint, self._options, overwrite))
         self.coverage = Coverage(out, audio, self.fingerprint)
         self._shard: ShardWriter | None = None
         self._ids: list[int] = []
@@ -61,15 +150,14 @@ class FeatureWriter:
         """Whether the utterance's frames were published by any rank before this one opened, or added here."""
         return bool(self.coverage.covered[self.coverage.number(key)])
 
-    def add(self, key: str, frames: Tensor, meta: dict[str, Any] | None = None) -> None:
-        """frames [T, D] of an utterance for which `has` is false; `meta` is that of its audio, read if not given.
+    def add(self, key: str, frames: Tensor) -> None:
+        """Frames [T, D] of an utterance for which `has` is false.
 
         UserError for frames that the dtype cannot hold, naming the utterance. OSError for a full disk.
         """
         i = self.coverage.number(key)
         assert not self.coverage.covered[i], f"the frames of {key} are there already"
-        meta = read_meta(self.audio, i) if meta is None else meta
-        self.write(i, to_bytes(frames, self.dtype, key), meta, len(frames), frames.shape[1])
+        self.write(i, to_bytes(frames, self.dtype, key), read_meta(self.audio, i), len(frames), frames.shape[1])
         self.coverage.covered[i] = True
         if len(self._ids) >= MAX_UTTERANCES or self._bytes >= MAX_BYTES:
             self.flush()
@@ -92,21 +180,24 @@ class FeatureWriter:
                 self._shard.close(notes_of(self.audio, self._ids, self.fingerprint))
             self._shard, self._ids, self._bytes = None, [], 0
 
-    def finish(self, encoder: str = "") -> Totals | None:
+    def finish(self, encoder: str = "") -> workdir.Totals | None:
         """Writes index.json; None if something is missing, or another rank has done it. `encoder`: its source."""
         with self.folder.alone():
             self.coverage = Coverage(self.out, self.audio, self.fingerprint)
             if not (self.out / UNFINISHED_NAME).exists() or not self.coverage.covered.all():
                 return None
-            totals = finish(
-                self.folder.workdir,
+            totals = workdir.finish(
+                workdir.WorkDir(self.out, self.fingerprint, self._options),
                 "features",
-                [ShardResult(self.coverage.shards[name]) for name in sorted(self.coverage.shards)],
+                [workdir.ShardResult(self.coverage.shards[name]) for name in sorted(self.coverage.shards)],
                 seconds=round(self.audio.seconds, 4),
                 frames=self.coverage.frames,
                 encoder_files=(files_digest(encoder) if encoder else None) or "",
             )
-            self.folder.remove_leftovers()
+            workdir.remove_temporaries(self.out)
+            for name in (UNFINISHED_NAME, LOCK_NAME):
+                (self.out / name).unlink(missing_ok=True)
+            sync_folder(self.out)
         return totals
 
     def close(self) -> None:

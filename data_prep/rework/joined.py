@@ -30,27 +30,23 @@ def open_all(roots: Sequence[Path | str], out: Path) -> list[ShardIndex]:
             raise UserError(f"{out} is one of the directories to read; give another one to write to")
         if any(shard.source for shard in index.shards):
             raise UserError(f"{place_of(index)} lists tars of others where they lie; build it instead, from those tars")
-        _require_alike(indexes[0], index)
+        first, here, there = indexes[0], place_of(indexes[0]), place_of(index)
+        if index.kind != first.kind:
+            raise UserError(f"{here} holds {first.kind}, {there} {index.kind}; they cannot be one set")
+        if index.media != first.media:
+            raise UserError(f"{here} holds {first.media}, {there} {index.media}; build one of them again as the other")
+        if first.kind == "features" and index.fingerprint != first.fingerprint:
+            names = sorted({*first.fingerprint, *index.fingerprint})
+            name = next(name for name in names if first.fingerprint.get(name) != index.fingerprint.get(name))
+            raise UserError(
+                f"{here} and {there} hold features of different encoders: {name} is {first.fingerprint.get(name)} and "
+                f"{index.fingerprint.get(name)}; make one of them again"
+            )
     spellings = {printable(str(index.options.get("normalise", "none")))[:40]: place_of(index) for index in indexes}
     if len(spellings) > 1:
         mixture = " and ".join(f"normalise is {name} in {place}" for name, place in list(spellings.items())[:2])
         print(f"warning: transcripts will be mixed: {mixture}; better build them alike", file=sys.stderr)
     return indexes
-
-
-def _require_alike(first: ShardIndex, other: ShardIndex) -> None:
-    here, there = place_of(first), place_of(other)
-    if other.kind != first.kind:
-        raise UserError(f"{here} holds {first.kind}, {there} {other.kind}; they cannot be one set")
-    if other.media != first.media:
-        raise UserError(f"{here} holds {first.media}, {there} {other.media}; build one of them again as the other")
-    if first.kind == "features" and other.fingerprint != first.fingerprint:
-        names = sorted({*first.fingerprint, *other.fingerprint})
-        name = next(name for name in names if first.fingerprint.get(name) != other.fingerprint.get(name))
-        raise UserError(
-            f"{here} and {there} hold features of different encoders: {name} is {first.fingerprint.get(name)} and "
-            f"{other.fingerprint.get(name)}; make one of them again"
-        )
 
 
 def concatenate(indexes: Sequence[ShardIndex]) -> ShardIndex:

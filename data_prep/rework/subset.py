@@ -25,14 +25,11 @@ NAMED, LISTED = 3, 8  # keys and values that a message shows
 class Subset:
     """Conditions for an utterance to be kept. The default keeps all."""
 
-    keys: frozenset[str] | None = None
-    """Only these."""
-    drop_keys: frozenset[str] = frozenset()
-    """Not these."""
+    keys: frozenset[str] | None = None  # only these
+    drop_keys: frozenset[str] = frozenset()  # not these
     min_seconds: float = 0.0
     max_seconds: float = float("inf")
-    where: tuple[tuple[str, str], ...] = ()
-    """(field, value) of the metadata, all of them."""
+    where: tuple[tuple[str, str], ...] = ()  # (field, value) of the metadata, all of them
 
     def __post_init__(self) -> None:
         require_seconds(self.min_seconds, self.max_seconds)
@@ -40,22 +37,20 @@ class Subset:
 
 def read_keys(path: Path) -> frozenset[str]:
     """The keys in a file: one a line, or the field `key` of one JSON object a line, as quarantine.jsonl has it."""
+    keys = set[str]()
     try:
-        keys = frozenset(_key(line.strip()) for line in path.read_bytes().splitlines() if line.strip())
+        for line in filter(None, map(bytes.strip, path.read_bytes().splitlines())):
+            key = strict_json(line)["key"] if line.startswith(b"{") else line.decode("utf-8-sig")
+            if not isinstance(key, str) or not key.isprintable():
+                raise ValueError
+            keys.add(key)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; give a file of one key a line") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is no list of keys; a line is a key, or a JSON object with the field key") from None
     if not keys:
         raise UserError(f"{path} names no key; give a file of one key a line")
-    return keys
-
-
-def _key(line: bytes) -> str:
-    key = strict_json(line)["key"] if line.startswith(b"{") else line.decode("utf-8-sig")
-    if not isinstance(key, str) or not key.isprintable():
-        raise ValueError
-    return key
+    return frozenset(keys)
 
 
 def parse_where(conditions: Sequence[str]) -> tuple[tuple[str, str], ...]:

@@ -16,6 +16,7 @@ from data_prep.shards.opening import UNFINISHED_NAME, read_index, require_plain
 from model.errors import UserError
 from model.files import file_sha256
 
+NO_LINK = os.O_NOFOLLOW | os.O_NONBLOCK
 PARALLEL_UPLOADS = 4  # files; large ones go up in parallel parts as well
 
 
@@ -55,7 +56,7 @@ def publish_directory(root: Path, address: str) -> int:
             progress.advance()
     for name in (QUARANTINE, DROPPED):
         try:
-            with open(root / name, "rb", opener=_no_link) as file:
+            with open(root / name, "rb", opener=lambda path, how: os.open(path, how | NO_LINK)) as file:
                 write_bytes(f"{address}/{name}", file.read())
         except FileNotFoundError:
             continue
@@ -63,7 +64,3 @@ def publish_directory(root: Path, address: str) -> int:
             raise UserError(f"cannot read {root / name}: {error.strerror}; it must be a file, no link") from None
     upload(require_plain(root / INDEX_NAME), f"{address}/{INDEX_NAME}")
     return count
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -53,7 +53,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 def _print_report(report: ImportReport) -> None:
     """Counts, hours (by language where there are several), and the first utterances."""
-    dropped, hours = listed(report.dropped) or "none", in_hours(report.seconds)
+    dropped, hours = listed(report.dropped) or "none", in_hours(sum(report.seconds_by_language.values()))
     print(f"{counted(report.read, 'row')} read, {report.kept:,} kept, dropped: {dropped}; {hours}")
     by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
     if len(by_hours) > 1:

@@ -103,15 +103,13 @@ def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: F
 
     UserError to stop here.
     """
-    from data_prep.features.build import require_fit
-    from data_prep.features.estimate import estimate, require_room
+    from data_prep.features.build import estimate, require_fit
     from data_prep.progress import clock
 
     require_fit(index, encoder, args.out, args.feature_dtype)
     expected = estimate(index, encoder, args.out, args.feature_dtype, share.size, share.threads)
     if not expected.utterances:
         return
-    require_room(expected, args.out, args.feature_dtype)
     ranks = f"{share.size} ranks, each at" if share.size > 1 else "one process, at"
     text = (
         f"{counted(expected.utterances, 'utterance')}, {in_hours(expected.audio_seconds)}: {in_units(expected.bytes)} "

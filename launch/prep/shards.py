@@ -18,7 +18,7 @@ from launch.prep.arguments import (
     print_totals,
     require_another,
 )
-from model.errors import require_at_least, require_known
+from model.errors import require_known
 
 SOURCES = """\
 SOURCE may be, among others (slam-asr prep import --help lists all):
@@ -105,8 +105,15 @@ def run_index(args: argparse.Namespace) -> int:
     from data_prep.importers.webdataset import SampleOptions
 
     samples = SampleOptions(args.text_field, args.text_extension.lstrip(".").lower(), args.prefix_shard)
-    how = (args.verify == "full", args.workers, args.max_bad, args.overwrite)
-    totals = index_in_place(args.tars, args.out, ForeignOptions(samples, args.normalise, *how))
+    options = ForeignOptions(
+        samples=samples,
+        normalise=args.normalise,
+        verify=args.verify == "full",
+        workers=args.workers,
+        max_bad=args.max_bad,
+        overwrite=args.overwrite,
+    )
+    totals = index_in_place(args.tars, args.out, options)
     print_totals(args.out, totals, "already indexes these tars with these options", "tar")
     if totals.unused:
         print(f"members that are not used, not opened: {listed(totals.unused)}")
@@ -125,7 +132,7 @@ def configure_reshard(parser: argparse.ArgumentParser) -> None:
 
 
 def run_reshard(args: argparse.Namespace) -> int:
-    from data_prep.rework.reshard import ReshardOptions, reshard
+    from data_prep.rework.copying import ReshardOptions, reshard
     from data_prep.rework.subset import Subset, parse_where, read_keys
 
     subset = Subset(
@@ -149,9 +156,8 @@ def configure_merge(parser: argparse.ArgumentParser) -> None:
 
 
 def run_merge(args: argparse.Namespace) -> int:
-    from data_prep.rework.merge import merge
+    from data_prep.rework.copying import merge
 
-    require_at_least("workers", args.workers, 1)
     prefixes = None if args.prefix_keys is None else args.prefix_keys.split(",")
     totals = merge(args.directories, args.out, args.copy, prefixes, args.workers, args.overwrite)
     print_totals(args.out, totals, COPIED_ALREADY)

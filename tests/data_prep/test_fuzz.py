@@ -33,8 +33,8 @@ from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter, read_sample
 from data_prep.utterance import Utterance, write_jsonl
 from model.errors import UserError
+from tests.data_prep.build.test_in_place import encoded, write_tar
 from tests.data_prep.reading import read_wave
-from tests.data_prep.test_foreign import encoded, write_tar
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 4.0

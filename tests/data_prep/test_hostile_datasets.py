@@ -8,7 +8,7 @@ import pytest
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.remote import objects as remote
-from data_prep.rework.merge import merge
+from data_prep.rework.copying import merge
 from data_prep.rework.upload import publish_directory
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample

@@ -121,7 +121,7 @@ def test_an_import_reports_and_bounds_what_it_drops(tmp_path, corpus):
     assert not (tmp_path / "out.jsonl").exists()
     report = import_corpus(utterances, tmp_path / "out.jsonl", max_bad=0.5)
     assert (report.read, report.kept, report.dropped) == (15, 12, {"no-text": 1, "missing-audio": 1, "bad-cut": 1})
-    assert abs(report.seconds - 5.7) < 1e-6 and len(report.first) == 3
+    assert abs(sum(report.seconds_by_language.values()) - 5.7) < 1e-6 and len(report.first) == 3
     assert len((tmp_path / "out.quarantine.jsonl").read_text().splitlines()) == 3
     many = [replace(corpus[0], key=f"gone-{i}", audio="/nowhere") for i in range(1001)]
     with pytest.raises(UserError, match=r"1,000 bad utterances.*missing-audio 1,000"):

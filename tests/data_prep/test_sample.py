@@ -17,7 +17,7 @@ from data_prep.shards.tar import read_sample
 from launch.command import main
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from tests.data_prep.test_reshard import features
+from tests.data_prep.rework.test_reshard import features
 from tests.data_prep.toolkits import Page, write_tar
 
 HOSTILE = '<script>alert(1)</script> & "größe" {0}'

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from data_prep.features.speed import read_speed
+from data_prep.features.build import read_speed
 from train.report.metrics import StepSums
 
 WINDOW_STEPS = 50  # steps judged at a time, so that one slow start does not count

@@ -16,7 +16,7 @@ from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.recordings.tar_members import MAX_EXTENSION_BYTES, Member, members
 from data_prep.shards.opening import read_index
 from model.errors import UserError
-from tests.data_prep.test_foreign import encoded, write_tar
+from tests.data_prep.build.test_in_place import encoded, write_tar
 
 ROOT = Path(__file__).parents[3]
 END = bytes(1024)

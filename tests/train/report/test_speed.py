@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.features.speed import Speed, write_speed
 from tests import ranks
 from train.report.metrics import StepSums
 from train.report.speed import WINDOW_STEPS, CacheSpeed, StepTimer
@@ -67,7 +66,8 @@ def lines(folders, waits):
 
 def test_frames_that_are_waited_for_longer_than_encoding_takes_are_warned_about_once(tmp_path):
     """80 s of audio a step on two ranks that encode 40 s in a second: encoding takes each 1 s."""
-    write_speed(tmp_path, Speed(40.0, "a GPU", 2))
+    speed = '{"audio_seconds_per_second": 40.0, "device": "a GPU", "ranks": 2}'
+    (tmp_path / "speed.json").write_text(speed)
     steps = 3 * WINDOW_STEPS
     assert lines([str(tmp_path)], [0.9] * steps) == []
     assert lines([str(tmp_path)], [30.0] + [0.1] * (steps - 1)) == []  # a slow start

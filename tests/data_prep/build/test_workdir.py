@@ -5,12 +5,12 @@ import pytest
 
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
-from data_prep.features.folder import join
-from data_prep.rework.merge import merge
+from data_prep.features.writer import join
+from data_prep.rework.copying import merge
 from data_prep.shards.opening import read_index
 from model.errors import UserError
+from tests.data_prep.build.test_build import contents
 from tests.data_prep.reading import check
-from tests.data_prep.test_build import contents
 
 OPTIONS = BuildOptions(shard_size=5)
 

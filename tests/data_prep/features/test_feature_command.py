@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from data_prep.build.build import BuildOptions, build
-from data_prep.features import estimate as feature_estimate
-from data_prep.features.build import build_features
-from data_prep.features.estimate import bytes_of
-from data_prep.features.speed import read_speed
+from data_prep.features import build as feature_build
+from data_prep.features.build import build_features, bytes_of, read_speed
 from data_prep.shards.index import write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.reader import frames
@@ -23,8 +21,8 @@ from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
 from tests.accidents import Signalled
+from tests.data_prep.features.test_features import files
 from tests.data_prep.reading import check
-from tests.data_prep.test_features import files
 from tests.tiny import tiny_models
 
 PUBLISH = "data_prep.shards.tar:ShardWriter.close"
@@ -98,7 +96,7 @@ def test_much_is_asked_for_before_it_is_begun(tmp_path, audio, source, monkeypat
     assert said.count("\n") == 1 and "12 utterances" in said and "kB of float16" in said and "seconds of audio" in said
     assert "say --yes" in said and not (tmp_path / "out").exists()
     assert prep(*given, "--ask-above-hours", "0") == 2 and "say --yes" in capsys.readouterr().err
-    monkeypatch.setattr(feature_estimate, "free_bytes", lambda out: 1000)
+    monkeypatch.setattr(feature_build, "free_bytes", lambda out: 1000)
     assert prep(*given, "--yes") == 2
     assert "has 1 kB free; make room" in capsys.readouterr().err and not (tmp_path / "out").exists()
 

@@ -9,10 +9,8 @@ import torch
 from data_prep.build.build import BuildOptions, build
 from data_prep.durable import canonical_json
 from data_prep.features import encoding as feature_encoding
-from data_prep.features.build import FeatureRank, build_features
-from data_prep.features.folder import LOCK_NAME
-from data_prep.features.speed import SPEED_NAME
-from data_prep.features.writer import FeatureWriter
+from data_prep.features.build import SPEED_NAME, FeatureRank, build_features
+from data_prep.features.writer import LOCK_NAME, FeatureWriter
 from data_prep.inspect.stats import table
 from data_prep.rework.joined import concatenate
 from data_prep.shards.frames import EXTENSIONS, FEATURE_DTYPES
@@ -211,7 +209,7 @@ def test_two_jobs_in_one_directory_are_refused(tmp_path, audio, encoder, models,
     with FeatureWriter(out, audio, encoder.fingerprint()):
         with pytest.raises(UserError, match="another layer"):
             build_features(audio, other, out)
-        with pytest.raises(UserError, match="another job is building"):
+        with pytest.raises(UserError, match="another process is building"):
             build_features(audio, other, out, overwrite=True)
         with pytest.raises(UserError, match="another process is building"):
             build(corpus, out, BuildOptions())

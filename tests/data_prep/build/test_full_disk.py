@@ -14,7 +14,7 @@ from data_prep.build.build import BuildOptions, build
 from data_prep.utterance import write_jsonl
 from launch.command import main
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

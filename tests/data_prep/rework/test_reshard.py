@@ -7,10 +7,8 @@ import pytest
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.in_place import ForeignOptions, index_in_place
 from data_prep.build.prepare import Limits
-from data_prep.rework.copying import record_bytes
+from data_prep.rework.copying import ReshardOptions, merge, plan, record_bytes, reshard
 from data_prep.rework.joined import concatenate
-from data_prep.rework.merge import merge
-from data_prep.rework.reshard import ReshardOptions, plan, reshard
 from data_prep.rework.subset import Subset, read_keys
 from data_prep.shards.coverage import AUDIO_CRC
 from data_prep.shards.index import ShardIndex, columns_path, write_index
@@ -18,8 +16,8 @@ from data_prep.shards.opening import read_document, read_index, shard_path
 from data_prep.shards.tar import ShardWriter, read_meta, read_sample
 from launch.command import main
 from model.errors import UserError
+from tests.data_prep.build.test_build import HELD, contents, kill_midway
 from tests.data_prep.reading import check
-from tests.data_prep.test_build import HELD, contents, kill_midway
 
 ENCODER = {"encoder": "hubert", "layer": 9, "dim": 4, "feature_dtype": "float16"}
 

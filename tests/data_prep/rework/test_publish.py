@@ -21,7 +21,7 @@ from launch.command import main
 from launch.prep.corpus import of_remote_manifest
 from model.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OPTIONS = BuildOptions(shard_size=3)
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")
 

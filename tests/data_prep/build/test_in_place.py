@@ -30,7 +30,7 @@ from tests.data_prep.reading import check, read_utterance, read_wave
 from tests.data_prep.shards.test_reader import PROMPT
 from train.data.indexes import open_indexes
 
-SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 FORMATS = {"a": (16000, 1, "wav"), "b": (44100, 2, "wav"), "c": (48000, 1, "ogg"), "d": (22050, 1, "mp3")}
 
 

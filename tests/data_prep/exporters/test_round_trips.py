@@ -20,7 +20,7 @@ from data_prep.utterance import write_jsonl
 from launch.command import main
 from model.errors import UserError
 
-SPEECH = Path(__file__).parents[3] / "shared" / "speech"
+SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 ODD_META = {
     "id": "x y",
     "task": "raw",

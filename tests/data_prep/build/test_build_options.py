@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from data_prep.audio.decode import decode, encode_flac, encode_opus, write_flac
-from data_prep.build.assign import divide
+from data_prep.build.assign import Layout, Sizes, divide
 from data_prep.build.build import BuildOptions, build
-from data_prep.build.options import Layout
 from data_prep.build.prepare import Limits
-from data_prep.build.sizes import Sizes
 from data_prep.build.split import build_parts, parse_fractions, split
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import read_index
@@ -19,9 +17,9 @@ from data_prep.utterance import Utterance, write_jsonl
 from launch.command import main
 from launch.prep.arguments import parse_bytes
 from model.errors import UserError
+from tests.data_prep.build.test_build import contents
 from tests.data_prep.conftest import tone
 from tests.data_prep.reading import check, read_wave
-from tests.data_prep.test_build import contents
 
 
 def test_another_command_is_another_input(tmp_path, corpus):
@@ -65,7 +63,7 @@ def test_stratified_shards_have_a_like_mix_of_lengths_languages_and_speakers(tmp
     seconds = generator.uniform(1, 20, 600)
     speakers = [("en" if i % 4 else "de", f"speaker{i % 6}") for i in range(600)]
     keys, sizes = [f"u{i}" for i in range(600)], Sizes(seconds.tolist(), [1000] * 600)
-    for layout in (Layout(100, shuffle="stratified"), Layout(shard_bytes=100_000, shuffle="stratified")):
+    for layout in (Layout(shard_size=100, shuffle="stratified"), Layout(shard_bytes=100_000, shuffle="stratified")):
         shards = divide(keys, sizes, speakers, layout)
         assert [len(shard) for shard in shards] == [100] * 6 and sorted(sum(shards, [])) == list(range(600))
         for shard in shards:

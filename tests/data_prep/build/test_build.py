@@ -250,7 +250,7 @@ def test_a_full_disk_is_told_with_what_is_missing_and_the_finished_shards_stay(t
         "shard-000000.tar",
     ]
     assert build(corpus, tmp_path / "out", OPTIONS).kept_shards == 1 and check(tmp_path / "out") == []
-    monkeypatch.setattr("data_prep.build.room.free_bytes", lambda out: 50_000)
+    monkeypatch.setattr("data_prep.build.workdir.free_bytes", lambda out: 50_000)
     with pytest.raises(UserError, match=r"about [0-9]+ kB are to be written, 50 kB are free"):
         build(corpus, tmp_path / "elsewhere", OPTIONS)
     assert not (tmp_path / "elsewhere").exists()
