@@ -28,11 +28,6 @@ def features(shards: str, out: str, model: ModelConfig, options: Sequence[str] =
     return _checked("features", [shards, out, *given, *options], "--feature-options")
 
 
-def score(run: str, shards: str, out: str, options: Sequence[str] = ()) -> list[str]:
-    """Word errors of a run's adapter on shards."""
-    return ["score", run, shards, "--out", out, *options]
-
-
 def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
     from launch.prep import module
 

@@ -70,7 +70,8 @@ def stages(args: argparse.Namespace, config: "Config", folder: Path) -> list[Sta
         same = [shards for _, shards in encodings] == [out for out, _ in builds]
         chain.append(stage("features", "shards" if builds else "", lines, {}, "aftercorr" if same else "afterok"))
     if args.score:
-        lines = [commands.score(str(folder), name, str(folder / "scores" / Path(name).name)) for name in args.score]
+        outs = [(name, str(folder / "scores" / Path(name).name)) for name in args.score]
+        lines = [["score", str(folder), name, "--out", out] for name, out in outs]
         chain.append(
             stage("score", "train", lines, {"gpus-per-node": min(1, args.gpus_per_node), "ntasks-per-node": 1})
         )
