@@ -20,9 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def read(args: argparse.Namespace) -> tuple[Config, dict[str, Any]]:
     """The recipe with its overrides, and the DeepSpeed JSON, both checked."""
     from train.recipe.config import load_config
-    from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
+    from train.recipe.deepspeed_json import read_deepspeed_json
     from train.run_folder import require_run_folder
 
     config = load_config(Path(args.recipe), args.overrides)
     require_run_folder(config)
-    return config, read_deepspeed_json(find_deepspeed_json(args.deepspeed))
+    return config, read_deepspeed_json(args.deepspeed)

@@ -5,7 +5,10 @@ Each is the arguments of `slam-asr`. Its verb parses them here already, so that 
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import UserError
@@ -28,11 +31,6 @@ def features(shards: str, out: str, model: ModelConfig, options: Sequence[str] =
     return _checked("features", [shards, out, *given, *options], "--feature-options")
 
 
-def score(run: str, shards: str, out: str, options: Sequence[str] = ()) -> list[str]:
-    """Word errors of a run's adapter on shards."""
-    return ["score", run, shards, "--out", out, *options]
-
-
 def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
     from launch.prep import call
 
@@ -43,3 +41,13 @@ def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
     except UserError as error:
         raise UserError(f"{flag}: {error}") from None
     return ["prep", verb, *arguments]
+
+
+def program(name: str) -> str:
+    """The file of a command, first looked for beside our Python. UserError if there is none."""
+    if name == "python":
+        return sys.executable
+    beside = str(Path(sys.executable).parent)
+    if path := shutil.which(name, path=beside) or shutil.which(name):
+        return path
+    raise UserError(f"there is no {name} beside {sys.executable}; install this project with that Python's pip")

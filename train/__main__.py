@@ -31,10 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         args = read_arguments(arguments)
         from train.recipe.config import load_config
-        from train.recipe.deepspeed_json import find_deepspeed_json, read_deepspeed_json
+        from train.recipe.deepspeed_json import read_deepspeed_json
 
         config = load_config(args.recipe, args.overrides)
-        deepspeed_json = read_deepspeed_json(find_deepspeed_json(args.deepspeed))
+        deepspeed_json = read_deepspeed_json(args.deepspeed)
     except UserError as error:  # every rank reads the same: one on each host prints it
         return _refuse(error, os.environ.get("LOCAL_RANK", "0") == "0")
     from train.dist.collectives import AgreedError

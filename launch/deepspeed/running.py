@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from launch.deepspeed import ssh
-from launch.run.running import program
+from launch.stages import program
 from train.dist.lock import holder
 from train.liveness import stop
 from train.liveness.exit_status import AGAIN, FINISHED, LAUNCHER_GONE, MISTAKE, STOPPED

@@ -1,25 +1,99 @@
-"""`slam-asr recipe`: new.py writes a recipe for given data and models, schema.py its JSON schema for editors.
-
-choices.py chooses what to train with, by hours of data and by the LLM; text.py writes it as commented YAML.
-"""
+"""`slam-asr recipe`: `new` writes a recipe for given data and models (text.py), `schema` the JSON schema."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import sys
+from pathlib import Path
 
-from launch.recipes import new, schema
+from launch.prep.arguments import local_path
+from model.errors import UserError, require_at_least
 
-VERBS = {
-    "new": (new, "write a commented recipe that fits given data and models"),
-    "schema": (schema, "print the JSON schema of recipes, by which an editor completes and checks them"),
-}
+SPEECH_A_SECOND, BYTES_A_TOKEN, PROMPT_TOKENS = 10, 4, 14
+"""Rough speech embeddings a second, bytes of a transcript an LLM token, and tokens of the prompt."""
+OF_NEW = """\
+Epochs and dropout are chosen by the hours of training data, the learning rate by the width of the LLM: starting points,
+which the recipe gives reasons for, with a table of those for 1, 10, 100 and 1,000 hours. All else is left to `auto`."""
+OF_SCHEMA = """\
+With `# yaml-language-server: $schema=recipe.schema.json` as the first line of a recipe, an editor with a YAML language
+server completes, explains and checks its keys."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="recipe", required=True, metavar="VERB")
-    for name, (module, what) in VERBS.items():
-        module.configure(verbs.add_parser(name, help=what, description=what[0].upper() + what[1:] + "."))
+    what = "write a commented recipe that fits given data and models"
+    new = verbs.add_parser("new", help=what, description=f"{what.capitalize()}.", epilog=OF_NEW)
+    what = "print the JSON schema of recipes, by which an editor completes and checks them"
+    schema = verbs.add_parser("schema", help=what, description=f"{what[0].upper()}{what[1:]}.", epilog=OF_SCHEMA)
+    add = new.add_argument
+    add("--train", action="append", required=True, metavar="DIR", help="shards or features; may be repeated")
+    add("--dev", action="append", default=[], metavar="DIR", help="the same, to evaluate on; may be repeated")
+    add("--encoder", required=True, metavar="ID", help="speech encoder, Hugging Face id or folder")
+    add("--llm", required=True, metavar="ID", help="LLM, Hugging Face id or folder")
+    add("--hours", type=float, metavar="H", help="of training data, where --train is not there yet")
+    add("--gpus", type=int, default=0, metavar="N", help="have the micro-batches of a step shared evenly by N ranks")
+    add("--run-dir", metavar="DIR", help="folder of the run (default: runs/ and the name of --out, or of the LLM)")
+    add("--trust-remote-code", action="store_true", help="run code that comes with a model to read its configuration")
+    for verb in (new, schema):
+        verb.add_argument("--out", type=local_path, metavar="FILE", help="write it there (default: print it)")
 
 
 def run(args: argparse.Namespace) -> int:
-    return VERBS[args.recipe][0].run(args)
+    from data_prep.durable import write_durably
+
+    text = _new(args) if args.recipe == "new" else _schema()
+    if args.out is None:
+        print(text, end="")
+        return 0
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_durably(args.out, text.encode())
+    if args.recipe == "new":
+        print(f"wrote {args.out}; next: python -m train {args.out}", file=sys.stderr)
+    return 0
+
+
+def _schema() -> str:
+    import json
+
+    from train.recipe.config import Config
+
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def _new(args: argparse.Namespace) -> str:
+    from launch.recipes.text import Wanted, recipe_text
+    from model.skeleton import read_config
+
+    if args.gpus:
+        require_at_least("--gpus", args.gpus, 1)
+    if args.out is not None and args.out.exists():
+        raise UserError(f"--out {args.out} is there already; remove it, or give another name")
+    hours, epoch_tokens = _size(args)
+    read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
+    llm = read_config("LLM", args.llm, args.trust_remote_code)
+    width = llm.get_text_config().hidden_size
+    run = args.run_dir or f"runs/{args.out.stem if args.out is not None else Path(args.llm).name}"
+    wanted = Wanted(args.train, args.dev, args.encoder, args.llm, width, hours, run, epoch_tokens, args.gpus)
+    return recipe_text(wanted)
+
+
+def _size(args: argparse.Namespace) -> tuple[float, float]:
+    """Hours of training data and LLM tokens of an epoch, by its indexes; or the hours given where one is not there."""
+    from data_prep.addresses import is_remote
+    from data_prep.shards.opening import read_index
+
+    missing = [path for path in args.train if not is_remote(path) and not Path(path).exists()]
+    if missing:
+        if args.hours is None:
+            raise UserError(f"there is no {missing[0]} to count hours of; build it first, or give --hours H")
+        if not args.hours > 0:
+            raise UserError(f"--hours is {args.hours:g}, it must be above 0")
+        return args.hours, math.inf
+    if args.hours is not None:
+        raise UserError("--hours is for data that are not there, and --train is; leave --hours out")
+    indexes = [read_index(path) for path in args.train]
+    seconds = sum(index.seconds for index in indexes)
+    text = sum(int(index.text_bytes.sum()) for index in indexes) / BYTES_A_TOKEN
+    return seconds / 3600, seconds * SPEECH_A_SECOND + text + PROMPT_TOKENS * sum(map(len, indexes))

@@ -1,4 +1,4 @@
-"""A recipe as commented YAML text, for `slam-asr recipe new` and `slam-asr run`."""
+"""A recipe as commented YAML, for `slam-asr recipe new` and `slam-asr run`: what to train with by hours and LLM."""
 
 from __future__ import annotations
 
@@ -8,18 +8,69 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from launch.recipes.choices import choices_table, choose
+from data_prep.figures import table
+from train.recipe.auto import LEAST_STEP
 
 PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@+=-]*")
 """Text that YAML takes without quotes."""
+TOY_WIDTH = 512  # below it an LLM is a stand-in such as model/stand_in/llm
+HOURS_SHOWN = (1, 10, 100, 1000)
+EPOCHS = ((3.0, 30), (30.0, 15), (300.0, 6), (math.inf, 3))
+"""(at most so many hours of training data, epochs). It takes some thousands of steps until the LLM begins to
+transcribe: few hours need many epochs for that, many hours hardly one."""
+TOY_EPOCHS = ((1.0, 15), (10.0, 6), (100.0, 3), (math.inf, 2))
+"""The same for a toy, which transcribes after some hundred steps (`make demo`)."""
+RATES = (
+    (TOY_WIDTH - 1, 2e-3, "a toy"),
+    (1499, 1e-3, "small"),
+    (2047, 3e-4, "of middle size"),
+    (math.inf, 1e-4, "as wide as the paper's or wider (arXiv 2402.08846)"),
+)
+"""(an LLM of at most this width, learning rate, reason)."""
+SMALL_HOURS = 30.0
+"""Up to here the data are seen so often that dropout and SpecAugment's masks are needed against overfitting."""
+LEAST_STEPS, MOST_EPOCHS = 300, 200
+"""Of a run: in fewer steps an adapter rarely learns to transcribe, so minutes of data are seen more often."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Values of a recipe, and the reason for its learning rate."""
+
+    epochs: int
+    lr: float
+    lr_why: str
+    hidden: int
+    dropout: float
+    masks: int
+    """SpecAugment's, in time and as many in features."""
+
+
+def choose(hours: float, width: int, epoch_tokens: float = math.inf) -> Choice:
+    """For so many hours of training data, and an LLM whose embeddings have `width` values.
+
+    `epoch_tokens` is about the number of LLM tokens in an epoch: minutes of data make few steps an epoch.
+    """
+    steps = max(1.0, epoch_tokens / LEAST_STEP)
+    small, toy = hours <= SMALL_HOURS, width < TOY_WIDTH
+    lr, lr_why = next((lr, why) for most, lr, why in RATES if width <= most)
+    epochs = next(epochs for most, epochs in (TOY_EPOCHS if toy else EPOCHS) if hours <= most)
+    return Choice(
+        epochs=max(epochs, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / steps))),
+        lr=lr,
+        lr_why=f"the LLM is {width:,} wide: {lr_why}",
+        hidden=512 if toy else 2048,
+        dropout=0.1 if small else 0.0,
+        masks=2 if small else 0,
+    )
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What a recipe is written for."""
 
-    train: tuple[str, ...]
-    dev: tuple[str, ...]
+    train: Sequence[str]
+    dev: Sequence[str]
     encoder: str
     llm: str
     llm_width: int
@@ -36,11 +87,11 @@ class Wanted:
 
 def recipe_text(wanted: Wanted) -> str:
     """YAML that load_config reads; it ends in a newline."""
-    choice = choose(wanted.hours, wanted.llm_width, wanted.epoch_tokens)
+    width, choice = wanted.llm_width, choose(wanted.hours, wanted.llm_width, wanted.epoch_tokens)
     hours = f"{wanted.hours:.2g}" if wanted.hours < 10 else f"{wanted.hours:,.0f}"
     why = "against learning little data by heart" if choice.dropout else "there is data enough to do without dropout"
     lines = [
-        f"# For {hours} hours to train on and an LLM of width {wanted.llm_width:,}; by `slam-asr recipe new`.",
+        f"# For {hours} hours to train on and an LLM of width {width:,}; by `slam-asr recipe new`.",
         "# What is not written here has the default of train/recipe/config.py. Those that are `auto` there (batch,",
         "# warm-up, steps between saves) are decided when the run begins, said, and written to its config.yaml.",
         "",
@@ -50,8 +101,8 @@ def recipe_text(wanted: Wanted) -> str:
         f"  adapter: {{stack: 5, hidden: {choice.hidden}, dropout: {choice.dropout:g}}}  # {why}",
         "",
         "data:",
-        f"  train: {_texts(wanted.train)}",
-        *([f"  dev: {_texts(wanted.dev)}", "  max_dev_samples: 500"] if wanted.dev else []),
+        f"  train: {_text(*wanted.train)}",
+        *([f"  dev: {_text(*wanted.dev)}", "  max_dev_samples: 500"] if wanted.dev else []),
         "  max_seconds: 30",
         "  over_length: drop  # longer ones are counted and left out, never cut",
         "",
@@ -63,6 +114,9 @@ def recipe_text(wanted: Wanted) -> str:
     if choice.masks:
         lines += ["augment:  # SpecAugment over encoder frames, which needs no audio, so that features can be cached"]
         lines += [f"  time_masks: {choice.masks}", f"  feature_masks: {choice.masks}", ""]
+    head = ("hours", "epochs", "lr", "adapter.dropout", "augment.time_masks", "augment.feature_masks")
+    shown = [(h, choose(h, width)) for h in HOURS_SHOWN]
+    rows = [(f"{h:,}", c.epochs, f"{c.lr:g}", f"{c.dropout:g}", c.masks, c.masks) for h, c in shown]
     lines += [
         "optim:",
         f"  lr: {choice.lr:g}  # {choice.lr_why}",
@@ -72,15 +126,13 @@ def recipe_text(wanted: Wanted) -> str:
         *(["save: {best: wer}  # keeps the checkpoint with the lowest WER on dev"] if wanted.dev else []),
         f"run: {{dir: {_text(wanted.run)}, seed: 0}}",
         "",
-        f"# With an LLM of width {wanted.llm_width:,}:",
-        *(f"#   {line}" for line in choices_table(wanted.llm_width)),
+        f"# With an LLM of width {width:,}:",
+        *(f"#   {line}" for line in table(rows, head, left=())),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _texts(paths: Sequence[str]) -> str:
-    return _text(paths[0]) if len(paths) == 1 else f"[{', '.join(map(_text, paths))}]"
-
-
-def _text(text: str) -> str:
-    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+def _text(*texts: str) -> str:
+    """YAML of a text, or of the list of several."""
+    written = [text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False) for text in texts]
+    return written[0] if len(written) == 1 else f"[{', '.join(written)}]"

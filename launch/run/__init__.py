@@ -1,8 +1,6 @@
 """`slam-asr run`: from a corpus to a word error rate on this host, stage after stage.
 
-request.py   the arguments, checked before anything is made     folder.py   DIR and its run.json
-stages.py    the commands of each stage                         running.py  runs one, passing signals on
-verb.py      runs the stages in order and prints the results
+request.py checks the arguments and keeps run.json, stages.py gives the commands of each stage, verb.py runs them.
 
 DIR gets run.json, manifests/, shards/, features/, recipe.yaml, train/ (the run), scores/ and summary.json. Each command
 is printed as a person would type it, and given again it continues or finds its output there. So `slam-asr run` killed
@@ -15,7 +13,6 @@ import argparse
 
 from launch.prep.arguments import local_folder
 
-FEATURES = ("auto", "yes", "no")
 EPILOG = """\
 Without --dev, a tenth of the corpus (a fiftieth of more than 10,000 utterances) is set apart to evaluate on: whole
 speakers where at least three are named, so that its voices are unseen; else single utterances. Frames of the encoder
@@ -41,14 +38,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--test", action="append", default=[], metavar="CORPUS", help="to score at the end (default: dev); repeatable")
     add("--ranks", type=int, metavar="N", help="processes that train (default: one a GPU; one without)")
     add("--recipe", metavar="FILE", help="train by it (default: one written as `slam-asr recipe new` does)")
-    add("--features", choices=FEATURES, default="auto", help="cache the encoder's frames; auto: where it pays (auto)")
+    cached = "cache the encoder's frames; auto: where it pays (auto)"
+    add("--features", choices=("auto", "yes", "no"), default="auto", help=cached)
     add("--importer", metavar="NAME", help="of all corpora, one of `prep import` (default: by what each is)")
-    add(
-        "--build-options",
-        default="",
-        metavar="OPTIONS",
-        help='of `prep build`, as --build-options="--lowercase --column text=sentence"',
-    )
+    example = 'of `prep build`, as --build-options="--lowercase --column text=sentence"'
+    add("--build-options", default="", metavar="OPTIONS", help=example)
     add("--allow-changes", action="store_true", help="go on with the training although its recipe has changed")
     add("--dry-run", action="store_true", help="print the commands, and run none")
 

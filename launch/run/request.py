@@ -1,20 +1,23 @@
-"""What `slam-asr run` was given, checked before anything is made."""
+"""What `slam-asr run` was given, checked before anything is made, and run.json, which keeps it in DIR."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_prep.addresses import is_remote
+from data_prep.durable import canonical_json, write_durably
 from model.errors import UserError, require_known
 
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
+RUN_JSON, FORMAT = "run.json", 1
 OWN_KEYS = {
     "model.encoder": "--encoder",
     "model.llm": "--llm",
@@ -56,22 +59,31 @@ class Request:
     def recipe_file(self) -> Path:
         return Path(self.recipe) if self.recipe else self.out / "recipe.yaml"
 
-    @property
-    def scored(self) -> tuple[str, ...]:
-        """Names of the corpora that are scored at the end."""
-        return self.tests or ("dev",)
-
     def manifest(self, name: str) -> Path:
         return self.out / "manifests" / f"{name}.jsonl"
 
     def shards(self, name: str) -> Path:
         return self.out / "shards" / name
 
-    def frames(self, name: str) -> Path:
-        return self.out / "features" / name
+    def identity(self) -> dict[str, Any]:
+        """The fields of run.json: what may not change from one start to the next, but for tests that are added."""
+        corpora = {name: _resolved(source) for name, source in self.corpora.items()}
+        return {
+            "corpus": corpora["train"],
+            "dev": corpora.get("dev"),
+            "encoder": _resolved(self.encoder),
+            "llm": _resolved(self.llm),
+            "recipe": _resolved(self.recipe) if self.recipe else None,
+            "importer": self.importer,
+            "build_options": [*self.import_options, *self.build_options],
+            "tests": {name: corpora[name] for name in self.tests},
+        }
 
-    def scores(self, name: str) -> Path:
-        return self.out / "scores" / name
+
+def _resolved(source: str) -> str:
+    """The same for the same file, folder, address or id, however it was typed."""
+    path = Path(source).expanduser()
+    return source if is_remote(source) or not path.exists() else str(path.resolve())
 
 
 def read_request(args: argparse.Namespace) -> Request:
@@ -116,7 +128,7 @@ def config_of(request: Request) -> Config:
     """The recipe to train by; while it is not written yet, the one for little data."""
     from launch.recipes.text import Wanted, recipe_text
     from train.recipe.config import Config
-    from train.recipe.validation import validated
+    from train.recipe.kinds import validated
     from train.recipe.yaml import lay_over, read_yaml, read_yaml_file
 
     if request.recipe or request.recipe_file.exists():
@@ -134,25 +146,21 @@ def _require_corpora(args: argparse.Namespace) -> None:
     given = [("CORPUS", args.corpus), *([("--dev", args.dev)] if args.dev else []), *(("--test", x) for x in args.test)]
     seen: dict[str, str] = {}
     for flag, source in given:
-        place = source if is_remote(source) else str(Path(source).resolve())
+        path = Path(source)
+        place = source if is_remote(source) else str(path.resolve())
         if place in seen:
             advice = "leave it out: dev is scored by default" if seen[place] == "--dev" else "give another"
             raise UserError(f"{flag} {source} is {seen[place]} itself; {advice}")
         seen[place] = flag
-        if not is_remote(source):
-            _require_usable(flag, source, args.out)
-
-
-def _require_usable(flag: str, source: str, out: Path) -> None:
-    path = Path(source)
-    if not source or not path.exists():
-        raise UserError(f"{flag} {source!r} is not there; give a corpus folder, a manifest or a table")
-    if path.is_dir() and not any(path.iterdir()):
-        raise UserError(f"{flag} {source} is an empty folder; give one with recordings and their transcripts")
-    if path.is_file() and not path.stat().st_size:
-        raise UserError(f"{flag} {source} is an empty file; give a manifest or a table with a line for each utterance")
-    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):  # it would be read as part of the corpus
-        raise UserError(f"--out {out} lies in the corpus {source}; give a folder outside of it")
+        if is_remote(source):
+            continue
+        if not source or not path.exists():
+            raise UserError(f"{flag} {source!r} is not there; give a corpus folder, a manifest or a table")
+        if not any(path.iterdir()) if path.is_dir() else path.is_file() and not path.stat().st_size:
+            kind = "folder" if path.is_dir() else "file"
+            raise UserError(f"{flag} {source} is an empty {kind}; give recordings with their transcripts, or a table")
+        if path.is_dir() and args.out.resolve().is_relative_to(path.resolve()):  # it would be read with the corpus
+            raise UserError(f"--out {args.out} lies in the corpus {source}; give a folder outside of it")
 
 
 def _named_tests(sources: list[str]) -> dict[str, str]:
@@ -191,7 +199,57 @@ def _divided_options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             importing.append(word)
     both = ["--allow-pipes"] if taken.allow_pipes else []
     both += ["--max-bad", f"{taken.max_bad:g}"] if taken.max_bad != parser.get_default("max_bad") else []
-    split = {"--split", "--split-by"} & {word.partition("=")[0] for word in rest}
-    if split:
+    if split := {"--split", "--split-by"} & {word.partition("=")[0] for word in rest}:
         raise UserError(f"--build-options: {min(split)} is decided here; give --dev, or let a part be taken")
     return tuple(importing), (*rest, *both)
+
+
+def is_begun(request: Request) -> bool:
+    """Whether DIR holds work of this request already. UserError if it holds anything else."""
+    out = request.out
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise UserError(f"--out {out} is a file; give a folder")
+    if not (out / RUN_JSON).exists():
+        if names := sorted(entry.name for entry in out.iterdir()):
+            raise UserError(f"--out {out} is not empty ({names[0]}) and not of `slam-asr run`; give a new folder")
+        return False
+    before, now = read_run_json(out), request.identity()
+    if not request.manifest("train").exists():
+        return False
+    tests, tests_now = before.pop("tests"), now.pop("tests")
+    flags = {name: "CORPUS" if name == "corpus" else f"--{name.replace('_', '-')}" for name in now}
+    compared = [(flags[name], before.get(name), value) for name, value in now.items()]
+    compared += [(f"--test {name}", tests.get(name, source), source) for name, source in tests_now.items()]
+    if request.features != "auto" and before.get("cached") is not None:
+        compared += [("--features", "yes" if before["cached"] else "no", request.features)]
+    for flag, *values in compared:
+        if values[0] != values[1]:
+            was, is_now = (" ".join(value) if isinstance(value, list) else value for value in values)
+            raise UserError(
+                f"--out {out} was made with {flag} {was or 'not given'}, now {is_now or 'not given'}; give another"
+            )
+    return True
+
+
+def read_run_json(out: Path) -> dict[str, Any]:
+    """UserError if it cannot be read."""
+    path = out / RUN_JSON
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        if document["format"] == FORMAT and isinstance(document["tests"], dict):
+            return document
+        error = f"format {document['format']}"
+    except (OSError, ValueError, KeyError, TypeError) as wrong:
+        error = wrong
+    raise UserError(f"{path} is not a file of this version of `slam-asr run` ({error}); give a new folder")
+
+
+def write_run_json(request: Request, cached: bool | None = None) -> None:
+    """`cached` is whether the encoder's frames are cached, once that is decided."""
+    path, identity = request.out / RUN_JSON, request.identity()
+    before = read_run_json(request.out) if path.exists() and request.manifest("train").exists() else {}
+    identity["tests"] = {**before.get("tests", {}), **identity["tests"]}
+    document = {"format": FORMAT, **identity, "cached": before.get("cached") if cached is None else cached}
+    write_durably(path, canonical_json(document, indent=1) + b"\n")

@@ -16,8 +16,7 @@ from data_prep.shards.opening import read_index
 from data_prep.utterance import read_rows
 from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
-from launch.run import folder
-from launch.run.request import Request, config_of
+from launch.run.request import RUN_JSON, Request, config_of, read_run_json
 from launch.score import HYPOTHESES, SCORE
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
@@ -47,22 +46,23 @@ class Command:
 @dataclass(frozen=True)
 class Stage:
     name: str
-    what: str
+    title: str
     commands: Callable[[Request], Iterator[Command]]
 
 
 def stages(request: Request) -> list[Stage]:
     """The stages in order."""
     divided = "" if "dev" in request.corpora else ", a part of it set apart to evaluate on"
-    written = [] if request.recipe else [Stage("recipe", "written for these hours and this LLM", _recipe)]
-    return [
-        Stage("import", "each corpus becomes a manifest; its first utterances are shown", _imports),
-        Stage("build", f"recordings become shards{divided}", _builds),
-        Stage("features", "the frozen encoder runs once, where that pays", _features),
+    written = [] if request.recipe else [("recipe", "written for these hours and this LLM", _recipe)]
+    each = [
+        ("import", "each corpus becomes a manifest; its first utterances are shown", _imports),
+        ("build", f"recordings become shards{divided}", _builds),
+        ("features", "the frozen encoder runs once, where that pays", _features),
         *written,
-        Stage("train", "the adapter learns", _train),
-        Stage("score", "word errors, counted over every utterance", _scores),
+        ("train", "the adapter learns", _train),
+        ("score", "word errors, counted over every utterance", _scores),
     ]
+    return [Stage(name, f"=== {i} of {len(each)} {name}: {what}", f) for i, (name, what, f) in enumerate(each, 1)]
 
 
 def _imports(request: Request) -> Iterator[Command]:
@@ -76,9 +76,16 @@ def _builds(request: Request) -> Iterator[Command]:
     names = list(request.corpora)
     if "dev" not in names:
         names.remove("train")
-        out, dev_share = request.out / "shards", _dev_share(request.manifest("train"))
+        manifest, out = request.manifest("train"), request.out / "shards"
+        utterances = sum(1 for _ in read_rows(manifest)) if manifest.exists() else MANY
+        if utterances < LEAST_TO_DIVIDE:
+            raise UserError(
+                f"{manifest} has {utterances} utterances, too few to set some apart to evaluate on "
+                f"({LEAST_TO_DIVIDE}); give --dev CORPUS"
+            )
+        dev_share = 0.1 if utterances <= MANY else 0.02
         split = ["--split", f"train={1 - dev_share:g},dev={dev_share:g}", "--split-by", "balanced"]
-        words = commands.build(str(request.manifest("train")), str(out), [*split, *request.build_options])
+        words = commands.build(str(manifest), str(out), [*split, *request.build_options])
         yield _slam_asr(words, *(out / name / INDEX_NAME for name in ("train", "dev")))
     for name in names:
         out = request.shards(name)
@@ -88,7 +95,7 @@ def _builds(request: Request) -> Iterator[Command]:
 
 def _features(request: Request) -> Iterator[Command]:
     for name in ("train", "dev") if caches(request) else ():
-        out = request.frames(name)
+        out = _data(request, name)
         words = commands.features(str(request.shards(name)), str(out), config_of(request).model)
         command = _slam_asr(words, out / INDEX_NAME)
         if 1 < request.ranks <= visible_gpus():
@@ -98,7 +105,7 @@ def _features(request: Request) -> Iterator[Command]:
 
 
 def _recipe(request: Request) -> Iterator[Command]:
-    words = ["recipe", "new", "--train", _data(request, "train"), "--dev", _data(request, "dev")]
+    words = ["recipe", "new", "--train", str(_data(request, "train")), "--dev", str(_data(request, "dev"))]
     words += ["--encoder", request.encoder, "--llm", request.llm, "--run-dir", str(request.run)]
     words += ["--gpus", str(request.ranks)] if request.ranks > 1 else []
     words += _trust(request)
@@ -108,21 +115,29 @@ def _recipe(request: Request) -> Iterator[Command]:
 
 
 def _train(request: Request) -> Iterator[Command]:
-    words = [str(request.recipe_file), *_differences(request), *request.overrides]
-    words += ["--allow-changes"] if request.allow_changes else []
+    words = [str(request.recipe_file)]
+    if request.recipe:  # a person's own may name others
+        words += [f"model.encoder={request.encoder}", f"model.llm={request.llm}", f"run.dir={request.run}"]
+        words += [f"data.{name}={_data(request, name)}" for name in ("train", "dev")]
+    words += [*request.overrides, *(["--allow-changes"] if request.allow_changes else [])]
     if request.ranks == 1:
         yield Command(("python", "-m", "train", *words))
     else:
         yield Command(("slam-asr", "launch", "local", *words, "--ranks", str(request.ranks)))
 
 
+def scored(request: Request) -> tuple[str, ...]:
+    """Names of the corpora that are scored at the end."""
+    return request.tests or ("dev",)
+
+
 def _scores(request: Request) -> Iterator[Command]:
-    for name in request.scored:
+    for name in scored(request):
         manifest = request.manifest(name if name in request.corpora else "train")
         speakers = not manifest.exists() or any(row.get("speaker") for _, row in read_rows(manifest))
-        by, shards, out = "speaker" if speakers else "", request.shards(name), request.scores(name)
-        options = [*(["--by", by] if by else []), *_trust(request)]
-        words = commands.score(str(request.run), str(shards), str(out), options)
+        by, shards, out = "speaker" if speakers else "", request.shards(name), request.out / "scores" / name
+        words = ["score", str(request.run), str(shards), "--out", str(out), *(["--by", by] if by else [])]
+        words += _trust(request)
         done = f"{out} is of this checkpoint" if _is_scored(request.run, shards, out, by) else ""
         yield Command(("slam-asr", *words), done, tuple(out / name for name in (SCORE, HYPOTHESES)))
 
@@ -141,13 +156,15 @@ def _is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
 
 def caches(request: Request) -> bool:
     """Whether the encoder's frames are cached: as decided at the first start, as asked, or where it pays."""
-    if (request.out / folder.NAME).exists() and (before := folder.read(request.out).get("cached")) is not None:
+    if (request.out / RUN_JSON).exists() and (before := read_run_json(request.out).get("cached")) is not None:
         return before
     return request.features == "yes" or not why_not_cached(request)
 
 
 def why_not_cached(request: Request) -> str:
     """The reason, for a person; empty where caching pays or is not known to be too much."""
+    from model.skeleton import read_config
+
     if request.features == "no":
         return "--features no"
     config = config_of(request)
@@ -157,60 +174,23 @@ def why_not_cached(request: Request) -> str:
         return f"frames would be used in {config.optim.epochs:g} epochs only"
     if not (request.shards("train") / INDEX_NAME).exists():
         return ""
-    size, free = _frame_bytes(request), free_bytes(request.out)
+    encoder = read_config("encoder", config.model.encoder, config.model.trust_remote_code)
+    frames_per_second = SAMPLE_RATE / math.prod(encoder.conv_stride)
+    seconds = sum(read_index(request.shards(name)).seconds for name in ("train", "dev"))
+    size = int(seconds * frames_per_second * encoder.hidden_size * BYTES_A_VALUE)
+    free = free_bytes(request.out)
     if size <= min(MOST_CACHED_BYTES, MOST_CACHED_SHARE * free):
         return ""
     return f"they take {in_units(size)}, more than {MOST_CACHED_SHARE:g} of {in_units(free)} free, or 100 GB"
-
-
-def _frame_bytes(request: Request) -> int:
-    """Of all frames of train and dev, about."""
-    from model.skeleton import read_config
-
-    model = config_of(request).model
-    encoder = read_config("encoder", model.encoder, model.trust_remote_code)
-    frames_per_second = SAMPLE_RATE / math.prod(encoder.conv_stride)
-    seconds = sum(read_index(request.shards(name)).seconds for name in ("train", "dev"))
-    return int(seconds * frames_per_second * encoder.hidden_size * BYTES_A_VALUE)
-
-
-def _differences(request: Request) -> list[str]:
-    """Overrides for a person's own recipe: models, data and run folder, where the recipe names others."""
-    from train.recipe.config import load_config
-
-    if not request.recipe:
-        return []
-    own = load_config(request.recipe_file, request.overrides)
-    return [
-        f"{key}={value}"
-        for key, value, stated in (
-            ("model.encoder", request.encoder, own.model.encoder),
-            ("model.llm", request.llm, own.model.llm),
-            ("data.train", _data(request, "train"), own.data.train),
-            ("data.dev", _data(request, "dev"), own.data.dev),
-            ("run.dir", str(request.run), own.run.dir),
-        )
-        if stated not in (value, (value,))
-    ]
 
 
 def _trust(request: Request) -> list[str]:
     return ["--trust-remote-code"] if config_of(request).model.trust_remote_code else []
 
 
-def _data(request: Request, name: str) -> str:
-    return str(request.frames(name) if caches(request) else request.shards(name))
-
-
-def _dev_share(manifest: Path) -> float:
-    """The share of the corpus to evaluate on. UserError where it is too small for that."""
-    utterances = sum(1 for _ in read_rows(manifest)) if manifest.exists() else MANY
-    if utterances < LEAST_TO_DIVIDE:
-        raise UserError(
-            f"{manifest} has {utterances} utterances, too few to set some apart to evaluate on "
-            f"({LEAST_TO_DIVIDE}); give --dev CORPUS"
-        )
-    return 0.1 if utterances <= MANY else 0.02
+def _data(request: Request, name: str) -> Path:
+    """What the training reads: the shards, or their cached frames."""
+    return request.out / "features" / name if caches(request) else request.shards(name)
 
 
 def _slam_asr(words: Sequence[str], *made: Path) -> Command:

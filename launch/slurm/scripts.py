@@ -78,7 +78,8 @@ def pipeline(args: argparse.Namespace, config: "Config", train: Stage, asked: Di
         chain.append(array("features", "shards" if builds else "", lines, {}, "aftercorr" if same else "afterok"))
     chain.append(replace(train, after=chain[-1].name if chain else ""))
     if args.score:
-        lines = [commands.score(str(folder), name, str(folder / "scores" / Path(name).name)) for name in args.score]
+        outs = [(name, str(folder / "scores" / Path(name).name)) for name in args.score]
+        lines = [["score", str(folder), name, "--out", out] for name, out in outs]
         one: Directives = {"gpus-per-node": min(1, args.gpus_per_node), "ntasks-per-node": 1}
         chain.append(array("score", "train", lines, one))
     return chain

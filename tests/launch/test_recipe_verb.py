@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from launch.command import main
-from launch.recipes.choices import choose
-from launch.recipes.text import Wanted, recipe_text
+from launch.recipes.text import Wanted, choose, recipe_text
 from tests.data_prep.spoken import clean, written
 from train.recipe.config import load_config
 

@@ -1,15 +1,18 @@
 """`slam-asr run`: its commands and refusals. test_newcomer and test_demo run all of it."""
 
+import argparse
 import json
 import shlex
 from pathlib import Path
 
 import pytest
 
+from data_prep.locks import locked_folder
 from launch.command import main
 from launch.deepspeed import local
-from launch.run import folder, stages
-from launch.run.request import read_request
+from launch.run import configure, stages
+from launch.run.request import is_begun, read_request, write_run_json
+from model.errors import UserError
 
 STAND_IN = Path(__file__).resolve().parents[2] / "model" / "stand_in"
 MODELS = ["--encoder", str(STAND_IN / "encoder"), "--llm", str(STAND_IN / "llm")]
@@ -40,10 +43,6 @@ def commands(text: str) -> list[list[str]]:
 
 def request_of(*arguments: str):
     """The request that such a command line makes."""
-    import argparse
-
-    from launch.run import configure
-
     parser = argparse.ArgumentParser()
     configure(parser)
     return read_request(parser.parse_intermixed_args(list(arguments)))
@@ -75,14 +74,19 @@ def test_a_dry_run_prints_every_command_and_makes_nothing(place, capsys):
     assert sorted(place.rglob("*")) == before
 
 
-def test_a_given_recipe_names_the_models_and_gets_only_overrides_that_differ_from_it(place, capsys):
+def test_a_given_recipe_names_the_models_and_gets_data_and_run_folder(place, capsys):
     arguments = ["words.csv", "--dev", "test/words.csv", "--recipe", "recipe.yaml", "--out", "out"]
     assert main(["run", *arguments, "--dry-run", "--llm", str(STAND_IN)]) == 2  # no LLM
     assert str(STAND_IN) in capsys.readouterr().err
     assert main(["run", *arguments, "--dry-run", "optim.lr=1e-3"]) == 0
     planned = commands(capsys.readouterr().out)
-    expected = "python -m train recipe.yaml data.dev=out/features/dev run.dir=out/train optim.lr=1e-3"
-    assert expected.split() in planned and not [words for words in planned if words[1] == "recipe"]
+    expected = (
+        f"python -m train recipe.yaml model.encoder={STAND_IN}/encoder model.llm={STAND_IN}/llm run.dir=out/train"
+    )
+    data = "data.train=out/features/train data.dev=out/features/dev"
+    assert f"{expected} {data} optim.lr=1e-3".split() in planned and not [
+        words for words in planned if words[1] == "recipe"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +102,8 @@ def test_a_given_recipe_names_the_models_and_gets_only_overrides_that_differ_fro
 def test_features_are_cached_where_they_are_read_again(place, more, cached):
     request = request_of("words.csv", *MODELS, "--out", "out", *more)
     assert stages.caches(request) is cached
-    with folder.claim(request.out):
-        folder.write(request, not cached)  # as decided at an earlier start
+    request.out.mkdir()
+    write_run_json(request, not cached)  # as decided at an earlier start
     assert stages.caches(request) is not cached
 
 
@@ -154,9 +158,9 @@ def test_the_same_folder_takes_no_other_request_but_more_tests(place, capsys):
     request = request_of(*base, "--test", "test/words.csv")
     (place / "out" / "manifests").mkdir(parents=True)
     request.manifest("train").write_text("")
-    folder.write(request, True)
+    write_run_json(request, True)
     (place / "more.csv").write_text("file,text\n")
-    assert folder.is_begun(request_of(*base, "--test", "more.csv", "optim.epochs=9", "--ranks", "2"))
+    assert is_begun(request_of(*base, "--test", "more.csv", "optim.epochs=9", "--ranks", "2"))
     for other, values in (
         (["test/words.csv", *base[1:]], ["CORPUS", str(place / "words.csv"), str(place / "test/words.csv")]),
         ([*base, "--llm", str(STAND_IN / "encoder")], ["--llm", str(STAND_IN / "llm")]),
@@ -167,7 +171,7 @@ def test_the_same_folder_takes_no_other_request_but_more_tests(place, capsys):
         assert main(["run", *other]) == 2
         err = capsys.readouterr().err
         assert all(value in err for value in values) and err.count("\n") == 1, err
-    with folder.claim(place / "out"):
+    with locked_folder(place / "out", UserError):
         assert main(["run", *base]) == 2
     assert "another `slam-asr run` is at work in out" in capsys.readouterr().err
 
@@ -193,6 +197,6 @@ def test_too_few_utterances_for_a_part_to_evaluate_on(place, capfd):
     request = request_of("words.csv", *MODELS, "--out", "out")
     (place / "out" / "manifests").mkdir(parents=True)
     request.manifest("train").write_text('{"key": "a", "audio": "a.wav", "text": "hello"}\n' * 3)
-    folder.write(request)
+    write_run_json(request)
     assert main(["run", "words.csv", *MODELS, "--out", "out"]) == 2
     assert "has 3 utterances" in capfd.readouterr().err

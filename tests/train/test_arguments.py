@@ -41,14 +41,8 @@ def test_an_unknown_option_is_refused_with_the_key_or_option_that_it_may_mean(ar
     assert arguments.split()[0].partition("=")[0] in str(error.value) and written in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [([], "no recipe is given; write `python -m train RECIPE.yaml`"), (["r.yaml", "--lr=1"], "optim.lr=1")],
-)
-def test_it_is_one_line_and_exit_code_2(arguments, message):
+def test_it_is_one_line_and_exit_code_2():
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
-    done = subprocess.run(
-        [sys.executable, "-m", "train", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "train"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("train: ") and done.stderr.count("\n") == 1, done.stderr
-    assert message in done.stderr
+    assert "no recipe is given; write `python -m train RECIPE.yaml`" in done.stderr

@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
             return
         unknown, _, value = word.partition("=")
         message = f"{unknown} is no option of `{self.prog}`"
-        if keys := _keys_of(unknown) if takes_recipe else []:
+        if takes_recipe and (keys := _keys_of(unknown)):
             after = "".join(arguments[i + 1 : i + 2])
             value = value or (after if "=" not in after and not after.startswith("--") else "") or "VALUE"
             written = " or ".join(f"{key}={value}" for key in keys)
@@ -79,7 +79,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 def _keys_of(option: str) -> list[str]:
     """The keys of a recipe that an option names, as a whole or by their last part."""
     from train.recipe.config import Config
-    from train.recipe.validation import dotted_names
+    from train.recipe.kinds import dotted_names
 
     name, keys = re.sub("[-.]", "_", option.lstrip("-")).lower(), dotted_names(Config)
     whole = [key for key in keys if key.replace(".", "_") == name]

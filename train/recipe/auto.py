@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from train.recipe.config import BatchConfig, Config
+from train.recipe.config import Config
 from train.recipe.kinds import decided
 
 STEPS_AN_EPOCH = 200
@@ -50,29 +50,21 @@ def decide_batch(config: Config, total_cost: int, longest_cost: int, most_tokens
     `total_cost` is the cost of an epoch and `longest_cost` that of its longest utterance, in tokens as plan.cost_of
     counts them; `most_tokens` is what the device holds in a micro-batch.
     """
-    batch = config.batch
+    tokens, slots = config.batch.tokens, config.batch.micro_batches
     wanted = min(max(total_cost // STEPS_AN_EPOCH, LEAST_STEP), MOST_STEP)
-    slots = batch.micro_batches
-    if slots == "auto":
-        slots = _micro_batches(batch, wanted, max(longest_cost, LEAST_TOKENS), most_tokens)
-    tokens = batch.tokens
+    if slots == "auto":  # a power of two, so that accumulation divides without rounding
+        if tokens != "auto":
+            slots = 2 ** max(0, round(math.log2(wanted / tokens)))
+        else:
+            slots = USUAL_MICRO_BATCHES
+            while slots > 2 and wanted / slots < max(longest_cost, LEAST_TOKENS):
+                slots //= 2
+            while wanted / slots > most_tokens:
+                slots *= 2
     if tokens == "auto":
-        fitting = min(math.ceil(wanted / slots), most_tokens)
-        tokens = max(longest_cost, fitting)
+        tokens = max(longest_cost, min(math.ceil(wanted / slots), most_tokens))
         tokens = -(-tokens // 10) * 10
     return config.changed("batch", tokens=tokens, micro_batches=slots)
-
-
-def _micro_batches(batch: BatchConfig, wanted: int, least: int, most: int) -> int:
-    """A power of two, so that accumulation divides without rounding."""
-    if batch.tokens != "auto":
-        return 2 ** max(0, round(math.log2(wanted / batch.tokens)))
-    slots = USUAL_MICRO_BATCHES
-    while slots > 2 and wanted / slots < least:
-        slots //= 2
-    while wanted / slots > most:
-        slots *= 2
-    return slots
 
 
 def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
@@ -84,17 +76,14 @@ def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
         save_every = min(max(math.ceil(total_steps / SAVES_A_RUN), LEAST_BETWEEN), MOST_BETWEEN)
         config = config.changed("save", every_steps=save_every)
     if config.eval.every_steps == "auto":
-        config = config.changed("eval", every_steps=_between_validations(config, save_every, total_steps, dev_cost))
+        every = None  # at every save
+        if config.save.strategy == "steps":
+            step = decided(config.batch.tokens) * decided(config.batch.micro_batches)
+            steps_taken = dev_cost * (DECODING_COST if config.eval.wer else 1.0) / step
+            saves = max(1, math.ceil(steps_taken / VALIDATION_SHARE / save_every))
+            every = min(save_every * saves, max(save_every, math.ceil(total_steps / LEAST_VALIDATIONS)))
+        config = config.changed("eval", every_steps=every)
     return config
-
-
-def _between_validations(config: Config, save_every: Any, total_steps: int, dev_cost: int) -> int | None:
-    if config.save.strategy == "epoch":
-        return None  # at every save
-    step = decided(config.batch.tokens) * decided(config.batch.micro_batches)
-    steps_taken = dev_cost * (DECODING_COST if config.eval.wer else 1.0) / step
-    saves = max(1, math.ceil(steps_taken / VALIDATION_SHARE / save_every))
-    return min(save_every * saves, max(save_every, math.ceil(total_steps / LEAST_VALIDATIONS)))
 
 
 def tokens_that_fit(llm: Any, frozen_bytes: int, device_bytes: int | None, value_bytes: int) -> int:

@@ -30,8 +30,8 @@ from train.recipe.kinds import (
     Text,
     Whole,
     WithoutPassword,
+    validated,
 )
-from train.recipe.validation import validated
 from train.recipe.yaml import lay_over, read_yaml_file
 
 

@@ -12,8 +12,7 @@ from pydantic import BaseModel, BeforeValidator, Field, create_model
 
 from data_prep.durable import strict_json
 from model.errors import UserError
-from train.recipe.kinds import STRICT, Ratio
-from train.recipe.validation import validated
+from train.recipe.kinds import STRICT, Ratio, validated
 from train.recipe.yaml import Document
 
 MAX_BYTES = 64 * 1024
@@ -24,40 +23,34 @@ Whole = Annotated[  # DeepSpeed's own examples write 5e8
 ]
 
 
-def _section(whole: tuple[str, ...], switches: tuple[str, ...], **others: Any) -> type[BaseModel]:
-    """A section with these whole numbers, true-or-false switches and other keys, none of which must be given."""
-    kinds = dict.fromkeys(whole, Whole) | dict.fromkeys(switches, bool) | others
+def _section(whole: str, switches: str, **others: Any) -> type[BaseModel]:
+    """A section with whole numbers and true-or-false switches of these names, and other keys; none must be given."""
+    kinds = dict.fromkeys(whole.split(), Whole) | dict.fromkeys(switches.split(), bool) | others
     fields: dict[str, Any] = {name: (kind, None) for name, kind in kinds.items()}
     return create_model("Section", __config__=STRICT, **fields)
 
 
 OFFLOAD = {"device": Literal["none", "cpu", "nvme"], "nvme_path": str}
-OffloadParam = _section(("buffer_count", "buffer_size", "max_in_cpu"), ("pin_memory",), **OFFLOAD)
-OffloadOptimizer = _section(
-    ("buffer_count",), ("pin_memory", "pipeline_read", "pipeline_write", "fast_init"), ratio=Ratio, **OFFLOAD
-)
+OffloadParam = _section("buffer_count buffer_size max_in_cpu", "pin_memory", **OFFLOAD)
+OffloadOptimizer = _section("buffer_count", "pin_memory pipeline_read pipeline_write fast_init", ratio=Ratio, **OFFLOAD)
 Zero = _section(
-    (
-        *("stage", "reduce_bucket_size", "allgather_bucket_size", "sub_group_size", "stage3_prefetch_bucket_size"),
-        *("stage3_param_persistence_threshold", "stage3_model_persistence_threshold", "stage3_max_live_parameters"),
-        *("stage3_max_reuse_distance", "stage3_module_granularity_threshold", "zero_hpz_partition_size"),
-    ),
-    (
-        *("contiguous_gradients", "reduce_scatter", "use_multi_rank_bucket_allreduce", "allgather_partitions"),
-        *("overlap_comm", "round_robin_gradients", "stage3_use_all_reduce_for_fetch_params"),
-        *("stage3_allgather_sequential", "zero_quantized_weights", "zero_quantized_nontrainable_weights"),
-        *("zero_quantized_gradients", "memory_efficient_linear", "log_trace_cache_warnings", "enable_sanity_checks"),
-    ),
+    """stage reduce_bucket_size allgather_bucket_size sub_group_size stage3_prefetch_bucket_size
+    stage3_param_persistence_threshold stage3_model_persistence_threshold stage3_max_live_parameters
+    stage3_max_reuse_distance stage3_module_granularity_threshold zero_hpz_partition_size""",
+    """contiguous_gradients reduce_scatter use_multi_rank_bucket_allreduce allgather_partitions overlap_comm
+    round_robin_gradients stage3_use_all_reduce_for_fetch_params stage3_allgather_sequential zero_quantized_weights
+    zero_quantized_nontrainable_weights zero_quantized_gradients memory_efficient_linear log_trace_cache_warnings
+    enable_sanity_checks""",
     offload_param=OffloadParam,
     offload_optimizer=OffloadOptimizer,
 )
 Known = _section(
-    (),
-    ("wall_clock_breakdown", "memory_breakdown", "dump_state"),
+    "",
+    "wall_clock_breakdown memory_breakdown dump_state",
     zero_optimization=Zero,
     communication_data_type=Literal["fp32", "bf16", "fp16"],
-    aio=_section(("block_size", "queue_depth", "intra_op_parallelism"), ("single_submit", "overlap_events", "use_gds")),
-    comms_logger=_section((), ("enabled", "verbose", "prof_all", "debug")),
+    aio=_section("block_size queue_depth intra_op_parallelism", "single_submit overlap_events use_gds"),
+    comms_logger=_section("", "enabled verbose prof_all debug"),
 )
 RECIPE_OWNS = {  # keys of the recipe: DeepSpeed's keys for the same
     "batch.micro_batches": ("gradient_accumulation_steps",),
@@ -75,34 +68,15 @@ ENGINE_OWNS = (  # what would change the mean over the step's target tokens, or 
 )
 
 
-def find_deepspeed_json(given: str) -> Path:
-    """The file of a name in ds_configs/, such as zero3; else `given` is a path itself."""
-    named = Path(__file__).parents[2] / "ds_configs" / f"{given}.json"
-    return named if named.exists() else Path(given)
+def read_deepspeed_json(name: str | Path) -> dict[str, Any]:
+    """The checked content of a DeepSpeed JSON, of a path or a name in ds_configs/, such as zero3.
 
-
-def read_deepspeed_json(path: str | Path) -> dict[str, Any]:
-    """The checked content of a DeepSpeed JSON; `zero_optimization.stage` is always there (0 where the file is silent).
-
+    `zero_optimization.stage` is always there (0 where the file is silent).
     UserError, one line with the file and the key, for a key that is unknown, repeated, the recipe's or the engine's,
     for a value of another type, and for an offload that the stage would ignore.
     """
-    content = _parse(path)
-    for ours, theirs in RECIPE_OWNS.items():
-        for key in theirs:
-            if key in content:
-                raise UserError(f"{path}: {key} belongs to the recipe; delete it here and set {ours} there")
-    for key in ENGINE_OWNS:
-        if key in content:
-            raise UserError(f"{path}: {key} is set by the training engine, which knows what its loss needs; delete it")
-    known = validated(Known, Document(content, {(): str(path)}), "the DeepSpeed JSON")
-    checked = known.model_dump(exclude_unset=True)
-    zero = checked.setdefault("zero_optimization", {})
-    _check_stage(zero, zero.setdefault("stage", 0), str(path))
-    return checked
-
-
-def _parse(path: str | Path) -> dict[str, Any]:
+    shipped = Path(__file__).parents[2] / "ds_configs" / f"{name}.json"
+    path = shipped if shipped.exists() else Path(name)
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -118,10 +92,19 @@ def _parse(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a JSON text: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f'{path} is no DeepSpeed JSON; it is an object, as {{"zero_optimization": {{"stage": 1}}}}')
-    return content
+    for ours, theirs in RECIPE_OWNS.items():
+        for key in (key for key in theirs if key in content):
+            raise UserError(f"{path}: {key} belongs to the recipe; delete it here and set {ours} there")
+    for key in (key for key in ENGINE_OWNS if key in content):
+        raise UserError(f"{path}: {key} is set by the training engine, which knows what its loss needs; delete it")
+    known = validated(Known, Document(content, {(): str(path)}), "the DeepSpeed JSON")
+    checked = known.model_dump(exclude_unset=True)
+    zero = checked.setdefault("zero_optimization", {})
+    _check_stage(zero, zero.setdefault("stage", 0), path)
+    return checked
 
 
-def _check_stage(zero: dict[str, Any], stage: int, path: str) -> None:
+def _check_stage(zero: dict[str, Any], stage: int, path: Path) -> None:
     if stage > 3:
         raise UserError(f"{path}: zero_optimization.stage is {stage}, expected 0, 1, 2 or 3")
     for name, least in (("offload_param", 3), ("offload_optimizer", 1)):

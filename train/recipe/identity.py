@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 import yaml
 
 from train.recipe.config import Config
+from train.recipe.kinds import dotted_names
 
 WITHOUT_INFLUENCE = {  # keys and whole sections that result_fields leaves out
     *("eval", "save", "watch", "log", "run.dir", "run.collective_timeout_seconds", "run.stall_seconds"),
@@ -27,7 +30,9 @@ def result_fields(config: Config) -> dict[str, Any]:
     Left out are what only observes or saves (eval, save, log), paths and ids (the index digest and the fingerprints of
     encoder and LLM stand for them), and the end of a run where the learning rate does not depend on it.
     """
-    fields = _flat(config.model_dump(mode="json")) | {"data.seed": config.data_seed}
+    sections = config.model_dump(mode="json")
+    fields: dict[str, Any] = {key: reduce(getitem, key.split("."), sections) for key in dotted_names(Config)}
+    fields["data.seed"] = config.data_seed
     if config.data.write_features:
         fields["features kept as"] = config.data.feature_dtype
     without = WITHOUT_INFLUENCE
@@ -39,10 +44,3 @@ def result_fields(config: Config) -> dict[str, Any]:
 def config_digest(config: Config) -> str:
     """sha256 (hex) of result_fields: equal digests, equal data and equal fingerprints give equal weights."""
     return hashlib.sha256(json.dumps(result_fields(config), sort_keys=True).encode()).hexdigest()
-
-
-def _flat(sections: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in sections.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -14,14 +14,30 @@ from typing import Any
 
 import yaml
 
-from model.errors import UserError, closest
-from train.recipe.yaml_slips import slip
+from data_prep.paths import no_such
+from model.errors import UserError
 
 MAX_BYTES = 256 * 1024  # a recipe has a few kilobytes
 MAX_DEPTH = 8  # sections in sections, lists in them
 WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
+NO_SPACE = re.compile(r"\s*(?P<key>[A-Za-z_]\w*):(?P<value>[^\s/:].*?)\s*")
+OPEN_QUOTE = re.compile(r"""[^#'"]*(?P<quote>['"])(?:(?!(?P=quote)).)*""")
+LINE_END = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # as PyYAML counts lines
+LINES_BACK = 3  # unquoted text may go on over this many lines before PyYAML gives up
+UNEVEN = "indent all keys of a section alike"
+ADVICE = (  # a part of PyYAML's context and problem: what to do
+    ("scanning a quoted scalar", "the quote is not closed; close it"),
+    ("'<scalar>'", "text goes on after a closing quote; put quotes around all of it"),
+    ("parsing a flow mapping; expected ',' or '}', but got ':'", "put text with a colon in it in quotes"),
+    ("parsing a flow mapping", "the { is not closed; close it with }"),
+    ("parsing a flow sequence", "the [ is not closed; close it with ]"),
+    ("'\\t'", "there is a tab; indent with spaces, not tabs"),
+    ("cannot start any token", "text that begins with such a character is written in quotes"),
+    ("mapping values are not allowed", "put text with a colon in it in quotes"),
+    ("'<block mapping start>'", UNEVEN),
+)
 COMMAND_LINE = "command line"
 Place = tuple[str | int, ...]
 """The keys and list positions that lead to a value: ("data", "train", 0)."""
@@ -65,20 +81,12 @@ def read_yaml_file(path: str | Path) -> Document:
     try:
         with open(path, "rb") as file:
             return read_yaml(file.read(MAX_BYTES + 1).decode(), str(path))
+    except FileNotFoundError:
+        raise UserError(no_such(path, "give the path of a recipe")) from None
     except OSError as error:
-        raise UserError(f"cannot read the recipe {path}: {error.strerror}{_nearest(Path(path))}") from None
+        raise UserError(f"cannot read the recipe {path}: {error.strerror}; give a YAML file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; a recipe is a YAML file") from None
-
-
-def _nearest(path: Path) -> str:
-    folders = dict.fromkeys([path if path.is_dir() else path.parent, Path(), Path("recipes")])
-    recipes = [file for folder in folders for file in sorted(folder.glob("*.y*ml")) if file.is_file()]
-    near = closest(path.stem, [file.stem for file in recipes])
-    if near:
-        return f"; did you mean {next(file for file in recipes if file.stem == near)}?"
-    shown = ", ".join(map(str, recipes[:5]))
-    return f"; recipes here are {shown}" if shown else "; there is no YAML file here; give the path of a recipe"
 
 
 def read_yaml(text: str, source: str) -> Document:
@@ -90,7 +98,7 @@ def read_yaml(text: str, source: str) -> Document:
         loader = _Loader(text)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
-        raise UserError(f"{source}:{slip(text, error)}") from None
+        raise UserError(f"{source}:{_slip(text, error)}") from None
     except yaml.YAMLError as error:  # a character that YAML does not allow
         raise UserError(f"{source}: not a YAML text: {' '.join(str(error).split())}") from None
     document = Document({}, {(): source})
@@ -176,3 +184,45 @@ def lay_over(recipe: Document, overrides: Sequence[str]) -> Document:
             del document.lines[place]
         document.lines[names] = COMMAND_LINE
     return document
+
+
+def _slip(text: str, error: yaml.MarkedYAMLError) -> str:
+    """`LINE: text there: what to do`, or PyYAML's own words where it is no common slip.
+
+    PyYAML names the place where it could not go on, often a line or more after the slip, in terms of its grammar.
+    """
+    context, problem, mark = error.context or "", error.problem or "", error.problem_mark
+    assert mark is not None
+    lines = [*LINE_END.split(text), ""]
+    number = min(mark.line, len(lines) - 1)
+    before = [i for i in range(number, -1, -1) if lines[i].split("#")[0].strip()]
+    description = f"{context}; {problem}"
+    if error.context_mark is not None and context.endswith(("quoted scalar", "flow mapping", "flow sequence")):
+        number = error.context_mark.line
+        description = description if number == mark.line else context
+    advice = next((advice for part, advice in ADVICE if part in description), "")
+    if "'<scalar>'" in description:  # the quote that should have opened a text may have closed one above it
+        if (opened := next((i for i in before if OPEN_QUOTE.fullmatch(lines[i])), None)) is not None:
+            number, advice = opened, "the quote is not closed; close it"
+    elif "'\\t'" not in problem and number == mark.line:
+        for i in before[:LINES_BACK]:
+            if missing := missing_space(lines[i]):
+                return f"{i + 1}: {missing}"
+    if "mapping values" in description and len(re.findall(r":(?:\s|$)", lines[number])) < 2:
+        advice = UNEVEN
+    if not advice:
+        return f"{mark.line + 1}: {problem} (column {mark.column + 1})"
+    return f"{number + 1}: `{shortened(lines[number])}`: {advice}"
+
+
+def missing_space(text: str) -> str:
+    """How to write text such as `lr:1e-4`; "" where no space is missing."""
+    if match := NO_SPACE.fullmatch(text):
+        return f"there is no space after the colon of {match['key']}; write {match['key']}: {shortened(match['value'])}"
+    return ""
+
+
+def shortened(text: str) -> str:
+    """The text on one line of at most 80 characters."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "..."

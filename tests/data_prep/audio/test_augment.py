@@ -19,7 +19,7 @@ from data_prep.audio.augment import (
 from data_prep.audio.decode import write_flac
 from model.errors import UserError
 from tests.data_prep.conftest import tone
-from train.recipe.validation import validated
+from train.recipe.kinds import validated
 from train.recipe.yaml import read_yaml
 
 SPEEDS = AugmentConfig(speed=(0.9, 1.0, 1.1))
