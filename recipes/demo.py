@@ -90,7 +90,7 @@ WER {100 * summary["wer_untrained"]:.1f} % before training, {100 * summary["wer"
 {100 * summary["wer_hard"]:.1f} % on voices that are hard (effects; another synthesiser where installed).
 {summary["seconds"]["total"]:.0f} s in all; {DEMO}/summary.json holds the figures.
 
-These are toys: they know a synthesiser's voice and 440 words, nothing of human speech. With your own:
+These are toys: they know a synthesiser's voice and some 480 words, nothing of human speech. With your own:
 
   slam-asr run LibriSpeech/train-clean-100 --test LibriSpeech/test-clean --out runs/mine \\
     --encoder facebook/hubert-xlarge-ls960-ft --llm TinyLlama/TinyLlama-1.1B-Chat-v1.0 --build-options=--lowercase

@@ -1,1 +1,3 @@
-"""Recordings: decode.py opens and resamples any format; the others are containers, cuts, augmentation."""
+"""Audio: decoding and resampling, our own FLAC, cuts, truncated files, augmentation. Begin with decode.py; a new
+augmentation goes into augment.py. May import the modules of data_prep itself and model.
+"""

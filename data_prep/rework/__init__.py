@@ -1,1 +1,3 @@
-"""New dataset directories from finished ones: merged, resharded, parts of them, copied to object storage."""
+"""New dataset directories from finished ones: merged, resharded, in part, uploaded. Begin with copying.py. May import
+build and everything below it.
+"""

@@ -1,4 +1,7 @@
-"""`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile."""
+"""`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile.
+
+Begin with running.py. May import launch.recipe, launch.stages, train, data_prep and model.
+"""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,8 @@
-"""Frozen speech encoders, chosen by the checkpoint's own `model_type`: one file and one line below for each family."""
+"""Frozen speech encoders, chosen by the checkpoint's own `model_type`: one file and one line below for each family.
+
+Begin with hubert.py: load_encoder makes a family's class, which offers what is said at Encoder. May import the
+modules of model only.
+"""
 
 from typing import Any
 

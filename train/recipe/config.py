@@ -1,7 +1,7 @@
 """The recipe: what is trained, as immutable sections. Where it runs (ranks, ZeRO stage) is given on the command line.
 
 `load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML and the overrides (yaml.py); pydantic checks every value
-by the types below (kinds.py, validation.py). Paths start at the current directory; `~` and `$NAME` are expanded.
+by the types below (kinds.py). Paths start at the current directory; `~` and `$NAME` are expanded.
 """
 
 from collections.abc import Sequence

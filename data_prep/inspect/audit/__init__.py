@@ -1,1 +1,3 @@
-"""Judgements of a dataset by stated rules (rules.py), with their worst examples; audit.py runs them all."""
+"""Judges a dataset by stated rules, with the worst examples of each. Begin with rules.py, where a rule is added;
+audit.py runs all. May import inspect and what inspect may.
+"""
