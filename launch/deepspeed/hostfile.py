@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 import shutil
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,19 +55,20 @@ def run(args: argparse.Namespace, config: "Config") -> int:
         exports = ssh.write_exports(folder, variables, without_secrets=args.dry_run)
         # deepspeed writes `source` in front, which dash lacks; a single host would be taken for this one.
         options += ["--venv_script", f"/dev/null; . {exports}", "--force_multi"]
-        append = {ssh.APPEND: ssh.for_pdsh(config.run.stall_seconds or config.run.collective_timeout_seconds)}
+        seconds = config.run.stall_seconds or config.run.collective_timeout_seconds
+        append = {ssh.APPEND: ssh.for_pdsh(seconds), "DS_ENV_FILE": os.devnull}  # exports.sh holds its lines
         launch = Launch(command(args, config, options), folder, append, ssh.shown_secrets(), ssh_host=first)
     return carry_out(launch, args.dry_run)
 
 
 def _check_ssh(args: argparse.Namespace, config: "Config", chosen: slots.Slots) -> None:
-    first, here = next(iter(chosen)), ("localhost", "127.0.0.1", socket.gethostname())
+    first = next(iter(chosen))
     if args.node_rank is not None:
         raise UserError("--node-rank goes with --no-ssh; leave it out, or give --no-ssh and the command on every host")
-    if len(chosen) == 1 and first in here:
+    if len(chosen) == 1 and ssh.is_this_host(first):
         instead = f"`slam-asr launch local {args.recipe} --ranks {len(chosen[first])}`"
         raise UserError(f"the hostfile leaves this host alone, which needs no ssh; give {instead}")
-    if first in here[:2] and not args.master_addr:
+    if first in ("localhost", "127.0.0.1") and not args.master_addr:
         raise UserError(f"the first host is {first}, which others cannot reach; write its name, or give --master-addr")
     for program, package in (("ssh", "openssh-client"), ("pdsh", "pdsh")):
         if shutil.which(program) is None and not args.dry_run:

@@ -44,7 +44,8 @@ def visible_gpus() -> int:
 
 
 def _visible() -> list[str]:
-    return [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return [name.strip() for name in names.split(",")] if names else []
 
 
 def _devices(ranks: int) -> list[str]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from launch.deepspeed import ssh
 from launch.stages import program
+from model.errors import UserError
 from train.dist.lock import holder
 from train.liveness import stop
 from train.liveness.exit_status import AGAIN, FINISHED, LAUNCHER_GONE, MISTAKE, STOPPED
@@ -70,11 +71,12 @@ def command(args: argparse.Namespace, config: "Config", options: Sequence[str]) 
 
 def _free_port() -> int:
     """A free port of this host: below torch's default, 29500, and those that Linux gives to outgoing connections."""
-    while True:
+    for _ in range(100):
         number = random.SystemRandom().randrange(20000, 29500)
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("", number))
             return number
+    raise UserError("no free port from 20000 to 29500 found; give --master-port")
 
 
 def carry_out(launch: Launch, dry_run: bool) -> int:

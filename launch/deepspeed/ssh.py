@@ -73,6 +73,14 @@ def resolves(host: str) -> bool:
     return False
 
 
+def is_this_host(name: str) -> bool:
+    """Whether a host name or address is one of this host."""
+    with suppress(OSError, UnicodeError), socket.socket() as probe:
+        probe.bind((socket.gethostbyname(name), 0))
+        return True
+    return name == socket.gethostname()
+
+
 def named(options: Sequence[str]) -> dict[str, str]:
     """The variables of --env options: `NAME=VALUE`, or `NAME` with its value here."""
     variables = {}
@@ -84,6 +92,21 @@ def named(options: Sequence[str]) -> dict[str, str]:
             raise UserError(f"--env {name}: it is not set here; set it, or give {name}=VALUE")
         variables[name] = value if equals else os.environ[name]
     return variables
+
+
+def deepspeed_env_lines() -> list[str]:
+    """The lines NAME=VALUE of the files that deepspeed reads: DS_ENV_FILE, or .deepspeed_env at home and here.
+
+    UserError for any other line but comments.
+    """
+    name, lines = os.environ.get("DS_ENV_FILE", ".deepspeed_env"), []
+    for path in filter(Path.is_file, dict.fromkeys([Path.home() / name, Path(name).absolute()])):
+        for number, line in enumerate(map(str.strip, path.read_text().splitlines()), 1):
+            if line and not line.startswith("#"):
+                if not re.match(r"[A-Za-z_]\w*=", line, re.ASCII):
+                    raise UserError(f"{path} line {number}: {line[:60]!r} is not NAME=VALUE; correct it")
+                lines.append(line)
+    return lines
 
 
 def shown_secrets() -> set[str]:
@@ -105,7 +128,7 @@ def write_exports(run: Path, given: Mapping[str, str], without_secrets: bool) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        for name, value in variables.items():
-            if not (without_secrets and SECRET.search(name)):
-                file.write(f"export {name}={shlex.quote(value)}\n")
+        for line in [*deepspeed_env_lines(), *(f"{name}={shlex.quote(value)}" for name, value in variables.items())]:
+            if not (without_secrets and SECRET.search(line.partition("=")[0])):
+                file.write(f"export {line}\n")
     return path

@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -64,6 +65,23 @@ def test_secrets_go_by_a_file_of_their_owner_and_never_by_deepspeed(tmp_path, mo
     assert path.stat().st_mode & 0o777 == 0o600 and "export MLFLOW_TRACKING_PASSWORD=hush\n" in path.read_text()
     inherited = Launch([], tmp_path, removed=ssh.shown_secrets()).env()
     assert "PATH" in inherited and not {"RANK", "MLFLOW_TRACKING_PASSWORD"} & inherited.keys()
+
+
+def test_lines_of_a_deepspeed_env_file_are_carried_or_refused_by_number(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DS_ENV_FILE", "env")
+    (tmp_path / "env").write_text("# ours\n\nNCCL_DEBUG=INFO\n")
+    path = ssh.write_exports(tmp_path, {}, without_secrets=False)
+    assert path.read_text().startswith("export NCCL_DEBUG=INFO\n")
+    (tmp_path / "env").write_text("A=1\nno variable\n")
+    with pytest.raises(UserError) as refusal:
+        ssh.write_exports(tmp_path, {}, without_secrets=False)
+    assert all(value in str(refusal.value) for value in (str(tmp_path / "env"), "line 2", "'no variable'"))
+
+
+def test_this_host_is_known_by_any_of_its_addresses():
+    assert all(map(ssh.is_this_host, ("localhost", "127.0.1.1", socket.gethostname())))
+    assert not ssh.is_this_host("192.0.2.1")  # of documentation (RFC 5737)
 
 
 def test_ssh_options_of_the_person_come_first_and_dead_connections_end_with_the_ranks(monkeypatch):

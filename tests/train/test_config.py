@@ -117,6 +117,9 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("model.prompt=USER:", "model.prompt is USER:, expected text with <speech> in it once"),
         ("model.dtype=bf16", "expected auto, float32, bfloat16 or float16"),
         ("model.adapter=concat", "model.adapter is concat, expected a section"),
+        ("watch=false", "watch is false, expected a section"),
+        ("save=[]", "save is"),
+        ("model.adapter=0", "model.adapter is 0, expected a section"),
         ("run.dir=", "run.dir is empty, expected text"),
     ],
 )

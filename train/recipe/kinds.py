@@ -125,7 +125,8 @@ def _with_sections(model: type[BaseModel], content: Any) -> Any:
         return content
     fields = {name: field for name, field in model.model_fields.items() if field.default is not None}
     sections = {name: field.annotation for name, field in fields.items() if _is_section(field.annotation)}
-    return content | {name: _with_sections(kind, content.get(name) or {}) for name, kind in sections.items()}
+    given = {name: {} if content.get(name) is None else content[name] for name in sections}
+    return content | {name: _with_sections(kind, given[name]) for name, kind in sections.items()}
 
 
 def _is_section(kind: Any) -> TypeGuard[type[BaseModel]]:
