@@ -1,1 +1,1 @@
-"""Recordings: decode.py opens and resamples any format; the others are containers, cuts, augmentation."""
+"""Recordings: decode.py opens and resamples any format; the others are truncation, cuts, augmentation."""

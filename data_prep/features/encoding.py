@@ -42,8 +42,7 @@ def encode_in_order(
     """The utterances `ids`, encoded in groups, in order.
 
     Groups are read a few ahead, of as many seconds of audio as the threads hold in full groups: a longer utterance is
-    read when nothing else is. UserError for what cannot be read or kept, naming the utterance.
-    """
+    read when nothing else is. UserError for what cannot be read or kept, naming the utterance."""
     device = device_of(encoder)
     threads = threads or (torch.get_num_threads() if device.type == "cpu" else GPU_THREADS)
     limit = (threads + 1) * GROUP_SECONDS.get(device.type, 240.0)

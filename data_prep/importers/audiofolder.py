@@ -30,8 +30,7 @@ def import_audiofolder(root: Path, options: ImportOptions = DEFAULTS) -> Iterato
 
     A recording that no row names comes last, with that as the fault in its `part`, for the build to count as bad; where
     the person named the folder of the recordings, such are counted and reported. UserError: no metadata, two of them
-    in one folder, several splits and none chosen, a row that is not as it must be.
-    """
+    in one folder, several splits and none chosen, a row that is not as it must be."""
     manifests = _manifests(root)
     if not manifests:
         raise UserError(f"{root} holds no {' nor '.join(NAMES)}, nor does a folder in it")

@@ -3,8 +3,7 @@
 `dir/utt1.flac` `dir/utt1.json` is an utterance with the key dir/utt1; the recording is the member whose last extension
 is a sound format's. The transcript is `.txt`, or a field of `.json`; its other fields become speaker, language, task,
 meta. Members of a sample need not lie together: `tar` takes files in the order that the disk gives them. Members of any
-other kind are never opened.
-"""
+other kind are never opened."""
 
 import os
 import re
@@ -71,8 +70,7 @@ def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator
     """In the order of the tars' names and of the samples in them.
 
     A sample that cannot be used keeps its place with the reason in its `part`, for the build to count and name.
-    UserError for a tar that tar_members.members refuses.
-    """
+    UserError for a tar that tar_members.members refuses."""
     if set(options.columns) - {"text"}:
         raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")
     named = SampleOptions(text_field=options.columns.get("text", ""))

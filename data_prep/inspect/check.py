@@ -11,7 +11,6 @@ import numpy as np
 
 from data_prep.addresses import is_remote
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode_media
-from data_prep.figures import counted
 from data_prep.inspect.audit.measures import Measured, Measurer, joined
 from data_prep.progress import Progress
 from data_prep.recordings.tar_members import members
@@ -21,7 +20,7 @@ from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_pa
 from data_prep.shards.opening import read_document, read_index, read_listing, shard_path
 from data_prep.shards.tar import Sample, read_meta, read_sample, walk
 from data_prep.workers import Stopped, TaskCounts, run_all
-from model.errors import UserError, require_at_least
+from model.errors import UserError, counted, require_at_least
 from model.files import file_sha256
 
 AGAIN = "run the command that built it again"
@@ -183,8 +182,7 @@ def count_samples(tar: Path, index: ShardIndex) -> list[str]:
     """One line if webdataset itself yields other samples of the tar than `index`, which is of this shard alone, lists.
 
     A sample must have its utterance's key and just two members, KEY.json and KEY.flac (or another medium). They stay
-    bytes: nothing is decoded, and nothing unpickled.
-    """
+    bytes: nothing is decoded, and nothing unpickled."""
     import webdataset
     from webdataset.compat import WebDataset
 

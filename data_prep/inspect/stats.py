@@ -6,10 +6,11 @@ import numpy as np
 
 from data_prep import figures
 from data_prep.durable import encodable
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.rework.subset import fields_of
 from data_prep.shards.index import ShardIndex
 from data_prep.text import printable
+from model.errors import counted
 from model.sample_rate import SAMPLE_RATE
 
 TOP = 20  # names of a breakdown

@@ -25,7 +25,7 @@ from queue import Full, Queue
 from typing import BinaryIO
 
 from data_prep.addresses import is_remote, without_secrets
-from data_prep.locks import lock
+from data_prep.durable import lock
 from data_prep.remote.objects import pieces
 from data_prep.retries import RemoteError
 from data_prep.shards.index import ShardError, ShardIndex

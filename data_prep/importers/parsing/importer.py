@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.figures import counted
 from data_prep.utterance import Utterance
-from model.errors import UserError, closest
+from model.errors import UserError, closest, counted
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep import convertible
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.importer import ImportOptions, Recording, at, nearest, shown
+from data_prep.refusals import CONVERTIBLE
 from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, is_seconds, read_rows, resolve_audio, safe_key
 from model.errors import UserError, closest
 
@@ -33,8 +33,8 @@ assert set(ALIASES) | {"part", "meta"} == {*FIELDS, "end"}
 REQUIRED = ("audio", "text")
 UNSURE = {"text": ("label",)}  # read where a table has no other column for the field
 SOUND = tuple(f".{extension}" for extension in EXTENSIONS)  # of files that are read
-CONVERTIBLE = tuple(f".{extension}" for extension in convertible.EXTENSIONS)
-RECORDINGS = SOUND + CONVERTIBLE
+TO_CONVERT = tuple(f".{extension}" for extension in CONVERTIBLE)
+RECORDINGS = SOUND + TO_CONVERT
 NUMBERS = ("start", "duration", "end")
 ROUNDED_SECONDS = 0.02  # start, end and duration are often written with two decimals
 UNIT = r"(?:[ _-]?(?:m?s|msecs?|secs?|seconds?|milliseconds?|time|stamp|times?tamp|frames?|samples?))?"
@@ -64,8 +64,7 @@ def utterance_of(
 ) -> Utterance:
     """`columns` become fields, all others meta. A null or empty value is a default.
 
-    `make_key` gives the key of a row that has none, by start and duration. UserError for a value that cannot be.
-    """
+    `make_key` gives the key of a row that has none, by start and duration. UserError for a value that cannot be."""
     values = {field: row.get(name) for field, name in columns.items() if field != "audio"}
     values = _end_as_duration({field: value for field, value in values.items() if value not in (None, "")})
     meta = row.get("meta") or {}
@@ -83,8 +82,7 @@ def utterance_of(
 class Keys:
     """Keys for rows that have none, from the names of all recordings, the same on every machine: the stem of the file's
     name; where stems clash, the path for each of them, from `home` on, or else from the folder that all outside it
-    share; where a recording has several rows, the cut's place behind it (`-500-1200`: from 0.5 to 1.2 s).
-    """
+    share; where a recording has several rows, the cut's place behind it (`-500-1200`: from 0.5 to 1.2 s)."""
 
     def __init__(self, recordings: Iterable[str], home: Path) -> None:
         """`recordings`: as each row without a key of its own names it."""
@@ -259,8 +257,7 @@ def _likely(field: str, names: Collection[str], taken: Row) -> str:
 def _end_as_duration(values: dict[str, Any]) -> dict[str, Any]:
     """Fields of Utterance, of those and "end": an exact cut, from 0 where no start is given.
 
-    UserError: an end that does not come after the start, a duration that contradicts them.
-    """
+    UserError: an end that does not come after the start, a duration that contradicts them."""
     if "end" not in values:
         return values
     end, start, stated = values.pop("end"), values.setdefault("start", 0.0), values.get("duration")

@@ -7,8 +7,7 @@ Tarred sets: rows have a shard_id, the recordings lie in `audio_N.tar` beside th
 that is sharded_manifests/). A row's member is named as the row has it, or as NeMo's converter writes the path (`/` and
 `.` become `_`); `X-sub1.wav` is a further cut of member X.wav. The same rows give the same utterances from tars and
 from files, as far as they contain the same: that converter writes the whole path into audio_filepath, so rows that are
-to keep their keys need one of their own.
-"""
+to keep their keys need one of their own."""
 
 import os
 import re

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep import figures
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.inspect import html_page
 from data_prep.inspect.audit.audit import BARS, Audit, Finding, Spread
 from data_prep.inspect.html_page import table, text
 from data_prep.inspect.stats import Breakdown
 from data_prep.text import printable
+from model.errors import counted
 
 WIDTH = 110  # characters of a line
 SHOWN_TEXT = 40  # characters of a transcript

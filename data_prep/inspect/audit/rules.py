@@ -1,16 +1,15 @@
 """The rules of the audit: each is a score an utterance, a limit with its reason, and the rule in words.
 
 They give warnings. A clean corpus of read speech should raise few; what is raised is for a person to look at. A score
-is float [N] of the N rows measured, NaN for "not judged".
-"""
+is float [N] of the N rows measured, NaN for "not judged"."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.figures import counted
 from data_prep.inspect.audit.measures import SCRIPTS, SILENCE_BELOW_LOUD_DB, SILENCE_DBFS, Measured, names_of
+from model.errors import counted
 
 Score = Callable[[Measured], np.ndarray]
 SHARED_LETTERS = 15  # shorter transcripts ("yes", "stop the music") are the same by nature
