@@ -85,7 +85,6 @@ def pack(
 
 def with_speech_rolled(batch: Batch) -> Batch:
     """The same texts and targets, each with the speech (and masks) of the next utterance; the last with the first's.
-
     Audio must come without masked_frames, as the batch does not know how many frames it has."""
     assert batch.audio is None or batch.masked_frames is None, "frames of audio are not counted before it is encoded"
     samples, frames = int(batch.audio_cu[1]), int(batch.feature_cu[1])  # of the first utterance

@@ -22,9 +22,8 @@ class Layers:
 
 
 def read_layers(asked: int | str | None, depth: int) -> Layers:
-    """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" (of all) or "mean:6-12".
-
-    UserError for another form, and for layers that do not exist."""
+    """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" (of all) or "mean:6-12". UserError for
+    another form, and for layers that do not exist."""
     text = str(depth if asked is None else asked)
     if not FORM.fullmatch(text):
         raise UserError(f"encoder layer {text!r} is of no known form; give a number, mean, or mean:FIRST-LAST")

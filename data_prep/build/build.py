@@ -57,10 +57,8 @@ def run_bounded(
     progress: Progress,
     bad_before: int = 0,
 ) -> list[ShardResult]:
-    """Results in the order of the tasks, `audio_of` added to their notes.
-
-    UserError as soon as more than the fraction `options.max_bad` of `total` utterances is bad, `bad_before` included.
-    """
+    """Results in the order of the tasks, `audio_of` added to their notes. UserError as soon as more than the fraction
+    `options.max_bad` of `total` utterances is bad, `bad_before` included."""
 
     def located(task: Any, notes: list[Note]) -> list[Note]:
         # a shard's own notes hold no path, so that its bytes do not depend on one

@@ -63,9 +63,8 @@ def require_seconds(least: float, most: float) -> None:
 
 
 def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[str, Any]]:
-    """Encoded audio, its length in samples at 16 kHz, and the metadata beside it.
-
-    Raises Refused with the reason, and nothing else, for an utterance that cannot be used."""
+    """Encoded audio, its length in samples at 16 kHz, and the metadata beside it. Raises Refused with the reason, and
+    nothing else, for an utterance that cannot be used."""
     written = tidy_text(utterance.text)
     text = normalised(written, limits.normalise)
     with faults_refused():
@@ -85,9 +84,8 @@ def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[s
 
 
 def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dict[str, Any]:
-    """The metadata of an utterance with the transcript `text`, `written` before it was normalised.
-
-    Refused for more characters than can be spoken in its time."""
+    """The metadata of an utterance with the transcript `text`, `written` before it was normalised. Refused for more
+    characters than can be spoken in its time."""
     seconds = samples / SAMPLE_RATE
     if len(written) > FREE_CHARACTERS + MAX_CHARACTERS_PER_SECOND * seconds:
         raise Refused("text-too-long", f"{len(written):,} characters in {seconds:.2f} s of speech")
@@ -97,9 +95,8 @@ def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dic
 
 
 def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "flac") -> tuple[float, int]:
-    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not.
-
-    By header and cut alone; Refused if they show that it cannot be used."""
+    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not. By header and cut
+    alone; Refused if they show that it cannot be used."""
     with faults_refused():
         source = open_source(utterance.audio, utterance.part, allow_pipes)
         info = audio.probe(source)

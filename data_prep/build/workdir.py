@@ -109,9 +109,8 @@ def busy(out: Path) -> UserError:
 def claim(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool = False
 ) -> Iterator[WorkDir]:
-    """Locks `out` (made if need be) for this process.
-
-    UserError if another process holds it, or if it holds something made from other input or with other options."""
+    """Locks `out` (made if need be) for this process. UserError if another process holds it, or if it holds something
+    made from other input or with other options."""
     with locked_folder(out, lambda: busy(out)):
         finished = require_resumable(out, fingerprint, options, overwrite)
         if finished is None:
@@ -149,7 +148,6 @@ def require_resumable(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None
 ) -> Totals | None:
     """The totals of just this dataset if it is finished; None for a part of it or nothing; UserError for another.
-
     `overwrite` is None where the caller has no such option."""
     wanted = {"fingerprint": fingerprint, "options": options}
     advice = "give another directory" + ("" if overwrite is None else ", or --overwrite")

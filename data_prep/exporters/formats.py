@@ -60,9 +60,8 @@ def read_clips(index: ShardIndex, wav: bool, progress: Progress) -> Iterator[Cli
 
 
 def save(clip: Clip, out: Path) -> str:
-    """Writes the recording to `out`/audio/NUMBER/KEY.flac, whole or not at all, and returns its absolute path.
-
-    A folder for each shard: file systems grow slow over folders of a million files."""
+    """Writes the recording to `out`/audio/NUMBER/KEY.flac, whole or not at all, and returns its absolute path. A folder
+    for each shard: file systems grow slow over folders of a million files."""
     path = out / "audio" / f"{clip.shard:06d}" / clip.name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, clip.media)

@@ -135,9 +135,8 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
 
 
 def estimate(index: ShardIndex, encoder: Encoder, out: Path, dtype: str, ranks: int, threads: int | None) -> Estimate:
-    """Encodes a few utterances to measure the speed, and throws them away.
-
-    UserError for one that cannot be read, and where the disk has less free than the cache takes."""
+    """Encodes a few utterances to measure the speed, and throws them away. UserError for one that cannot be read, and
+    where the disk has less free than the cache takes."""
     fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
     missing = np.flatnonzero(~Coverage(out, index, fingerprint).covered)
     seconds, free = float(index.samples[missing].sum()) / SAMPLE_RATE, free_bytes(out)

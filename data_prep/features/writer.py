@@ -74,7 +74,6 @@ def join(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None = None
 ) -> Iterator[FeatureFolder]:
     """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of `require_resumable`.
-
     UserError if another command or job is writing into it, or if it holds what was made from other input or options."""
     begun = False
     with ExitStack() as descriptors:
@@ -145,9 +144,8 @@ class FeatureWriter:
         return bool(self.coverage.covered[self.coverage.number(key)])
 
     def add(self, key: str, frames: Tensor) -> None:
-        """Frames [T, D] of an utterance for which `has` is false.
-
-        UserError for frames that the dtype cannot hold, naming the utterance. OSError for a full disk."""
+        """Frames [T, D] of an utterance for which `has` is false. UserError for frames that the dtype cannot hold,
+        naming the utterance. OSError for a full disk."""
         i = self.coverage.number(key)
         assert not self.coverage.covered[i], f"the frames of {key} are there already"
         self.write(i, to_bytes(frames, self.dtype, key), read_meta(self.audio, i), len(frames), frames.shape[1])

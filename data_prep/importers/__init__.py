@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.importers.audiofolder import import_audiofolder, is_audiofolder
 from data_prep.importers.common_voice import import_common_voice, is_common_voice
-from data_prep.importers.folder import import_folder, is_folder
+from data_prep.importers.folder import FOLDERS_SEARCHED, import_folder, is_folder
 from data_prep.importers.huggingface import holds_parquet, import_parquet, is_parquet
 from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
@@ -35,7 +35,6 @@ TABLES = (".csv", ".tsv", ".CSV", ".TSV")
 PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
 KALDI = ("text", "segments", "utt2spk", "spk2utt", "utt2dur", "feats.scp")
 NAMED = 5
-FOLDERS_SEARCHED = 1000
 SAY_WHICH = (
     "give a manifest (.jsonl, .csv or .tsv with columns audio and text), or name the kind: --importer NAME "
     "(slam-asr prep import --help says which there are)"

@@ -25,9 +25,7 @@ def is_common_voice(path: Path) -> bool:
 
 def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """`options.split` of it, by default train, in the order of the rows; the key is the name of the clip. A .tsv as
-    `root` is its own split.
-
-    UserError: no such split, or one of no rows; a row that is not as it must be."""
+    `root` is its own split. UserError: no such split, or one of no rows; a row that is not as it must be."""
     given = ""
     if root.is_file():
         root, given = root.parent, root.stem

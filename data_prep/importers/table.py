@@ -30,10 +30,8 @@ def is_jsonl(path: Path) -> bool:
 
 
 def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the lines; a null or empty transcript stays empty, for the build to count.
-
-    UserError: no such file, no lines, a line that is no utterance, a relative path out of the folder unless
-    `allow_outside`."""
+    """In the order of the lines; a null or empty transcript stays empty, for the build to count. UserError: no such
+    file, no lines, a line that is no utterance, a relative path out of the folder unless `allow_outside`."""
     named = NamedRows(lambda: read_rows(path), options.audio_root or path.parent, options)
 
     def utterance(row: dict[str, Any]) -> Utterance:
@@ -90,7 +88,6 @@ def is_quoted(path: Path) -> bool:
 
 def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, column to value) for each row that is not empty. Tabs in .tsv, else what parts the header most often.
-
     Without `quoting`, quotes are characters like others."""
     header: list[str] = []
     lines = (line for _, line in text_lines(path))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from data_prep.audio import decode as audio
-from data_prep.audio.decode import SAMPLE_RATE, AudioError
 from data_prep.build.assign import key_hash
 from data_prep.durable import temporary_name
 from data_prep.figures import in_hours
@@ -54,7 +53,6 @@ class SampleFile:
 
 def write_sample(index: ShardIndex, out: Path, options: SampleChoice) -> list[SampleFile]:
     """Writes the clips, index.html and transcripts.tsv to the new folder `out`, which appears whole or not at all.
-
     UserError: features, a key that is not there, `out` taken, an utterance that cannot be read."""
     if index.kind != "audio":
         what = f"{place_of(index)} holds {index.kind}, there is nothing to listen to"
@@ -104,11 +102,11 @@ def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> SampleFil
     try:
         kind = "" if wav else PLAYED.get(audio.probe(sample.media).format)
         data = sample.media if kind else (audio.encode_wav if wav else audio.encode_flac)(audio.decode(sample.media))
-    except AudioError as error:
+    except audio.AudioError as error:
         raise UserError(f'utterance {sample.key}: {error}; run "slam-asr prep check {place_of(index)}"') from None
     file = f"{sample.key}.{kind or ('wav' if wav else 'flac')}"
     (folder / file).write_bytes(data)
-    return SampleFile(sample.key, file, int(index.samples[i]) / SAMPLE_RATE, sample.meta)
+    return SampleFile(sample.key, file, int(index.samples[i]) / audio.SAMPLE_RATE, sample.meta)
 
 
 def _table(clips: list[SampleFile]) -> str:

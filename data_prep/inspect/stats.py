@@ -61,7 +61,9 @@ def table_by(index: ShardIndex, name: str) -> str:
     known: dict[str, int] = {}
     ids = np.array([known.setdefault(value, len(known)) for value in fields_of(index, [name])[name]], np.int64)
     hours = breakdown(ids, index.samples / SAMPLE_RATE, list(known))
-    rows = [(printable(one.name)[:40], in_hours(one.seconds), f"{one.utterances:,}") for one in hours.top[:SHOWN]]
+    rows = [
+        (printable(total.name)[:40], in_hours(total.seconds), f"{total.utterances:,}") for total in hours.top[:SHOWN]
+    ]
     rest = [f"{hours.names - len(rows):,} more"] if hours.names > len(rows) else []
     rest += [f"{counted(hours.nameless, 'utterance')} without a {name}"] if hours.nameless else []
     return "\n".join([*figures.table(rows, head=(name, "audio", "utterances")), *([", ".join(rest)] if rest else [])])

@@ -160,7 +160,6 @@ def copy_all(
     out: Path, index: ShardIndex, tasks: list[CopyTask], options: dict[str, Any], dropped: list[Note], run: RunOptions
 ) -> Totals:
     """Makes, or goes on making, the dataset directory `out` of utterances of `index`; `options` are recorded.
-
     UserError: `out` taken, a full disk, an utterance or a tar that is not what its index says."""
     rewritten, digest, options = [task for task in tasks if not task.columns], index.digest(), index.options | options
     if rewritten:

@@ -61,9 +61,8 @@ def parse_where(conditions: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
-    """The numbers of the utterances that are kept, int64, in order, and why each of the others is not.
-
-    UserError if none is kept. Keys asked for that are not there are counted on stderr."""
+    """The numbers of the utterances that are kept, int64, in order, and why each of the others is not. UserError if
+    none is kept. Keys asked for that are not there are counted on stderr."""
     wanted = subset.drop_keys | (subset.keys or frozenset())
     unknown = sorted(wanted.difference(index.key))
     if unknown:
@@ -104,9 +103,8 @@ def _fault(key: str, seconds: float, labels: dict[str, str], subset: Subset) -> 
 
 
 def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:
-    """These fields of each utterance's metadata as text, "" for a missing one; read from the tars.
-
-    UserError for a field that no utterance has."""
+    """These fields of each utterance's metadata as text, "" for a missing one; read from the tars. UserError for a
+    field that no utterance has."""
     columns: dict[str, list[str]] = {name: [] for name in names}
     known: set[str] = set(FIELDS)
     same: dict[str, str] = {}  # values are few: each is kept once

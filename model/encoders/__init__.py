@@ -27,7 +27,6 @@ def load_encoder(
     trust_remote_code: bool = False,
 ) -> Encoder:
     """A frozen encoder from a Hugging Face id or a local folder, on `device`; `layer` as in model/encoder_layers.py.
-
     UserError if it cannot be loaded whole, or is not of a known family at 16 kHz."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 

@@ -62,9 +62,8 @@ def utterances(rows: Iterable[tuple[str, Any]], read: Callable[[Any], Utterance]
 def utterance_of(
     row: Row, columns: Columns, recording: Recording, make_key: Callable[[Any, Any], str] | None = None
 ) -> Utterance:
-    """`columns` become fields, all others meta. A null or empty value is a default.
-
-    `make_key` gives the key of a row that has none, by start and duration. UserError for a value that cannot be."""
+    """`columns` become fields, all others meta. A null or empty value is a default. `make_key` gives the key of a row
+    that has none, by start and duration. UserError for a value that cannot be."""
     values = {field: row.get(name) for field, name in columns.items() if field != "audio"}
     values = _end_as_duration({field: value for field, value in values.items() if value not in (None, "")})
     meta = row.get("meta") or {}
@@ -255,9 +254,8 @@ def _likely(field: str, names: Collection[str], taken: Row) -> str:
 
 
 def _end_as_duration(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of Utterance, of those and "end": an exact cut, from 0 where no start is given.
-
-    UserError: an end that does not come after the start, a duration that contradicts them."""
+    """Fields of Utterance, of those and "end": an exact cut, from 0 where no start is given. UserError: an end that
+    does not come after the start, a duration that contradicts them."""
     if "end" not in values:
         return values
     end, start, stated = values.pop("end"), values.setdefault("start", 0.0), values.get("duration")

@@ -36,7 +36,6 @@ def is_lhotse(path: Path) -> bool:
 
 def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the cuts, or of the supervisions. `options.split` chooses files of a folder by their names.
-
     UserError, with file and line: a row that is not as lhotse writes it, or of audio that we would read otherwise."""
     for main, supervisions in _manifests(path, options.split):
         reader = Reader(options.audio_root or main.parent, options)

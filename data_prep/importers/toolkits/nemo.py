@@ -44,10 +44,8 @@ def is_nemo(path: Path) -> bool:
 
 
 def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the rows. `source`: a manifest, or the folder of a tarred set.
-
-    UserError: no rows, one that is no utterance, a first path that does not exist, a tar or a member that is missing.
-    """
+    """In the order of the rows. `source`: a manifest, or the folder of a tarred set. UserError: no rows, one that is no
+    utterance, a first path that does not exist, a tar or a member that is missing."""
     manifests = _manifests(source)
     if not manifests:
         raise UserError(f"{source} holds no manifest (JSON lines with audio_filepath); give the manifest itself")

@@ -31,9 +31,8 @@ def is_slam_llm(path: Path) -> bool:
 
 
 def import_slam_llm(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the rows; `source` is the file, or the folder that holds multitask.jsonl.
-
-    UserError: no rows, one that is no utterance, a first path that does not exist, an ark that holds something else."""
+    """In the order of the rows; `source` is the file, or the folder that holds multitask.jsonl. UserError: no rows, one
+    that is no utterance, a first path that does not exist, an ark that holds something else."""
     path = _manifest(source)
     prompts: dict[str, list[str]] = {}
     for place, row in read_rows(path.with_name(PROMPTS_NAME)) if path.with_name(PROMPTS_NAME).is_file() else ():

@@ -142,9 +142,8 @@ def measure_wave(wave: np.ndarray) -> dict[str, Any]:
 
 
 def measure_text(text: str) -> dict[str, Any]:
-    """Columns of ROW that a transcript gives: counts and a hash, no text is kept.
-
-    The hash is over the words alone: no case, no punctuation, compatible forms of characters made one."""
+    """Columns of ROW that a transcript gives: counts and a hash, no text is kept. The hash is over the words alone: no
+    case, no punctuation, compatible forms of characters made one."""
     plain = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
     scripts = 0  # a bit for each of SCRIPTS
     for character in set(text):
