@@ -59,7 +59,7 @@ def require_few(
     notes: list[Note], total: int, max_bad: float, path: Path, before: int = 0, stopped: bool = False
 ) -> None:
     """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`.
-    `before`: found in an earlier part of the same `total`. `stopped`: not all were looked at."""
+    `before`: bad ones in an earlier part of the same `total`. `stopped`: not all were checked."""
     allowed, bad = int(max_bad * total), len(notes) + before
     if bad <= allowed:
         return

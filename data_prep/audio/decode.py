@@ -33,7 +33,7 @@ MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, n
 EXTENSIONS = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
 BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
 RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
-SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
+SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes decoded without the samples before; also FLAC's
 HAS_DR_FLAC = importlib.util.find_spec("miniaudio") is not None  # no wheel for Linux on ARM
 OGG_HEADER = 27  # bytes of a page, before the table of segments
 OGG_SERIAL, OGG_CHECKSUM = slice(14, 18), slice(22, 26)  # of a page
@@ -245,7 +245,7 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, Aud
 def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
     """Moves on to frame `first`. A decoder of MP3, Vorbis or Opus that begins in the middle is wrong for a while: it
     begins a run-in earlier, and then differs from one that began at the start by nothing, or by the rounding of MP3
-    (1.2e-7). One whose memory has no end (ADPCM, GSM ...) begins at the start."""
+    (1.2e-7). A decoder of unlimited memory (ADPCM, GSM ...) begins at the start."""
     compressed = info.format in ("OGG", "MP3")
     run_in = round(RUN_IN_SECONDS * info.rate) if compressed else 0 if info.subtype.startswith(SEEKABLE) else first
     at = max(0, first - run_in)

@@ -15,13 +15,13 @@ from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
 from model.errors import UserError, counted, require_fraction
 
 SHOWN = 3  # utterances in the report
-HOPELESS = 1000  # this many bad ones and not one good: something is wrong with the whole
+MAX_BAD_AT_START = 1000  # with none usable among them, the import stops
 REQUIRED = {"key", "audio", "text"}  # fields of each row of an utterance manifest
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import found."""
+    """Counts of an import."""
 
     read: int
     kept: int
@@ -63,7 +63,7 @@ def import_corpus(
                 continue
             note = {"key": utterance.key, "audio": without_secrets(utterance.audio), "reason": seconds.reason}
             notes.append(note | {"message": str(seconds)})
-            if not kept and len(notes) == HOPELESS:
+            if not kept and len(notes) == MAX_BAD_AT_START:
                 break
     write_notes(quarantine, notes)  # before the manifest: a full disk leaves none without it
     if not kept:

@@ -43,7 +43,7 @@ class FeatureRun:
     """The work of one rank."""
 
     totals: Totals | None  # of the cache, if this rank finished it, or an earlier run had
-    missing: int = 0  # utterances that other ranks are encoding, or left when they died
+    missing: int = 0  # utterances that other ranks are encoding, or did not finish
     utterances: int = 0  # encoded by this rank
     kept_shards: int = 0  # found finished at the start
 

@@ -1,7 +1,7 @@
 """Utterances to encoded frames as bytes: read, decoded, encoded and converted in threads, returned in order.
 
 On a CPU each thread runs passes of its own with one core: sharing one small pass among cores makes it slower, ten times
-so where another process wants a core too. There an utterance has the same bytes in any group, on any number of threads.
+slower where another process uses a core. There an utterance has the same bytes in any group, on any number of threads.
 On a GPU the utterances of a group go through the transformer together, and threads read for the next groups meanwhile.
 """
 

@@ -2,9 +2,9 @@
 
 Training keeps the frames that its encoder computes anyway, `prep features` computes the missing ones; the shards say
 which utterances they hold (coverage.py), and index.json is written once all are there. To encode, a rank locks a shard
-of audio, by a lock that ends with its process: so no two ranks encode the same, and the unfinished work of a dead rank
-is taken up by another. Where the file system has no locks each rank keeps to its own share. Another job, and any other
-command that writes into this directory, is refused."""
+of audio, by a lock that ends with its process: so no two ranks encode the same, and the unfinished work of a rank that
+was killed is done by another. Where the file system has no locks each rank keeps to its own share. Another job, and any
+other command that writes into this directory, is refused."""
 
 import errno
 import fcntl

@@ -1,8 +1,8 @@
 """HuBERT (Hsu et al., arXiv 2106.07447), wav2vec 2.0 and WavLM: waveform to 50 frames a second, frozen.
 
-No utterance is padded and none sees its neighbours: with group norm in the convolutions (HuBERT-base) padding would
-change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and the transformer
-reads all frames packed (model/packing.py): the same frames up to rounding."""
+No utterance is padded, and none depends on the others of its batch: with group norm in the convolutions (HuBERT-base)
+padding would change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and
+the transformer reads all frames packed (model/packing.py): the same frames up to rounding."""
 
 from typing import Any
 

@@ -118,8 +118,8 @@ def _stem(name: str) -> str:
 
 
 class NamedRows:
-    """Rows whose columns have one of the names of ALIASES, or those the person gave. Keys of rows that have none are
-    made by Keys, for which all rows are read once more when the first such row is met."""
+    """Rows whose columns have one of the names of ALIASES, or those given with --column. Keys of rows that have none
+    are made by Keys, for which all rows are read once more when the first such row is met."""
 
     def __init__(
         self, rows: Callable[[], Iterable[tuple[str, Row]]], home: Path, options: ImportOptions, unsure: bool = False
@@ -155,7 +155,7 @@ def audio_of(audio: Any, home: Path, options: ImportOptions, part: str = "") -> 
 
 
 def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool = False) -> Columns:
-    """The column that the person named for each field, else the first of ALIASES, else, where `unsure`, of UNSURE.
+    """The column given for each field with --column, else the first of ALIASES, else, where `unsure`, of UNSURE.
     `names` may be the first row, whose values then help to say what is missing.
 
     UserError: a column named that is not there; none for the audio or the text; one that looks like a cut's, not read.
@@ -186,8 +186,8 @@ def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool =
 def fields_taken(
     row: Row, names: Mapping[str, Sequence[str]], options: ImportOptions, required: Sequence[str] = ("text",)
 ) -> Columns:
-    """The same for a toolkit's own `names`: the first that is not null. UserError for one the person gave that the
-    row does not have, and for a `required` field without one."""
+    """The same for a toolkit's own `names`: the first that is not null. UserError for one given with --column that
+    the row does not have, and for a `required` field without one."""
     taken: dict[str, str | None] = {}
     for field, known in names.items():
         present = sorted((name for name in known if name in row), key=lambda name: row[name] is None)
@@ -234,7 +234,7 @@ def _has_key(row: Row, columns: Columns) -> bool:
 def _with_columns_named(
     taken: Mapping[str, str | None], names: Collection[str], options: ImportOptions
 ) -> dict[str, str | None]:
-    """With the person's own choices (--column); an empty one is a column that there is not."""
+    """With the choices of --column; an empty name stands for no column."""
     for field, name in options.columns.items():
         if name and name not in names:
             raise UserError(f"no column {name!r} for {field}{nearest(name, names)}")

@@ -1,4 +1,4 @@
-"""SLAM-LLM's JSON lines: {"key", "source", "target"}, or multi-task {"key", "task", "target", "path"}, prompt at will.
+"""SLAM-LLM's JSON lines: {"key", "source", "target"}, or multi-task {"key", "task", "target", "path"}, prompt optional.
 
 `source` and `path` may be an entry of an ark (`x.ark:OFFSET`). Task "ASR" becomes transcribe, others are kept;
 meta["task"] has the row's own name for it. Where a row has no prompt, meta["prompt"] is the task's in

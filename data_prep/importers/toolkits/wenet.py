@@ -1,4 +1,4 @@
-"""WeNet's lists: data.list of {"key", "wav", "txt"} with start and end at will, or shards.list, whose lines are tars.
+"""WeNet's lists: data.list of {"key", "wav", "txt"} with optional start and end, or shards.list, whose lines are tars.
 
 A tar of theirs holds, for each key, `KEY.wav` (or another format), `KEY.txt`, and from `prep export` also `KEY.json`,
 an object of language, speaker, task and meta. As in WeNet a key is a member's name up to its last dot. A folder of such

@@ -1,4 +1,4 @@
-"""The quick decoder of our own FLAC, where it is installed, against libFLAC."""
+"""dr_flac, where it is installed, against libFLAC."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_a_flipped_bit_or_a_cut_is_never_taken_for_the_recording():
             decode_media(data[:length], "flac", found)
 
 
-def test_a_header_that_claims_more_than_the_index_is_never_shown_to_it(monkeypatch):
+def test_dr_flac_gets_no_stream_whose_header_disagrees_with_the_index(monkeypatch):
     data = bytearray(encode_flac(tone(1.0)))
     data[21] |= 0x0F  # 2**32 samples more
     monkeypatch.setattr(audio, "decode_by_dr_flac", lambda *_: pytest.fail("decoded"))
