@@ -19,7 +19,7 @@ from bench.corpora import PLACE, ROOT
 from bench.feature_dtypes import make_features
 from bench.goal import Goal
 from bench.timing import median, spread
-from data_prep.workers import usable_cores
+from data_prep.cores import usable_cores
 
 STEPS, EVERY = 60, 10
 UTTERANCES, REPEATS = 600, 3

@@ -1,7 +1,5 @@
-"""Tasks spread over processes, with shared counts; the processes end with their parent, however it ends. And how many
-cores there are for them."""
+"""Tasks spread over processes, with shared counts; the processes end with their parent, however it ends."""
 
-import math
 import multiprocessing
 import os
 import signal
@@ -9,9 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from multiprocessing.connection import wait as wait_for
-from pathlib import Path
 from typing import Any, TypeVar
 
 from data_prep.figures import in_hours
@@ -114,34 +110,3 @@ def _run_one(function: Callable[[Any, TaskCounts], Any], task: Any) -> tuple[Any
     assert _counts is not None
     before = retries()
     return function(task, _counts), retries() - before
-
-
-def usable_cores(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Cores that this process may use, at least 1: by its affinity and by the quota, rounded up, of its control groups
-    (of either version)."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [quota for folder in _groups(root, own) if (quota := _quota(folder)) is not None]
-    return max(1, min([affinity, *(math.ceil(quota) for quota in quotas)]))
-
-
-def _groups(root: Path, own: Path) -> list[Path]:
-    """The control groups that this process is in, from its own up to the root."""
-    folders = []
-    with suppress(OSError):
-        for line in own.read_text().splitlines():  # 0::/path of version 2; 4:cpu,cpuacct:/path of version 1
-            _, controllers, path = line.split(":", 2) if line.count(":") >= 2 else ("", "-", "")
-            if controllers == "" or "cpu" in controllers.split(","):
-                base = root / "cpu" if controllers else root
-                inside = base / path.lstrip("/")
-                folders += [inside, *(parent for parent in inside.parents if parent.is_relative_to(base))]
-    return folders or [root]
-
-
-def _quota(folder: Path) -> float | None:
-    """Cores that a control group may use; None where it has no limit."""
-    with suppress(OSError, ValueError):
-        if (folder / "cpu.max").is_file():
-            quota, period = (folder / "cpu.max").read_text().split()
-            return None if quota == "max" else int(quota) / int(period)
-        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
-        return quota / period if quota > 0 else None

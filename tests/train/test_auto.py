@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data_prep.workers import usable_cores
+from data_prep.cores import usable_cores
 from tests import ranks
 from train.data.plan import Epochs, cost_of
 from train.dist.launch_env import READERS, set_threads, threads_of

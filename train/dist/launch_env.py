@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
 
-from data_prep.workers import usable_cores
+from data_prep.cores import usable_cores
 from model.errors import UserError
 
 FROM_LAUNCHER = ("CROSS_SIZE", "TORCHELASTIC_RUN_ID")
