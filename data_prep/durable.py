@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, and JSON that is the same bytes for the same value."""
+"""Files that appear whole or not at all, locks on files and folders, JSON that is the same bytes for the same value."""
 
 import errno
+import fcntl
 import json
 import math
 import os
@@ -8,13 +9,16 @@ import re
 import socket
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from model.errors import UserError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a quota or a file that cannot grow
 ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)  # of a file system without locks: Lustre with noflock
 
 
 @contextmanager
@@ -123,3 +127,56 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def repeated(names: Iterable[str]) -> str:
     """A name that occurs twice; empty where there is none."""
     return next((name for name, count in Counter(names).items() if count > 1), "")
+
+
+def records(lines: Iterable[str] | Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The JSON objects among lines that another process may still be writing, or was killed while writing; anything
+    else, such as half a line, is skipped."""
+    for line in lines:
+        with suppress(ValueError):
+            if isinstance(record := json.loads(line), dict):
+                yield record
+
+
+def read_records(path: Path, last_bytes: int | None = None) -> list[dict[str, Any]]:
+    """The records of a file, or only those that begin in its last bytes; none if there is no such file."""
+    try:
+        with open(path, "rb") as file:
+            skipped = max(0, os.fstat(file.fileno()).st_size - last_bytes) if last_bytes is not None else 0
+            file.seek(skipped)
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return list(records(lines[1:] if skipped else lines))
+
+
+def lock(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Whether the open file or folder is now locked (flock) by this process, rather than held by another; the system
+    drops the lock when the process ends, however it ends. Shared locks are compatible with each other. With `wait`,
+    returns only once it is locked. OSError with an errno in NO_LOCKS on a file system without locks."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked_folder(folder: Path, busy: Callable[[], UserError]) -> Iterator[None]:
+    """Makes the folder and locks it for the time of the block; raises `busy()` if another process has locked it. Where
+    folders cannot be locked, as on NFS, it is not. UserError for a folder that cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; give another folder") from None
+    try:
+        try:
+            locked = lock(descriptor)
+        except OSError:
+            locked = True
+        if not locked:
+            raise busy()
+        yield
+    finally:
+        os.close(descriptor)

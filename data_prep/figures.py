@@ -3,8 +3,6 @@
 import io
 from collections.abc import Sequence
 
-from model.errors import counted as counted
-
 
 def in_hours(seconds: float) -> str:
     """1,234.56 h; 12.3 min under an hour."""

@@ -52,10 +52,8 @@ def one_or_more(item: Any, at_least: int = 0) -> BeforeValidator:
 
 
 def no_such(path: str | os.PathLike[str], otherwise: str) -> str:
-    """ "there is no digitz/train.csv; did you mean digits/train.csv?", of a path that does not exist.
-
-    Where no name is alike, the nearest folder that exists and `otherwise`, which says what to give.
-    """
+    """ "there is no digitz/train.csv; did you mean digits/train.csv?", of a path that does not exist. Where no name is
+    alike, the nearest folder that exists and `otherwise`, which says what to give."""
     missing = Path(path)
     while not os.path.lexists(missing.parent):
         missing = missing.parent

@@ -1,16 +1,27 @@
-"""Refused utterances: counted by reason, listed in a file, bounded in number."""
+"""Refused utterances: counted by reason, listed in a file, bounded in number; and how to convert recordings that
+libsndfile cannot read, whose format is known by their first bytes."""
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from data_prep.convertible import NEEDS_FFMPEG, conversion
 from data_prep.durable import canonical_json, encodable, write_durably
-from data_prep.figures import counted
-from model.errors import UserError
+from model.errors import UserError, counted
 
 Note = dict[str, str]  # key, reason (to count by), message, and in the file also audio
 QUARANTINE, DROPPED = "quarantine.jsonl", "dropped.jsonl"  # of a dataset directory: unusable; outside the limits
+NEEDS_FFMPEG = "needs-ffmpeg"  # the reason such recordings are counted by
+CONVERTIBLE = ("mp4", "m4a", "m4b", "aac", "mov", "3gp", "wma", "webm", "mkv", "mka", "amr", "avi")
+FIRST_BYTES = (  # offset, bytes, format
+    *((4, box, "MP4 or M4A") for box in (b"ftyp", b"moov", b"mdat", b"wide")),  # behind the box's length
+    (0, b"\x1a\x45\xdf\xa3", "WebM or Matroska"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMA"),
+    (0, b"#!AMR", "AMR"),
+    (8, b"AVI ", "AVI"),
+)
 
 
 class Refused(Exception):
@@ -48,7 +59,7 @@ def require_few(
     notes: list[Note], total: int, max_bad: float, path: Path, before: int = 0, stopped: bool = False
 ) -> None:
     """UserError if more than the fraction `max_bad` of `total` utterances are in `notes`, which are then at `path`.
-    `before`: found in an earlier part of the same `total`. `stopped`: not all were looked at."""
+    `before`: bad ones in an earlier part of the same `total`. `stopped`: not all were checked."""
     allowed, bad = int(max_bad * total), len(notes) + before
     if bad <= allowed:
         return
@@ -57,3 +68,23 @@ def require_few(
     if stopped:
         problem = f"stopped after {counted(bad, 'bad utterance')} ({reasons_of(notes)}) of {total:,}"
     raise UserError(f"{problem}, --max-bad {max_bad:g} allows {allowed:,}; see {path}, mend them or raise --max-bad")
+
+
+def conversion(name: str = "IN.mp4") -> str:
+    """The command that makes a WAV of it."""
+    base = os.path.basename(name)
+    return f"ffmpeg -i {shlex.quote(base)} -ar 16000 -ac 1 {shlex.quote(os.path.splitext(base)[0] + '.wav')}"
+
+
+def why_unreadable(stream: BinaryIO, size: int, error: str) -> tuple[str, str]:
+    """Reason and message for a recording of `size` bytes that soundfile refused with `error`."""
+    stream.seek(0)
+    head = stream.read(16)
+    kind = next((name for offset, first, name in FIRST_BYTES if head.startswith(first, offset)), "")
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # ADTS: the sync word, and no layer of MPEG audio
+        kind = kind or "AAC"
+    if not kind:
+        return "unreadable", f"{size:,} bytes that soundfile cannot open: {error}"
+    name = getattr(stream, "name", "")  # of a file on disk alone
+    command = conversion(os.fspath(name)) if name else conversion()
+    return NEEDS_FFMPEG, f"{kind}, which is not read; convert it: {command}"

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from data_prep.addresses import without_secrets
-from data_prep.figures import counted
-from model.errors import UserError
+from model.errors import UserError, counted
 
 Result = TypeVar("Result")
 

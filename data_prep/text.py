@@ -83,12 +83,10 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
     "none": str,
     "lowercase": str.lower,
     "spoken": spoken,
-    "whisper-basic": lambda text: _whisper("basic")(
-        text
-    ),  # Whisper's evaluation for any language: no marks, nothing in brackets
-    "whisper-english": lambda text: _whisper("english")(
-        text
-    ),  # with numbers as digits, but without its list of British spellings
+    # Whisper's evaluation: for any language, no marks, nothing in brackets; for English, numbers as digits, but without
+    # its list of British spellings.
+    "whisper-basic": lambda text: _whisper("basic")(text),
+    "whisper-english": lambda text: _whisper("english")(text),
 }
 
 

@@ -4,8 +4,7 @@
    padding and a budget too large for the memory fails at once.
 2. Rank r of R decodes batches r, r + R ...; the last round is filled up with the cheapest batch again, so that all
    ranks decode equally often, as ZeRO-3 needs. The hypotheses do not depend on R.
-3. Utterances too short or too long to transcribe get an empty hypothesis and a note that says why.
-"""
+3. Utterances too short or too long to transcribe get an empty hypothesis and a note that says why."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -46,8 +45,7 @@ def decode_ids(
     """This rank's share of the utterances `ids` of the index, in any order; all of them if `world` is 1.
 
     `progress` gets the number done after each batch. With `options.synced_gpus` a collective. ShardError for a damaged
-    shard, UserError for audio without an encoder.
-    """
+    shard, UserError for audio without an encoder."""
     options, chosen = options or DecodeOptions(), np.asarray(ids, dtype=np.int64)
     frames = index.frames[chosen]
     if index.kind == "audio":

@@ -16,8 +16,7 @@ def export(source: str | Path, out: str | Path) -> weights.AdapterCard:
     """Copies adapter.safetensors and adapter.json of a run, checkpoint or export into the new folder `out`.
 
     `out` appears whole or not at all. Exporting the same adapter there again does nothing; UserError if `out` holds
-    anything else, or if the source is damaged (its hash, names and shapes are checked).
-    """
+    anything else, or if the source is damaged (its hash, names and shapes are checked)."""
     source, out = weights.find_adapter(source), Path(out)
     card, tensors = weights.read_adapter(source)
     weights.load_weights(build_adapter(card.spec), tensors)

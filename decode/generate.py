@@ -6,8 +6,7 @@
 3. transformers' `generate` searches, under a configuration of ours: what a checkpoint's generation_config.json asks for
    (temperature, repetition penalty, suppressed tokens ...) is not applied.
 
-B utterances, S width of the prompts, N new tokens, V vocabulary.
-"""
+B utterances, S width of the prompts, N new tokens, V vocabulary."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple

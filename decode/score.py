@@ -4,8 +4,7 @@ Rates are sums of errors over sums of reference words (characters), never means 
 every word of a hypothesis is an insertion; without any reference word a rate is `nan` (null in JSON, "-" in tables).
 
 The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` is written
-beside the numbers.
-"""
+beside the numbers."""
 
 import math
 import re
@@ -136,8 +135,7 @@ def read_pairs(references: Path, hypotheses: Path) -> tuple[list[Hypothesis], li
     """The utterances of two JSONL files in the order of the references, and the references' whole rows.
 
     A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our hypotheses.jsonl can be
-    both files. UserError unless both files hold the same keys, each once, with text.
-    """
+    both files. UserError unless both files hold the same keys, each once, with text."""
     truth, answers = _texts(references, "reference"), _texts(hypotheses, "hypothesis")
     for keys, others, path, other in (truth, answers, references, hypotheses), (answers, truth, hypotheses, references):
         if missing := [key for key in keys if key not in others]:

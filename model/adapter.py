@@ -1,7 +1,6 @@
 """The trained part: encoder frames to LLM embeddings (SLAM-ASR, arXiv 2402.08846, section 3).
 
-T encoder frames, D encoder width, k frames stacked, S speech embeddings, H LLM width.
-"""
+T encoder frames, D encoder width, k frames stacked, S speech embeddings, H LLM width."""
 
 from dataclasses import dataclass
 

@@ -6,8 +6,7 @@ the CPU, so that no shape is ever read back from an accelerator.
 
 Cached frames of eight bits are rows of D + 2 bytes, uint8 [T, D + 2]: the scale of the frame (float16, little-endian),
 then D int8 numbers q. The frame is scale * q. The scale is the frame's largest magnitude over 127, rounded up to a
-float16, so that the rounding is at most half a scale.
-"""
+float16, so that the rounding is at most half a scale."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -86,9 +85,7 @@ def pack(
 
 def with_speech_rolled(batch: Batch) -> Batch:
     """The same texts and targets, each with the speech (and masks) of the next utterance; the last with the first's.
-
-    Audio must come without masked_frames, as the batch does not know how many frames it has.
-    """
+    Audio must come without masked_frames, as the batch does not know how many frames it has."""
     assert batch.audio is None or batch.masked_frames is None, "frames of audio are not counted before it is encoded"
     samples, frames = int(batch.audio_cu[1]), int(batch.feature_cu[1])  # of the first utterance
     firsts = {"audio": samples, "features": frames, "masked_frames": frames, "masked_dims": 1}

@@ -1,7 +1,5 @@
 """Which layers of an encoder are read: the last, one, or the mean of several."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -24,10 +22,8 @@ class Layers:
 
 
 def read_layers(asked: int | str | None, depth: int) -> Layers:
-    """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" (of all) or "mean:6-12".
-
-    UserError for another form, and for layers that do not exist.
-    """
+    """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" (of all) or "mean:6-12". UserError for
+    another form, and for layers that do not exist."""
     text = str(depth if asked is None else asked)
     if not FORM.fullmatch(text):
         raise UserError(f"encoder layer {text!r} is of no known form; give a number, mean, or mean:FIRST-LAST")

@@ -1,7 +1,5 @@
 """The exception for what a user can correct, and checks that many options share."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

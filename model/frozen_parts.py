@@ -7,8 +7,7 @@ Tried in this order, until a model has the fingerprint in adapter.json:
 3. folders below adapter.json's folder and below each of its parents, LEVELS up and two down, nearest first;
 4. the Hugging Face cache.
 
-Of 3 and 4 only folders whose config.json fits are loaded, and never their own code.
-"""
+Of 3 and 4 only folders whose config.json fits are loaded, and never their own code."""
 
 import json
 import os

@@ -3,8 +3,7 @@
 A model is loaded in its stored dtype, fingerprinted, then cast, so that its fingerprint does not depend on the dtype.
 
 The hub is asked once, with a short timeout, whether it has a model: huggingface_hub tries a request five times, for
-half a minute, for each file that is not cached, even if there is no such model or no network.
-"""
+half a minute, for each file that is not cached, even if there is no such model or no network."""
 
 import hashlib
 import os
@@ -58,8 +57,7 @@ def open_pretrained(
     """`auto_class.from_pretrained(place)`, frozen, in the stored dtype; UserError if the checkpoint lacks weights.
 
     `place` is from `place_to_open`; messages name `source`. `may_miss`: suffixes of weights that inference never
-    reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same.
-    """
+    reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 

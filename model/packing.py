@@ -10,8 +10,7 @@ itself alone: on a GPU by one FlashAttention call for variable lengths (torch.nn
 `sdpa` call for each utterance. Both are exact. `packing` is passed down to the attention as an argument, so that no
 state is kept: it is safe in threads and in recomputation.
 
-B utterances, S width of the padded input, T tokens or frames of all utterances, h heads, d width of one.
-"""
+B utterances, S width of the padded input, T tokens or frames of all utterances, h heads, d width of one."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,7 @@
 """A recogniser without weights: lengths, widths and identities from configurations and a tokenizer alone.
 
 For checks and plans before anything is loaded: how many frames and speech embeddings an utterance gives, how many
-tokens the prompt takes, how long the LLM's input may be. Its modules are on torch's meta device.
-"""
+tokens the prompt takes, how long the LLM's input may be. Its modules are on torch's meta device."""
 
 from typing import Any
 

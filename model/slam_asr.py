@@ -7,8 +7,7 @@ The utterances of a batch lie end to end in the LLM's input (packed), or in rows
 but the second way computes the padding too.
 
 B utterances, T frames, D encoder width, S width of the padded LLM input, H LLM width, L answer tokens (EOS included),
-V vocabulary.
-"""
+V vocabulary."""
 
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple

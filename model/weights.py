@@ -1,7 +1,6 @@
 """The adapter's files: `adapter.safetensors` (float32 weights) and `adapter.json` (all that decoding needs to know).
 
-Exports and training checkpoints both hold the two. Nothing is unpickled.
-"""
+Exports and training checkpoints both hold the two. Nothing is unpickled."""
 
 import hashlib
 import json

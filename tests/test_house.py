@@ -15,7 +15,7 @@ OWNERS = {
     "soundfile": {"data_prep/audio/decode.py"},
     "torchaudio": {"data_prep/audio/decode.py"},
     "webdataset": {"bench/loaders.py", "data_prep/inspect/check.py"},
-    "miniaudio": {"data_prep/audio/flac.py"},
+    "miniaudio": {"data_prep/audio/decode.py"},
 }
 UNPICKLERS = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 NEVER_CALLED = {  # each runs, or may run, what is in data

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from data_prep.json_lines import read_records
+from data_prep.durable import read_records
 from train.data.indexes import open_data
 from train.data.loader import Loader
 from train.dist.collectives import World, agree_on, all_ranks_or_raise, rank0_broadcast, versions

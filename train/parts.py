@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from data_prep.figures import counted
 from data_prep.shards.index import ShardIndex
 from model.adapter import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
+from model.errors import counted
 from model.llm import embedding_dim, load_llm
 from model.loading import choose_dtype, files_digest
 from model.prompt import Prompt

@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from data_prep.figures import counted
+from model.errors import counted
 from train.engine.schedule import warmup_steps
 from train.recipe.config import Config
 from train.recipe.kinds import decided

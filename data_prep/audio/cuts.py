@@ -12,6 +12,7 @@ MAX_CHANNELS = 32
 MAX_FRAMES = MAX_SECONDS * 48_000  # at the source's own rate: 691 MB of float32
 CUT_SLACK_SECONDS = 0.1  # a stated duration this close to the recording's own is the whole recording
 UNKNOWN_FRAMES = 1 << 62  # libsndfile's "the header does not say"
+STREAMINFO_END = 42  # bytes of a FLAC stream: "fLaC", the header of a metadata block, STREAMINFO
 SILENCE_FRAME = SAMPLE_RATE // 100  # samples, 10 ms: shorter than any speech sound, longer than a click
 SILENCE_MARGIN = 15 * SILENCE_FRAME  # kept at each end: breath, the onset of a soft consonant
 
@@ -50,6 +51,15 @@ class AudioInfo:
         if start is None:
             return abs(duration - self.seconds) <= CUT_SLACK_SECONDS
         return start == 0 and round(duration * self.rate) == self.frames
+
+
+def stream_info(data: bytes | bytearray) -> AudioInfo | None:
+    """What a native FLAC stream declares (RFC 9639, section 8.2); None for what does not begin as one does."""
+    if len(data) < STREAMINFO_END or data[:4] != b"fLaC" or data[4] & 0x7F or data[5:8] != b"\0\0\x22":
+        return None
+    packed = int.from_bytes(data[18:26], "big")  # rate 20 bits, channels 3, bits a sample 5, samples 36
+    subtype = f"PCM_{(packed >> 36 & 31) + 1}"
+    return AudioInfo(packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1, "FLAC", subtype)
 
 
 def may_be_ready(info: AudioInfo, media: str) -> bool:

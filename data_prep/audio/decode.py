@@ -6,6 +6,7 @@
 - the declared length is looked at before anything is decoded, and decoding goes by blocks, so a bomb costs nothing;
 - a cut is what decoding everything gives there, and costs no more than the cut and a run-in (`_start_at`)."""
 
+import importlib.util
 import io
 import os
 import zlib
@@ -19,12 +20,11 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import soundfile
 
-from data_prep.audio import flac
 from data_prep.audio.cuts import MAX_SECONDS as MAX_SECONDS
-from data_prep.audio.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible
+from data_prep.audio.cuts import AudioError, AudioInfo, cut_frames, may_be_ready, require_possible, stream_info
 from data_prep.audio.truncation import what_is_cut_off, what_mp3_lacks
-from data_prep.convertible import why_unreadable
 from data_prep.durable import write_whole
+from data_prep.refusals import why_unreadable
 from model.sample_rate import SAMPLE_RATE
 
 MIN_SAMPLES = 400  # 25 ms: the receptive field of the encoder's first frame
@@ -33,7 +33,8 @@ MAX_PEAK = 8.0  # 18 dB over full scale: above it a float file holds integers, n
 EXTENSIONS = ("flac", "wav", "ogg", "oga", "opus", "mp3", "aiff", "aif", "aifc", "au", "caf", "w64", "sph", "rf64")
 BLOCK_SAMPLES = 1 << 20  # decoded at a time, over all channels
 RUN_IN_SECONDS = 20  # measured: Opus needs 10 until its decoder has forgotten where it began, Vorbis 0.5, MP3 0.1
-SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes whose samples need none before them; also FLAC's
+SEEKABLE = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # subtypes decoded without the samples before; also FLAC's
+HAS_DR_FLAC = importlib.util.find_spec("miniaudio") is not None  # no wheel for Linux on ARM
 OGG_HEADER = 27  # bytes of a page, before the table of segments
 OGG_SERIAL, OGG_CHECKSUM = slice(14, 18), slice(22, 26)  # of a page
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -88,7 +89,8 @@ def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
         _require_samples(len(decoded), wave)
         wave[:] = decoded
         return
-    if flac.IS_INSTALLED and flac.stream_info(data) == (SAMPLE_RATE, 1, 16, len(wave)) and flac.decode(data, wave):
+    expected = AudioInfo(SAMPLE_RATE, 1, len(wave), "FLAC", "PCM_16")
+    if HAS_DR_FLAC and stream_info(data) == expected and decode_by_dr_flac(data, wave):
         return  # any error is left to the slower decoder, which explains it
     with _opened(data) as (_, file, info):
         if not is_ready(data, info):
@@ -96,6 +98,21 @@ def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
             raise AudioError("not-ready", f"{given}, a shard holds 16 kHz mono 16-bit FLAC")
         _require_samples(info.frames, wave)
         _read_blocks(file, info, wave)
+
+
+def decode_by_dr_flac(data: bytes | bytearray, wave: np.ndarray) -> bool:
+    """Fills float32 [N] with the same samples as libFLAC's, in 0.6 of the time; False for a damaged stream or one of
+    another number. dr_flac trusts a stream's header: only for streams whose header agrees with the index."""
+    import miniaudio
+
+    try:
+        samples = np.frombuffer(miniaudio.flac_read_s16(bytes(data)).samples, np.int16)
+    except miniaudio.MiniaudioError:
+        return False
+    if len(samples) != len(wave):
+        return False
+    np.multiply(samples, np.float32(1 / 32768), out=wave)
+    return True
 
 
 def _require_samples(count: int, wave: np.ndarray) -> None:
@@ -228,7 +245,7 @@ def _opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, Aud
 def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
     """Moves on to frame `first`. A decoder of MP3, Vorbis or Opus that begins in the middle is wrong for a while: it
     begins a run-in earlier, and then differs from one that began at the start by nothing, or by the rounding of MP3
-    (1.2e-7). One whose memory has no end (ADPCM, GSM ...) begins at the start."""
+    (1.2e-7). A decoder of unlimited memory (ADPCM, GSM ...) begins at the start."""
     compressed = info.format in ("OGG", "MP3")
     run_in = round(RUN_IN_SECONDS * info.rate) if compressed else 0 if info.subtype.startswith(SEEKABLE) else first
     at = max(0, first - run_in)

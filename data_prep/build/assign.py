@@ -202,8 +202,7 @@ def _measured(utterance: Utterance, limits: Limits, only_seconds: bool) -> tuple
     """Seconds, and bytes in the tar: by the file's own if it will be copied, else estimated from the seconds.
 
     With `only_seconds`, or where the header is costly to read, a stated duration is enough. (0, 0) for an utterance
-    whose header cannot be read: it will be refused.
-    """
+    whose header cannot be read: it will be refused."""
     seconds, recording_bytes = utterance.duration, 0
     if seconds is None or not (only_seconds or _is_costly(utterance)):
         try:

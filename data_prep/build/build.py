@@ -1,8 +1,7 @@
 """Utterances in, shards and their index out.
 
 The same utterances and options give the same bytes, on any number of workers. A finished shard whose recipe (input and
-options) is the same is kept: this is how an interrupted build goes on.
-"""
+options) is the same is kept: this is how an interrupted build goes on."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -32,8 +31,7 @@ def build(
     """Builds, or goes on building, the dataset directory `out`: sizes, assignment to shards, writing, finishing.
 
     UserError: no utterances, a repeated key, too many bad ones, a directory that holds something else, or the very tars
-    that the corpus is read from, a full disk.
-    """
+    that the corpus is read from, a full disk."""
     corpus = unique(utterances)
     if not options.part:
         warn_about((utterance.text for utterance in corpus), options.limits.normalise)
@@ -59,10 +57,8 @@ def run_bounded(
     progress: Progress,
     bad_before: int = 0,
 ) -> list[ShardResult]:
-    """Results in the order of the tasks, `audio_of` added to their notes.
-
-    UserError as soon as more than the fraction `options.max_bad` of `total` utterances is bad, `bad_before` included.
-    """
+    """Results in the order of the tasks, `audio_of` added to their notes. UserError as soon as more than the fraction
+    `options.max_bad` of `total` utterances is bad, `bad_before` included."""
 
     def located(task: Any, notes: list[Note]) -> list[Note]:
         # a shard's own notes hold no path, so that its bytes do not depend on one

@@ -4,8 +4,7 @@ The headers of every tar are read first, and a repeated key is refused. Then eac
 each transcript read, each recording decoded once, to know its exact length and that it can be used; metadata goes into
 `shard-000000.meta`, offsets into the columns beside it.
 
-Training, scoring, features and check read such a directory like any other.
-"""
+Training, scoring, features and check read such a directory like any other."""
 
 import hashlib
 import os
@@ -25,7 +24,6 @@ from data_prep.build.build import run_bounded
 from data_prep.build.prepare import faults_refused, metadata
 from data_prep.build.workdir import ShardResult, Totals, claim, disk_full_explained, finish
 from data_prep.durable import canonical_json, replacing, write_durably
-from data_prep.figures import counted
 from data_prep.importers.webdataset import SampleOptions, TarSample, find_tars, key_of, samples_of, utterance_of
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused
@@ -34,7 +32,7 @@ from data_prep.shards.opening import finished_shard, read_document
 from data_prep.shards.tar import MAX_MEDIA_BYTES, MAX_META_BYTES
 from data_prep.text import normalised, require_normaliser, tidy_text
 from data_prep.workers import Stopped, TaskCounts
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.files import file_sha256
 
 
@@ -70,8 +68,7 @@ def index_in_place(paths: Sequence[Path], out: Path, options: ForeignOptions) ->
     """Makes, or goes on making, the dataset directory `out` of tars, and of folders of tars, in order.
 
     UserError: no tars, one that tar_members.members refuses, a repeated key, too many samples that cannot be used, an
-    `out` that holds the tars themselves or something else.
-    """
+    `out` that holds the tars themselves or something else."""
     tars = find_tars(paths)
     if any(tar.resolve().parent == out.resolve() for tar in tars):
         raise UserError(f"{out} holds the tars themselves; give the index a directory of its own")
@@ -119,8 +116,7 @@ def index_tar(task: TarTask, tally: TaskCounts) -> ShardResult:
     """One tar, indexed; one that an earlier run had finished, of the same bytes and options, is not decoded again.
 
     Notes have the name of the `sample`, too. Stopped if the whole work stops meanwhile; UserError as
-    tar_members.members, and for an error of the disk.
-    """
+    tar_members.members, and for an error of the disk."""
     try:
         with open(task.tar, "rb") as file:
             return _index_tar(task, file, tally)

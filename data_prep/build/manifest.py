@@ -8,21 +8,20 @@ from data_prep.addresses import without_secrets
 from data_prep.build.assign import in_threads, unique
 from data_prep.build.prepare import header_of
 from data_prep.durable import strict_json
-from data_prep.figures import counted
 from data_prep.progress import Progress
 from data_prep.refusals import Note, Refused, by_reason, reasons_of, require_few, write_notes
 from data_prep.text import tidy_text
 from data_prep.utterance import MAX_LINE_BYTES, Utterance, write_jsonl
-from model.errors import UserError, require_fraction
+from model.errors import UserError, counted, require_fraction
 
 SHOWN = 3  # utterances in the report
-HOPELESS = 1000  # this many bad ones and not one good: something is wrong with the whole
+MAX_BAD_AT_START = 1000  # with none usable among them, the import stops
 REQUIRED = {"key", "audio", "text"}  # fields of each row of an utterance manifest
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import found."""
+    """Counts of an import."""
 
     read: int
     kept: int
@@ -37,8 +36,7 @@ def import_corpus(
     """Writes usable utterances to `out`, in their order, the others with reasons to `<out>.quarantine.jsonl`.
 
     UserError, and no manifest: a repeated key, nothing kept, a larger fraction than `max_bad` dropped, an `out` that
-    exists and is no manifest as this writes it.
-    """
+    exists and is no manifest as this writes it."""
     require_fraction("max_bad", max_bad)
     _require_manifest(out)
     corpus = unique(utterances)  # before any recording is looked at
@@ -65,7 +63,7 @@ def import_corpus(
                 continue
             note = {"key": utterance.key, "audio": without_secrets(utterance.audio), "reason": seconds.reason}
             notes.append(note | {"message": str(seconds)})
-            if not kept and len(notes) == HOPELESS:
+            if not kept and len(notes) == MAX_BAD_AT_START:
                 break
     write_notes(quarantine, notes)  # before the manifest: a full disk leaves none without it
     if not kept:

@@ -9,9 +9,8 @@ from io import FileIO
 from typing import Any, BinaryIO
 
 from data_prep.audio import decode as audio
-from data_prep.audio.cuts import MAX_SECONDS, cut_frames, may_be_ready, refuse_silence, sounding_part
-from data_prep.audio.decode import SAMPLE_RATE, AudioError, AudioInfo
-from data_prep.audio.flac import STREAMINFO_END, stream_info
+from data_prep.audio.cuts import STREAMINFO_END, cut_frames, may_be_ready, refuse_silence, sounding_part, stream_info
+from data_prep.audio.decode import MAX_SECONDS, SAMPLE_RATE, AudioError, AudioInfo
 from data_prep.recordings.open import Stretch, length_of, open_source, read_all
 from data_prep.refusals import Refused
 from data_prep.shards.tar import MAX_MEDIA_BYTES
@@ -64,10 +63,8 @@ def require_seconds(least: float, most: float) -> None:
 
 
 def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[str, Any]]:
-    """Encoded audio, its length in samples at 16 kHz, and the metadata beside it.
-
-    Raises Refused with the reason, and nothing else, for an utterance that cannot be used.
-    """
+    """Encoded audio, its length in samples at 16 kHz, and the metadata beside it. Raises Refused with the reason, and
+    nothing else, for an utterance that cannot be used."""
     written = tidy_text(utterance.text)
     text = normalised(written, limits.normalise)
     with faults_refused():
@@ -87,10 +84,8 @@ def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[s
 
 
 def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dict[str, Any]:
-    """The metadata of an utterance with the transcript `text`, `written` before it was normalised.
-
-    Refused for more characters than can be spoken in its time.
-    """
+    """The metadata of an utterance with the transcript `text`, `written` before it was normalised. Refused for more
+    characters than can be spoken in its time."""
     seconds = samples / SAMPLE_RATE
     if len(written) > FREE_CHARACTERS + MAX_CHARACTERS_PER_SECOND * seconds:
         raise Refused("text-too-long", f"{len(written):,} characters in {seconds:.2f} s of speech")
@@ -100,10 +95,8 @@ def metadata(utterance: Utterance, written: str, text: str, samples: int) -> dic
 
 
 def header_of(utterance: Utterance, allow_pipes: bool = False, media: str = "flac") -> tuple[float, int]:
-    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not.
-
-    By header and cut alone; Refused if they show that it cannot be used.
-    """
+    """Seconds of the utterance, and bytes of the recording if it may be copied as it is, 0 if not. By header and cut
+    alone; Refused if they show that it cannot be used."""
     with faults_refused():
         source = open_source(utterance.audio, utterance.part, allow_pipes)
         info = audio.probe(source)
@@ -134,11 +127,10 @@ def _source(utterance: Utterance, limits: Limits) -> audio.Source:
     else:
         return source
     with opened as file:
-        declared = stream_info(file.read(STREAMINFO_END))
-        if declared is None or declared.bits != 16 or file.seek(0, os.SEEK_END) > MAX_MEDIA_BYTES:
+        info = stream_info(file.read(STREAMINFO_END))
+        if info is None or not may_be_ready(info, "flac") or file.seek(0, os.SEEK_END) > MAX_MEDIA_BYTES:
             return source
-        info = AudioInfo(declared.rate, declared.channels, declared.frames, "FLAC", "PCM_16")
-        if not may_be_ready(info, "flac") or not info.covered_by(utterance.start, utterance.duration):
+        if not info.covered_by(utterance.start, utterance.duration):
             return source
         file.seek(0)
         return file.read()

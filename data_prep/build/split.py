@@ -11,12 +11,11 @@ from pathlib import Path
 from data_prep.build.assign import BuildOptions, key_hash, unique
 from data_prep.build.build import build
 from data_prep.build.workdir import Totals, remove_dataset, require_not_source
-from data_prep.figures import counted
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import UNFINISHED_NAME, read_document
 from data_prep.text import warn_about
 from data_prep.utterance import Utterance
-from model.errors import UserError, require_known
+from model.errors import UserError, counted, require_known
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")
 BALANCED = "balanced"
@@ -48,8 +47,7 @@ def split(
 
     By a hash of the seed and of the speaker (`by` speaker) or the key (hash). `balanced` comes as near to the fractions
     as whole speakers allow, for corpora of few speakers; there added utterances may move others. UserError where a
-    part stays empty, or by speaker an utterance names none.
-    """
+    part stays empty, or by speaker an utterance names none."""
     require_known("split by", by, SPLIT_BY)
     parts: dict[str, list[Utterance]] = {name: [] for name in fractions}
     if by == BALANCED:
@@ -77,8 +75,7 @@ def build_parts(
     utterances: Iterable[Utterance], out: Path, options: BuildOptions, fractions: Mapping[str, float], by: str
 ) -> dict[str, Totals]:
     """Builds `out`/NAME for each part; `max_bad` is of the whole corpus. UserError as `build` and `split`, and where
-    `out` holds a part of another split, which `overwrite` removes in the end.
-    """
+    `out` holds a part of another split, which `overwrite` removes in the end."""
     corpus = unique(utterances)
     warn_about((utterance.text for utterance in corpus), options.limits.normalise)
     parts = split(corpus, fractions, by, options.seed)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.addresses import is_remote
-from data_prep.durable import FULL, canonical_json, sync_folder, write_durably
-from data_prep.figures import counted, in_units
-from data_prep.locks import locked_folder
+from data_prep.durable import FULL, canonical_json, locked_folder, sync_folder, write_durably
+from data_prep.figures import in_units
 from data_prep.paths import free_bytes
 from data_prep.refusals import DROPPED, QUARANTINE, Note, by_reason, reasons_of, write_notes
 from data_prep.shards.index import FORMAT, INDEX_NAME, SHARD_NAME, ShardInfo, columns_path, write_index
 from data_prep.shards.opening import UNFINISHED_NAME, read_document, read_index
 from data_prep.utterance import Utterance
-from model.errors import UserError
+from model.errors import UserError, counted
 
 FAR_TOO_MUCH = 2.0  # times the free space: no estimate here is so wrong
 FROM_OTHERS = {  # fields of a fingerprint or of the options that are hashes, in words
@@ -110,10 +109,8 @@ def busy(out: Path) -> UserError:
 def claim(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool = False
 ) -> Iterator[WorkDir]:
-    """Locks `out` (made if need be) for this process.
-
-    UserError if another process holds it, or if it holds something made from other input or with other options.
-    """
+    """Locks `out` (made if need be) for this process. UserError if another process holds it, or if it holds something
+    made from other input or with other options."""
     with locked_folder(out, lambda: busy(out)):
         finished = require_resumable(out, fingerprint, options, overwrite)
         if finished is None:
@@ -151,9 +148,7 @@ def require_resumable(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None
 ) -> Totals | None:
     """The totals of just this dataset if it is finished; None for a part of it or nothing; UserError for another.
-
-    `overwrite` is None where the caller has no such option.
-    """
+    `overwrite` is None where the caller has no such option."""
     wanted = {"fingerprint": fingerprint, "options": options}
     advice = "give another directory" + ("" if overwrite is None else ", or --overwrite")
     for name in (INDEX_NAME, UNFINISHED_NAME):
@@ -229,8 +224,7 @@ def finish(
     """Writes quarantine.jsonl and dropped.jsonl, removes stale files and, last, writes index.json.
 
     `recorded` are the counts ("bad", "dropped") that its totals hold beside `totals`. UserError where no utterance is
-    left, and for a full disk.
-    """
+    left, and for a full disk."""
     notes = {"bad": [note for result in results for note in result.bad]}
     notes["dropped"] = [*dropped, *(note for result in results for note in result.dropped)]
     shards = [result.info for result in results if result.info.utterances]

@@ -1,11 +1,9 @@
-"""Datasets for other toolkits, from shards: formats.py has one function for each, clips.py the recordings.
+"""Datasets for other toolkits, from shards: formats.py has one function for each.
 
 Fields that a format has no place for are written under their own names beside the format's, so that importing the
 result gives the same utterances, and building from it the same FLAC, byte by byte. May import importers, shards, audio.
 Begin with formats.py; a new format is one function there and one line in EXPORTERS.
 """
-
-from __future__ import annotations
 
 import shutil
 from pathlib import Path
@@ -26,15 +24,13 @@ EXPORTERS = {  # format: what it writes; its function is the one of that name in
 }
 
 
-def export(index: ShardIndex, out: Path, kind: str, wav: bool = False) -> Path:
+def export(index: "ShardIndex", out: Path, kind: str, wav: bool = False) -> Path:
     """Writes the audio dataset to `out` in the format `kind`; returns the manifest, written last, or its folder.
 
     With `wav`, 16-bit WAV in place of the bytes in the shards, for tools that cannot read FLAC. UserError: features, a
-    folder that is not empty, a full disk, shards that do not hold what their index says.
-    """
+    folder that is not empty, a full disk, shards that do not hold what their index says."""
     from data_prep.durable import FULL
     from data_prep.exporters import formats
-    from data_prep.exporters.clips import clips
     from data_prep.progress import Progress
 
     if index.kind != "audio":
@@ -47,7 +43,7 @@ def export(index: ShardIndex, out: Path, kind: str, wav: bool = False) -> Path:
         raise UserError(f"cannot write to {out}: {error.strerror}; give another folder") from None
     try:
         with Progress(len(index), label="export") as progress:
-            return getattr(formats, kind)(clips(index, wav, progress), out)
+            return getattr(formats, kind)(formats.read_clips(index, wav, progress), out)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -5,8 +5,7 @@ r of R takes shards r, r + R ... of those with frames missing (coverage.py), the
 encodes what is missing in each, in order, into a shard of the same number. No rank waits for another; the one that
 finds nothing missing writes index.json. A killed run goes on, on any number of ranks.
 
-On a CPU the bytes are the same on any number of ranks and threads.
-"""
+On a CPU the bytes are the same on any number of ranks and threads."""
 
 import platform
 import sys
@@ -24,7 +23,7 @@ from data_prep.build.workdir import Totals, disk_full_explained
 from data_prep.durable import canonical_json, write_durably
 from data_prep.features.encoding import GROUP_SECONDS, device_of, encode_in_order
 from data_prep.features.writer import FeatureWriter
-from data_prep.figures import counted, in_units
+from data_prep.figures import in_units
 from data_prep.paths import free_bytes
 from data_prep.progress import Progress, Silent
 from data_prep.shards.coverage import Coverage, cache_fingerprint
@@ -33,7 +32,7 @@ from data_prep.shards.index import BLOCK, INDEX_NAME, ShardIndex, padded, shard_
 from data_prep.shards.opening import read_document
 from data_prep.shards.tar import MAX_MEDIA_BYTES, RECORD
 from model.encoders import Encoder
-from model.errors import UserError, require_known
+from model.errors import UserError, counted, require_known
 
 SAMPLE_SECONDS = {"cpu": 20.0, "cuda": 2 * GROUP_SECONDS["cuda"]}  # of audio that is encoded to measure the speed
 SPEED_NAME = "speed.json"  # beside the index: training asks whether reading frames is faster than encoding was
@@ -44,7 +43,7 @@ class FeatureRun:
     """The work of one rank."""
 
     totals: Totals | None  # of the cache, if this rank finished it, or an earlier run had
-    missing: int = 0  # utterances that other ranks are encoding, or left when they died
+    missing: int = 0  # utterances that other ranks are encoding, or did not finish
     utterances: int = 0  # encoded by this rank
     kept_shards: int = 0  # found finished at the start
 
@@ -92,8 +91,7 @@ def build_features(
     FEATURE_DTYPES.
 
     UserError: the index holds features already, another sample rate, an utterance under one frame, frames too large for
-    the dtype, `out` taken, a full disk.
-    """
+    the dtype, `out` taken, a full disk."""
     require_fit(index, encoder, out, dtype)
     rank = rank or FeatureRank()
     with FeatureWriter(out, index, encoder.fingerprint(), dtype, rank.rank, rank.size, overwrite) as writer:
@@ -137,10 +135,8 @@ def require_fit(index: ShardIndex, encoder: Encoder, out: Path, dtype: str) -> N
 
 
 def estimate(index: ShardIndex, encoder: Encoder, out: Path, dtype: str, ranks: int, threads: int | None) -> Estimate:
-    """Encodes a few utterances to measure the speed, and throws them away.
-
-    UserError for one that cannot be read, and where the disk has less free than the cache takes.
-    """
+    """Encodes a few utterances to measure the speed, and throws them away. UserError for one that cannot be read, and
+    where the disk has less free than the cache takes."""
     fingerprint = cache_fingerprint(encoder.fingerprint(), dtype)
     missing = np.flatnonzero(~Coverage(out, index, fingerprint).covered)
     seconds, free = float(index.samples[missing].sum()) / SAMPLE_RATE, free_bytes(out)

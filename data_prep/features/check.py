@@ -1,8 +1,7 @@
 """A feature cache compared with its audio and encoder.
 
 All utterances by their columns (`check_features`); some, drawn by a seed, by encoding them again (`compare`). The bytes
-themselves are read by `prep check`.
-"""
+themselves are read by `prep check`."""
 
 from collections.abc import Sequence
 
@@ -11,14 +10,13 @@ import torch
 from torch import Tensor
 
 from data_prep.features.encoding import device_of, encode_in_order
-from data_prep.figures import counted
 from data_prep.rework.joined import audio_crcs
 from data_prep.shards.frames import as_frames, as_numbers
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import frames
 from data_prep.shards.tar import read_sample
 from model.encoders import Encoder
-from model.errors import UserError
+from model.errors import UserError, counted
 
 SEED = 0
 NAMED = 5  # utterances that a line names

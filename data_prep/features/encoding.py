@@ -1,7 +1,7 @@
 """Utterances to encoded frames as bytes: read, decoded, encoded and converted in threads, returned in order.
 
 On a CPU each thread runs passes of its own with one core: sharing one small pass among cores makes it slower, ten times
-so where another process wants a core too. There an utterance has the same bytes in any group, on any number of threads.
+slower where another process uses a core. There an utterance has the same bytes in any group, on any number of threads.
 On a GPU the utterances of a group go through the transformer together, and threads read for the next groups meanwhile.
 """
 
@@ -42,8 +42,7 @@ def encode_in_order(
     """The utterances `ids`, encoded in groups, in order.
 
     Groups are read a few ahead, of as many seconds of audio as the threads hold in full groups: a longer utterance is
-    read when nothing else is. UserError for what cannot be read or kept, naming the utterance.
-    """
+    read when nothing else is. UserError for what cannot be read or kept, naming the utterance."""
     device = device_of(encoder)
     threads = threads or (torch.get_num_threads() if device.type == "cpu" else GPU_THREADS)
     limit = (threads + 1) * GROUP_SECONDS.get(device.type, 240.0)

@@ -2,12 +2,9 @@
 
 Training keeps the frames that its encoder computes anyway, `prep features` computes the missing ones; the shards say
 which utterances they hold (coverage.py), and index.json is written once all are there. To encode, a rank locks a shard
-of audio, by a lock that ends with its process: so no two ranks encode the same, and the unfinished work of a dead rank
-is taken up by another. Where the file system has no locks each rank keeps to its own share. Another job, and any other
-command that writes into this directory, is refused.
-"""
-
-from __future__ import annotations
+of audio, by a lock that ends with its process: so no two ranks encode the same, and the unfinished work of a rank that
+was killed is done by another. Where the file system has no locks each rank keeps to its own share. Another job, and any
+other command that writes into this directory, is refused."""
 
 import errno
 import fcntl
@@ -23,8 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from data_prep.build import workdir
-from data_prep.durable import canonical_json, sync_folder
-from data_prep.locks import lock
+from data_prep.durable import canonical_json, lock, sync_folder
 from data_prep.shards.coverage import Coverage, cache_fingerprint, notes_of
 from data_prep.shards.frames import EXTENSIONS, to_bytes
 from data_prep.shards.index import ShardIndex, columns_path, shard_name
@@ -78,9 +74,7 @@ def join(
     out: Path, fingerprint: dict[str, Any], options: dict[str, Any], overwrite: bool | None = None
 ) -> Iterator[FeatureFolder]:
     """`out` (made if need be), shared with the other ranks of the same job. `overwrite`: as of `require_resumable`.
-
-    UserError if another command or job is writing into it, or if it holds what was made from other input or options.
-    """
+    UserError if another command or job is writing into it, or if it holds what was made from other input or options."""
     begun = False
     with ExitStack() as descriptors:
         try:
@@ -121,8 +115,7 @@ class FeatureWriter:
     """One rank's part of a cache: add frames in any order; `close`, or leave the `with` block, at the end.
 
     Each utterance is in one of the shards that this rank publishes; two ranks should not add the same. UserError if
-    `out` holds another encoder's work. An error inside the block leaves what is not published unwritten.
-    """
+    `out` holds another encoder's work. An error inside the block leaves what is not published unwritten."""
 
     def __init__(
         self,
@@ -151,10 +144,8 @@ class FeatureWriter:
         return bool(self.coverage.covered[self.coverage.number(key)])
 
     def add(self, key: str, frames: Tensor) -> None:
-        """Frames [T, D] of an utterance for which `has` is false.
-
-        UserError for frames that the dtype cannot hold, naming the utterance. OSError for a full disk.
-        """
+        """Frames [T, D] of an utterance for which `has` is false. UserError for frames that the dtype cannot hold,
+        naming the utterance. OSError for a full disk."""
         i = self.coverage.number(key)
         assert not self.coverage.covered[i], f"the frames of {key} are there already"
         self.write(i, to_bytes(frames, self.dtype, key), read_meta(self.audio, i), len(frames), frames.shape[1])
@@ -223,7 +214,7 @@ class FeatureWriter:
                     return path
         raise AssertionError
 
-    def __enter__(self) -> FeatureWriter:
+    def __enter__(self) -> "FeatureWriter":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

@@ -1,22 +1,20 @@
 """Readers of corpora: each yields Utterances. A new corpus is one file here (in toolkits/ for another toolkit's format)
 and one line in IMPORTERS. May import synth, recordings, shards, remote and audio. Begin with librispeech.py; for
-manifests of rows with table.py and parsing/rows.py.
-"""
+manifests of rows with table.py and parsing/rows.py."""
 
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from data_prep import convertible
 from data_prep.importers.audiofolder import import_audiofolder, is_audiofolder
 from data_prep.importers.common_voice import import_common_voice, is_common_voice
-from data_prep.importers.folder import import_folder, is_folder
+from data_prep.importers.folder import FOLDERS_SEARCHED, import_folder, is_folder
 from data_prep.importers.huggingface import holds_parquet, import_parquet, is_parquet
 from data_prep.importers.librispeech import import_librispeech, is_librispeech
 from data_prep.importers.ljspeech import import_ljspeech, is_ljspeech
 from data_prep.importers.parsing.files import files_below, files_in, first_line, json_object, walked
 from data_prep.importers.parsing.importer import Importer, ImportOptions
-from data_prep.importers.parsing.rows import ALIASES, CONVERTIBLE, RECORDINGS, SOUND, column_of, first_row
+from data_prep.importers.parsing.rows import ALIASES, RECORDINGS, SOUND, TO_CONVERT, column_of, first_row
 from data_prep.importers.table import import_jsonl, import_table, is_jsonl, is_table
 from data_prep.importers.toolkits.kaldi import import_kaldi, is_kaldi
 from data_prep.importers.toolkits.lhotse import import_lhotse, import_shar, is_lhotse, is_shar
@@ -25,6 +23,7 @@ from data_prep.importers.toolkits.slam_llm import import_slam_llm, is_slam_llm
 from data_prep.importers.toolkits.wenet import import_wenet, is_wenet
 from data_prep.importers.webdataset import holds_webdataset, import_webdataset, is_webdataset
 from data_prep.paths import no_such
+from data_prep.refusals import conversion
 from data_prep.shards.index import FORMAT, INDEX_NAME
 from model.errors import UserError
 
@@ -36,7 +35,6 @@ TABLES = (".csv", ".tsv", ".CSV", ".TSV")
 PACKED = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z", ".rar")
 KALDI = ("text", "segments", "utt2spk", "spk2utt", "utt2dur", "feats.scp")
 NAMED = 5
-FOLDERS_SEARCHED = 1000
 SAY_WHICH = (
     "give a manifest (.jsonl, .csv or .tsv with columns audio and text), or name the kind: --importer NAME "
     "(slam-asr prep import --help says which there are)"
@@ -69,8 +67,7 @@ def recognised(source: Path) -> tuple[str, Path]:
 
     The first kind that recognises it; then the one manifest in it, of whatever name where recordings lie beside it;
     then the first that finds its own deep in the folder; then a table that lies alone beside recordings. UserError,
-    with what to give in its place, where there is none of these.
-    """
+    with what to give in its place, where there is none of these."""
     if not source.exists():
         raise UserError(no_such(source, "give a corpus folder or a manifest"))
     index: dict[str, object] = {}
@@ -118,8 +115,8 @@ def _hint(source: Path) -> str:
         return f"{source} is packed; unpack it first, and give the folder"
     if name.endswith(SOUND):
         return f"{source} is one recording; give a manifest, or a folder with transcripts"
-    if name.endswith(CONVERTIBLE):
-        command = convertible.conversion(str(source))
+    if name.endswith(TO_CONVERT):
+        command = conversion(str(source))
         return f"{source} is one recording, of a format that is not read; convert it ({command}) and give a manifest"
     if source.name in KALDI and is_kaldi(source.parent):
         return f"{source} is one file of a Kaldi data directory; give its folder"
@@ -144,10 +141,10 @@ def _what_is_lacking(folder: Path) -> str:
             f"{recording.name}, and so for each, or name them all in {folder / 'metadata.csv'}, whose first line is "
             "file_name,text (slam-asr prep build --help says more)"
         )
-    recording = _first_recording(folder, CONVERTIBLE)
+    recording = _first_recording(folder, TO_CONVERT)
     if recording is None:
         return ""
-    command = convertible.conversion(str(recording))
+    command = conversion(str(recording))
     return f"{folder} holds recordings of a format that is not read, {recording} first; convert them: {command}"
 
 

@@ -28,10 +28,9 @@ def is_audiofolder(path: Path) -> bool:
 def import_audiofolder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """Split after split, in the order of the rows; the key is the recording's path in its split.
 
-    A recording that no row names comes last, with that as the fault in its `part`, for the build to count as bad; where
-    the person named the folder of the recordings, such are counted and reported. UserError: no metadata, two of them
-    in one folder, several splits and none chosen, a row that is not as it must be.
-    """
+    A recording that no row names comes last, with that as the fault in its `part`, for the build to count as bad; with
+    --audio-root such recordings are counted and reported. UserError: no metadata, two of them
+    in one folder, several splits and none chosen, a row that is not as it must be."""
     manifests = _manifests(root)
     if not manifests:
         raise UserError(f"{root} holds no {' nor '.join(NAMES)}, nor does a folder in it")

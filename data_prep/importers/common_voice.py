@@ -1,7 +1,6 @@
 """Mozilla Common Voice, one language of it: `cv-corpus-NN/LANG/` with train.tsv, validated.tsv ... and clips/*.mp3.
 
-The TSV has no quoting: a quote is a character of the sentence. Votes, age, accent and so on are kept in meta.
-"""
+The TSV has no quoting: a quote is a character of the sentence. Votes, age, accent and so on are kept in meta."""
 
 import os
 from collections.abc import Iterator
@@ -26,10 +25,7 @@ def is_common_voice(path: Path) -> bool:
 
 def import_common_voice(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """`options.split` of it, by default train, in the order of the rows; the key is the name of the clip. A .tsv as
-    `root` is its own split.
-
-    UserError: no such split, or one of no rows; a row that is not as it must be.
-    """
+    `root` is its own split. UserError: no such split, or one of no rows; a row that is not as it must be."""
     given = ""
     if root.is_file():
         root, given = root.parent, root.stem

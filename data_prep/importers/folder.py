@@ -1,8 +1,7 @@
 """A plain folder of recordings, each with its transcript in a file of the same stem beside it, at any depth.
 
 `a.wav` and `a.normalized.txt`, `a.txt` or `a.lab`: as LibriTTS is, and what tar makes of a webdataset. Of several the
-first of TRANSCRIPTS is read.
-"""
+first of TRANSCRIPTS is read."""
 
 import os
 from collections.abc import Iterator
@@ -32,8 +31,7 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
 
     A recording without a transcript keeps its place with that as the fault in its `part`, for the build to count as
     bad; transcripts without a recording are counted and reported. UserError: a folder or a transcript that cannot be
-    read, two recordings of one stem, no pair at all.
-    """
+    read, two recordings of one stem, no pair at all."""
     pairs: list[tuple[str, str]] = []  # recording and transcript, which is empty where there is none
     unmatched: list[str] = []
     for folder, names in walked(root):

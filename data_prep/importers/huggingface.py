@@ -4,8 +4,7 @@ The audio column is the one that the file's own metadata calls Audio, else a `{b
 the file, and is read from there. Where a row has no bytes, its path is a local file. Numbers of a class label become
 its name. Where the file holds the recordings, its columns of start and end tell where they were cut: they are kept in
 meta, but for those that --column names. Columns of other bytes (a second audio, pictures) are not kept in meta. The
-data set is never run as code.
-"""
+data set is never run as code."""
 
 import json
 import math
@@ -44,8 +43,7 @@ def import_parquet(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     """File after file by name, in the order of the rows. The key is the row's own (key, utt_id, id), else the name of
     its audio where these differ, else the file's with the row's number.
 
-    UserError: no Parquet, several splits and none chosen, no audio or text column, a row that is no utterance.
-    """
+    UserError: no Parquet, several splits and none chosen, no audio or text column, a row that is no utterance."""
     files = [path] if path.is_file() else files_below(path, (SUFFIX,))
     if not files:
         raise UserError(f"{path} holds no *{SUFFIX}")

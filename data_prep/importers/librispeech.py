@@ -1,8 +1,7 @@
 """LibriSpeech as it is unpacked from OpenSLR, and corpora laid out like it: a split, several, or all of it.
 
 Somewhere under the folder lie `84-121123.trans.txt` with lines `84-121123-0000 GO DO YOU HEAR`, and beside each the
-recordings it names, `84-121123-0000.flac`. SPEAKERS.TXT, where there is one, adds the speaker's sex.
-"""
+recordings it names, `84-121123-0000.flac`. SPEAKERS.TXT, where there is one, adds the speaker's sex."""
 
 import os
 from collections.abc import Iterator
@@ -22,8 +21,7 @@ def is_librispeech(path: Path) -> bool:
 def import_librispeech(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the paths. A line without a recording goes on to the build, which counts it as missing;
     recordings without a line are counted and reported. UserError: no such folder, one that cannot be read, no
-    transcripts.
-    """
+    transcripts."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give the one that LibriSpeech was unpacked to")
     sexes, empty, unmatched = _sexes(root), True, list[str]()

@@ -3,8 +3,7 @@
 A value with the delimiter, a quote or a line end in it stands in double quotes, where a quote is written twice; spaces
 before a value are not part of it, so that `a.wav, "some words"` is read as it is meant. In a .tsv whose first lines are
 not so, quotes are characters like others, which is reported. Relative paths start at the table's folder. All other
-columns are kept in meta. Rows without a key get theirs as described at rows.Keys.
-"""
+columns are kept in meta. Rows without a key get theirs as described at rows.Keys."""
 
 import csv
 import re
@@ -14,18 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import repeated
-from data_prep.figures import counted
 from data_prep.importers.parsing.files import text_lines
 from data_prep.importers.parsing.importer import DEFAULTS, ImportOptions, at, say
-from data_prep.importers.parsing.rows import (
-    UNSURE,
-    NamedRows,
-    columns_taken,
-    utterances,
-    with_numbers,
-)
+from data_prep.importers.parsing.rows import UNSURE, NamedRows, columns_taken, utterances, with_numbers
 from data_prep.utterance import Utterance, read_rows
-from model.errors import UserError
+from model.errors import UserError, counted
 
 DELIMITERS = ",;\t|"
 FIRST_LINES = 100  # examined
@@ -38,11 +30,8 @@ def is_jsonl(path: Path) -> bool:
 
 
 def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the lines; a null or empty transcript stays empty, for the build to count.
-
-    UserError: no such file, no lines, a line that is no utterance, a relative path out of the folder unless
-    `allow_outside`.
-    """
+    """In the order of the lines; a null or empty transcript stays empty, for the build to count. UserError: no such
+    file, no lines, a line that is no utterance, a relative path out of the folder unless `allow_outside`."""
     named = NamedRows(lambda: read_rows(path), options.audio_root or path.parent, options)
 
     def utterance(row: dict[str, Any]) -> Utterance:
@@ -99,9 +88,7 @@ def is_quoted(path: Path) -> bool:
 
 def read_table(path: Path, quoting: bool = True) -> Iterator[tuple[str, dict[str, str]]]:
     """(place, column to value) for each row that is not empty. Tabs in .tsv, else what parts the header most often.
-
-    Without `quoting`, quotes are characters like others.
-    """
+    Without `quoting`, quotes are characters like others."""
     header: list[str] = []
     lines = (line for _, line in text_lines(path))
     first = next(lines, "")

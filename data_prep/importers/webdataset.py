@@ -3,8 +3,7 @@
 `dir/utt1.flac` `dir/utt1.json` is an utterance with the key dir/utt1; the recording is the member whose last extension
 is a sound format's. The transcript is `.txt`, or a field of `.json`; its other fields become speaker, language, task,
 meta. Members of a sample need not lie together: `tar` takes files in the order that the disk gives them. Members of any
-other kind are never opened.
-"""
+other kind are never opened."""
 
 import os
 import re
@@ -24,7 +23,7 @@ from data_prep.refusals import Refused
 from data_prep.utterance import Utterance, not_utf8, safe_key
 from model.errors import UserError
 
-NOT_DECODED = ("m4a", "mp4", "aac", "wma", "webm", "amr")  # recordings too; the decoder says what is wrong with them
+NOT_DECODED = ("m4a", "mp4", "aac", "wma", "webm", "amr")  # recordings too; the decoder refuses them, with the reason
 MEDIA = {*audio.EXTENSIONS, *NOT_DECODED}
 PICKLES = {"pkl", "pickle", "pyd", "pth", "pt", "npy", "npz", "joblib"}  # run code when opened, or may
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -68,11 +67,8 @@ def holds_webdataset(path: Path) -> bool:
 
 
 def import_webdataset(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the tars' names and of the samples in them.
-
-    A sample that cannot be used keeps its place with the reason in its `part`, for the build to count and name.
-    UserError for a tar that tar_members.members refuses.
-    """
+    """In the order of the tars' names and of the samples in them. A sample that cannot be used keeps its place with the
+    reason in its `part`, for the build to count and name. UserError for a tar that tar_members.members refuses."""
     if set(options.columns) - {"text"}:
         raise UserError("--column names the transcript's field alone in tars; the .json of a sample names the others")
     named = SampleOptions(text_field=options.columns.get("text", ""))
@@ -133,9 +129,10 @@ def key_of(tar: Path, sample: TarSample, options: SampleOptions) -> str:
 
 
 def utterance_of(tar: Path, descriptor: int, sample: TarSample, options: SampleOptions) -> Utterance:
-    """The sample as a stretch of the tar, which `descriptor` has open. Refused with the reason if it is none."""
+    """The sample as a stretch of the tar, which `descriptor` has open. Refused with the reason if it cannot be used."""
     recording, row = _recording(sample), _row(sample, descriptor)
-    taken = {field: next((name for name in ALIASES[field] if _is_label(row.get(name))), "") for field in LABELS}
+    words = [n for n, v in row.items() if isinstance(v, str | int) and not isinstance(v, bool) and v != ""]
+    taken = {field: next((name for name in ALIASES[field] if name in words), "") for field in LABELS}
     labels: dict[str, Any] = {field: str(row[name]) for field, name in taken.items() if name}
     taken["text"] = options.text_field or next((name for name in ALIASES["text"] if name in row), "")
     text = _text(sample, descriptor, row, taken["text"], options)
@@ -194,10 +191,6 @@ def _text(sample: TarSample, descriptor: int, row: Row, field: str, options: Sam
         return _read(sample.members[options.text_extension], descriptor).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise Refused("bad-text", f"its transcript: {not_utf8(error)}") from None
-
-
-def _is_label(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def _read(member: Member, descriptor: int) -> bytes:

@@ -11,21 +11,19 @@ import numpy as np
 
 from data_prep.addresses import is_remote
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode_media
-from data_prep.figures import counted
 from data_prep.inspect.audit.measures import Measured, Measurer, joined
 from data_prep.progress import Progress
 from data_prep.recordings.tar_members import members
 from data_prep.rework.joined import part_of
 from data_prep.shards.frames import bytes_per_frame, count_not_finite
 from data_prep.shards.index import INDEX_NAME, ShardIndex, ShardInfo, columns_path, meta_path, tar_path
-from data_prep.shards.opening import read_document, read_index, read_listing, shard_path
+from data_prep.shards.opening import SECONDS_SLACK, read_document, read_index, read_listing, shard_path
 from data_prep.shards.tar import Sample, read_meta, read_sample, walk
 from data_prep.workers import Stopped, TaskCounts, run_all
-from model.errors import UserError, require_at_least
+from model.errors import UserError, counted, require_at_least
 from model.files import file_sha256
 
 AGAIN = "run the command that built it again"
-SECONDS_SLACK = 0.001  # metadata gives seconds to four places
 WEBDATASET_SHARDS = 4  # that webdataset reads too, unless it reads all
 
 
@@ -183,8 +181,7 @@ def count_samples(tar: Path, index: ShardIndex) -> list[str]:
     """One line if webdataset itself yields other samples of the tar than `index`, which is of this shard alone, lists.
 
     A sample must have its utterance's key and just two members, KEY.json and KEY.flac (or another medium). They stay
-    bytes: nothing is decoded, and nothing unpickled.
-    """
+    bytes: nothing is decoded, and nothing unpickled."""
     import webdataset
     from webdataset.compat import WebDataset
 

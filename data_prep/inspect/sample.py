@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from data_prep.audio import decode as audio
-from data_prep.audio.decode import SAMPLE_RATE, AudioError
 from data_prep.build.assign import key_hash
 from data_prep.durable import temporary_name
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.inspect.html_page import page, text
 from data_prep.rework.joined import place_of
 from data_prep.rework.subset import fields_of
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.tar import read_sample
-from model.errors import UserError, require_at_least, require_known
+from model.errors import UserError, counted, require_at_least, require_known
 
 PLAYED = {"FLAC": "flac", "WAV": "wav", "OGG": "ogg", "MP3": "mp3"}  # by browsers; all else becomes FLAC
 PICKS = ("random", "longest", "shortest")
@@ -54,9 +53,7 @@ class SampleFile:
 
 def write_sample(index: ShardIndex, out: Path, options: SampleChoice) -> list[SampleFile]:
     """Writes the clips, index.html and transcripts.tsv to the new folder `out`, which appears whole or not at all.
-
-    UserError: features, a key that is not there, `out` taken, an utterance that cannot be read.
-    """
+    UserError: features, a key that is not there, `out` taken, an utterance that cannot be read."""
     if index.kind != "audio":
         what = f"{place_of(index)} holds {index.kind}, there is nothing to listen to"
         raise UserError(f"{what}; give the audio it was made from")
@@ -105,11 +102,11 @@ def _write_clip(index: ShardIndex, i: int, folder: Path, wav: bool) -> SampleFil
     try:
         kind = "" if wav else PLAYED.get(audio.probe(sample.media).format)
         data = sample.media if kind else (audio.encode_wav if wav else audio.encode_flac)(audio.decode(sample.media))
-    except AudioError as error:
+    except audio.AudioError as error:
         raise UserError(f'utterance {sample.key}: {error}; run "slam-asr prep check {place_of(index)}"') from None
     file = f"{sample.key}.{kind or ('wav' if wav else 'flac')}"
     (folder / file).write_bytes(data)
-    return SampleFile(sample.key, file, int(index.samples[i]) / SAMPLE_RATE, sample.meta)
+    return SampleFile(sample.key, file, int(index.samples[i]) / audio.SAMPLE_RATE, sample.meta)
 
 
 def _table(clips: list[SampleFile]) -> str:

@@ -6,10 +6,11 @@ import numpy as np
 
 from data_prep import figures
 from data_prep.durable import encodable
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.rework.subset import fields_of
 from data_prep.shards.index import ShardIndex
 from data_prep.text import printable
+from model.errors import counted
 from model.sample_rate import SAMPLE_RATE
 
 TOP = 20  # names of a breakdown
@@ -60,7 +61,9 @@ def table_by(index: ShardIndex, name: str) -> str:
     known: dict[str, int] = {}
     ids = np.array([known.setdefault(value, len(known)) for value in fields_of(index, [name])[name]], np.int64)
     hours = breakdown(ids, index.samples / SAMPLE_RATE, list(known))
-    rows = [(printable(one.name)[:40], in_hours(one.seconds), f"{one.utterances:,}") for one in hours.top[:SHOWN]]
+    rows = [
+        (printable(total.name)[:40], in_hours(total.seconds), f"{total.utterances:,}") for total in hours.top[:SHOWN]
+    ]
     rest = [f"{hours.names - len(rows):,} more"] if hours.names > len(rows) else []
     rest += [f"{counted(hours.nameless, 'utterance')} without a {name}"] if hours.nameless else []
     return "\n".join([*figures.table(rows, head=(name, "audio", "utterances")), *([", ".join(rest)] if rest else [])])

@@ -68,7 +68,7 @@ class _Tar:
             name = self._name(header)
             size = size if self.long_size is None else self.long_size
             if kind == b"5" or (kind in PLAIN and name.endswith("/")):
-                size = 0  # whatever it says, a folder has no data
+                size = 0  # whatever size it declares, a folder has no data
             elif kind not in PLAIN:
                 self._refuse(f"is {OTHER_KINDS.get(kind, f'of kind {kind!r}')}; only plain files are read", name)
             elif size is None or not 0 <= size <= self.size - data:

@@ -177,7 +177,7 @@ def _read(url: str, first: int, length: int) -> bytes:
 
 
 async def _web_range(filesystem: Any, url: str, first: int, length: int) -> bytes:
-    """As `_read`. fsspec's own would read all that a server sends: of a file without ranges, or of a lie. Compressed
+    """As `_read`. fsspec's own would read whatever a server sends, also the whole of a file without ranges. Compressed
     answers are refused: a few bytes could become any number of them."""
 
     async def body(most: int) -> bytes:

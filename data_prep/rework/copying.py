@@ -3,8 +3,7 @@
 A new shard is an old tar under a new number (linked, or copied), or written from members of old tars, each held against
 its CRC. A shard is made by one process, and one that an earlier run had finished is kept. The same directories and
 options give the same bytes, on any number of workers; resharded with `random` and the seed and size of a build, the
-tars are those that the build would have written.
-"""
+tars are those that the build would have written."""
 
 import hashlib
 import os
@@ -21,7 +20,7 @@ from data_prep.addresses import is_remote
 from data_prep.build.assign import Layout, RunOptions, Sizes, divide
 from data_prep.build.workdir import ShardResult, Totals, claim, disk_full_explained, finish, require_room
 from data_prep.durable import canonical_json, replacing, write_durably
-from data_prep.figures import counted, in_units
+from data_prep.figures import in_units
 from data_prep.progress import Progress
 from data_prep.refusals import Note
 from data_prep.rework.joined import audio_crcs, concatenate, extension_of, open_all, part_of, place_of, require_own_keys
@@ -33,7 +32,7 @@ from data_prep.shards.opening import finished_shard, read_document, require_plai
 from data_prep.shards.tar import RECORD, ShardWriter, read_sample
 from data_prep.utterance import KEY, safe_key
 from data_prep.workers import Stopped, TaskCounts, run_all
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
 
 PIECE = 1 << 22  # bytes copied at a time
@@ -83,8 +82,7 @@ def merge(
     keys are names in the tars, those are written anew.
 
     UserError: directories that do not fit together, a key in two of them, prefixes that cannot be, `out` taken, a full
-    disk, a tar that changed since it was made.
-    """
+    disk, a tar that changed since it was made."""
     run, indexes = RunOptions(workers=workers, overwrite=overwrite), open_all(roots, out)
     renamed = indexes if prefixes is None else _renamed(indexes, prefixes)
     require_own_keys(renamed, "choose other prefixes" if prefixes else "give each directory its own with --prefix-keys")
@@ -124,8 +122,7 @@ def reshard(roots: Sequence[Path | str], out: Path, options: ReshardOptions) -> 
     """Writes the utterances of `roots` that `options.subset` keeps into new shards in `out`, or goes on with it.
 
     UserError: directories that do not fit together, a key in two of them, nothing left, `out` taken, a full disk, a
-    shard that is not what its index says.
-    """
+    shard that is not what its index says."""
     indexes = open_all(roots, out)
     require_own_keys(indexes, "merge them with --prefix-keys first")
     remote = [index for index in indexes if index.address]
@@ -163,9 +160,7 @@ def copy_all(
     out: Path, index: ShardIndex, tasks: list[CopyTask], options: dict[str, Any], dropped: list[Note], run: RunOptions
 ) -> Totals:
     """Makes, or goes on making, the dataset directory `out` of utterances of `index`; `options` are recorded.
-
-    UserError: `out` taken, a full disk, an utterance or a tar that is not what its index says.
-    """
+    UserError: `out` taken, a full disk, an utterance or a tar that is not what its index says."""
     rewritten, digest, options = [task for task in tasks if not task.columns], index.digest(), index.options | options
     if rewritten:
         digest = hashlib.sha256("".join(task.notes()["recipe"] for task in tasks).encode()).hexdigest()

@@ -21,9 +21,7 @@ OF_ONE = {"shard_size", "shard_bytes", "shuffle", "seed", "part", "input", "merg
 
 def open_all(roots: Sequence[Path | str], out: Path) -> list[ShardIndex]:
     """The index of each directory. UserError unless they are of one kind and media, hold their tars, and none is `out`.
-
-    Warns on stderr where transcripts were normalised in different ways.
-    """
+    Warns on stderr where transcripts were normalised in different ways."""
     indexes = [read_index(root) for root in roots]
     for index in indexes:
         if not index.address and index.root.resolve() == out.resolve():

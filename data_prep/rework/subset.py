@@ -9,12 +9,11 @@ import numpy as np
 
 from data_prep.build.prepare import require_seconds
 from data_prep.durable import strict_json
-from data_prep.figures import counted
 from data_prep.progress import Progress
 from data_prep.refusals import Note
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.tar import read_meta
-from model.errors import UserError, closest
+from model.errors import UserError, closest, counted
 from model.sample_rate import SAMPLE_RATE
 
 FIELDS = ("language", "speaker", "task")  # of the metadata, beside the corpus's own in `meta`
@@ -62,10 +61,8 @@ def parse_where(conditions: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 
 def choose(index: ShardIndex, subset: Subset) -> tuple[np.ndarray, list[Note]]:
-    """The numbers of the utterances that are kept, int64, in order, and why each of the others is not.
-
-    UserError if none is kept. Keys asked for that are not there are counted on stderr.
-    """
+    """The numbers of the utterances that are kept, int64, in order, and why each of the others is not. UserError if
+    none is kept. Keys asked for that are not there are counted on stderr."""
     wanted = subset.drop_keys | (subset.keys or frozenset())
     unknown = sorted(wanted.difference(index.key))
     if unknown:
@@ -106,10 +103,8 @@ def _fault(key: str, seconds: float, labels: dict[str, str], subset: Subset) -> 
 
 
 def fields_of(index: ShardIndex, names: Sequence[str]) -> dict[str, list[str]]:
-    """These fields of each utterance's metadata as text, "" for a missing one; read from the tars.
-
-    UserError for a field that no utterance has.
-    """
+    """These fields of each utterance's metadata as text, "" for a missing one; read from the tars. UserError for a
+    field that no utterance has."""
     columns: dict[str, list[str]] = {name: [] for name in names}
     known: set[str] = set(FIELDS)
     same: dict[str, str] = {}  # values are few: each is kept once

@@ -1,8 +1,7 @@
 """A finished dataset directory copied to an address: the files that its index lists and the notes of what stayed out.
 
 A directory may come from anybody, and what is sent may be read by others: so no link is followed, and each tar is held
-against its hash.
-"""
+against its hash."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -24,8 +23,7 @@ def publish_directory(root: Path, address: str) -> int:
     """Copies a finished dataset directory to the address, and returns the number of shards that were not there yet.
 
     UserError: not finished, or the address holds something else; a file that is a link, or is not what the index says.
-    Nothing else that lies in the directory is sent.
-    """
+    Nothing else that lies in the directory is sent."""
     index, address = read_index(root), require_writable(address)
     names = set(listing(address))
     if UNFINISHED_NAME in names:

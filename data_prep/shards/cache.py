@@ -25,7 +25,7 @@ from queue import Full, Queue
 from typing import BinaryIO
 
 from data_prep.addresses import is_remote, without_secrets
-from data_prep.locks import lock
+from data_prep.durable import lock
 from data_prep.remote.objects import pieces
 from data_prep.retries import RemoteError
 from data_prep.shards.index import ShardError, ShardIndex
@@ -38,7 +38,7 @@ LOCKS = 256  # shards with the same lock wait for each other, nothing worse
 TOUCH_SECONDS = 1.0  # a copy's time of use is updated at most this often
 YOUNG_SECONDS = 2.0  # a copy asked for so recently is about to be opened; it goes only when waiting has not helped
 WAIT_SECONDS, POLL_SECONDS = 10.0, 0.1
-DEAD_SECONDS = 10.0  # a temporary file is locked microseconds after it is made
+ABANDONED_SECONDS = 10.0  # a temporary file is locked microseconds after it is made
 FAILED_SECONDS = 30.0  # during which a shard that could not be copied is not asked for again
 PREFETCH_THREADS, PREFETCH_QUEUE = 2, 64
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -116,7 +116,7 @@ class CacheFolder:
                     status, is_copy = entry.stat(follow_symlinks=False), COPY.fullmatch(entry.name)
                     if not (is_copy or TEMPORARY.fullmatch(entry.name)) or not stat.S_ISREG(status.st_mode):
                         continue
-                    if not is_copy and now - status.st_mtime > DEAD_SECONDS and _is_dead(entry.path):
+                    if not is_copy and now - status.st_mtime > ABANDONED_SECONDS and _is_abandoned(entry.path):
                         os.unlink(entry.path)
                         continue
                     total += status.st_size
@@ -252,7 +252,7 @@ def _folder(path: str, gigabytes: str) -> CacheFolder:
 
 
 def _require_own(folder: Path) -> None:
-    """UserError for a folder that another user made or may write to: copies are verified only when they are made."""
+    """UserError for a folder that another user owns or may write to: copies are verified only when they are made."""
     status = folder.lstat()
     mode, wrong = status.st_mode, ""
     if not stat.S_ISDIR(mode):
@@ -265,7 +265,7 @@ def _require_own(folder: Path) -> None:
         raise UserError(f"cannot use the cache {folder}: {wrong}; set {FOLDER} to a folder of your own")
 
 
-def _is_dead(path: str) -> bool:
+def _is_abandoned(path: str) -> bool:
     """Whether no process holds the temporary file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     with open(descriptor, "rb"), suppress(OSError):

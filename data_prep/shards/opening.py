@@ -20,14 +20,13 @@ import numpy as np
 
 from data_prep.addresses import is_remote, resolve_address, without_secrets
 from data_prep.durable import read_regular, replacing, strict_json, write_durably
-from data_prep.figures import counted
 from data_prep.paths import no_such
 from data_prep.remote.objects import read_bytes, require_bare
 from data_prep.retries import Missing
 from data_prep.shards import index as names
 from data_prep.shards.cache import Mismatch, cache_folder, local_copy, write_verified
 from data_prep.shards.index import COLUMNS, INDEX_NAME, ShardIndex, ShardInfo, columns_path, meta_path, tar_path
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.files import file_sha256
 from model.sample_rate import SAMPLE_RATE
 

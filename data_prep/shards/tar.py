@@ -18,18 +18,9 @@ from typing import Any
 from isal.isal_zlib import crc32  # zlib's, number for number, at ten times the speed
 
 from data_prep.durable import canonical_json, sync_folder, temporary_name, write_durably
+from data_prep.shards import index as names
 from data_prep.shards.cache import renew
-from data_prep.shards.index import (
-    BLOCK,
-    COLUMNS,
-    Fault,
-    ShardIndex,
-    ShardInfo,
-    columns_path,
-    meta_path,
-    padded,
-    parse_metadata,
-)
+from data_prep.shards.index import BLOCK, COLUMNS, Fault, ShardIndex, ShardInfo, columns_path, meta_path, padded
 from data_prep.shards.opening import shard_path
 from model.sample_rate import SAMPLE_RATE
 
@@ -208,7 +199,7 @@ def _read(index: ShardIndex, i: int, media: memoryview | None) -> dict[str, Any]
                 raise
             renew(index.location(shard), index.shards[shard].sha256)
             data = _read_bytes(index, shard, i, media)
-        return parse_metadata(index.key[i], data)
+        return names.parse_metadata(index.key[i], data)
     except Fault as error:
         raise index.error(i, str(error)) from None
     except OSError as error:

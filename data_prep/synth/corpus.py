@@ -10,8 +10,7 @@ So the same call gives the same bytes, on one core or on sixteen, with one versi
 
 A voice is an accent (espeak's names; "en" is British) and a variant, "en-us+m3". Variants, not voices, are divided
 among the splits, so a test voice is new in every accent, and look-alikes (edward and edward2, the three stephs) stay on
-one side. "hard" voices whisper, croak or are robots; the `flite` program, where installed, joins them.
-"""
+one side. "hard" voices whisper, croak or are robots; the `flite` program, where installed, joins them."""
 
 import json
 import multiprocessing

@@ -3,8 +3,7 @@
 The library and its data come with the `espeakng-loader` wheel, an optional extra (GPL-3, so never shipped here).
 A process holds one synthesiser, whose output depends on everything it has spoken before: the same sentence spoken twice
 differs. The same bytes need a new process and the same texts in the same order (espeak-ng draws its jitter from a
-generator that it seeds by the clock; here it gets a constant seed). Follows espeak-ng's `speak_lib.h`.
-"""
+generator that it seeds by the clock; here it gets a constant seed). Follows espeak-ng's `speak_lib.h`."""
 
 import ctypes
 from collections.abc import Callable
@@ -41,8 +40,7 @@ def speak(text: str, voice: str, words_per_minute: int = 175, pitch: int = 50) -
     """Waveform [samples] float32 in -1..1 at 22,050 Hz, and the phonemes with their start times.
 
     `voice` is a language and a variant, such as "en-us+m3"; `pitch` is 0 to 100. ImportError when the extra is missing,
-    ValueError for a voice that espeak-ng does not know.
-    """
+    ValueError for a voice that espeak-ng does not know."""
     library, pieces, phonemes, _ = _synthesiser()
     if library.espeak_SetVoiceByName(voice.encode()) != 0:
         raise ValueError(f'espeak-ng has no voice "{voice}"; voices look like "en-us+m3"')

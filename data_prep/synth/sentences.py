@@ -3,8 +3,7 @@
 The language is small on purpose (about 480 words), so that a model trained in minutes can learn it, and wide enough
 that a sentence it has not seen is the normal case. Text is lowercase a-z, apostrophe and single spaces.
 
-The hash of a text decides its split: one in 16 is held out. The same random generator gives the same texts anywhere.
-"""
+The hash of a text decides its split: one in 16 is held out. The same random generator gives the same texts anywhere."""
 
 import hashlib
 import json

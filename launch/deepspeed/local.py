@@ -7,9 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.figures import counted
 from launch.deepspeed.running import Launch, carry_out, command
-from model.errors import UserError, require_at_least
+from model.errors import UserError, counted, require_at_least
 
 if TYPE_CHECKING:
     from train.recipe.config import Config

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import torch
 
-from data_prep.figures import counted
 from data_prep.text import printable
 from launch.deepspeed.slots import read_hostfile
 from launch.deepspeed.ssh import keepalive_seconds, reach
 from launch.doctor import gpus, host
 from launch.doctor.rendezvous import agent_has_the_port, check_ranks
 from launch.doctor.result import FAIL, OK, WARN, CheckResult, failures, lines_of
-from model.errors import UserError
+from model.errors import UserError, counted
 from train.dist.collectives import versions
 from train.dist.device import rank_device
 from train.dist.launch_env import RankEnv, read_rank_env, require_master

@@ -10,9 +10,8 @@ from dataclasses import replace
 
 import torch
 
-from data_prep.figures import counted
 from launch.doctor.result import FAIL, OK, WARN, CheckResult
-from model.errors import UserError
+from model.errors import UserError, counted
 from train.dist.device import require_no_gpu_promised
 
 HOT_CELSIUS = 88

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_prep.figures import counted, in_units
+from data_prep.figures import in_units
 from data_prep.paths import free_bytes, nearest_folder
 from data_prep.shards.index import ShardError, ShardIndex
 from data_prep.shards.tar import read_sample
 from launch.doctor.result import FAIL, OK, WARN, CheckResult
-from model.errors import TransientError, UserError
+from model.errors import TransientError, UserError, counted
 from model.loading import local_folder
 from train.data.indexes import open_data
 from train.preflight import preflight

@@ -17,10 +17,9 @@ import torch
 import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from data_prep.figures import counted
 from launch.doctor.gpus import seconds_of, slow_gpus
 from launch.doctor.result import FAIL, OK, WARN, CheckResult
-from model.errors import UserError
+from model.errors import UserError, counted
 from train.dist.device import require_own_gpu
 from train.dist.launch_env import RankEnv
 

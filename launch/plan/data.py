@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep.addresses import is_remote
-from data_prep.figures import counted
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.prompt import SPEECH, Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.skeleton import read_tokenizer

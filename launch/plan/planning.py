@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from data_prep.durable import canonical_json
-from data_prep.figures import counted, in_units, table
+from data_prep.figures import in_units, table
 from data_prep.progress import clock
 from launch.plan.data import Work, read_work
 from launch.plan.estimate import NAMES, Estimator, Row, advise
 from launch.plan.gpus import GIB, read_cluster
 from launch.plan.probe import measure_here
 from launch.plan.shapes import Shapes, read_shapes
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
 from train.recipe import auto
 from train.recipe.config import Config, load_config

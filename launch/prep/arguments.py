@@ -9,9 +9,9 @@ from typing import Any
 
 from data_prep.addresses import is_remote
 from data_prep.cores import usable_cores
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.refusals import DROPPED, QUARANTINE
-from model.errors import UserError
+from model.errors import UserError, counted
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 VERIFY_HELP = "of audio copied as it is, decode all (full)"

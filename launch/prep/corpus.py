@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from data_prep.addresses import is_remote, resolve_address, without_secrets
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.parsing.importer import nearest, say
 from data_prep.importers.parsing.rows import ALIASES
@@ -21,7 +21,7 @@ from data_prep.remote.objects import download
 from data_prep.retries import Missing
 from data_prep.utterance import DEFAULTS, Utterance
 from launch.prep.arguments import add_shared, listed, local_folder, local_path, path_or_address, require_another
-from model.errors import UserError
+from model.errors import UserError, counted
 
 if TYPE_CHECKING:
     from data_prep.build.manifest import ImportReport

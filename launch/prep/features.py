@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.cores import usable_cores
-from data_prep.figures import counted, in_hours, in_units
+from data_prep.figures import in_hours, in_units
 from data_prep.shards.frames import EXTENSIONS
 from data_prep.shards.opening import read_index
 from launch.prep.arguments import local_folder
-from model.errors import UserError, require_at_least
+from model.errors import UserError, counted, require_at_least
 from train.dist.launch_env import RankEnv, read_rank_env
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from data_prep.exporters import EXPORTERS, export
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.shards.opening import read_index
 from launch.prep.arguments import add_shared, local_folder
-from model.errors import UserError, require_at_least
+from model.errors import UserError, counted, require_at_least
 
 DIRECTORY_HELP = "what prep build, prep features or prep index made, or its address"
 KEYS_HELP = "these: a key, or a JSON row with one, a line"

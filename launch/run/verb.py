@@ -13,9 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from data_prep.durable import write_durably
+from data_prep.durable import locked_folder, write_durably
 from data_prep.figures import table
-from data_prep.locks import locked_folder
 from data_prep.progress import clock
 from launch.run.request import Request, config_of, is_begun, read_request, write_run_json
 from launch.run.stages import Command, caches, scored, stages, why_not_cached

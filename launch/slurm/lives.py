@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from data_prep.figures import counted
-from data_prep.json_lines import read_records
+from data_prep.durable import read_records
+from model.errors import counted
 from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, STOPPED
 

@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from data_prep.figures import counted, table
-from data_prep.json_lines import read_records
+from data_prep.durable import read_records
+from data_prep.figures import table
 from data_prep.progress import clock
 from data_prep.text import printable
 from launch.slurm import client
 from launch.slurm.lives import newest_step, read_lives
-from model.errors import UserError
+from model.errors import UserError, counted
 from train.liveness.exit_status import FINISHED, STOPPED
 
 TAIL_BYTES = 64_000

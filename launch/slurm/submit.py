@@ -9,11 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.figures import counted
 from launch import recipe
 from launch.slurm import client
 from launch.slurm.scripts import Directives, Stage, pipeline, training
-from model.errors import UserError, require_at_least
+from model.errors import UserError, counted, require_at_least
 from train.dist.lock import holder, in_use
 
 if TYPE_CHECKING:

@@ -31,9 +31,7 @@ def load_encoder(
     trust_remote_code: bool = False,
 ) -> Encoder:
     """A frozen encoder from a Hugging Face id or a local folder, on `device`; `layer` as in model/encoder_layers.py.
-
-    UserError if it cannot be loaded whole, or is not of a known family at 16 kHz.
-    """
+    UserError if it cannot be loaded whole, or is not of a known family at 16 kHz."""
     from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
     with loading("encoder", source):
@@ -82,8 +80,7 @@ def encoder_dtype(model: nn.Module, asked: str, device: torch.device | str) -> t
 
     On CPUs with AMX (Intel Sapphire Rapids and later) oneDNN's bfloat16 convolutions are wrong if there are several
     groups of fewer than 16 channels, as in the positional convolution of a narrow HuBERT (hidden_size / groups;
-    HuBERT-base has 48). Such an encoder computes in float32 on every CPU, so that its frames are the same on all.
-    """
+    HuBERT-base has 48). Such an encoder computes in float32 on every CPU, so that its frames are the same on all."""
     dtype = choose_dtype(asked, device)
     if dtype != torch.bfloat16 or torch.device(device).type != "cpu" or (narrow := narrow_groups(model)) is None:
         return dtype, ""

@@ -1,9 +1,8 @@
 """HuBERT (Hsu et al., arXiv 2106.07447), wav2vec 2.0 and WavLM: waveform to 50 frames a second, frozen.
 
-No utterance is padded and none sees its neighbours: with group norm in the convolutions (HuBERT-base) padding would
-change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and the transformer
-reads all frames packed (model/packing.py): the same frames up to rounding.
-"""
+No utterance is padded, and none depends on the others of its batch: with group norm in the convolutions (HuBERT-base)
+padding would change every frame. On a CPU utterances are encoded one by one. On a GPU only the convolutions are, and
+the transformer reads all frames packed (model/packing.py): the same frames up to rounding."""
 
 from typing import Any
 
@@ -24,8 +23,7 @@ class HubertEncoder(nn.Module):
         """`model` is a loaded HubertModel or alike; `layer` as in model/encoder_layers.py; `weights` is their sha256.
 
         A layer's output is what the next layer gets; the last one's comes with the norm after it, if there is one
-        (stable layer norm). A mean is over the outputs without that norm, added up in float32, cast to the dtype.
-        """
+        (stable layer norm). A mean is over the outputs without that norm, added up in float32, cast to the dtype."""
         super().__init__()
         self.source = self.dtype_note = ""
         """The folder or id that it was loaded from; why it computes in another dtype than asked for, if it does."""

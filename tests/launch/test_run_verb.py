@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.locks import locked_folder
+from data_prep.durable import locked_folder
 from launch.command import main
 from launch.deepspeed import local
 from launch.run import configure, stages

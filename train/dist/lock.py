@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from data_prep.durable import FULL
-from data_prep.locks import NO_LOCKS, lock
+from data_prep.durable import NO_LOCKS, lock
 from model.errors import TransientError, UserError
 
 

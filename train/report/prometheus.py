@@ -21,8 +21,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from data_prep.durable import write_durably
-from data_prep.json_lines import read_records
+from data_prep.durable import read_records, write_durably
 from train.dist.collectives import World
 from train.recipe.config import LogConfig
 from train.recipe.kinds import ADDRESS_FORM

@@ -6,8 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from data_prep.durable import write_durably
-from data_prep.json_lines import records
+from data_prep.durable import records, write_durably
 from data_prep.progress import Progress, clock
 
 

@@ -24,10 +24,8 @@ class Entry(NamedTuple):
 
 
 def text_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(file:line, text) of each line, with its line end, without a byte-order mark.
-
-    UserError: what cannot be read, is not UTF-8 or is longer than MAX_LINE_BYTES.
-    """
+    """(file:line, text) of each line, with its line end, without a byte-order mark. UserError: what cannot be read, is
+    not UTF-8 or is longer than MAX_LINE_BYTES."""
     number = 0
     try:
         with open_regular(path) as file:
@@ -84,10 +82,8 @@ def json_object(data: bytes) -> dict[str, Any]:
 
 
 def chosen_splits(splits: Sequence[str], wanted: str, corpus: Path) -> list[str]:
-    """Those that the pattern `wanted` fits (train, train*, * for all); without one, the only split there is.
-
-    UserError: none fits, or there are several and none was asked for: test data would be trained on unseen.
-    """
+    """Those that the pattern `wanted` fits (train, train*, * for all); without one, the only split there is. UserError:
+    none fits, or there are several and none was asked for: test data would be trained on unseen."""
     if not wanted and len(splits) > 1:
         raise UserError(f"{corpus} holds several splits: {', '.join(splits)}; choose with --subset NAME, or '*'")
     chosen = [split for split in splits if not wanted or fnmatchcase(split, wanted)]
@@ -98,9 +94,7 @@ def chosen_splits(splits: Sequence[str], wanted: str, corpus: Path) -> list[str]
 
 def files_below(folder: Path, suffixes: Collection[str] = ("",), depth: int | None = None) -> list[Path]:
     """Files whose names end in one of `suffixes`, by path; at most `depth` folders down (0: in the folder itself).
-
-    UserError for a folder that cannot be read.
-    """
+    UserError for a folder that cannot be read."""
     endings = tuple(suffixes)
     return sorted(Path(at, name) for at, names in walked(folder, depth) for name in names if name.endswith(endings))
 
@@ -115,8 +109,7 @@ def walked(
     folder: str | Path, depth: int | None = None, above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[tuple[str, list[str]]]:
     """(folder, names of its files) for it and those below, in the order of names. Links to folders are followed, but
-    not around in circles: not into those `above`. UserError for a folder that cannot be read.
-    """
+    not around in circles: not into those `above`. UserError for a folder that cannot be read."""
     folder = str(folder)
     files, folders = [], []
     try:

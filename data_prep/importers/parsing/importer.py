@@ -1,4 +1,4 @@
-"""What an importer is, what a person may ask of it, and what it reports about a corpus that it reads nevertheless."""
+"""What an importer is, its options, and the remarks it prints about a corpus that it can read."""
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from data_prep.figures import counted
 from data_prep.utterance import Utterance
-from model.errors import UserError, closest
+from model.errors import UserError, closest, counted
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Importer(NamedTuple):
     """Whether this path, which exists, looks like one; cheap, never raises. The first entry that says so is taken."""
     what: str  # in one line, what to give it
     takes: tuple[str, ...] = ()
-    """Which of audio_root, split and columns mean something to it; the command refuses those that do not."""
+    """Which of audio_root, split and columns it uses; the command refuses the others."""
     finds_deep: Callable[[Path], bool] | None = None
     """Whether such a corpus lies deep in a folder that no importer recognises, and that holds no manifest."""
 
@@ -48,10 +47,10 @@ class Recording(NamedTuple):
     part: str = ""
 
 
-def report_unmatched(names: Sequence[object], one: str, several: str) -> None:
-    """One line to stderr if there are any; `one`: "recording has no transcript", `several`: the same of more."""
+def report_unmatched(names: Sequence[object], singular: str, plural: str) -> None:
+    """One line to stderr if there are any: the number with "recording has no transcript" or its plural."""
     if names:
-        say(f"{counted(len(names), one, several)}, {names[0]} first")
+        say(f"{counted(len(names), singular, plural)}, {names[0]} first")
 
 
 def say(remark: str) -> None:

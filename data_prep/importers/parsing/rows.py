@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep import convertible
 from data_prep.audio.decode import EXTENSIONS
 from data_prep.importers.parsing.importer import ImportOptions, Recording, at, nearest, shown
+from data_prep.refusals import CONVERTIBLE
 from data_prep.utterance import FIELDS, MAX_LINE_BYTES, Utterance, is_seconds, read_rows, resolve_audio, safe_key
 from model.errors import UserError, closest
 
@@ -33,8 +33,8 @@ assert set(ALIASES) | {"part", "meta"} == {*FIELDS, "end"}
 REQUIRED = ("audio", "text")
 UNSURE = {"text": ("label",)}  # read where a table has no other column for the field
 SOUND = tuple(f".{extension}" for extension in EXTENSIONS)  # of files that are read
-CONVERTIBLE = tuple(f".{extension}" for extension in convertible.EXTENSIONS)
-RECORDINGS = SOUND + CONVERTIBLE
+TO_CONVERT = tuple(f".{extension}" for extension in CONVERTIBLE)
+RECORDINGS = SOUND + TO_CONVERT
 NUMBERS = ("start", "duration", "end")
 ROUNDED_SECONDS = 0.02  # start, end and duration are often written with two decimals
 UNIT = r"(?:[ _-]?(?:m?s|msecs?|secs?|seconds?|milliseconds?|time|stamp|times?tamp|frames?|samples?))?"
@@ -62,10 +62,8 @@ def utterances(rows: Iterable[tuple[str, Any]], read: Callable[[Any], Utterance]
 def utterance_of(
     row: Row, columns: Columns, recording: Recording, make_key: Callable[[Any, Any], str] | None = None
 ) -> Utterance:
-    """`columns` become fields, all others meta. A null or empty value is a default.
-
-    `make_key` gives the key of a row that has none, by start and duration. UserError for a value that cannot be.
-    """
+    """`columns` become fields, all others meta. A null or empty value is a default. `make_key` gives the key of a row
+    that has none, by start and duration. UserError for a value that cannot be."""
     values = {field: row.get(name) for field, name in columns.items() if field != "audio"}
     values = _end_as_duration({field: value for field, value in values.items() if value not in (None, "")})
     meta = row.get("meta") or {}
@@ -83,8 +81,7 @@ def utterance_of(
 class Keys:
     """Keys for rows that have none, from the names of all recordings, the same on every machine: the stem of the file's
     name; where stems clash, the path for each of them, from `home` on, or else from the folder that all outside it
-    share; where a recording has several rows, the cut's place behind it (`-500-1200`: from 0.5 to 1.2 s).
-    """
+    share; where a recording has several rows, the cut's place behind it (`-500-1200`: from 0.5 to 1.2 s)."""
 
     def __init__(self, recordings: Iterable[str], home: Path) -> None:
         """`recordings`: as each row without a key of its own names it."""
@@ -121,8 +118,8 @@ def _stem(name: str) -> str:
 
 
 class NamedRows:
-    """Rows whose columns have one of the names of ALIASES, or those the person gave. Keys of rows that have none are
-    made by Keys, for which all rows are read once more when the first such row is met."""
+    """Rows whose columns have one of the names of ALIASES, or those given with --column. Keys of rows that have none
+    are made by Keys, for which all rows are read once more when the first such row is met."""
 
     def __init__(
         self, rows: Callable[[], Iterable[tuple[str, Row]]], home: Path, options: ImportOptions, unsure: bool = False
@@ -158,7 +155,7 @@ def audio_of(audio: Any, home: Path, options: ImportOptions, part: str = "") -> 
 
 
 def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool = False) -> Columns:
-    """The column that the person named for each field, else the first of ALIASES, else, where `unsure`, of UNSURE.
+    """The column given for each field with --column, else the first of ALIASES, else, where `unsure`, of UNSURE.
     `names` may be the first row, whose values then help to say what is missing.
 
     UserError: a column named that is not there; none for the audio or the text; one that looks like a cut's, not read.
@@ -189,8 +186,8 @@ def columns_taken(names: Collection[str], options: ImportOptions, unsure: bool =
 def fields_taken(
     row: Row, names: Mapping[str, Sequence[str]], options: ImportOptions, required: Sequence[str] = ("text",)
 ) -> Columns:
-    """The same for a toolkit's own `names`: the first that is not null. UserError for one the person gave that the
-    row does not have, and for a `required` field without one."""
+    """The same for a toolkit's own `names`: the first that is not null. UserError for one given with --column that
+    the row does not have, and for a `required` field without one."""
     taken: dict[str, str | None] = {}
     for field, known in names.items():
         present = sorted((name for name in known if name in row), key=lambda name: row[name] is None)
@@ -237,7 +234,7 @@ def _has_key(row: Row, columns: Columns) -> bool:
 def _with_columns_named(
     taken: Mapping[str, str | None], names: Collection[str], options: ImportOptions
 ) -> dict[str, str | None]:
-    """With the person's own choices (--column); an empty one is a column that there is not."""
+    """With the choices of --column; an empty name stands for no column."""
     for field, name in options.columns.items():
         if name and name not in names:
             raise UserError(f"no column {name!r} for {field}{nearest(name, names)}")
@@ -257,10 +254,8 @@ def _likely(field: str, names: Collection[str], taken: Row) -> str:
 
 
 def _end_as_duration(values: dict[str, Any]) -> dict[str, Any]:
-    """Fields of Utterance, of those and "end": an exact cut, from 0 where no start is given.
-
-    UserError: an end that does not come after the start, a duration that contradicts them.
-    """
+    """Fields of Utterance, of those and "end": an exact cut, from 0 where no start is given. UserError: an end that
+    does not come after the start, a duration that contradicts them."""
     if "end" not in values:
         return values
     end, start, stated = values.pop("end"), values.setdefault("start", 0.0), values.get("duration")

@@ -2,8 +2,7 @@
 
 An ark is one entry after the other, each `KEY ` and then a WAV file, a FLAC file, or kaldiio's `AUDIO`, a length and a
 file of any format. A WAV states its length unless it was written to a pipe; a FLAC does not: such an entry ends where
-the next one begins, which is known only if the list names that one too.
-"""
+the next one begins, which is known only if the list names that one too."""
 
 import bisect
 import os

@@ -12,8 +12,7 @@
 | utt2meta | as `prep export` writes it: a JSON object of what the other files cannot hold |
 
 Lines about utterances that have no audio are passed over, as fix_data_dir.sh does, but not in `text`: words without
-sound come last and go on to the build, which counts them as missing.
-"""
+sound come last and go on to the build, which counts them as missing."""
 
 import re
 from collections.abc import Iterator
@@ -40,8 +39,7 @@ def import_kaldi(folder: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     """In the order of segments, or of wav.scp. Relative paths start at the folder, or at `audio_root`.
 
     UserError, with file and line: no wav.scp, a key twice, a segment without its recording, a command unless allowed,
-    an ark that does not hold what is listed of it.
-    """
+    an ark that does not hold what is listed of it."""
     folder = folder.parent if folder.name == "wav.scp" else folder
     if not (folder / "wav.scp").is_file():
         what = "holds features, not audio" if (folder / "feats.scp").is_file() else "is no Kaldi data directory"

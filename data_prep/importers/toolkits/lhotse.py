@@ -6,8 +6,7 @@ samples of is taken: not mixed or padded cuts, not what lhotse would resample, s
 not one channel out of several in a file. Features beside the audio are not read.
 
 Shar: a folder of cuts.000000.jsonl.gz and, shard by shard, recording.000000.tar with the cuts' audio, which stays where
-it is. Arrays in other tars are not read.
-"""
+it is. Arrays in other tars are not read."""
 
 import math
 from collections.abc import Iterator
@@ -37,9 +36,7 @@ def is_lhotse(path: Path) -> bool:
 
 def import_lhotse(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
     """In the order of the cuts, or of the supervisions. `options.split` chooses files of a folder by their names.
-
-    UserError, with file and line: a row that is not as lhotse writes it, or of audio that we would read otherwise.
-    """
+    UserError, with file and line: a row that is not as lhotse writes it, or of audio that we would read otherwise."""
     for main, supervisions in _manifests(path, options.split):
         reader = Reader(options.audio_root or main.parent, options)
         if supervisions is None:

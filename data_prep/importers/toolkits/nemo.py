@@ -7,8 +7,7 @@ Tarred sets: rows have a shard_id, the recordings lie in `audio_N.tar` beside th
 that is sharded_manifests/). A row's member is named as the row has it, or as NeMo's converter writes the path (`/` and
 `.` become `_`); `X-sub1.wav` is a further cut of member X.wav. The same rows give the same utterances from tars and
 from files, as far as they contain the same: that converter writes the whole path into audio_filepath, so rows that are
-to keep their keys need one of their own.
-"""
+to keep their keys need one of their own."""
 
 import os
 import re
@@ -45,10 +44,8 @@ def is_nemo(path: Path) -> bool:
 
 
 def import_nemo(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the rows. `source`: a manifest, or the folder of a tarred set.
-
-    UserError: no rows, one that is no utterance, a first path that does not exist, a tar or a member that is missing.
-    """
+    """In the order of the rows. `source`: a manifest, or the folder of a tarred set. UserError: no rows, one that is no
+    utterance, a first path that does not exist, a tar or a member that is missing."""
     manifests = _manifests(source)
     if not manifests:
         raise UserError(f"{source} holds no manifest (JSON lines with audio_filepath); give the manifest itself")

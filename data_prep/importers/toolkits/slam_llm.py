@@ -1,10 +1,9 @@
-"""SLAM-LLM's JSON lines: {"key", "source", "target"}, or multi-task {"key", "task", "target", "path"}, prompt at will.
+"""SLAM-LLM's JSON lines: {"key", "source", "target"}, or multi-task {"key", "task", "target", "path"}, prompt optional.
 
 `source` and `path` may be an entry of an ark (`x.ark:OFFSET`). Task "ASR" becomes transcribe, others are kept;
 meta["task"] has the row's own name for it. Where a row has no prompt, meta["prompt"] is the task's in
 multiprompt.jsonl beside the file: a list where there are several, of which SLAM-LLM draws one. A row with an object
-`meta` (`prep export` writes it) has all of its metadata there.
-"""
+`meta` (`prep export` writes it) has all of its metadata there."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -32,10 +31,8 @@ def is_slam_llm(path: Path) -> bool:
 
 
 def import_slam_llm(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the rows; `source` is the file, or the folder that holds multitask.jsonl.
-
-    UserError: no rows, one that is no utterance, a first path that does not exist, an ark that holds something else.
-    """
+    """In the order of the rows; `source` is the file, or the folder that holds multitask.jsonl. UserError: no rows, one
+    that is no utterance, a first path that does not exist, an ark that holds something else."""
     path = _manifest(source)
     prompts: dict[str, list[str]] = {}
     for place, row in read_rows(path.with_name(PROMPTS_NAME)) if path.with_name(PROMPTS_NAME).is_file() else ():

@@ -1,9 +1,8 @@
-"""WeNet's lists: data.list of {"key", "wav", "txt"} with start and end at will, or shards.list, whose lines are tars.
+"""WeNet's lists: data.list of {"key", "wav", "txt"} with optional start and end, or shards.list, whose lines are tars.
 
 A tar of theirs holds, for each key, `KEY.wav` (or another format), `KEY.txt`, and from `prep export` also `KEY.json`,
 an object of language, speaker, task and meta. As in WeNet a key is a member's name up to its last dot. A folder of such
-tars is read too.
-"""
+tars is read too."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,8 +37,7 @@ def import_wenet(source: Path, options: ImportOptions = DEFAULTS) -> Iterator[Ut
     """In the order of the list and of the tars. Relative paths start at the list's folder, or at `audio_root`.
 
     UserError: no lines, one that is no utterance and no tar, a first path that does not exist, a key with two
-    recordings or with a transcript alone.
-    """
+    recordings or with a transcript alone."""
     if source.is_dir():
         source = next((source / name for name in LISTS if (source / name).is_file()), source)
     if source.is_dir() or _is_tar(first_line(source)):

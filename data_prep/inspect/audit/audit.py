@@ -4,8 +4,7 @@
 2. rows are held against rules (rules.py) and against those of other directories (`overlaps`);
 3. the worst of each rule are read once more, for their transcripts.
 
-The same bytes give the same audit, on any number of workers.
-"""
+The same bytes give the same audit, on any number of workers."""
 
 import os
 from collections.abc import Callable

@@ -16,7 +16,7 @@ from data_prep.text import JOINERS
 from model.sample_rate import SAMPLE_RATE
 
 FRAME = 400  # samples: 25 ms, a few periods of the deepest voice
-LOUD, QUIET = 95, 5  # percentiles of the frames' levels: how loud the speech is, and what lies beneath it
+LOUD, QUIET = 95, 5  # percentiles of the frames' levels: the level of the speech, and of the background
 SILENCE_BELOW_LOUD_DB = 40.0  # vowels and fricatives lie within it, pauses in a quiet room beyond
 SILENCE_DBFS = -70.0  # whatever the speech: a few steps of 16 bit
 FLOOR = 1e-10  # power: -100 dBFS, below the 16-bit step
@@ -142,10 +142,8 @@ def measure_wave(wave: np.ndarray) -> dict[str, Any]:
 
 
 def measure_text(text: str) -> dict[str, Any]:
-    """Columns of ROW that a transcript gives: counts and a hash, no text is kept.
-
-    The hash is over the words alone: no case, no punctuation, compatible forms of characters made one.
-    """
+    """Columns of ROW that a transcript gives: counts and a hash, no text is kept. The hash is over the words alone: no
+    case, no punctuation, compatible forms of characters made one."""
     plain = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
     scripts = 0  # a bit for each of SCRIPTS
     for character in set(text):

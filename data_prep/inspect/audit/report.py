@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_prep import figures
-from data_prep.figures import counted, in_hours
+from data_prep.figures import in_hours
 from data_prep.inspect import html_page
 from data_prep.inspect.audit.audit import BARS, Audit, Finding, Spread
 from data_prep.inspect.html_page import table, text
 from data_prep.inspect.stats import Breakdown
 from data_prep.text import printable
+from model.errors import counted
 
 WIDTH = 110  # characters of a line
 SHOWN_TEXT = 40  # characters of a transcript
@@ -138,8 +139,8 @@ def _breakdown(heading: str, breakdown: Breakdown) -> list[str]:
     most = breakdown.top[0].seconds or 1.0
     bar = '<svg viewBox="0 0 100 8" style="width: 12rem"><rect width="{:.1f}" height="8"/></svg>'
     rows = [
-        (text(one.name), f"{one.utterances:,}", in_hours(one.seconds), bar.format(100 * one.seconds / most))
-        for one in breakdown.top
+        (text(top.name), f"{top.utterances:,}", in_hours(top.seconds), bar.format(100 * top.seconds / most))
+        for top in breakdown.top
     ]
     rest = f"<p>{breakdown.names:,} in all; {counted(breakdown.nameless, 'utterance')} without one.</p>"
     return [f"<h2>{heading}</h2>", table(("name", "utterances", "audio", ""), rows, numbers=(1, 2)), rest]

@@ -1,26 +1,25 @@
 """The rules of the audit: each is a score an utterance, a limit with its reason, and the rule in words.
 
 They give warnings. A clean corpus of read speech should raise few; what is raised is for a person to look at. A score
-is float [N] of the N rows measured, NaN for "not judged".
-"""
+is float [N] of the N rows measured, NaN for "not judged"."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.figures import counted
 from data_prep.inspect.audit.measures import SCRIPTS, SILENCE_BELOW_LOUD_DB, SILENCE_DBFS, Measured, names_of
+from model.errors import counted
 
 Score = Callable[[Measured], np.ndarray]
 SHARED_LETTERS = 15  # shorter transcripts ("yes", "stop the music") are the same by nature
 CAPITALS_LETTERS = 6  # fewer may be initials
-RARE_SCRIPT = 0.05  # share of a language's utterances; an English word in a tenth of Chinese speech is its custom
+RARE_SCRIPT = 0.05  # share of a language's utterances; an English word in a tenth of Chinese speech is usual
 FAST_SECONDS = 0.5  # shorter cuts are judged by their rounding
 UNUSUAL_RATE_MIN_DEVIATION = 0.15  # of a logarithm: reading aloud varies at least so much
 UNUSUAL_RATE_MIN_UTTERANCES = 50  # of a language, to know what is usual
 FLAT_SECONDS = 1  # one vowel alone is flat
-SPEAKER_MIN_SPEAKERS = 10  # of few, one may have much
+SPEAKER_MIN_SPEAKERS = 10  # in smaller sets one speaker may have most of the hours
 QUIET = f"{SILENCE_BELOW_LOUD_DB:g} dB below the loud ones, or below {SILENCE_DBFS:g} dBFS"
 
 

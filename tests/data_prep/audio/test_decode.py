@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_prep.audio import decode as audio
+from data_prep.audio.cuts import STREAMINFO_END, AudioInfo, stream_info
 from data_prep.audio.decode import (
     OGG_SERIAL,
     AudioError,
     decode,
+    decode_by_dr_flac,
+    decode_media,
     encode_flac,
     encode_opus,
     probe,
@@ -23,6 +27,7 @@ from data_prep.audio.truncation import what_is_cut_off
 from data_prep.recordings.open import open_source
 from tests.data_prep.conftest import tone
 
+needs_dr_flac = pytest.mark.skipif(not audio.HAS_DR_FLAC, reason="miniaudio has no wheel for this machine")
 SPEECH = Path(__file__).parents[4] / "shared" / "speech"
 
 
@@ -215,3 +220,36 @@ def test_every_depth_container_and_channel_count_gives_one_waveform():
             away = np.abs(decode(path) - exact)  # the FLAC files were dithered
             step = 2.0 ** (1 - min(bits, 24))
             assert away.max() <= 3 * step and np.sqrt(np.mean(away**2)) <= 0.6 * step, path.name
+
+
+@needs_dr_flac
+@pytest.mark.parametrize("wave", [tone(3.0), np.random.default_rng(0).uniform(-1, 1, 50_000), np.zeros(400)])
+def test_dr_flac_and_libflac_give_the_same_bits(wave):
+    data = encode_flac(wave)
+    assert stream_info(data) == AudioInfo(16000, 1, len(wave), "FLAC", "PCM_16")
+    decoded = np.empty(len(wave), np.float32)
+    assert decode_by_dr_flac(bytearray(data), decoded)
+    assert np.array_equal(decoded, decode(data))
+
+
+@needs_dr_flac
+def test_a_flipped_bit_or_a_cut_is_never_taken_for_the_recording():
+    data, random = encode_flac(tone(1.0)), np.random.default_rng(0)
+    whole, decoded = decode(data), np.empty(16000, np.float32)
+    for _ in range(300):
+        broken = bytearray(data)
+        broken[random.integers(STREAMINFO_END, len(data))] ^= 1 << int(random.integers(8))
+        assert not decode_by_dr_flac(broken, decoded) or np.array_equal(decoded, whole)
+    for length in (0, 41, 100, len(data) - 1):
+        with pytest.raises(AudioError):
+            decode_media(data[:length], "flac", decoded)
+
+
+@needs_dr_flac
+def test_dr_flac_gets_no_stream_whose_header_disagrees_with_the_index(monkeypatch):
+    data = bytearray(encode_flac(tone(1.0)))
+    data[21] |= 0x0F  # 2**32 samples more
+    monkeypatch.setattr(audio, "decode_by_dr_flac", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(AudioError, match="16,000"):
+        decode_media(data, "flac", np.empty(16000, np.float32))
+    assert stream_info(b"RIFF" + bytes(60)) is None and stream_info(data[:20]) is None
