@@ -71,7 +71,7 @@ def test_a_skipped_step_is_the_same_after_a_resume(ground, broken, tmp_path):
 
 def test_three_in_a_row_end_the_run_with_advice(ground, tmp_path):
     text = refuse(ground, tmp_path / "run", "optim.lr=1e30", "optim.warmup_steps=0", world=2)
-    assert re.search(r"train: 3 steps in a row are not finite, the last of them step \d .*lower optim.lr", text)
+    assert re.search(r"train: 3 steps in a row are not finite, .*step \d .*lower optim.lr", text)
     assert len((tmp_path / "run" / "skipped.jsonl").read_text().splitlines()) == 3
 
 

@@ -71,9 +71,10 @@ def test_training_reads_from_a_cache_of_two_shards(dataset, storage, monkeypatch
     most, stop = [0], threading.Event()
 
     def watch() -> None:
-        while not stop.wait(0.002):
-            with suppress(FileNotFoundError):  # one may go between the two
-                most[0] = max(most[0], sum(path.stat().st_size for path in copies()))
+        while not stop.wait(0.005):
+            with suppress(FileNotFoundError), cache.cache_folder().locked():  # while nothing is removed or begun
+                statuses = [path.stat() for path in copies()]  # a copy that is renamed may be met twice
+                most[0] = max(most[0], sum({status.st_ino: status.st_size for status in statuses}.values()))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
