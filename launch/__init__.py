@@ -1,4 +1,3 @@
 """The `slam-asr` command. Begin with command.py: a verb is a file or a folder here, imported when it is typed.
 
-Imports every other folder; none imports it.
-"""
+Imports every other folder; none imports it."""

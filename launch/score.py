@@ -1,7 +1,6 @@
 """`slam-asr score`: the word error rate of an adapter on a shard directory, or of hypotheses that exist already.
 
---out gets hypotheses.jsonl and score.json, together, and never over another scoring.
-"""
+--out gets hypotheses.jsonl and score.json, together, and never over another scoring."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Commands of the stages before and after a training, as `slam-asr submit pipeline` and `slam-asr run` start them.
 
-Each is the arguments of `slam-asr`. Its verb parses them here already, so that a mistyped option is refused at once.
-"""
+Each is the arguments of `slam-asr`. Its verb parses them here already, so that a mistyped option is refused at once."""
 
 from __future__ import annotations
 

@@ -40,8 +40,7 @@ class SlamAsr(nn.Module):
 
     float16 ends at 6e-8, where gradients of a mean token loss would vanish. So they are multiplied where they enter the
     LLM and divided where they leave it (loss scaling, arXiv 1710.03740, section 3.2). Loss and adapter gradients keep
-    their scale; a power of two is exact. What overflows stays inf or nan, for whoever checks gradients.
-    """
+    their scale; a power of two is exact. What overflows stays inf or nan, for whoever checks gradients."""
 
     def __init__(
         self,

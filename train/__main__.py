@@ -25,8 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 finished, 75 stopped as asked (the same command goes on), 2 a mistake (one line on stderr), 1 an
     error of ours.
 
-    After an error its message has been printed, and the process group is still there: leave with `leave`.
-    """
+    After an error its message has been printed, and the process group is still there: leave with `leave`."""
     launch_env.set_threads()
     try:
         args = read_arguments(arguments)
@@ -112,8 +111,7 @@ def leave(code: int) -> NoReturn:
 
     A thread of gloo's that is not yet gone would now and then abort that with an exit code of 250. After an error NCCL
     may still wait for the other ranks, and the interpreter's end, which destroys the group, would wait with it
-    (pytorch#141510).
-    """
+    (pytorch#141510)."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -6,8 +6,7 @@
     3. After the last step of epoch 0, beyond which nothing is read ahead, what the epoch did not meet is encoded too,
        the directory gets its index, and the loader reads frames from there (`complete`).
 
-It is an ordinary feature directory, for `data.train` of other runs. A full disk ends the writing, not the run.
-"""
+It is an ordinary feature directory, for `data.train` of other runs. A full disk ends the writing, not the run."""
 
 from collections import deque
 from collections.abc import Callable, Iterator

@@ -1,8 +1,7 @@
 """Training, all of it: what `fit` does is what happens, in this order.
 
 A step takes its micro-batches from the plan, adds up the gradient of the mean token loss over all of them on all ranks,
-and updates the adapter once. The number of ranks changes who computes a micro-batch, never what is computed.
-"""
+and updates the adapter once. The number of ranks changes who computes a micro-batch, never what is computed."""
 
 import numpy as np
 import torch
@@ -50,8 +49,7 @@ def train_step(run: Run, share: Share, num_targets: int, lr: float) -> tuple[flo
     """One update of the adapter with the gradient of the mean over `num_targets` answer tokens of all ranks.
 
     This rank's summed loss, its correctly predicted tokens, and the gradient's norm before clipping; where that is not
-    finite, every rank has left the adapter as it was. A collective.
-    """
+    finite, every rank has left the adapter as it was. A collective."""
     engine = run.engine
     sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
     for slot in share.slots:

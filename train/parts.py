@@ -54,8 +54,7 @@ def build_parts(
     """Opens the models and checks that they and the data belong together.
 
     `identity` is the encoder's fingerprint where no encoder is needed. An LLM that is to be `sharded` stays on the host
-    for the engine to deal out. UserError for what does not fit.
-    """
+    for the engine to deal out. UserError for what does not fit."""
     m, a = config.model, config.model.adapter
     encoder = None
     if identity is None:

@@ -1,8 +1,7 @@
 """Finds what training would refuse before its first step, without loading a model's weights, for `slam-asr doctor`.
 
 The checks are those of opening a run (open_run.py), on a recogniser without weights (model/skeleton.py). Weights are
-read only where cached features or a checkpoint may be of others.
-"""
+read only where cached features or a checkpoint may be of others."""
 
 from dataclasses import replace
 from pathlib import Path

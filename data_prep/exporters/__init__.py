@@ -2,8 +2,7 @@
 
 Fields that a format has no place for are written under their own names beside the format's, so that importing the
 result gives the same utterances, and building from it the same FLAC, byte by byte. May import importers, shards, audio.
-Begin with formats.py; a new format is one function there and one line in EXPORTERS.
-"""
+Begin with formats.py; a new format is one function there and one line in EXPORTERS."""
 
 import shutil
 from pathlib import Path

@@ -2,5 +2,4 @@
 
 sentences.py draws the texts, espeak.py speaks, corpus.py lists the voices of each split and writes files.
 
-Begin with corpus.py. May import recordings, shards, remote and audio.
-"""
+Begin with corpus.py. May import recordings, shards, remote and audio."""

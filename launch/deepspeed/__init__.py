@@ -1,7 +1,6 @@
 """`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile.
 
-Begin with running.py. May import launch.recipe, launch.stages, train, data_prep and model.
-"""
+Begin with running.py. May import launch.recipe, launch.stages, train, data_prep and model."""
 
 import argparse
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Runs `deepspeed` to its end, passes a stop request on to the ranks, and leaves no process behind.
 
 The markers in the run's folder tell how it ended, as deepspeed's exit code is 0 when its own child is killed. The ranks
-watch their launcher (train/liveness/stop.py): when that ends, on any host, they save and leave.
-"""
+watch their launcher (train/liveness/stop.py): when that ends, on any host, they save and leave."""
 
 import argparse
 import os
@@ -110,8 +109,7 @@ def _pass_on(launch: Launch, runner: int, number: int) -> bool:
     """Sends a signal to the ranks of this host, or to rank 0 by ssh; False if that is to be tried again.
 
     All ranks agree to stop after the same step. Once rank 0 has written LOCK, all have their handlers. deepspeed's own
-    processes would answer the signal by killing the ranks.
-    """
+    processes would answer the signal by killing the ranks."""
     if not launch.ssh_host:
         _kill(*(rank for launcher in _children(runner) for rank in _children(launcher)), number=number)
     elif not (rank_0 := re.search(r"\d+", (launch.run / LOCK).read_text(errors="replace"))):
@@ -124,8 +122,7 @@ def _pass_on(launch: Launch, runner: int, number: int) -> bool:
 def _start_guard(launch: Launch, runner: int) -> int:
     """Starts a process that ends the launcher when this one has ended, be it by kill -9; returns its number.
 
-    Over ssh it ends pdsh and the connections too, which outlive `deepspeed`.
-    """
+    Over ssh it ends pdsh and the connections too, which outlive `deepspeed`."""
     ended, held_open = os.pipe()
     if guard := os.fork():
         os.close(ended)

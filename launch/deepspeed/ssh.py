@@ -1,7 +1,6 @@
 """Commands on other hosts by ssh, how soon a dead connection is noticed, and environment variables for ranks there.
 
-Without keep-alives a connection to a host that is gone never ends, and neither does `deepspeed`, which waits for it.
-"""
+Without keep-alives a connection to a host that is gone never ends, and neither does `deepspeed`, which waits for it."""
 
 import os
 import re
@@ -97,8 +96,7 @@ def named(options: Sequence[str]) -> dict[str, str]:
 def deepspeed_env_lines() -> list[str]:
     """The lines NAME=VALUE of the files that deepspeed reads: DS_ENV_FILE, or .deepspeed_env at home and here.
 
-    UserError for any other line but comments.
-    """
+    UserError for any other line but comments."""
     name, lines = os.environ.get("DS_ENV_FILE", ".deepspeed_env"), []
     for path in filter(Path.is_file, dict.fromkeys([Path.home() / name, Path(name).absolute()])):
         for number, line in enumerate(map(str.strip, path.read_text().splitlines()), 1):
@@ -118,8 +116,7 @@ def shown_secrets() -> set[str]:
 def write_exports(run: Path, given: Mapping[str, str], without_secrets: bool) -> Path:
     """Writes RUN/launch/exports.sh, for the remote shells to source, as pdsh carries no variables.
 
-    What looks secret is carried only if `given`. Devices are not carried: a hostfile's slots choose them.
-    """
+    What looks secret is carried only if `given`. Devices are not carried: a hostfile's slots choose them."""
     names = set(filter(CARRIED.fullmatch, os.environ)) - {"CUDA_VISIBLE_DEVICES", *given}
     if secret := sorted(filter(SECRET.search, names)):
         print(f"launch: not carried, they look secret (--env NAME carries one): {', '.join(secret)}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """Checks of all ranks together: missing ranks, clocks, versions and data that differ, speed of the exchange.
 
-Results travel through the key-value store of the rendezvous, so that they arrive also where collectives fail.
-"""
+Results travel through the key-value store of the rendezvous, so that they arrive also where collectives fail."""
 
 import json
 import os
@@ -39,8 +38,7 @@ def check_ranks(
 ) -> list[CheckResult]:
     """All ranks' results on rank 0, with those about all of them; on the others an empty list.
 
-    `own` are this rank's, `facts` what must be the same everywhere; ranks are waited for so many seconds.
-    """
+    `own` are this rank's, `facts` what must be the same everywhere; ranks are waited for so many seconds."""
     host, port, serves = socket.gethostname(), int(place.master_port), place.first and not agent_has_the_port()
     try:
         address = TCPStore(place.master_addr, port, None, serves, timedelta(seconds=seconds), wait_for_workers=False)

@@ -4,8 +4,7 @@ planning.py runs the verb and prints; gpus.py describes the GPUs, data.py the ut
 weights; simulation.py measures a step of those, estimate.py predicts memory and speed from it and chooses what to
 start; probe.py measures the same on a GPU.
 
-Begin with planning.py. Imports train, data_prep and model, and nothing else of launch.
-"""
+Begin with planning.py. Imports train, data_prep and model, and nothing else of launch."""
 
 import argparse
 from pathlib import Path

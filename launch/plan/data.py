@@ -75,8 +75,7 @@ def read_work(config: Config, shapes: Any, hours: float | None) -> Work:
     """Of data.train where all of it is there; else of so many `hours` (960) of LibriSpeech's mean utterance.
 
     Tokens are estimated as train/data/corpus.py does. UserError for `hours` where data.train is there, and where the
-    limits of `data` leave nothing of it.
-    """
+    limits of `data` leave nothing of it."""
     data, prompt_tokens, cached = config.data, tokens_of_prompt(config.model), False
     missing = [path for path in data.train if not is_remote(path) and not Path(path).is_dir()]
     if missing:

@@ -2,8 +2,7 @@
 
 Only the adapter is trained, so only it has gradients (4 bytes a weight), AdamW's moments (8) and, from stage 1 on, a
 flat float32 copy (4) that is sharded over R ranks. Stage 3 shards the LLM too; the encoder is outside the module tree
-(model/slam_asr.py) and stays whole on every GPU.
-"""
+(model/slam_asr.py) and stays whole on every GPU."""
 
 from __future__ import annotations
 
@@ -117,8 +116,7 @@ class Estimator:
         A micro-batch takes at least as long as its kernels take to be launched, however small it is. In stage 3 every
         rank gathers the LLM's weights forward and again backward, for each micro-batch: 2 x bytes x (R - 1) / R over
         the link. An offload also brings each rank's part from the host, twice. All these are assumed to overlap
-        wholly, which is the best case: only the slowest counts.
-        """
+        wholly, which is the best case: only the slowest counts."""
         cluster, shapes, work = self.cluster, self.shapes, self.work
         utterances, at = work.utterances * tokens / work.cost, self.cost.at(1)
         flops, kernels = at.flops, LLM_KERNELS * layers_of(shapes.llm)
@@ -138,8 +136,7 @@ class Estimator:
     def hours(self, config: Config, row: Row) -> dict[str, float]:
         """Of an epoch and a run of a decided recipe (train/recipe/auto.py), without evaluation and saving.
 
-        `run_cached` has its first epoch on the fly, unless the recipe reads cached frames.
-        """
+        `run_cached` has its first epoch on the fly, unless the recipe reads cached frames."""
         steps, optim, total = self.work.steps(config), config.optim, self.work.seconds / 3600
         limits = (optim.epochs, optim.max_steps / steps if optim.max_steps else None)
         epochs = min(limit for limit in limits if limit is not None)
@@ -156,8 +153,7 @@ class Estimator:
 
     def cache(self, audio_hours_per_hour: float) -> dict[str, float]:
         """Bytes of an epoch's frames as data_prep keeps them (int8 with a float16 scale a frame), and the bytes a
-        second that a node must read so that no GPU waits for them.
-        """
+        second that a node must read so that no GPU waits for them."""
         width, frames = self.shapes.adapter.encoder_dim, self.work.frames
         float16, int8 = 2 * width * frames, (width + 2) * frames
         seconds = self.work.seconds / audio_hours_per_hour * self.cluster.nodes
@@ -178,8 +174,7 @@ def _offloads(name: str) -> bool:
 def advise(config: Config, command: Sequence[str], estimator: Estimator, rows: Sequence[Row]) -> dict[str, Any]:
     """The first of ORDER that takes the longest utterance, or deepspeed None; a batch, and audio-hours an hour with it.
 
-    `command` is the recipe and its overrides.
-    """
+    `command` is the recipe and its overrides."""
     cluster, least = estimator.cluster, estimator.work.longest_cost
     by_name = {row.name: row for row in rows}
     taken = {row.name: (row.total_bytes - row.memory["activations"]) / GIB for row in rows}
@@ -217,8 +212,7 @@ def _batch(config: Config, estimator: Estimator, row: Row) -> tuple[int, int]:
     """batch.tokens and micro_batches of the recipe's step, such that no rank is idle.
 
     The recipe's own where they do that and are large enough to be bound by arithmetic; else as few and large ones as
-    fit.
-    """
+    fit."""
     ranks, least = estimator.cluster.ranks, estimator.work.longest_cost
     tokens, micro_batches = decided(config.batch.tokens), decided(config.batch.micro_batches)
     most = max(least, int(HEADROOM * row.largest_tokens))

@@ -1,8 +1,7 @@
 """Measures steps on this device: the product's own recogniser and engine, with random weights.
 
 One process is a world of one, in stage 0. Micro-batches of the recipe's mean utterance, of rising size, each for a few
-steps; memory is the highest that was allocated, beside what simulation.py predicts for that very micro-batch.
-"""
+steps; memory is the highest that was allocated, beside what simulation.py predicts for that very micro-batch."""
 
 from __future__ import annotations
 
@@ -67,8 +66,7 @@ def measure(
 ) -> Iterator[dict[str, float]]:
     """Micro-batches of so many LLM tokens each, until memory runs out; encoder and LLM are drawn on the device.
 
-    `reset_peak` is called once before the models are made, and before the timed steps of each size.
-    """
+    `reset_peak` is called once before the models are made, and before the timed steps of each size."""
     import torch.distributed as dist
 
     from train.dist.collectives import join_world

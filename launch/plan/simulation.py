@@ -3,8 +3,7 @@
 The recogniser is cut to one and to two layers and runs over one and over two mean utterances. Bytes and FLOPs are
 linear in both, so these four runs give those of any number. Attention is computed as on a GPU. Bytes are those of the
 tensors that live at a time, weights left out; of what kernels allocate inside, only the copy that a norm makes of an
-input that is not contiguous is counted. FLOPs are torch's own count.
-"""
+input that is not contiguous is counted. FLOPs are torch's own count."""
 
 from __future__ import annotations
 
@@ -76,8 +75,7 @@ def simulate(
 ) -> StepCost:
     """Of utterances like `utterance`; unless `packed` they are encoded one by one, as on a CPU.
 
-    UserError for an LLM that cannot be computed without weights.
-    """
+    UserError for an LLM that cannot be computed without weights."""
     batches = [random_batch(shapes, utterance, number, META) for number in (1, 2)]
     batches.append(random_batch(shapes, utterance_of(shapes, longest_samples, 1, prompt_tokens), 1, META))
 

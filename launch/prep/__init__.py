@@ -4,8 +4,7 @@ A verb is two functions of its module: configure_VERB(parser) adds its arguments
 returns the exit code.
 
 Begin with shards.py. A new verb needs a line in VERBS. Imports train, data_prep and model, and nothing else of
-launch.
-"""
+launch."""
 
 from __future__ import annotations
 

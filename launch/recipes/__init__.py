@@ -1,7 +1,6 @@
 """`slam-asr recipe`: `new` writes a recipe for given data and models (text.py), `schema` the JSON schema.
 
-Begin with text.py. May import launch.prep, train, data_prep and model.
-"""
+Begin with text.py. May import launch.prep, train, data_prep and model."""
 
 from __future__ import annotations
 

@@ -6,8 +6,7 @@ DIR gets run.json, manifests/, shards/, features/, recipe.yaml, train/ (the run)
 is printed as a person would type it, and given again it continues or finds its output there. So `slam-asr run` killed
 at any point and given again ends with the same figures.
 
-Begin with stages.py. May import launch.stages, score, prep, recipes and deepspeed, and what they may.
-"""
+Begin with stages.py. May import launch.stages, score, prep, recipes and deepspeed, and what they may."""
 
 from __future__ import annotations
 

@@ -10,5 +10,4 @@ train-1234.out                the job's output, of all its starts
 lives.jsonl                   each start of the job, and the step it resumed from
 refusal, CANCEL, GAVE_UP      why it is not started again
 
-Begin with submit.py. May import launch.recipe, launch.stages, train, data_prep and model.
-"""
+Begin with submit.py. May import launch.recipe, launch.stages, train, data_prep and model."""

@@ -7,8 +7,7 @@
 Any other code comes from a passing fault (a disk, a missing mount); the script takes it for 75.
 
 Every start is a line of RUN/slurm/lives.jsonl with the step that it resumes from. Several starts in a row from the same
-step are a loop that a person has to look at. This runs on the batch host, without torch.
-"""
+step are a loop that a person has to look at. This runs on the batch host, without torch."""
 
 import itertools
 import json

@@ -2,8 +2,7 @@
 
 A value in an #SBATCH line cannot be quoted, so only harmless characters are allowed there; values in shell lines are
 quoted by shlex. A pipeline is shards -> features -> train -> score, where all but train are arrays of jobs; each waits
-for the one before it, and is cancelled if that fails (--kill-on-invalid-dep).
-"""
+for the one before it, and is cancelled if that fails (--kill-on-invalid-dep)."""
 
 import argparse
 import os

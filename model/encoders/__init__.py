@@ -1,8 +1,7 @@
 """Frozen speech encoders, chosen by the checkpoint's own `model_type`: one file and one line below for each family.
 
 Begin with hubert.py: load_encoder makes a family's class, which offers what is said at Encoder. May import the
-modules of model only.
-"""
+modules of model only."""
 
 from typing import Any
 

@@ -100,8 +100,7 @@ def make_corpus(
     """The corpus that a recipe describes, with at most `limit` samples.
 
     Samples that are too long or too short are refused or dropped with a count, never cut. `budget` bounds the cost of
-    an utterance in LLM tokens; "auto" will be made large enough for the longest.
-    """
+    an utterance in LLM tokens; "auto" will be made large enough for the longest."""
     seconds, positions = index.samples / SAMPLE_RATE, model.max_positions or NO_LIMIT
     shortest, longest = (index.samples, index.samples) if augment is None else augment.extremes(index.samples)
     frames, most = _frames(model, index, shortest), _tokens(model, index, longest)

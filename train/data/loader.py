@@ -1,8 +1,7 @@
 """Reads this rank's micro-batches ahead, in threads, in the order of the plan.
 
 No worker processes and no state: reading, FLAC decoding and hashing release the GIL, and the position is the step's
-number. What cannot be read is tried again for a while (storage has bad moments), then left out and named.
-"""
+number. What cannot be read is tried again for a while (storage has bad moments), then left out and named."""
 
 import threading
 import time

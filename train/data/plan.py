@@ -6,8 +6,7 @@
 
 Rank r of R takes the micro-batches r, r + R, ... of each step. So every rank has the same number of them (no epoch can
 hang) and as much work as the others, a position is one number (the step), and another number of GPUs meets the same
-steps. A step's samples are a plain random draw: nothing is padded, so nothing has to be sorted by length.
-"""
+steps. A step's samples are a plain random draw: nothing is padded, so nothing has to be sorted by length."""
 
 import hashlib
 import math
@@ -82,8 +81,7 @@ def plan_epoch(
     """The plan of an epoch over the samples `ids`, whose LLM tokens are `tokens[ids]`; a pure function.
 
     `budget` bounds the cost, and with it the tokens, of a micro-batch. No sample may exceed it. Shuffled are all
-    samples, or those of the shards that `window` takes together.
-    """
+    samples, or those of the shards that `window` takes together."""
     random = np.random.default_rng([seed, epoch])
     shuffled = random.permutation(ids)
     if window is not None:
@@ -116,8 +114,7 @@ def _deal(costs: np.ndarray, sizes: np.ndarray, slots: int) -> tuple[np.ndarray,
 
     costs [N] lie step after step, `sizes` of them in each, falling within a step. All steps are dealt at once: in each
     round a quarter of a step's slots, the cheapest so far, take one sample each. A rule that takes the costly first
-    leaves the small ones to even out what differs (longest processing time first; Graham, 1969).
-    """
+    leaves the small ones to even out what differs (longest processing time first; Graham, 1969)."""
     steps, at_once = len(sizes), max(1, slots // 4)
     row = np.repeat(np.arange(steps), sizes)
     column = np.arange(len(costs)) - np.repeat(sizes.cumsum() - sizes, sizes)

@@ -126,8 +126,7 @@ def join_world() -> World:
 
     DeepSpeed drives the GPU whose number is LOCAL_RANK, so where there are GPUs it is set to the number of this rank's.
     Under mpirun, where DeepSpeed insists on OMPI_COMM_WORLD_LOCAL_RANK, the two are the same (gpu_number). UserError if
-    the device that this rank should drive is not there.
-    """
+    the device that this rank should drive is not there."""
     ranks = read_rank_env()
     require_master(ranks)
     device = rank_device(ranks)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from model.loading import choose_device
 from model.errors import TransientError, UserError
+from model.loading import choose_device
 from train.dist.launch_env import RankEnv
 
 

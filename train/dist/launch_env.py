@@ -7,8 +7,7 @@
     nothing                             a single process
 
 The innermost launcher counts: mpirun's ranks within a Slurm job are mpirun's. Variables set by hand must agree with the
-launcher around them. Standard library only, as it is called before torch is imported.
-"""
+launcher around them. Standard library only, as it is called before torch is imported."""
 
 import os
 import re
@@ -182,8 +181,7 @@ def set_threads(env: MutableMapping[str, str] = os.environ) -> None:
     """Sets OMP_NUM_THREADS unless it is set; before torch is imported.
 
     OpenMP by default takes all cores for every process. Two ranks on two cores, or one beside another busy process,
-    then wait for each other at every barrier: many times slower than with one thread (bench/threads.py measures it).
-    """
+    then wait for each other at every barrier: many times slower than with one thread (bench/threads.py measures it)."""
     if not env.get("OMP_NUM_THREADS"):
         try:
             ranks = read_rank_env(env).local_size

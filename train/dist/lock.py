@@ -5,8 +5,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from data_prep.durable import FULL
-from data_prep.durable import NO_LOCKS, lock
+from data_prep.durable import FULL, NO_LOCKS, lock
 from model.errors import TransientError, UserError
 
 

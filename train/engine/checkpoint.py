@@ -8,8 +8,7 @@
 
 A checkpoint is written under a temporary name, fsynced and renamed; one that does not verify is named and passed over.
 The frozen parts are not in it, nor is any random state: randomness is reseeded from (seed, step, micro-batch). Nothing
-is ever unpickled.
-"""
+is ever unpickled."""
 
 import json
 import os

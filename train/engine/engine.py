@@ -2,8 +2,7 @@
 
 The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter asks for gradients,
 so only it has optimizer state. The adapter is float32 and the frozen parts may be bfloat16, with DeepSpeed's own
-precision switched off: that way every ZeRO stage computes the same update.
-"""
+precision switched off: that way every ZeRO stage computes the same update."""
 
 import logging
 import math
@@ -108,8 +107,7 @@ class Engine:
 
         DeepSpeed divides by the slots and averages over the ranks; the factor undoes both, so that the step's gradient
         is that of the mean token loss, however the micro-batches fell to ranks. A loss that is not finite makes a
-        gradient that is not, so that every rank sees it in the norm. A collective at the step's last slot.
-        """
+        gradient that is not, so that every rank sees it in the norm. A collective at the step's last slot."""
         factor = torch.where(loss.detach().isfinite(), self.slots * self.world.size / max(1, num_targets), torch.nan)
         with self._explain_out_of_memory():
             self._deepspeed.backward(loss * factor)

@@ -2,8 +2,7 @@
 
 The learning rate has a warm-up, then is constant (the paper's), linear or cosine. With the loss scale, gradients inside
 the LLM are computed times a power of two, so that they do not vanish; it halves when a gradient overflows and doubles
-after a while without (Micikevicius et al., arXiv 1710.03740). Float32 and bfloat16 have the range to do without.
-"""
+after a while without (Micikevicius et al., arXiv 1710.03740). Float32 and bfloat16 have the range to do without."""
 
 import math
 
@@ -22,8 +21,7 @@ def learning_rate(step: int, optim: OptimConfig, total_steps: int) -> float:
     """The learning rate of the update that follows `step` finished ones (0 for the first), of `total_steps` in all.
 
     The warm-up of W steps rises by lr / W a step, so that the first update has lr / W and update number W has lr. The
-    decays then fall from lr towards 0, which the step after the last would have.
-    """
+    decays then fall from lr towards 0, which the step after the last would have."""
     warmup = warmup_steps(optim, total_steps)
     if step < warmup:
         return optim.lr * (step + 1) / warmup

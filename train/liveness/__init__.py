@@ -2,5 +2,4 @@
 
 stop.py and exit_status.py are imported before torch.
 
-Begin with stop.py. May import recipe and dist.
-"""
+Begin with stop.py. May import recipe and dist."""

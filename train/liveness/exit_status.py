@@ -1,7 +1,6 @@
 """How a training ended, for launchers and scripts: exit codes, markers in the run's folder, a file for refusals.
 
-Launchers pass on the wrong exit code, or 0: a marker proves what no exit code does. No torch.
-"""
+Launchers pass on the wrong exit code, or 0: a marker proves what no exit code does. No torch."""
 
 import os
 from contextlib import suppress
@@ -20,8 +19,7 @@ def mark_permanent(error: UserError | str) -> None:
     """Writes an error that another try would meet again into the file, if Slurm's script named one.
 
     That is what is refused before the first step, a mistake in the recipe or its data. What fails later, or because of
-    the host or its disks, may pass.
-    """
+    the host or its disks, may pass."""
     file = os.environ.get(REFUSAL)
     if file and not isinstance(error, TransientError):
         with suppress(OSError):

@@ -1,8 +1,7 @@
 """Heartbeats that the ranks' watchdogs exchange through the key-value store of the process group.
 
 A read from a store whose process is stopped never returns, whatever its time-out (torch 2.11), so the reader also
-watches for replies that do not come.
-"""
+watches for replies that do not come."""
 
 import contextlib
 import json

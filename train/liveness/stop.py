@@ -68,8 +68,7 @@ def follow_launcher() -> None:
 
     A thread looks at the parents of this process. `deepspeed` itself is the parent's parent: killed, it leaves its own
     child, the module deepspeed.launcher.launch, training on, so that one's parents are watched too. A plain
-    `python -m train` has no launcher: its shell may end (nohup, disown).
-    """
+    `python -m train` has no launcher: its shell may end (nohup, disown)."""
     try:
         if not read_rank_env().launcher:
             return

@@ -7,8 +7,7 @@
    clock, so clocks need not agree.
 4. A verdict falls when no rank has moved, or one has sent no heartbeat, for `stall_seconds`. Who reaches it puts it
    into the store and prints it; every rank writes its stacks and ends, also from within a collective that never
-   returns.
-"""
+   returns."""
 
 import contextlib
 import faulthandler
@@ -58,8 +57,7 @@ def judge(ranks: Sequence[ObservedRank], now: float, stall_seconds: float, inter
     """What is wrong with the ranks at the time of the last reply; "" while nothing is.
 
     A rank that was stopped is named even where it waited: the others stand because of it. Of the others, those that do
-    not wait for others are named, and of these the furthest behind.
-    """
+    not wait for others are named, and of these the furthest behind."""
     present = [rank for rank in ranks if not (rank.beat and rank.beat.left)]
     still = bool(present) and now - max(rank.moved_at for rank in ranks) > stall_seconds
     limit = min(stall_seconds, 4 * interval) if still else stall_seconds
@@ -113,8 +111,7 @@ class Watchdog:
         """This rank leaves: it watches no longer and is not waited for. In a `finally`, before the process group ends.
 
         Waits for its threads, a few beats at most: one inside the store's library would abort the interpreter's end.
-        After a verdict it does not return.
-        """
+        After a verdict it does not return."""
         _, step, calls = self._status
         self._status = (RankStatus.LEAVING, step, calls)
         self._closed.set()

@@ -2,5 +2,4 @@
 
 Imports nothing else of train.
 
-Begin with config.py; a key without influence on the weights is also listed in identity.py.
-"""
+Begin with config.py; a key without influence on the weights is also listed in identity.py."""

@@ -4,8 +4,7 @@
     optim.warmup_steps                   a tenth of the run, at most 1,000 steps (the paper's)
     save.every_steps, eval.every_steps   about ten checkpoints a run; validation takes at most a tenth of the time
 
-They do not depend on the number of ranks. A resumed run keeps the values that it began with.
-"""
+They do not depend on the number of ranks. A resumed run keeps the values that it began with."""
 
 import math
 from collections.abc import Mapping
@@ -48,8 +47,7 @@ def decide_batch(config: Config, total_cost: int, longest_cost: int, most_tokens
     """`config` with its batch decided.
 
     `total_cost` is the cost of an epoch and `longest_cost` that of its longest utterance, in tokens as plan.cost_of
-    counts them; `most_tokens` is what the device holds in a micro-batch.
-    """
+    counts them; `most_tokens` is what the device holds in a micro-batch."""
     tokens, slots = config.batch.tokens, config.batch.micro_batches
     wanted = min(max(total_cost // STEPS_AN_EPOCH, LEAST_STEP), MOST_STEP)
     if slots == "auto":  # a power of two, so that accumulation divides without rounding
@@ -90,8 +88,7 @@ def tokens_that_fit(llm: Any, frozen_bytes: int, device_bytes: int | None, value
     """LLM tokens of a micro-batch that a device holds beside `frozen_bytes` of weights.
 
     `llm` is the LLM's configuration; a device of None bytes is a CPU. What backward keeps of a layer are about five
-    values of its width and three of its MLP's a token; of the logits, two in float32 for one token in four.
-    """
+    values of its width and three of its MLP's a token; of the logits, two in float32 for one token in four."""
     if device_bytes is None:
         return CPU_TOKENS
     text = llm.get_text_config()

@@ -1,8 +1,7 @@
 """The recipe: what is trained, as immutable sections. Where it runs (ranks, ZeRO stage) is given on the command line.
 
 `load_config("recipe.yaml", ["optim.lr=2e-4"])` reads the YAML and the overrides (yaml.py); pydantic checks every value
-by the types below (kinds.py). Paths start at the current directory; `~` and `$NAME` are expanded.
-"""
+by the types below (kinds.py). Paths start at the current directory; `~` and `$NAME` are expanded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -295,6 +294,5 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The recipe in `path` with overrides `section.key=value` laid over it; of a repeated override the last counts.
 
     An override's value is the text as it is, read by the rules of its field; a list may be written [a, b].
-    UserError, one line with file and line number, for anything that is not a recipe.
-    """
+    UserError, one line with file and line number, for anything that is not a recipe."""
     return validated(Config, lay_over(read_yaml_file(path), overrides), "the recipe")

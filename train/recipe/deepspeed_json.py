@@ -1,8 +1,7 @@
 """A DeepSpeed JSON, read strictly: DeepSpeed itself ignores a misspelled key, and would train with another setting.
 
 Such a file holds DeepSpeed's own concerns only: ZeRO, offload, communication, its diagnostics. What is trained belongs
-to the recipe, and a key of the JSON that says it again is refused with the recipe's key. Only known keys pass.
-"""
+to the recipe, and a key of the JSON that says it again is refused with the recipe's key. Only known keys pass."""
 
 import json
 from pathlib import Path
@@ -73,8 +72,7 @@ def read_deepspeed_json(name: str | Path) -> dict[str, Any]:
 
     `zero_optimization.stage` is always there (0 where the file is silent).
     UserError, one line with the file and the key, for a key that is unknown, repeated, the recipe's or the engine's,
-    for a value of another type, and for an offload that the stage would ignore.
-    """
+    for a value of another type, and for an offload that the stage would ignore."""
     shipped = Path(__file__).parents[2] / "ds_configs" / f"{name}.json"
     path = shipped if shipped.exists() else Path(name)
     try:

@@ -28,8 +28,7 @@ def result_fields(config: Config) -> dict[str, Any]:
     """{dotted key: value} of all that the weights after a given number of steps depend on.
 
     Left out are what only observes or saves (eval, save, log), paths and ids (the index digest and the fingerprints of
-    encoder and LLM stand for them), and the end of a run where the learning rate does not depend on it.
-    """
+    encoder and LLM stand for them), and the end of a run where the learning rate does not depend on it."""
     sections = config.model_dump(mode="json")
     fields: dict[str, Any] = {key: reduce(getitem, key.split("."), sections) for key in dotted_names(Config)}
     fields["data.seed"] = config.data_seed

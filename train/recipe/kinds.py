@@ -1,7 +1,6 @@
 """Types of the recipe's values, checked by pydantic, whose errors become one line: file, key, value, what is expected.
 
-The JSON schema shows the same types to editors.
-"""
+The JSON schema shows the same types to editors."""
 
 import re
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar
@@ -86,8 +85,7 @@ def decided(value: int | Auto) -> int:
 def validated(model: type[Model], document: Document, what: str, prefix: str = "") -> Model:
     """The document as `model`, absent fields at their defaults.
 
-    `what` the document is, and `prefix`, the dotted name of its section, are for errors. UserError, one line.
-    """
+    `what` the document is, and `prefix`, the dotted name of its section, are for errors. UserError, one line."""
     content = _with_sections(model, document.content)
     try:
         return model.model_validate(content)

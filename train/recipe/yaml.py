@@ -3,8 +3,7 @@
 PyYAML guesses types: `1e-4` becomes text, `no` False, `12:00:00` 43200, `010` 8, and a repeated key wins silently. Here
 PyYAML only parses. A number is decimal without leading zeros; `true`, `false` and `null` are themselves; all else is
 text. Refused is what a recipe has no use for: tags, anchors and aliases, repeated keys, a second document, deep
-nesting, a big file.
-"""
+nesting, a big file."""
 
 import re
 from collections.abc import Sequence
@@ -162,8 +161,7 @@ def plain_scalar(text: str) -> Any:
 def lay_over(recipe: Document, overrides: Sequence[str]) -> Document:
     """The recipe with the value of each override `section.key=value` in its place; of a repeated one the last counts.
 
-    A value is read like one without quotes in the file, whatever characters are in it; a list may be written [a, b].
-    """
+    A value is read like one without quotes in the file, whatever characters are in it; a list may be written [a, b]."""
     document = Document({} if recipe.content is None else recipe.content, dict(recipe.lines))
     for override in overrides if isinstance(document.content, dict) else ():
         key, equals, text = override.partition("=")
@@ -189,8 +187,7 @@ def lay_over(recipe: Document, overrides: Sequence[str]) -> Document:
 def _slip(text: str, error: yaml.MarkedYAMLError) -> str:
     """`LINE: text there: what to do`, or PyYAML's own words where it is no common slip.
 
-    PyYAML names the place where it could not go on, often a line or more after the slip, in terms of its grammar.
-    """
+    PyYAML names the place where it could not go on, often a line or more after the slip, in terms of its grammar."""
     context, problem, mark = error.context or "", error.problem or "", error.problem_mark
     assert mark is not None
     lines = [*LINE_END.split(text), ""]

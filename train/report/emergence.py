@@ -3,8 +3,7 @@
 At first token accuracy (teacher-forced) stays where knowledge of the language alone carries it. Then the LLM begins to
 use the speech, and accuracy rises in a few hundred steps (capability emergence of SLAM-ASR, arXiv 2402.08846; others
 report plateaus at 0.30 to 0.50 of 4,000 steps and more). The audio gap is how much worse the loss is if each utterance
-gets another's speech: 0 if the audio is ignored.
-"""
+gets another's speech: 0 if the audio is ignored."""
 
 import math
 from collections import deque

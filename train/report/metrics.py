@@ -1,8 +1,7 @@
 """The report of a run: sums of steps, written every log.every_steps to the console, metrics.jsonl and trackers.
 
 Only rank 0 has sinks; on the others every call does nothing. A sink that fails is named once and dropped: no metric
-ends a training. What Prometheus scrapes from every rank is in prometheus.py.
-"""
+ends a training. What Prometheus scrapes from every rank is in prometheus.py."""
 
 import math
 import resource

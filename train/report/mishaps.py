@@ -1,8 +1,7 @@
 """Errors that do not end a run, counted and named: steps that are skipped and utterances that are lost.
 
 skipped.jsonl   {"step", "loss", "grad_norm", "keys"}     a step whose loss or gradient was not finite
-lost.jsonl      {"step", "key", "reason"}                 an utterance that could not be read, again in every epoch
-"""
+lost.jsonl      {"step", "key", "reason"}                 an utterance that could not be read, again in every epoch"""
 
 import json
 import math

@@ -5,8 +5,7 @@ No name and no label contains a transcript or a path.
 
 RUN/prometheus/targets.json lists the endpoints of all ranks, labelled with run, rank and host, for Prometheus's file
 discovery (file_sd). A run that ends in order removes it; after a crash it stays, so that Prometheus shows the targets
-as down and alerts. No failure here ends a training.
-"""
+as down and alerts. No failure here ends a training."""
 
 import json
 import math

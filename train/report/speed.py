@@ -19,8 +19,7 @@ class StepTimer:
     In synchronous training every rank takes the same time for a step. What differs is the time from the start of a
     micro-batch to its last adapter gradient, after which ranks exchange gradients. Hooks on the adapter's parameters
     record that moment, on a GPU with an event, so that nothing waits for it. They fire in ZeRO 0 to 3; but stage 3
-    gathers the LLM's weights layer by layer, so a slow rank's time shows in part in the others' too.
-    """
+    gathers the LLM's weights layer by layer, so a slow rank's time shows in part in the others' too."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], device: torch.device) -> None:
         self._now = _event if device.type == "cuda" else time.monotonic
@@ -63,8 +62,7 @@ class CacheSpeed:
     """Warns once if a rank waits longer for cached frames than the encoder would take: the cache then costs time.
 
     `speed.json` beside the features' index has the seconds of audio that a rank encoded in a second when they were
-    made. Training on audio, a seventh of the size of bfloat16 frames, would then be faster.
-    """
+    made. Training on audio, a seventh of the size of bfloat16 frames, would then be faster."""
 
     def __init__(self, folders: Sequence[str], step: int) -> None:
         speeds = [speed for folder in folders if (speed := read_speed(Path(folder)))]

@@ -1,8 +1,7 @@
 """W&B and MLflow as sinks: figures under `train/` and `dev/`, and the recipe without paths.
 
 Each is imported only if asked for, and runs in a thread of its own (BackgroundSink), as it talks to a server. A resumed
-run is the same run there: its id is kept in the run folder.
-"""
+run is the same run there: its id is kept in the run folder."""
 
 import json
 import math
