@@ -1,7 +1,5 @@
 """`slam-asr export SOURCE OUT`: the adapter as two files to share."""
 
-from __future__ import annotations
-
 import argparse
 
 

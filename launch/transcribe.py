@@ -1,7 +1,5 @@
 """`slam-asr transcribe ADAPTER FILES...`: one line of text a recording."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -120,9 +120,8 @@ def _pass_on(launch: Launch, runner: int, number: int) -> bool:
 
 
 def _start_guard(launch: Launch, runner: int) -> int:
-    """Starts a process that ends the launcher when this one has ended, be it by kill -9; returns its number.
-
-    Over ssh it ends pdsh and the connections too, which outlive `deepspeed`."""
+    """Starts a process that ends the launcher when this one has ended, be it by kill -9; returns its number. Over ssh
+    it ends pdsh and the connections too, which outlive `deepspeed`."""
     ended, held_open = os.pipe()
     if guard := os.fork():
         os.close(ended)

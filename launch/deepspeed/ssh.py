@@ -95,7 +95,6 @@ def named(options: Sequence[str]) -> dict[str, str]:
 
 def deepspeed_env_lines() -> list[str]:
     """The lines NAME=VALUE of the files that deepspeed reads: DS_ENV_FILE, or .deepspeed_env at home and here.
-
     UserError for any other line but comments."""
     name, lines = os.environ.get("DS_ENV_FILE", ".deepspeed_env"), []
     for path in filter(Path.is_file, dict.fromkeys([Path.home() / name, Path(name).absolute()])):
@@ -114,9 +113,8 @@ def shown_secrets() -> set[str]:
 
 
 def write_exports(run: Path, given: Mapping[str, str], without_secrets: bool) -> Path:
-    """Writes RUN/launch/exports.sh, for the remote shells to source, as pdsh carries no variables.
-
-    What looks secret is carried only if `given`. Devices are not carried: a hostfile's slots choose them."""
+    """Writes RUN/launch/exports.sh, for the remote shells to source, as pdsh carries no variables. What looks secret is
+    carried only if `given`. Devices are not carried: a hostfile's slots choose them."""
     names = set(filter(CARRIED.fullmatch, os.environ)) - {"CUDA_VISIBLE_DEVICES", *given}
     if secret := sorted(filter(SECRET.search, names)):
         print(f"launch: not carried, they look secret (--env NAME carries one): {', '.join(secret)}", file=sys.stderr)

@@ -1,7 +1,5 @@
 """Runs the checks of this rank, and on rank 0 those of all ranks, and prints the results."""
 
-from __future__ import annotations
-
 import argparse
 import socket
 from collections.abc import Iterator

@@ -36,9 +36,8 @@ SLOW_SECONDS = 1.0
 def check_ranks(
     place: RankEnv, device: torch.device, own: Sequence[CheckResult], facts: Mapping[str, str], seconds: float
 ) -> list[CheckResult]:
-    """All ranks' results on rank 0, with those about all of them; on the others an empty list.
-
-    `own` are this rank's, `facts` what must be the same everywhere; ranks are waited for so many seconds."""
+    """All ranks' results on rank 0, with those about all of them; on the others an empty list. `own` are this rank's,
+    `facts` what must be the same everywhere; ranks are waited for so many seconds."""
     host, port, serves = socket.gethostname(), int(place.master_port), place.first and not agent_has_the_port()
     try:
         address = TCPStore(place.master_addr, port, None, serves, timedelta(seconds=seconds), wait_for_workers=False)

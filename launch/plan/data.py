@@ -1,7 +1,5 @@
 """The utterances of a recipe: by the index of its shards, or, where there are none yet, by assumption."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Only the adapter is trained, so only it has gradients (4 bytes a weight), AdamW'
 flat float32 copy (4) that is sharded over R ranks. Stage 3 shards the LLM too; the encoder is outside the module tree
 (model/slam_asr.py) and stays whole on every GPU."""
 
-from __future__ import annotations
-
 import shlex
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -134,9 +132,8 @@ class Estimator:
         return cluster.ranks * busy * utterances * work.seconds / work.utterances / times[limit], limit
 
     def hours(self, config: Config, row: Row) -> dict[str, float]:
-        """Of an epoch and a run of a decided recipe (train/recipe/auto.py), without evaluation and saving.
-
-        `run_cached` has its first epoch on the fly, unless the recipe reads cached frames."""
+        """Of an epoch and a run of a decided recipe (train/recipe/auto.py), without evaluation and saving. `run_cached`
+        has its first epoch on the fly, unless the recipe reads cached frames."""
         steps, optim, total = self.work.steps(config), config.optim, self.work.seconds / 3600
         limits = (optim.epochs, optim.max_steps / steps if optim.max_steps else None)
         epochs = min(limit for limit in limits if limit is not None)
@@ -173,7 +170,6 @@ def _offloads(name: str) -> bool:
 
 def advise(config: Config, command: Sequence[str], estimator: Estimator, rows: Sequence[Row]) -> dict[str, Any]:
     """The first of ORDER that takes the longest utterance, or deepspeed None; a batch, and audio-hours an hour with it.
-
     `command` is the recipe and its overrides."""
     cluster, least = estimator.cluster, estimator.work.longest_cost
     by_name = {row.name: row for row in rows}

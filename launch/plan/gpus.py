@@ -1,7 +1,5 @@
 """The GPUs that a plan is for: how many, how much memory, how fast, and what moves data between them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Runs `slam-asr plan`: from its arguments to a printed plan."""
 
-from __future__ import annotations
-
 import argparse
 import textwrap
 from dataclasses import asdict

@@ -3,8 +3,6 @@
 One process is a world of one, in stage 0. Micro-batches of the recipe's mean utterance, of rising size, each for a few
 steps; memory is the highest that was allocated, beside what simulation.py predicts for that very micro-batch."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -65,7 +63,6 @@ def measure(
     peak_bytes: Callable[[], int] = torch.cuda.max_memory_allocated,
 ) -> Iterator[dict[str, float]]:
     """Micro-batches of so many LLM tokens each, until memory runs out; encoder and LLM are drawn on the device.
-
     `reset_peak` is called once before the models are made, and before the timed steps of each size."""
     import torch.distributed as dist
 

@@ -1,7 +1,5 @@
 """The models of a recipe by their configurations alone, and recognisers of random weights made of them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,9 +39,8 @@ class Shapes:
 
 
 def read_shapes(model: ModelConfig) -> Shapes:
-    """Of a recipe's models, by their config.json. `auto` is bfloat16: a plan is for GPUs that compute it.
-
-    UserError where a configuration is not there, or is of an encoder that we do not have."""
+    """Of a recipe's models, by their config.json. `auto` is bfloat16: a plan is for GPUs that compute it. UserError
+    where a configuration is not there, or is of an encoder that we do not have."""
     encoder = read_config("encoder", model.encoder, model.trust_remote_code)
     llm = read_config("LLM", model.llm, model.trust_remote_code)
     dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")

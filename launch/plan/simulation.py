@@ -73,9 +73,8 @@ class StepCost:
 def simulate(
     shapes: Shapes, utterance: Utterance, longest_samples: int, prompt_tokens: int, packed: bool = True
 ) -> StepCost:
-    """Of utterances like `utterance`; unless `packed` they are encoded one by one, as on a CPU.
-
-    UserError for an LLM that cannot be computed without weights."""
+    """Of utterances like `utterance`; unless `packed` they are encoded one by one, as on a CPU. UserError for an LLM
+    that cannot be computed without weights."""
     batches = [random_batch(shapes, utterance, number, META) for number in (1, 2)]
     batches.append(random_batch(shapes, utterance_of(shapes, longest_samples, 1, prompt_tokens), 1, META))
 

@@ -6,8 +6,6 @@ returns the exit code.
 Begin with shards.py. A new verb needs a line in VERBS. Imports train, data_prep and model, and nothing else of
 launch."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 from typing import Any

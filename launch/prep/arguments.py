@@ -1,7 +1,5 @@
 """Options of several verbs of `slam-asr prep`, what their values mean, and the line that a verb ends with."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path

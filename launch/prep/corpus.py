@@ -98,9 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def utterances_of(source: Path | str, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:
-    """By the importer named, or the one that recognises the source; `source` as text is a manifest's address.
-
-    Prints the importer where none was named. UserError if none of the first recordings is there."""
+    """By the importer named, or the one that recognises the source; `source` as text is a manifest's address. Prints
+    the importer where none was named. UserError if none of the first recordings is there."""
     if args.audio_root is not None and not args.audio_root.is_dir():
         raise UserError(f"there is no folder {args.audio_root}; --audio-root is where relative paths start")
     if isinstance(source, Path) and not source.exists():
@@ -124,7 +123,6 @@ def utterances_of(source: Path | str, importer: str | None, args: argparse.Names
 
 def of_remote_manifest(address: str, read: Callable[[Path], Iterable[Utterance]]) -> Iterator[Utterance]:
     """What `read` finds in a copy of the manifest; its relative audio paths start at the manifest's own address.
-
     UserError as `read`, naming the address, and for a corpus of many files: those are read from disks only."""
     home, _, name = without_secrets(address).rpartition("/")
     with TemporaryDirectory(prefix="slam-asr-") as folder:

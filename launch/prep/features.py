@@ -99,9 +99,8 @@ def _share(args: argparse.Namespace, rank: RankEnv) -> FeatureRank:
 
 
 def _ask(args: argparse.Namespace, index: ShardIndex, encoder: Encoder, share: FeatureRank, first: bool) -> None:
-    """Prints the expected size and time; asks whether to go on, or demands --yes, if they are large.
-
-    UserError to stop here."""
+    """Prints the expected size and time; asks whether to go on, or demands --yes, if they are large. UserError to stop
+    here."""
     from data_prep.features.build import estimate, require_fit
     from data_prep.progress import clock
 

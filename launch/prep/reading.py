@@ -1,7 +1,5 @@
 """`slam-asr prep check`, `stats`, `sample`, `export` and `publish`: what reads a finished shard directory."""
 
-from __future__ import annotations
-
 import argparse
 import os
 from pathlib import Path

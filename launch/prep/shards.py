@@ -1,7 +1,5 @@
 """`slam-asr prep build`, `index`, `reshard` and `merge`: what writes a shard directory."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any

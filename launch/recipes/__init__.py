@@ -2,8 +2,6 @@
 
 Begin with text.py. May import launch.prep, train, data_prep and model."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

@@ -1,7 +1,5 @@
 """A recipe as commented YAML, for `slam-asr recipe new` and `slam-asr run`: what to train with by hours and LLM."""
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -47,9 +45,8 @@ class Choice:
 
 
 def choose(hours: float, width: int, epoch_tokens: float = math.inf) -> Choice:
-    """For so many hours of training data, and an LLM whose embeddings have `width` values.
-
-    `epoch_tokens` is about the number of LLM tokens in an epoch: minutes of data make few steps an epoch."""
+    """For so many hours of training data, and an LLM whose embeddings have `width` values. `epoch_tokens` is about the
+    number of LLM tokens in an epoch: minutes of data make few steps an epoch."""
     steps = max(1.0, epoch_tokens / LEAST_STEP)
     small, toy = hours <= SMALL_HOURS, width < TOY_WIDTH
     lr, lr_why = next((lr, why) for most, lr, why in RATES if width <= most)

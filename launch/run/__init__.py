@@ -8,8 +8,6 @@ at any point and given again ends with the same figures.
 
 Begin with stages.py. May import launch.stages, score, prep, recipes and deepspeed, and what they may."""
 
-from __future__ import annotations
-
 import argparse
 
 from launch.prep.arguments import local_folder

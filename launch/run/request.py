@@ -176,9 +176,8 @@ def _named_tests(sources: list[str]) -> dict[str, str]:
 
 
 def _divided_options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The options of `--build-options` that the import takes, and those left for the build, which reads a manifest.
-
-    The build gets --allow-pipes and --max-bad too. UserError for what `prep build` does not know."""
+    """The options of `--build-options` that the import takes, and those left for the build, which reads a manifest. The
+    build gets --allow-pipes and --max-bad too. UserError for what `prep build` does not know."""
     from launch import stages
     from launch.prep import corpus
 

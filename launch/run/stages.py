@@ -1,7 +1,5 @@
 """The stages of a request and the commands of each, which are known once the stages before it are done."""
 
-from __future__ import annotations
-
 import json
 import math
 import shlex

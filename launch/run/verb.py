@@ -1,7 +1,5 @@
 """Runs the stages of a request in order, each command printed first; signals are passed on to the command."""
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import json

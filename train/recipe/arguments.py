@@ -1,7 +1,5 @@
 """Command lines with recipes: an argparse parser whose errors are one line with the nearest known name or key."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import re

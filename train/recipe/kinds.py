@@ -83,9 +83,8 @@ def decided(value: int | Auto) -> int:
 
 
 def validated(model: type[Model], document: Document, what: str, prefix: str = "") -> Model:
-    """The document as `model`, absent fields at their defaults.
-
-    `what` the document is, and `prefix`, the dotted name of its section, are for errors. UserError, one line."""
+    """The document as `model`, absent fields at their defaults. `what` the document is, and `prefix`, the dotted name
+    of its section, are for errors. UserError, one line."""
     content = _with_sections(model, document.content)
     try:
         return model.model_validate(content)

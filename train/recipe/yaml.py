@@ -159,9 +159,8 @@ def plain_scalar(text: str) -> Any:
 
 
 def lay_over(recipe: Document, overrides: Sequence[str]) -> Document:
-    """The recipe with the value of each override `section.key=value` in its place; of a repeated one the last counts.
-
-    A value is read like one without quotes in the file, whatever characters are in it; a list may be written [a, b]."""
+    """The recipe with the value of each override `section.key=value` in its place; of a repeated one the last counts. A
+    value is read like one without quotes in the file, whatever characters are in it; a list may be written [a, b]."""
     document = Document({} if recipe.content is None else recipe.content, dict(recipe.lines))
     for override in overrides if isinstance(document.content, dict) else ():
         key, equals, text = override.partition("=")
@@ -185,9 +184,8 @@ def lay_over(recipe: Document, overrides: Sequence[str]) -> Document:
 
 
 def _slip(text: str, error: yaml.MarkedYAMLError) -> str:
-    """`LINE: text there: what to do`, or PyYAML's own words where it is no common slip.
-
-    PyYAML names the place where it could not go on, often a line or more after the slip, in terms of its grammar."""
+    """`LINE: text there: what to do`, or PyYAML's own words where it is no common slip. PyYAML names the place where it
+    could not go on, often a line or more after the slip, in terms of its grammar."""
     context, problem, mark = error.context or "", error.problem or "", error.problem_mark
     assert mark is not None
     lines = [*LINE_END.split(text), ""]
