@@ -8,7 +8,7 @@ import torch
 
 from train.data.loader import Share
 from train.engine.schedule import learning_rate
-from train.liveness.heartbeats import RankStatus
+from train.liveness.watchdog import RankStatus
 from train.report.metrics import StepResult, add_up
 from train.run import Run
 

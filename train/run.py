@@ -16,8 +16,7 @@ from train.engine.engine import Engine
 from train.feature_cache import FeatureCache
 from train.liveness import stop
 from train.liveness.exit_status import FINISHED, STOPPED
-from train.liveness.heartbeats import RankStatus
-from train.liveness.watchdog import Watchdog
+from train.liveness.watchdog import RankStatus, Watchdog
 from train.parts import Parts
 from train.recipe.config import Config
 from train.recipe.identity import result_fields

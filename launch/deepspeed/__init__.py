@@ -9,8 +9,8 @@ from typing import Any
 from launch import recipe
 from launch.deepspeed import hostfile, local
 from model.errors import UserError
-from train.dist.lock import holder, in_use
 from train.recipe.arguments import Parser
+from train.run_folder import holder, in_use
 
 VERBS = {
     "local": (local, "train on this host"),

@@ -9,14 +9,13 @@ from pathlib import Path
 import torch
 
 from data_prep.text import printable
-from launch.deepspeed.slots import read_hostfile
+from launch.deepspeed.hostfile import read_hostfile
 from launch.deepspeed.ssh import keepalive_seconds, reach
 from launch.doctor import gpus, host
+from launch.doctor.host import FAIL, OK, WARN, CheckResult, failures, lines_of
 from launch.doctor.rendezvous import agent_has_the_port, check_ranks
-from launch.doctor.result import FAIL, OK, WARN, CheckResult, failures, lines_of
 from model.errors import UserError, counted
-from train.dist.collectives import versions
-from train.dist.device import rank_device
+from train.dist.collectives import rank_device, versions
 from train.dist.launch_env import RankEnv, read_rank_env, require_master
 from train.liveness.exit_status import mark_permanent
 from train.recipe.config import Config, load_config

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import torch
 
-from launch.doctor.result import FAIL, OK, WARN, CheckResult
+from launch.doctor.host import FAIL, OK, WARN, CheckResult
 from model.errors import UserError, counted
-from train.dist.device import require_no_gpu_promised
+from train.dist.collectives import require_no_gpu_promised
 
 HOT_CELSIUS = 88
 NVIDIA_SMI = ("index", "name", "ecc.errors.uncorrected.volatile.total", "temperature.gpu", "memory.used")

@@ -5,23 +5,68 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data_prep.figures import in_units
+from data_prep.figures import in_units, table
 from data_prep.paths import free_bytes, nearest_folder
 from data_prep.shards.index import ShardError, ShardIndex
 from data_prep.shards.tar import read_sample
-from launch.doctor.result import FAIL, OK, WARN, CheckResult
 from model.errors import TransientError, UserError, counted
 from model.loading import local_folder
 from train.data.indexes import open_data
 from train.preflight import preflight
 from train.recipe.config import Config
+
+OK, WARN, FAIL = "ok", "warn", "FAIL"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Of one check, on one host or over all ranks."""
+
+    check: str
+    level: str  # ok, warn (a training will run) or FAIL (it would not, or not correctly)
+    what: str
+    todo: str = ""
+    where: str = ""  # the host; "" for all of them together
+    figure: float | None = None  # may differ from host to host without being another result
+    unit: str = ""
+    permanent: bool = False  # of a FAIL: whether another try, on other hosts, would fail too
+
+
+def failures(results: Sequence[CheckResult]) -> int:
+    """Different things that would stop a training."""
+    return len({(result.check, result.what) for result in results if result.level == FAIL})
+
+
+def lines_of(results: Sequence[CheckResult]) -> list[str]:
+    """A table; what is the same on several hosts is one line, and what is wrong comes last, with what to do."""
+    merged: dict[tuple[str, str, str, str], list[CheckResult]] = {}
+    for result in sorted(results, key=lambda result: (OK, WARN, FAIL).index(result.level)):
+        merged.setdefault((result.level, result.check, result.what, result.todo), []).append(result)
+    rows = [
+        (level, check, _hosts(same), f"{what}{_figures(same)}" + (f"; {todo}" if todo else ""))
+        for (level, check, what, todo), same in merged.items()
+    ]
+    return table(rows, left=(0, 1, 2, 3))
+
+
+def _figures(same: Sequence[CheckResult]) -> str:
+    figures = sorted(result.figure for result in same if result.figure is not None)
+    ends = [f"{figure:,.3g}" if figure < 1000 else f"{figure:,.0f}" for figure in (*figures[:1], *figures[-1:])]
+    return f" ({' to '.join(dict.fromkeys(ends))} {same[0].unit})" if ends else ""
+
+
+def _hosts(same: Sequence[CheckResult]) -> str:
+    names = sorted({result.where for result in same if result.where})
+    return f"{', '.join(names[:2])} and {len(names) - 2} more" if len(names) > 3 else ", ".join(names) or "all"
+
 
 UTTERANCES = 64
 SLOW_MB_PER_S = 5.0

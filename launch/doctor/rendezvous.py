@@ -17,9 +17,9 @@ import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 from launch.doctor.gpus import seconds_of, slow_gpus
-from launch.doctor.result import FAIL, OK, WARN, CheckResult
+from launch.doctor.host import FAIL, OK, WARN, CheckResult
 from model.errors import UserError, counted
-from train.dist.device import require_own_gpu
+from train.dist.collectives import require_own_gpu
 from train.dist.launch_env import RankEnv
 
 SECONDS_FOR_COLLECTIVES = 60.0

@@ -18,10 +18,10 @@ from launch.plan.probe import measure_here
 from launch.plan.shapes import Shapes, read_shapes
 from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
+from train.preflight import rank_remarks, schedule_remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
-from train.remarks import rank_remarks, schedule_remarks
 
 FITS, NOTHING_FITS = 0, 1  # exit codes
 MOST_HOURS = 1_000_000_000

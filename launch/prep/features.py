@@ -72,7 +72,7 @@ def _encoder(args: argparse.Namespace, rank: RankEnv, dtype: str | None = None) 
     import torch
 
     from model.encoders import load_encoder
-    from train.dist.device import gpu_number
+    from train.dist.collectives import gpu_number
 
     device, gpu = args.device, torch.cuda.is_available()
     kind = device.partition(":")[0]

@@ -13,8 +13,8 @@ import torch
 
 from launch.command import main
 from launch.doctor import gpus, host
+from launch.doctor.host import FAIL, OK, WARN, CheckResult, failures, lines_of
 from launch.doctor.rendezvous import check_ranks, clocks, differences
-from launch.doctor.result import FAIL, OK, WARN, CheckResult, failures, lines_of
 from tests import ranks
 from tests.ranks import ROOT, free_port
 from tests.tiny import tiny_models

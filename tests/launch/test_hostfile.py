@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from launch.command import main
-from launch.deepspeed import slots, ssh
+from launch.deepspeed import hostfile, ssh
 from launch.deepspeed.running import Launch
 from model.errors import UserError
 from train.recipe.config import load_config
@@ -115,7 +115,7 @@ def test_a_line_that_is_none_of_a_hostfile_is_named(text, values, tmp_path):
     if text is not None:
         (tmp_path / "hosts").write_text(text)
     with pytest.raises(UserError) as refusal:
-        slots.read_hostfile(tmp_path / "hosts")
+        hostfile.read_hostfile(tmp_path / "hosts")
     assert all(value in str(refusal.value) for value in (*values, str(tmp_path / "hosts")))
 
 
@@ -137,9 +137,9 @@ def test_include_and_exclude_choose_as_deepspeed_does(include, exclude, left):
     hosts = {"a": [0, 1], "b": [0, 1, 2]}
     if isinstance(left, str):
         with pytest.raises(UserError, match=re.escape(left)):
-            slots.choose(hosts, include, exclude)
+            hostfile.choose(hosts, include, exclude)
     else:
-        assert slots.choose(hosts, include, exclude) == left
+        assert hostfile.choose(hosts, include, exclude) == left
         assert parse({host: len(own) for host, own in hosts.items()}, include, exclude) == left
 
 

@@ -11,10 +11,10 @@ from data_prep.cores import usable_cores
 from tests import ranks
 from train.data.plan import Epochs, cost_of
 from train.dist.launch_env import READERS, set_threads, threads_of
+from train.preflight import rank_remarks, schedule_remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
-from train.remarks import rank_remarks, schedule_remarks
 
 NO_BATCH = ["batch.tokens=auto", "batch.micro_batches=auto"]
 NO_STEPS = ["optim.warmup_steps=auto", "save.every_steps=auto", "eval.every_steps=auto", "save.total_limit=2"]

@@ -15,7 +15,7 @@ from train.data.loader import Share
 from train.data.plan import plan_in_order
 from train.dist.collectives import World
 from train.engine.engine import Engine
-from train.liveness.heartbeats import RankStatus
+from train.liveness.watchdog import RankStatus
 from train.recipe.config import EvalConfig
 
 

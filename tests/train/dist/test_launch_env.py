@@ -4,7 +4,7 @@ import pytest
 from torch.distributed import HashStore  # pyright: ignore[reportPrivateImportUsage]
 
 from model.errors import UserError
-from train.dist.device import gpu_number, require_no_gpu_promised, require_own_gpu
+from train.dist.collectives import gpu_number, require_no_gpu_promised, require_own_gpu
 from train.dist.launch_env import RankEnv, first_host, read_rank_env, require_master
 
 # Slurm 22.05, two nodes of two tasks, as seen in a task and in the batch script.

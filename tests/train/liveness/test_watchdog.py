@@ -17,8 +17,7 @@ from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsa
 from tests import ranks
 from train.dist.collectives import World, free_port
 from train.liveness.exit_status import AGAIN
-from train.liveness.heartbeats import Heartbeat, RankStatus
-from train.liveness.watchdog import ObservedRank, Watchdog, judge
+from train.liveness.watchdog import Heartbeat, ObservedRank, RankStatus, Watchdog, judge
 
 STALL_SECONDS = 5.0
 """Four beats, after which a rank counts as silent where all stand, are 2 s: no busy machine holds one up so long."""
