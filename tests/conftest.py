@@ -1,8 +1,31 @@
 """What every test runs under: no network, the CPU, and few threads, so that ranks beside each other stay fast."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent
+SLOW = """
+test_demo test_newcomer test_readme test_soak test_real_speech
+bench/test_bench bench/test_gpu_first
+data_prep/features/test_feature_command data_prep/remote/test_objects data_prep/shards/test_cache
+data_prep/test_audit data_prep/test_fuzz decode/test_dataset decode/test_generate
+launch/test_doctor launch/test_launch_verbs launch/test_plan_verb model/test_encoders model/test_hub
+train/liveness/test_stop train/liveness/test_watchdog
+train/report/test_prometheus train/report/test_speed train/report/test_trackers
+train/test_auto train/test_damage train/test_faults train/test_feature_cache train/test_main train/test_not_finite
+train/test_open_run train/test_run_folder train/test_training
+""".split()
+"""Files whose tests train, or start processes, for more than four seconds: `make quick` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(ROOT).with_suffix("").as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
