@@ -7,6 +7,7 @@ from data_prep.durable import read_records
 from train.data.indexes import open_data
 from train.data.loader import Loader
 from train.dist.collectives import World, agree_on, all_ranks_or_raise, rank0_broadcast, versions
+from train.dist.lock import claim
 from train.engine.checkpoint import State
 from train.engine.engine import Engine, start_deepspeed
 from train.engine.schedule import warmup_steps
@@ -25,7 +26,7 @@ from train.report.prometheus import open_exporter, open_gauges
 from train.report.speed import CacheSpeed, StepTimer
 from train.resume import find_checkpoint, restore
 from train.run import Observers, Run
-from train.run_folder import claim, require_run_folder, write_file
+from train.run_folder import require_run_folder, write_file
 
 OF_A_HOST = {
     *("run.dir", "data.train", "data.dev", "data.write_features", "data.cache_dir", "data.cache_gb"),

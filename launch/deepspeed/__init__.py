@@ -1,5 +1,4 @@
 """`slam-asr launch`: training by the real `deepspeed` command, on this host or on those of a hostfile.
-
 Begin with running.py. May import launch.recipe, launch.stages, train, data_prep and model."""
 
 import argparse
@@ -9,8 +8,8 @@ from typing import Any
 from launch import recipe
 from launch.deepspeed import hostfile, local
 from model.errors import UserError
+from train.dist.lock import holder, in_use
 from train.recipe.arguments import Parser
-from train.run_folder import holder, in_use
 
 VERBS = {
     "local": (local, "train on this host"),

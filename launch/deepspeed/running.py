@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 from launch.deepspeed import ssh
 from launch.stages import program
 from model.errors import UserError
+from train.dist.lock import holder
 from train.liveness import stop
 from train.liveness.exit_status import AGAIN, FINISHED, LAUNCHER_GONE, MISTAKE, STOPPED
-from train.run_folder import holder
 
 if TYPE_CHECKING:
     from train.recipe.config import Config

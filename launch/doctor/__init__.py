@@ -1,5 +1,4 @@
 """`slam-asr doctor`: checks, on every rank, for what would stop a training or make it wrong or slow.
-
 Begin with checks.py, which calls every check; add one in host.py, gpus.py or rendezvous.py, returning a CheckResult.
 Checks that training makes too are in train/preflight.py. May import launch.deepspeed, train, data_prep and model."""
 

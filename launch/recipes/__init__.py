@@ -1,5 +1,4 @@
 """`slam-asr recipe`: `new` writes a recipe for given data and models (text.py), `schema` the JSON schema.
-
 Begin with text.py. May import launch.prep, train, data_prep and model."""
 
 import argparse

@@ -19,8 +19,8 @@ from launch.run.stages import Command, caches, scored, stages, why_not_cached
 from launch.score import SCORE
 from launch.stages import program
 from model.errors import TransientError
+from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, MISTAKE, STOPPED
-from train.run_folder import holder
 
 FAILED = 1
 SECONDS_TO_SAVE = 60.0

@@ -1,5 +1,4 @@
 """Training under Slurm: scripts for sbatch that requeue and resume, and the verbs submit, status and cancel.
-
 submit.py calls sbatch (client.py) with the scripts that scripts.py writes. The job's script asks lives.py before each
 start whether to go on, and after it what to do next. A run keeps in RUN/slurm/:
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from launch.slurm import client
 from model.errors import UserError
-from train.run_folder import holder
+from train.dist.lock import holder
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

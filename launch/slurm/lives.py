@@ -20,8 +20,8 @@ from typing import Any
 
 from data_prep.durable import read_records
 from model.errors import counted
+from train.dist.lock import holder
 from train.liveness.exit_status import AGAIN, FINISHED, STOPPED
-from train.run_folder import holder
 
 GO_ON, FAILED, CANCELLED = 0, 3, 130
 MARKERS = (FINISHED, STOPPED, "slurm/refusal")  # how the start before has ended

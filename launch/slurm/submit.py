@@ -13,7 +13,7 @@ from launch import recipe
 from launch.slurm import client
 from launch.slurm.scripts import Directives, Stage, pipeline, training
 from model.errors import UserError, counted, require_at_least
-from train.run_folder import holder, in_use
+from train.dist.lock import holder, in_use
 
 if TYPE_CHECKING:
     from train.recipe.config import Config

@@ -110,7 +110,7 @@ LAUNCHER = "import subprocess, sys; sys.exit(max(0, subprocess.call([sys.executa
 RANK = """
 import os, sys, time
 from pathlib import Path
-from train.run_folder import claim
+from train.dist.lock import claim
 from train.liveness import stop
 run, claimed = Path(sys.argv[1]), False
 stop.install_handlers()

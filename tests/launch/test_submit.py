@@ -197,7 +197,7 @@ def test_a_folder_that_is_no_run_is_refused(run, verb, folder, jobs, value, caps
 
 
 def test_cancel_signals_the_process_of_a_run_outside_slurm(run, capsys):
-    program = "import time; from pathlib import Path; from train.run_folder import claim; "
+    program = "import time; from pathlib import Path; from train.dist.lock import claim; "
     program += f"claim(Path({str(run)!r})); print(1); "
     with subprocess.Popen([sys.executable, "-uc", f"{program}time.sleep(1000)"], stdout=subprocess.PIPE) as running:
         assert running.stdout and running.stdout.readline()
