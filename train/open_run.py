@@ -14,8 +14,7 @@ from train.engine.schedule import warmup_steps
 from train.feature_cache import FeatureCache
 from train.liveness.exit_status import FINISHED, STOPPED
 from train.liveness.watchdog import RankStatus, Watchdog
-from train.parts import Parts, build_parts, decide, describe, identify_encoder, tokens_that_fit
-from train.preflight import rank_remarks, schedule_remarks
+from train.parts import Parts, build_parts, decide, describe, identify_encoder, remarks, tokens_that_fit
 from train.recipe.config import Config
 from train.recipe.identity import to_yaml
 from train.report.emergence import Emergence
@@ -65,8 +64,8 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     rank0_broadcast(world, lambda: _begin(folder, config))
     observers = _open_observers(config, world, parts, state, total_steps)
     lines += [*found, *describe(config, parts, epochs, total_steps, world)]
-    lines += schedule_remarks(config, epochs.num_steps(0), total_steps)
-    observers.say([*lines, *rank_remarks(config, world.size, parts.corpus.longest_cost)])
+    longest = parts.corpus.longest_cost
+    observers.say([*lines, *remarks(config, epochs.num_steps(0), total_steps, world.size, longest)])
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
     if checkpoint and state.step:

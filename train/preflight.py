@@ -4,24 +4,21 @@ The checks are those of opening a run (open_run.py), on a recogniser without wei
 read only where cached features or a checkpoint may be of others."""
 
 from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from model.encoders import encoder_dtype, load_encoder
-from model.errors import UserError, counted
+from model.errors import UserError
 from model.llm import embedding_dim, load_llm
 from model.skeleton import meta_models, read_config, skeleton
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.data.indexes import Indexes
 from train.engine.checkpoint import find_newest, load_checkpoint
-from train.engine.schedule import warmup_steps
-from train.parts import Parts, decide, identify_encoder, open_corpora, tokens_that_fit
+from train.parts import Parts, decide, identify_encoder, open_corpora, remarks, tokens_that_fit
 from train.recipe.config import Config
-from train.recipe.kinds import decided
 from train.resume import require_same_run
 from train.run_folder import require_run_folder
 
@@ -31,7 +28,7 @@ def preflight(
 ) -> tuple[UserError | None, list[str]]:
     """What would stop the training, and what of the recipe does not suit its data or so many ranks on such a device.
     The recipe's data and models are on this machine."""
-    remarks: list[str] = []
+    unsuited: list[str] = []
     try:
         require_run_folder(config)
         parts = _skeleton_parts(config, indexes, device)
@@ -39,14 +36,13 @@ def preflight(
         checkpoint = load_checkpoint(newest) if newest else None
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
-        remarks += schedule_remarks(config, epochs.num_steps(0), total_steps)
-        remarks += rank_remarks(config, ranks, parts.corpus.longest_cost)
+        unsuited = remarks(config, epochs.num_steps(0), total_steps, ranks, parts.corpus.longest_cost)
         if checkpoint:
             parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
             require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)
     except UserError as error:
-        return error, remarks
-    return None, remarks
+        return error, unsuited
+    return None, unsuited
 
 
 def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> Parts:
@@ -80,41 +76,3 @@ def _completed(card: AdapterCard, trained: AdapterCard, config: Config) -> Adapt
     if m.llm != trained.llm_source:
         llm = load_llm(m.llm, "auto", "cpu", m.trust_remote_code).fingerprint
     return replace(card, encoder={**trained.encoder, **encoder}, llm={**trained.llm, **llm})
-
-
-MOST_WARMUP_SHARE = 1 / 3
-FEWEST_STEPS = 200  # fewer updates rarely bring an adapter to where the LLM begins to use the audio
-
-
-def schedule_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> list[str]:
-    """What of the schedule does not suit the data, with the value to set; `config` is decided (auto.py)."""
-    optim, warmup, remarks = config.optim, warmup_steps(config.optim, total_steps), []
-    if warmup > MOST_WARMUP_SHARE * total_steps:
-        never = warmup >= total_steps and optim.schedule != "constant"
-        remarks.append(
-            f"the warm-up takes {warmup:,} of {total_steps:,} steps"
-            + f", so the {optim.schedule} decay never begins" * never
-            + f"; set optim.warmup_steps={ceil(total_steps / 10)}, or leave it to auto"
-        )
-    if total_steps < FEWEST_STEPS:
-        epochs = f"optim.epochs={ceil(FEWEST_STEPS / steps_an_epoch)}"
-        more = epochs if optim.max_steps is None else f"optim.max_steps={FEWEST_STEPS} or more"
-        remarks.append(
-            f"{counted(total_steps, 'step')} in all: an adapter rarely learns to transcribe in fewer than "
-            f"{FEWEST_STEPS}; set {more}, or a smaller step (batch.tokens)"
-        )
-    return remarks
-
-
-def rank_remarks(config: Config, ranks: int, longest_cost: int) -> list[str]:
-    """What of the batch leaves ranks idle, with the value to set; a micro-batch must hold the longest utterance."""
-    slots = decided(config.batch.micro_batches)
-    if slots % ranks == 0:
-        return []
-    fitting = ranks * ceil(slots / ranks)
-    tokens = ceil(max(longest_cost, decided(config.batch.tokens) * slots / fitting) / 10) * 10
-    fault = "have nothing to do" if slots < ranks else "have one micro-batch less than the others, and wait,"
-    return [
-        f"{ranks - slots % ranks} of {ranks} ranks {fault} in every step, which has "
-        f"{counted(slots, 'micro-batch', 'micro-batches')}; set batch.micro_batches={fitting} and batch.tokens={tokens}"
-    ]

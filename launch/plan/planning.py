@@ -18,7 +18,7 @@ from launch.plan.probe import measure_here
 from launch.plan.shapes import Shapes, read_shapes
 from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
-from train.preflight import rank_remarks, schedule_remarks
+from train.parts import remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
@@ -50,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
     best = next((row for row in rows if row.largest_tokens >= work.longest_cost), rows[0])
     hours, advice = estimator.hours(config, best), advise(config, [str(args.recipe), *args.overrides], estimator, rows)
     steps = int(hours["steps_per_epoch"])
-    remarks = schedule_remarks(config, steps, _total_steps(config, steps))
-    remarks += rank_remarks(config, cluster.ranks, work.longest_cost)
     plan = {
         "recipe": str(args.recipe),
         "data": {**vars(work), "tokens_each": None, "hours": work.seconds / 3600},
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         "time": hours,
         "cache": estimator.cache(advice["cached"]),
         "advice": advice,
-        "remarks": remarks,
+        "remarks": remarks(config, steps, _total_steps(config, steps), cluster.ranks, work.longest_cost),
     }
     print(canonical_json(plan, indent=1).decode() if args.json else _text(plan, rows, config, estimator))
     return FITS if advice["deepspeed"] else NOTHING_FITS

@@ -11,7 +11,7 @@ from data_prep.cores import usable_cores
 from tests import ranks
 from train.data.plan import Epochs, cost_of
 from train.dist.launch_env import READERS, set_threads, threads_of
-from train.preflight import rank_remarks, schedule_remarks
+from train.parts import rank_remarks, schedule_remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided

@@ -1,4 +1,4 @@
-"""The ranks of a run, and the few collectives that a step needs. One process is a world of size one."""
+"""The ranks of a run, the device of each, and the few collectives of a step. One process is a world of size one."""
 
 import hashlib
 import os
