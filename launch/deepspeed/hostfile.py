@@ -16,6 +16,8 @@ from model.errors import UserError, hint
 if TYPE_CHECKING:
     from train.recipe.config import Config
 
+LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)\s+slots=([1-9][0-9]{0,3})")
+Slots = dict[str, list[int]]  # the devices of each host; the order of hosts is that of ranks
 SAFE = re.compile(r"[\w@+=:,./-]*", re.ASCII)  # remote shells and pdsh change none of these; deepspeed quotes nothing
 
 
@@ -62,7 +64,7 @@ def run(args: argparse.Namespace, config: "Config") -> int:
     return carry_out(launch, args.dry_run)
 
 
-def _check_ssh(args: argparse.Namespace, config: "Config", chosen: "Slots") -> None:
+def _check_ssh(args: argparse.Namespace, config: "Config", chosen: Slots) -> None:
     first = next(iter(chosen))
     if args.node_rank is not None:
         raise UserError("--node-rank goes with --no-ssh; leave it out, or give --no-ssh and the command on every host")
@@ -79,10 +81,6 @@ def _check_ssh(args: argparse.Namespace, config: "Config", chosen: "Slots") -> N
         if not SAFE.fullmatch(value):
             todo = "use letters, digits and @ + = : , . / _ - only"
             raise UserError(f"{what} is {value!r}, which the shells of other hosts would change; {todo}")
-
-
-LINE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)\s+slots=([1-9][0-9]{0,3})")
-Slots = dict[str, list[int]]  # the devices of each host; the order of hosts is that of ranks
 
 
 def read_hostfile(path: Path) -> Slots:
