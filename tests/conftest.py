@@ -1,6 +1,8 @@
 """What every test runs under: no network, the CPU, and few threads, so that ranks beside each other stay fast."""
 
 import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.relative_to(ROOT).with_suffix("").as_posix() in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture
+def mount_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a file system of a size, such as 64k; where mounting is not allowed the test is skipped (others limit
+    files instead)."""
+    folder = tmp_path / "disk"
+
+    def mount(size: str) -> Path:
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "small", str(folder)]
+        if os.getuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("needs the right to mount")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -5,8 +5,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,15 +82,9 @@ def test_a_damaged_checkpoint_is_named_and_the_newest_whole_one_gives_the_same_a
 
 
 @pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 2 MB; where mounting is not allowed the test is skipped (another one limits files instead)."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "small", str(folder)]
-    if os.getuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+def small_disk(mount_disk) -> Path:
+    """A file system of 2 MB."""
+    return mount_disk("2m")
 
 
 def test_on_a_full_disk_the_save_says_what_it_needs_and_with_space_the_same_command_goes_on(
