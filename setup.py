@@ -50,6 +50,7 @@ setup(
         "launch.run",
         "launch.slurm",
         "model",
+        "model.adapters",
         "model.encoders",
         "recipes",
         "recipes.stand_in",

@@ -21,7 +21,7 @@ import torch.distributed as dist
 
 from bench.goal import Goal
 from bench.toys import make_tokenizer
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, pack
 from model.llm import load_llm
 from model.prompt import DEFAULT_TEMPLATE, Prompt

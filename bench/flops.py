@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from model.adapter import AdapterSpec
+from model.adapters import AdapterSpec
 
 Lengths = Any
 """An int, or an integer array."""

@@ -16,7 +16,7 @@ from data_prep.audio import decode as audio
 from data_prep.shards.index import ShardIndex, shard_name, write_index
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch
 from model.encoders import Encoder, HubertEncoder
 from model.llm import Llm, try_packing

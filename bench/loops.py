@@ -11,6 +11,7 @@ precision, logging. Both give the sum of the answers' negative log likelihoods, 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ def _frames(model: SlamAsr, spoken: Sequence[Spoken]) -> tuple[Tensor, Tensor]:
 
 
 def _adapt(model: SlamAsr, frames: Tensor) -> Tensor:  # [B, T, D] -> [B, T // k, H]
-    adapter = model.adapter
+    adapter: Any = model.adapter
     whole = frames[:, : frames.shape[1] - frames.shape[1] % adapter.spec.stack]
     stacked = whole.reshape(len(frames), -1, adapter.spec.stack * adapter.spec.encoder_dim)
     return adapter.linear2(torch.relu(adapter.linear1(stacked.to(adapter.linear1.weight.dtype))))

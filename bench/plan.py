@@ -28,7 +28,7 @@ from bench.flops import adapter_flops, encoder_flops, llm_flops
 from bench.goal import Goal
 from bench.lengths import CHARACTERS_PER_TOKEN, Lengths, in_the_wild, librispeech_like, print_goals, read_lengths
 from bench.toys import TOYS, configs
-from model.adapter import AdapterSpec
+from model.adapters import AdapterSpec
 from model.sample_rate import SAMPLE_RATE
 from train.data.corpus import TEXT_BYTES_PER_TOKEN
 from train.data.plan import cost_of, plan_epoch

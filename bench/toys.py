@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.lengths import CHARACTERS_PER_TOKEN, Lengths
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.encoders import load_encoder
 from model.llm import embedding_dim, load_llm
 from model.prompt import DEFAULT_TEMPLATE, Prompt

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.durable import sync_folder
 from model import weights
-from model.adapter import build_adapter
+from model.adapters import build_adapter
 from model.errors import TransientError, UserError
 
 

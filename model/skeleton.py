@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
+from model.adapters import Adapter, AdapterSpec, build_adapter
 from model.encoders import ENCODER_FAMILIES, Encoder, require_encoder_family
 from model.llm import Llm, embedding_dim, require_llm_type
 from model.loading import loading, why_not_on_hub
@@ -38,11 +38,11 @@ def read_config(what: str, source: str, trust_remote_code: bool) -> Any:
 def meta_models(
     encoder: Any,
     llm: Any,
-    adapter: tuple[str, int, int, float],
+    adapter: dict[str, Any],
     layer: str | None = None,
     trust_remote_code: bool = False,
-) -> tuple[Encoder, Any, ConcatAdapter]:
-    """Encoder, LLM and adapter of transformers configurations; `adapter` is its type, stack, hidden width, dropout."""
+) -> tuple[Encoder, Any, Adapter]:
+    """Encoder, LLM and adapter of transformers configurations; `adapter`: AdapterSpec without widths."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.device("meta"), _reading("encoder", str(encoder.model_type)):
@@ -50,13 +50,13 @@ def meta_models(
     with torch.device("meta"), _reading("LLM", str(llm.model_type)):
         language = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
-        trained = build_adapter(AdapterSpec(*adapter, encoder.hidden_size, embedding_dim(language)))
+        trained = build_adapter(
+            AdapterSpec(**adapter, encoder_dim=encoder.hidden_size, llm_dim=embedding_dim(language))
+        )
     return ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, ""), language, trained
 
 
-def skeleton(
-    models: tuple[Encoder, Any, ConcatAdapter], llm: str, template: str, trust_remote_code: bool = False
-) -> SlamAsr:
+def skeleton(models: tuple[Encoder, Any, Adapter], llm: str, template: str, trust_remote_code: bool = False) -> SlamAsr:
     """The recogniser of these models with the tokenizer of `llm`, a folder or hub id; it computes nothing."""
     (encoder, language, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
     return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, template), "padded")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.adapter import ConcatAdapter
+from model.adapters import Adapter
 from model.batch import Batch, dequantise, with_frames_masked
 from model.encoders import Encoder
 from model.errors import UserError
@@ -45,7 +45,7 @@ class SlamAsr(nn.Module):
     def __init__(
         self,
         encoder: Encoder | None,
-        adapter: ConcatAdapter,
+        adapter: Adapter,
         llm: Llm,
         prompt: Prompt,
         layout: Literal["packed", "padded"] = "packed",

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from model.adapter import AdapterSpec, ConcatAdapter, build_adapter
+from model.adapters import Adapter, AdapterSpec, build_adapter
 from model.encoders import Encoder, load_encoder
 from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
@@ -186,7 +186,7 @@ def load_for_decoding(
     return SlamAsr(speech, adapter, language, Prompt(language.tokenizer, card.prompt)).to(device).eval()
 
 
-def load_weights(adapter: ConcatAdapter, weights: dict[str, Tensor]) -> ConcatAdapter:
+def load_weights(adapter: Adapter, weights: dict[str, Tensor]) -> Adapter:
     """The adapter with these weights; UserError if a name or a shape differs."""
     own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
     given = {name: tuple(tensor.shape) for name, tensor in weights.items()}

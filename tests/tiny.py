@@ -1,10 +1,11 @@
 """Tiny random models that open as real ones do: HuBERT and Llama of two layers each, a byte-level tokenizer."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.encoders import load_encoder
 from model.llm import load_llm
 from model.prompt import DEFAULT_TEMPLATE, Prompt
@@ -28,7 +29,7 @@ def tiny_recogniser(folder: Path) -> tuple[SlamAsr, Path]:
     encoder, llm = load_encoder(encoder_source), load_llm(llm_source)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(1)
-        adapter = build_adapter(AdapterSpec("concat", STACK, 64, 0.0, encoder.dim, LLM_DIM))
+        adapter: Any = build_adapter(AdapterSpec("concat", STACK, 64, 0.0, encoder.dim, LLM_DIM))
         adapter.linear2.weight.mul_(30.0)  # so that the speech matters as much as the words around it
     card = AdapterCard(
         adapter.spec, encoder.fingerprint(), encoder_source, llm.fingerprint, llm_source, TEMPLATE, step=7

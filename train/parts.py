@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from data_prep.shards.index import ShardIndex
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
 from model.llm import embedding_dim, load_llm
@@ -59,7 +59,7 @@ def build_parts(
 
     `identity` is the encoder's fingerprint where no encoder is needed. An LLM that is to be `sharded` stays on the host
     for the engine to deal out. UserError for what does not fit."""
-    m, a = config.model, config.model.adapter
+    m = config.model
     encoder = None
     if identity is None:
         encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype, device, m.trust_remote_code)
@@ -67,7 +67,7 @@ def build_parts(
     dtype = str(choose_dtype(m.dtype, device)).removeprefix("torch.")
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
     torch.manual_seed(config.run.seed)
-    spec = AdapterSpec(a.type, a.stack, a.hidden, a.dropout, identity["dim"], embedding_dim(llm.model))
+    spec = AdapterSpec(**m.adapter.model_dump(), encoder_dim=identity["dim"], llm_dim=embedding_dim(llm.model))
     model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)
     model.adapter.to(device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)

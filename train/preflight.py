@@ -47,10 +47,10 @@ def preflight(
 
 def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> Parts:
     """Model and data; the card's fingerprints lack what only the weights tell."""
-    m, a = config.model, config.model.adapter
+    m = config.model
     encoder = read_config("encoder", m.encoder, m.trust_remote_code)
     llm = read_config("LLM", m.llm, m.trust_remote_code)
-    models = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), m.encoder_layer, m.trust_remote_code)
+    models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code)
     model = skeleton(models, m.llm, m.prompt, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
     words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}

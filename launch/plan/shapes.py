@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 
 from launch.plan.data import Utterance
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
 from model.encoders import ENCODER_FAMILIES
 from model.llm import Llm, try_packing
@@ -56,8 +56,8 @@ def shapes_of(
     trust_remote_code: bool = False,
 ) -> Shapes:
     """Of transformers configurations and an adapter between them; the models are made without storage."""
-    a, own = adapter, copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
-    parts = meta_models(encoder, llm, (a.type, a.stack, a.hidden, a.dropout), layer, trust_remote_code)
+    own = copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
+    parts = meta_models(encoder, llm, adapter.model_dump(), layer, trust_remote_code)
     frozen, words, trained = parts
     return Shapes(
         _with_layers(own, frozen.layers.last),

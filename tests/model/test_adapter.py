@@ -1,10 +1,12 @@
 """Adapters: lengths told beforehand are those that come out, and an utterance never sees its neighbours."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
-from model.adapter import ADAPTERS, AdapterSpec, build_adapter
+from model.adapters import ADAPTERS, AdapterSpec, build_adapter
 from model.batch import cumulative
 from model.errors import UserError
 
@@ -23,7 +25,7 @@ def test_out_len_is_what_forward_gives(type, stack):
 
 @pytest.mark.parametrize("type", ADAPTERS)
 def test_an_utterance_is_adapted_as_if_alone_and_its_rest_is_left_out(type):
-    adapter = build_adapter(AdapterSpec(type, 5, 8, 0.0, 6, 4))
+    adapter: Any = build_adapter(AdapterSpec(type, 5, 8, 0.0, 6, 4))
     utterances = [torch.randn(n, 6) for n in (13, 4, 10)]
     speech, _ = adapter(torch.cat(utterances), cumulative([13, 4, 10]))
     expected = [
@@ -41,5 +43,5 @@ def test_half_precision_features_are_computed_in_float32():
 
 
 def test_an_unknown_adapter_is_named_with_the_known():
-    with pytest.raises(UserError, match="unknown adapter type 'qformer'; known: concat"):
-        build_adapter(AdapterSpec("qformer", 5, 8, 0.0, 6, 4))
+    with pytest.raises(UserError, match="adapter type 'concatt' is not known, did you mean 'concat'"):
+        build_adapter(AdapterSpec("concatt", 5, 8, 0.0, 6, 4))

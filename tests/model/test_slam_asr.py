@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative, dequantise, pack, quantise, with_speech_rolled
 from model.encoders import load_encoder
 from model.errors import UserError
@@ -44,7 +45,8 @@ def reference(model: SlamAsr, wave: torch.Tensor, text: str) -> tuple[torch.Tens
     assert model.encoder is not None
     frames, _ = model.encoder(wave, cumulative([len(wave)]))
     usable = frames[: len(frames) // STACK * STACK].reshape(-1, STACK * model.encoder.dim)
-    speech = model.adapter.linear2(torch.relu(model.adapter.linear1(usable)))
+    adapter: Any = model.adapter
+    speech = adapter.linear2(torch.relu(adapter.linear1(usable)))
     before, after = TEMPLATE.split("<speech>")
     tokenizer, embed = model.prompt.tokenizer, model.llm.get_input_embeddings()
     first = tokenizer.encode(before)  # with BOS

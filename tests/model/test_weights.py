@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.adapter import build_adapter
+from model.adapters import build_adapter
 from model.batch import pack
 from model.errors import UserError
 from model.weights import (

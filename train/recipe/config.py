@@ -38,7 +38,7 @@ class AdapterConfig(Section):
     """The one part that is trained."""
 
     type: Text = "concat"
-    """Its kind, a key of the adapters in model/adapter.py. `concat` is the paper's."""
+    """Its kind, a key of ADAPTERS in model/adapters. `concat` is the paper's."""
     stack: Count = 5
     """Encoder frames that are concatenated into one speech embedding (5 x 20 ms = 100 ms)."""
     hidden: Count = 2048

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from model.adapter import AdapterSpec, build_adapter
+from model.adapters import AdapterSpec, build_adapter
 from model.errors import UserError
 from model.weights import AdapterCard, find_adapter, read_adapter
 from train.engine import checkpoint as saving
