@@ -11,6 +11,9 @@ TENSORBOARD = ["tensorboard>=2.20"]
 WANDB = ["wandb>=0.30"]
 MLFLOW = ["mlflow-skinny>=3.16"]  # its client alone. Not in dev: deepspeed imports it where it is, 0.8 s a process
 PARQUET = ["pyarrow>=20"]  # to import Hugging Face's Parquet files
+LORA = ["peft>=0.21"]  # LoRA layers on the LLM, in the names that every other tool reads
+GGUF = ["gguf>=0.19", "accelerate>=1.15"]  # transformers' own reader of GGUF files wants both
+QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights of 4 and 8 bits
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
 # What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
 AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", *PARQUET, *S3]
@@ -94,6 +97,9 @@ setup(
         "wandb": WANDB,
         "mlflow": MLFLOW,
         "parquet": PARQUET,
+        "lora": LORA,
+        "gguf": GGUF,
+        "quant": QUANT,
         "s3": S3,
         "bench": [*BENCH, *SYNTH],
         "dev": [
@@ -103,6 +109,9 @@ setup(
             "pyright[nodejs]>=1.1.414",
             *TENSORBOARD,
             *WANDB,
+            *LORA,
+            *GGUF,
+            *QUANT,
             *SYNTH,
             *BENCH,
             *AGAINST,
