@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from data_prep.shards.index import ShardIndex
+from model.activation_checkpointing import checkpoint_activations
 from model.adapters import AdapterSpec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
@@ -66,6 +67,8 @@ def build_parts(
         identity = encoder.fingerprint()
     dtype = str(choose_dtype(m.dtype, device)).removeprefix("torch.")
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
+    if m.activation_checkpointing:
+        checkpoint_activations(llm.model)
     torch.manual_seed(config.run.seed)
     spec = AdapterSpec(**m.adapter.model_dump(), encoder_dim=identity["dim"], llm_dim=embedding_dim(llm.model))
     model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 
 from launch.plan.data import Utterance
+from model.activation_checkpointing import checkpoint_activations
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
 from model.encoders import ENCODER_FAMILIES
@@ -34,6 +35,7 @@ class Shapes:
     adapter_parameters: int
     widest_module: int  # most parameters of a module of the LLM (embedding or head), which ZeRO-3 gathers whole
     trust_remote_code: bool
+    activation_checkpointing: bool
     frames_of: Callable[[Any], Any]  # encoder frames of so many samples
     speech_of: Callable[[Any], Any]  # speech embeddings of so many frames
 
@@ -44,7 +46,8 @@ def read_shapes(model: ModelConfig) -> Shapes:
     encoder = read_config("encoder", model.encoder, model.trust_remote_code)
     llm = read_config("LLM", model.llm, model.trust_remote_code)
     dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
-    return shapes_of(encoder, llm, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
+    code, recomputed = model.trust_remote_code, model.activation_checkpointing
+    return shapes_of(encoder, llm, model.adapter, dtype, model.encoder_layer, code, recomputed)
 
 
 def shapes_of(
@@ -54,6 +57,7 @@ def shapes_of(
     dtype: torch.dtype,
     layer: str | None = None,
     trust_remote_code: bool = False,
+    activation_checkpointing: bool = False,
 ) -> Shapes:
     """Of transformers configurations and an adapter between them; the models are made without storage."""
     own = copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
@@ -67,6 +71,7 @@ def shapes_of(
         *(sum(p.numel() for p in part.parameters()) for part in parts),
         widest_module=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in words.modules()),
         trust_remote_code=trust_remote_code,
+        activation_checkpointing=activation_checkpointing,
         frames_of=frozen.out_len,
         speech_of=trained.out_len,
     )
@@ -108,6 +113,8 @@ def random_recogniser(
     if with_encoder:
         encoder = freeze(family(build(AutoModel, shapes.encoder), SAMPLE_RATE, True, None, "random"))
     llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
+    if shapes.activation_checkpointing:
+        checkpoint_activations(llm_model)
     prompt = SimpleNamespace(prefix_ids=[0], suffix_ids=[0] * (prompt_tokens - 1))  # no tokenizer is needed
     return SlamAsr(encoder, adapter, llm, cast(Any, prompt), layout)
 

@@ -44,7 +44,12 @@ def write_recipe(folder: Path, llm: Path, encoder: Path = STAND_IN / "encoder", 
     """Two thousand tokens a micro-batch and 8 of them, for data that are not there."""
     path = folder / "recipe.yaml"
     document = {
-        "model": {"encoder": str(encoder), "llm": str(llm), "dtype": batch.pop("dtype", "bfloat16")},
+        "model": {
+            "encoder": str(encoder),
+            "llm": str(llm),
+            "dtype": batch.pop("dtype", "bfloat16"),
+            **batch.pop("model", {}),
+        },
         "data": {"train": [str(folder / "none")]},
         "batch": {"tokens": 2000, "micro_batches": 8, **batch},
         "optim": {"epochs": 4},
@@ -215,16 +220,18 @@ def kept_bytes(shapes: Shapes, number: int) -> tuple[float, float, float]:
         ("qwen3", {"num_key_value_heads": 2, "head_dim": 64}, "bfloat16", 0.0),
         ("qwen2", {}, "bfloat16", 0.0),
         ("mistral", {"num_key_value_heads": 4, "sliding_window": 4096}, "bfloat16", 0.0),
+        ("llama", {"activation_checkpointing": True}, "bfloat16", 0.0),
     ],
 )
 def test_what_is_predicted_to_be_kept_is_what_autograd_keeps(family, more, dtype, dropout):
     from transformers import AutoConfig
 
     sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4}
+    recomputed = {"activation_checkpointing": more.pop("activation_checkpointing", False)}
     llm: Any = AutoConfig.for_model(family, **{**sizes, "num_key_value_heads": 4, "vocab_size": 900, **more})
     encoder = AutoConfig.from_pretrained(str(STAND_IN / "encoder"))
     adapter = AdapterConfig(hidden=256, dropout=dropout)
-    shapes = shapes_of(encoder, llm, adapter, getattr(torch, dtype))
+    shapes = shapes_of(encoder, llm, adapter, getattr(torch, dtype), **recomputed)
     measured, predicted, _ = kept_bytes(shapes, 7)
     assert predicted == pytest.approx(measured, rel=0.02)
 
@@ -262,11 +269,18 @@ def test_a_micro_batch_takes_at_least_as_long_as_its_kernels_take_to_be_launched
     assert row(large, "zero0")["cached"] > 10 * row(small, "zero0")["cached"]
 
 
-@pytest.mark.parametrize(("llm", "budgets"), [(None, (600, 1500)), (MIDDLING, (500, 1200))])
-def test_the_predicted_peak_is_what_a_process_of_the_products_own_engine_takes(tmp_path, llm, budgets):
+@pytest.mark.parametrize(
+    ("llm", "budgets", "model"),
+    [
+        (None, (600, 1500), {}),
+        (MIDDLING, (500, 1200), {}),
+        (MIDDLING, (1000, 2400), {"activation_checkpointing": True}),
+    ],
+)
+def test_the_predicted_peak_is_what_a_process_of_the_products_own_engine_takes(tmp_path, llm, budgets, model):
     """Both sizes in one process, in float32: the whole to 15 %, what the larger one takes more to 10 %."""
     folder = STAND_IN / "llm" if llm is None else write_config(tmp_path / "llm", llm)
-    recipe = write_recipe(tmp_path, folder, dtype="float32")
+    recipe = write_recipe(tmp_path, folder, dtype="float32", model=model)
     done = subprocess.run(
         [sys.executable, "-m", "tests.launch.planning_peak", recipe, *map(str, budgets)],
         cwd=ROOT,

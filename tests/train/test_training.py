@@ -32,7 +32,9 @@ def short(ground, tmp_path_factory):
 CELLS = [(world, stage, "packed", "float32") for world in (1, 2, 3) for stage in (0, 1, 2, 3)]
 CELLS += [(2, 0, "packed", "bfloat16"), (3, 1, "packed", "bfloat16"), (2, 3, "packed", "bfloat16")]
 CELLS += [(3, 0, "padded", "float32"), (2, 2, "padded", "float32"), (2, 3, "padded", "float32")]
-"""Ranks and stages each with each; of the other precision and of padded, the slow reference, some."""
+CELLS += [(2, 3, "recomputed", "float32"), (3, 1, "recomputed", "float32")]
+"""Ranks and stages each with each; some of the other precision, of padded, the slow reference, and of packed with
+activation checkpointing."""
 
 
 @pytest.mark.parametrize(("world", "stage", "layout", "dtype"), CELLS)
@@ -47,7 +49,8 @@ def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
     folder = tmp_path / "run"
     exact = dtype == "float32"
     steps = 2 if exact else 1
-    given = (f"optim.max_steps={steps}", f"model.dtype={dtype}", f"batch.layout={layout}")
+    way = "model.activation_checkpointing=true" if layout == "recomputed" else f"batch.layout={layout}"
+    given = (f"optim.max_steps={steps}", f"model.dtype={dtype}", way)
     run(ground, folder, *given, world=world, stage=stage)
     reference = short / dtype
     losses, expected = ranks.losses(folder), ranks.losses(reference)[:steps]

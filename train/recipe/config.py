@@ -58,6 +58,9 @@ class ModelConfig(Section):
     """Causal LLM: a Hugging Face id or a local folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
+    activation_checkpointing: bool = False
+    """Whether the LLM's layers compute their activations again in the backward pass, in place of keeping them: less
+    memory, about a third more time, the same gradients."""
     adapter: AdapterConfig = AdapterConfig()
     prompt: Prompt = DEFAULT_TEMPLATE
     """What the LLM reads; <speech> is replaced by the speech embeddings. It is saved with the adapter."""
