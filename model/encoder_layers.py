@@ -21,6 +21,16 @@ class Layers:
         return f"mean:{self.first}-{self.last}" if self.first < self.last else self.last
 
 
+def layers_in_frame(name: int | str) -> int:
+    """How many layers' outputs lie side by side in a frame, by the layer's name in a fingerprint: 12 for
+    `weighted:1-12`, else 1."""
+    kind, _, numbers = str(name).partition(":")
+    if kind != "weighted":
+        return 1
+    first, last = map(int, numbers.split("-"))
+    return last - first + 1
+
+
 def read_layers(asked: int | str | None, depth: int) -> Layers:
     """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" (of all) or "mean:6-12". UserError for
     another form, and for layers that do not exist."""

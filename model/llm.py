@@ -61,6 +61,18 @@ def embedding_dim(model: Any) -> int:
     return model.get_input_embeddings().embedding_dim
 
 
+@torch.no_grad()
+def embedding_rms(model: Any) -> float:
+    """Root mean square of the LLM's input embeddings, all tokens together, as it reads them; to three digits, which are
+    the same on any device and in any precision. 1 for a model without storage."""
+    embed = model.get_input_embeddings()
+    if embed.weight.is_meta:
+        return 1.0
+    tokens = torch.arange(embed.num_embeddings, device=embed.weight.device)
+    squares = sum(float(embed(some).double().square().sum()) for some in tokens.split(4096))
+    return float(f"{(squares / (len(tokens) * embed.embedding_dim)) ** 0.5:.3g}")
+
+
 def logits_at(model: Any, embeds: Tensor, mask: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
     """Next-token logits at chosen places only, as all B x S would be gigabytes with a vocabulary of 152k: embeds
     [B, S, H], mask [B, S], rows and positions [P] -> [P, V]."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from model.adapters import Adapter, AdapterSpec, build_adapter
+from model.adapters import Adapter, adapter_spec, build_adapter
 from model.encoders import ENCODER_FAMILIES, Encoder, require_encoder_family
-from model.llm import Llm, embedding_dim, require_llm_type
+from model.llm import Llm, require_llm_type
 from model.loading import loading, why_not_on_hub
 from model.prompt import Prompt
 from model.sample_rate import SAMPLE_RATE
@@ -42,18 +42,17 @@ def meta_models(
     layer: str | None = None,
     trust_remote_code: bool = False,
 ) -> tuple[Encoder, Any, Adapter]:
-    """Encoder, LLM and adapter of transformers configurations; `adapter`: AdapterSpec without widths."""
+    """Encoder, LLM and adapter of transformers configurations; `adapter`: a recipe's settings of it."""
     from transformers import AutoModel, AutoModelForCausalLM
 
     with torch.device("meta"), _reading("encoder", str(encoder.model_type)):
         frozen = AutoModel.from_config(encoder, trust_remote_code=trust_remote_code)
     with torch.device("meta"), _reading("LLM", str(llm.model_type)):
         language = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
+    speech = ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, "")
     with torch.device("meta"):
-        trained = build_adapter(
-            AdapterSpec(**adapter, encoder_dim=encoder.hidden_size, llm_dim=embedding_dim(language))
-        )
-    return ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, ""), language, trained
+        trained = build_adapter(adapter_spec(adapter, {"dim": speech.dim, "layer": speech.layer}, language))
+    return speech, language, trained
 
 
 def skeleton(models: tuple[Encoder, Any, Adapter], llm: str, template: str, trust_remote_code: bool = False) -> SlamAsr:

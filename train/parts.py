@@ -9,10 +9,10 @@ import torch
 
 from data_prep.shards.index import ShardIndex
 from model.activation_checkpointing import checkpoint_activations
-from model.adapters import AdapterSpec, build_adapter
+from model.adapters import adapter_spec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
-from model.llm import embedding_dim, load_llm
+from model.llm import load_llm
 from model.loading import choose_dtype, files_digest
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
@@ -69,8 +69,8 @@ def build_parts(
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
     if m.activation_checkpointing:
         checkpoint_activations(llm.model)
+    spec = adapter_spec(m.adapter.model_dump(), identity, llm.model)
     torch.manual_seed(config.run.seed)
-    spec = AdapterSpec(**m.adapter.model_dump(), encoder_dim=identity["dim"], llm_dim=embedding_dim(llm.model))
     model = SlamAsr(encoder, build_adapter(spec), llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)
     model.adapter.to(device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt)

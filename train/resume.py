@@ -16,6 +16,9 @@ SHAPES = {  # of the adapter's fields, those on which its weights' shapes depend
     "type": "model.adapter.type",
     "stack": "model.adapter.stack",
     "hidden": "model.adapter.hidden",
+    "layers": "model.adapter.layers",
+    "queries": "model.adapter.queries",
+    "weighted_layers": "the encoder's weighted layers",
     "encoder_dim": "the encoder's width",
     "llm_dim": "the LLM's width",
 }

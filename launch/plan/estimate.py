@@ -151,7 +151,7 @@ class Estimator:
     def cache(self, audio_hours_per_hour: float) -> dict[str, float]:
         """Bytes of an epoch's frames as data_prep keeps them (int8 with a float16 scale a frame), and the bytes a
         second that a node must read so that no GPU waits for them."""
-        width, frames = self.shapes.adapter.encoder_dim, self.work.frames
+        width, frames = self.shapes.adapter.frame_dim, self.work.frames
         float16, int8 = 2 * width * frames, (width + 2) * frames
         seconds = self.work.seconds / audio_hours_per_hour * self.cluster.nodes
         read = {"read_float16": float16 / seconds, "read_int8": int8 / seconds}

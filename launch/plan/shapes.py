@@ -124,7 +124,7 @@ def random_batch(
 ) -> Batch:
     """`number` utterances like this one, of noise: as audio or, where `cached`, as an encoder's frames."""
     keys, samples, frames = tuple(map(str, range(number))), utterance.samples * number, utterance.frames * number
-    features = torch.randn(frames, shapes.adapter.encoder_dim, device=device).to(shapes.dtype)
+    features = torch.randn(frames, shapes.adapter.frame_dim, device=device).to(shapes.dtype)
     return Batch(
         keys=keys,
         texts=keys,

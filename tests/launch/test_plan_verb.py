@@ -19,6 +19,7 @@ from launch.command import main
 from launch.plan.data import utterance_of
 from launch.plan.shapes import Shapes, random_batch, random_recogniser, shapes_of
 from launch.plan.simulation import simulate
+from model.adapters import ADAPTERS, build_adapter
 from model.encoders import load_encoder
 from model.llm import load_llm
 from tests.tiny import tiny_models, tiny_recogniser
@@ -232,6 +233,19 @@ def test_what_is_predicted_to_be_kept_is_what_autograd_keeps(family, more, dtype
     shapes = shapes_of(encoder, llm, adapter, getattr(torch, dtype))
     measured, predicted, _ = kept_bytes(shapes, 7)
     assert predicted == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize("type", sorted(ADAPTERS))
+def test_a_plan_knows_every_adapter(type):
+    """Its parameters, and what autograd keeps of it."""
+    from transformers import AutoConfig
+
+    llm: Any = AutoConfig.for_model(**{**MIDDLING, "num_hidden_layers": 1})
+    encoder = AutoConfig.from_pretrained(str(STAND_IN / "encoder"))
+    shapes = shapes_of(encoder, llm, AdapterConfig(type=type, hidden=512, dropout=0.1, match_norm=True), torch.float32)
+    assert shapes.adapter_parameters == sum(p.numel() for p in build_adapter(shapes.adapter).parameters())
+    measured, predicted, _ = kept_bytes(shapes, 3)
+    assert predicted == pytest.approx(measured, rel=0.05)
 
 
 def test_in_zero3_the_inputs_of_deepspeeds_own_products_are_kept_too(monkeypatch):

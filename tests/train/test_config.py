@@ -120,6 +120,8 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("watch=false", "watch is false, expected a section"),
         ("save=[]", "save is"),
         ("model.adapter=0", "model.adapter is 0, expected a section"),
+        ("model.adapter.type=concatt", "adapter type 'concatt' is not known, did you mean 'concat'?"),
+        ("model.adapter.queries=2", "model.adapter.queries is 2, but an adapter of type concat has no queries"),
         ("run.dir=", "run.dir is empty, expected text"),
     ],
 )
@@ -204,11 +206,23 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
         ("batch.micro_batches=4", False),
         ("model.encoder_layer=3", False),
         ("model.adapter.dropout=0.1", False),
+        ("model.adapter.match_norm=true", False),
         ("model.prompt=<speech>", False),
     ],
 )
 def test_the_digest_changes_only_with_what_the_weights_depend_on(override, same, recipe):
     assert (config_digest(load_config(recipe)) == config_digest(load_config(recipe, [override]))) == same
+
+
+def test_settings_of_an_adapter_count_only_where_it_has_them_as_in_runs_of_before_they_were_there(recipe):
+    def own(*overrides: str) -> set[str]:
+        fields = result_fields(load_config(recipe, overrides))
+        return {key.removeprefix("model.adapter.") for key in fields if key.startswith("model.adapter.")}
+
+    assert own() == {"type", "stack", "hidden", "dropout"}
+    assert own("model.adapter.type=transformer", "model.adapter.match_norm=true") - own() == {
+        *("layers", "heads", "match_norm")
+    }
 
 
 def test_the_end_of_a_run_counts_only_where_the_learning_rate_depends_on_it(recipe):

@@ -13,6 +13,7 @@ from data_prep.audio.augment import AugmentConfig
 from data_prep.paths import LocalPath
 from model.errors import UserError
 from model.prompt import DEFAULT_TEMPLATE
+from train.recipe.adapter_config import AdapterConfig
 from train.recipe.kinds import (
     Address,
     Auto,
@@ -32,19 +33,6 @@ from train.recipe.kinds import (
     validated,
 )
 from train.recipe.yaml import lay_over, read_yaml_file
-
-
-class AdapterConfig(Section):
-    """The one part that is trained."""
-
-    type: Text = "concat"
-    """Its kind, a key of ADAPTERS in model/adapters. `concat` is the paper's."""
-    stack: Count = 5
-    """Encoder frames that are concatenated into one speech embedding (5 x 20 ms = 100 ms)."""
-    hidden: Count = 2048
-    """Width of the hidden layer."""
-    dropout: Share = 0.0
-    """Share of hidden units dropped in training."""
 
 
 class ModelConfig(Section):

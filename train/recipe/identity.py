@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from model.adapters import ADAPTERS
+from model.adapters.contract import OF_SOME
 from train.recipe.config import Config
 from train.recipe.kinds import dotted_names
 
@@ -37,6 +39,9 @@ def result_fields(config: Config) -> dict[str, Any]:
     without = WITHOUT_INFLUENCE
     if config.optim.schedule == "constant" and config.optim.warmup_ratio is None:
         without = without | {"optim.max_steps", "optim.epochs"}
+    adapter = config.model.adapter
+    absent = {*OF_SOME} - {*ADAPTERS[adapter.type].has} | ({"match_norm"} if not adapter.match_norm else set())
+    without = without | {f"model.adapter.{name}" for name in absent}  # so that runs of before these keys go on
     return {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
 
 
