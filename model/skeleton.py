@@ -3,6 +3,7 @@
 For checks and plans before anything is loaded: how many frames and speech embeddings an utterance gives, how many
 tokens the prompt takes, how long the LLM's input may be. Its modules are on torch's meta device."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,10 +57,13 @@ def meta_models(
     return ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, ""), language, trained
 
 
-def skeleton(models: tuple[Encoder, Any, Adapter], llm: str, template: str, trust_remote_code: bool = False) -> SlamAsr:
-    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id; it computes nothing."""
+def skeleton(
+    models: tuple[Encoder, Any, Adapter], llm: str, prompt: Sequence[str | None], trust_remote_code: bool = False
+) -> SlamAsr:
+    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id, and a prompt of these texts (as
+    Prompt takes them); it computes nothing."""
     (encoder, language, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
-    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, template), "padded")
+    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, *prompt), "padded")
 
 
 def read_tokenizer(llm: str, trust_remote_code: bool = False) -> Any:
