@@ -55,6 +55,7 @@ setup(
         "model",
         "model.adapters",
         "model.encoders",
+        "model.llm",
         "recipes",
         "recipes.stand_in",
         "train",

@@ -55,10 +55,16 @@ def meta_models(
     return speech, language, trained
 
 
-def skeleton(models: tuple[Encoder, Any, Adapter], llm: str, template: str, trust_remote_code: bool = False) -> SlamAsr:
-    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id; it computes nothing."""
+def skeleton(
+    models: tuple[Encoder, Any, Adapter],
+    llm: str,
+    prompt: tuple[str, str | None, str | None],
+    trust_remote_code: bool = False,
+) -> SlamAsr:
+    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id, and a prompt of these texts (as
+    Prompt takes them); it computes nothing."""
     (encoder, language, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
-    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, template), "padded")
+    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, *prompt), "padded")
 
 
 def read_tokenizer(llm: str, trust_remote_code: bool = False) -> Any:

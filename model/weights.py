@@ -17,7 +17,7 @@ from model.adapters import Adapter, AdapterSpec, build_adapter
 from model.encoders import Encoder, load_encoder
 from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
-from model.llm import Llm, load_llm
+from model.llm import Llm, computing_dtype, load_llm
 from model.loading import choose_dtype
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
@@ -159,20 +159,25 @@ def load_for_decoding(
     device: Any = "cpu",
     with_encoder: bool = True,
     trust_remote_code: bool = False,
+    encoder_dtype: str | None = None,
+    llm_dtype: str | None = None,
 ) -> SlamAsr:
     """The recogniser of an adapter, ready to decode; `encoder` and `llm` say where the frozen parts are, else they are
-    searched (frozen_parts.py). UserError if they are not those that the adapter was trained with, or not found."""
+    searched (frozen_parts.py). `encoder_dtype` and `llm_dtype` are `dtype` where None. UserError if they are not those
+    that the adapter was trained with, or not found."""
     folder = find_adapter(path)
     card, weights = read_adapter(folder)
-    choose_dtype(dtype, device)  # refused before models are searched
+    heard_in, read_in = encoder_dtype or dtype, llm_dtype or dtype
+    for check, asked in ((choose_dtype, heard_in), (computing_dtype, read_in)):
+        check(asked, device)  # refused before models are searched
 
     def open_encoder(place: str, own_code: bool) -> Encoder:
-        loaded = load_encoder(place, card.encoder["layer"], dtype, device, trust_remote_code and own_code)
+        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, trust_remote_code and own_code)
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 
     def open_llm(place: str, own_code: bool) -> Llm:
-        loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
+        loaded = load_llm(place, read_in, device, trust_remote_code and own_code)
         _require_same("LLM", card.llm, loaded.fingerprint, place)
         return loaded
 

@@ -51,10 +51,10 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     encoder = read_config("encoder", m.encoder, m.trust_remote_code)
     llm = read_config("LLM", m.llm, m.trust_remote_code)
     models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code)
-    model = skeleton(models, m.llm, m.prompt, m.trust_remote_code)
+    model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
     words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
-    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, m.prompt)
+    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
@@ -63,7 +63,7 @@ def _encoder_identity(config: Config, indexes: Indexes, model: SlamAsr, device: 
     if features is not None:
         return identify_encoder(config, features, device)
     assert model.encoder is not None
-    dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype, device)
+    dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype_of_encoder, device)
     own = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
     return {name: own[name] for name in ("family", "layer", "dtype", "dim", "sample_rate")}
 

@@ -78,5 +78,7 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _models(card: AdapterCard) -> dict[str, Any]:
+    """What identifies encoder and LLM, and the prompt as it was made of the recipe's texts."""
+    prompt = {"model.prompt": card.prompt, "model.chat_user": None, "model.chat_system": None}
     models = {"encoder": card.encoder, "LLM": card.llm}
-    return {f"the {name}'s {part}": value for name, model in models.items() for part, value in model.items()}
+    return prompt | {f"the {name}'s {part}": value for name, model in models.items() for part, value in model.items()}

@@ -77,13 +77,18 @@ class Estimator:
         memory = self.memory(name, tokens)
         total, cached = sum(memory.values()), self.speed(name, True, tokens, busy)[0]
         on_the_fly, limit = self.speed(name, False, tokens, busy)
-        return Row(name, memory, total, total <= self.cluster.bytes_each, self.largest(name), on_the_fly, cached, limit)
+        fits = total <= self.cluster.bytes_each and self.possible(name)
+        return Row(name, memory, total, fits, self.largest(name), on_the_fly, cached, limit)
+
+    def possible(self, name: str) -> bool:
+        """Whether training takes this setting: ZeRO-3 does not shard weights of few bits."""
+        return read_zero(name)["stage"] < 3 or self.shapes.shardable
 
     def memory(self, name: str, tokens: int) -> dict[str, float]:
         """Bytes of a GPU by use, with micro-batches of so many LLM tokens."""
         shapes, zero = self.shapes, read_zero(name)
         stage, sizes, bytes_each = zero["stage"], DEFAULTS | zero, shapes.dtype.itemsize
-        llm, encoder = bytes_each * shapes.llm_parameters, bytes_each * shapes.encoder_parameters
+        llm, encoder = shapes.llm_bytes, shapes.encoder_bytes
         whole, sharded = ((16, 0), (8, 12), (4, 16), (0, 20))[stage]  # weight, gradient, moments, and the flat copy
         if stage == 0:  # the gradients once more, flat, to be added up over the ranks
             buckets = FLOAT32 * shapes.adapter_parameters if self.cluster.ranks > 1 else 0
@@ -103,6 +108,8 @@ class Estimator:
 
     def largest(self, name: str) -> int:
         """The most tokens a micro-batch whose step fits, a multiple of 100; 0 where none does."""
+        if not self.possible(name):
+            return 0
         sizes = range(100, MOST_TOKENS, 100)
         return 100 * bisect_right(
             sizes, self.cluster.bytes_each, key=lambda size: sum(self.memory(name, size).values())
@@ -123,7 +130,7 @@ class Estimator:
             kernels += ENCODER_KERNELS * layers_of(shapes.encoder) + UTTERANCE_KERNELS * utterances
         per_second = 1e12 * cluster.kind.teraflops * self.utilisation
         times = {"arithmetic": utterances * flops / per_second, "launching kernels": LAUNCH * kernels}
-        llm = shapes.llm_parameters * shapes.dtype.itemsize
+        llm = shapes.llm_bytes
         if read_zero(name)["stage"] == 3 and cluster.ranks > 1:
             times["gathering"] = 2 * llm * (cluster.ranks - 1) / cluster.ranks / cluster.link
         if _offloads(name):

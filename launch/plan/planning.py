@@ -73,9 +73,8 @@ def _read(args: argparse.Namespace, device_bytes: int) -> tuple[Config, Shapes, 
     config = load_config(args.recipe, args.overrides)
     shapes = read_shapes(config.model)
     work = read_work(config, shapes, args.hours)
-    size = shapes.dtype.itemsize
-    frozen = size * (shapes.llm_parameters + (0 if work.cached else shapes.encoder_parameters))
-    most = auto.tokens_that_fit(shapes.llm, frozen, device_bytes, size)
+    frozen = shapes.llm_bytes + (0 if work.cached else shapes.encoder_bytes)
+    most = auto.tokens_that_fit(shapes.llm, frozen, device_bytes, shapes.dtype.itemsize)
     config = auto.decide_batch(config, int(work.cost), work.longest_cost, most)
     return auto.decide_steps(config, _total_steps(config, work.steps(config)), 0), shapes, work
 

@@ -14,7 +14,8 @@ from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
 from model.encoders import ENCODER_FAMILIES
 from model.llm import Llm, try_packing
-from model.loading import choose_dtype, freeze
+from model.llm.bits import weight_bytes
+from model.loading import DTYPES, choose_dtype, freeze
 from model.packing import switch_to_packed
 from model.sample_rate import SAMPLE_RATE
 from model.skeleton import meta_models, read_config
@@ -29,9 +30,11 @@ class Shapes:
     encoder: Any  # with as many layers as are read; those above them are not held
     llm: Any
     adapter: AdapterSpec
-    dtype: torch.dtype  # of the frozen parts
+    dtype: torch.dtype  # that the LLM computes in
+    encoder_dtype: torch.dtype
     encoder_parameters: int
     llm_parameters: int
+    llm_bytes: int  # of its weights, which may be of few bits
     adapter_parameters: int
     widest_module: int  # most parameters of a module of the LLM (embedding or head), which ZeRO-3 gathers whole
     trust_remote_code: bool
@@ -39,15 +42,25 @@ class Shapes:
     frames_of: Callable[[Any], Any]  # encoder frames of so many samples
     speech_of: Callable[[Any], Any]  # speech embeddings of so many frames
 
+    @property
+    def encoder_bytes(self) -> int:
+        return self.encoder_dtype.itemsize * self.encoder_parameters
+
+    @property
+    def shardable(self) -> bool:
+        """Whether ZeRO-3 can shard the LLM, which it cannot where its weights are of few bits."""
+        return self.llm_bytes == self.dtype.itemsize * self.llm_parameters
+
 
 def read_shapes(model: ModelConfig) -> Shapes:
     """Of a recipe's models, by their config.json. `auto` is bfloat16: a plan is for GPUs that compute it. UserError
     where a configuration is not there, or is of an encoder that we do not have."""
     encoder = read_config("encoder", model.encoder, model.trust_remote_code)
     llm = read_config("LLM", model.llm, model.trust_remote_code)
-    dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
-    code, recomputed = model.trust_remote_code, model.activation_checkpointing
-    return shapes_of(encoder, llm, model.adapter, dtype, model.encoder_layer, code, recomputed)
+    asked = (model.dtype_of_encoder, model.dtype_of_llm)
+    heard, computed = (choose_dtype(name if name in DTYPES else "bfloat16", "cpu") for name in asked)
+    layer, code, recomputed = model.encoder_layer, model.trust_remote_code, model.activation_checkpointing
+    return shapes_of(encoder, llm, model.adapter, computed, layer, code, heard, model.dtype_of_llm, recomputed)
 
 
 def shapes_of(
@@ -57,18 +70,25 @@ def shapes_of(
     dtype: torch.dtype,
     layer: str | None = None,
     trust_remote_code: bool = False,
+    encoder_dtype: torch.dtype | None = None,
+    llm_dtype: str = "auto",
     activation_checkpointing: bool = False,
 ) -> Shapes:
-    """Of transformers configurations and an adapter between them; the models are made without storage."""
+    """Of transformers configurations and an adapter between them; the models are made without storage. The encoder is
+    of `dtype` too unless `encoder_dtype` is given, the LLM's weights unless `llm_dtype` is of few bits."""
     own = copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
     parts = meta_models(encoder, llm, adapter.model_dump(), layer, trust_remote_code)
     frozen, words, trained = parts
     return Shapes(
-        _with_layers(own, frozen.layers.last),
-        copy.deepcopy(llm),
-        trained.spec,
-        dtype,
-        *(sum(p.numel() for p in part.parameters()) for part in parts),
+        encoder=_with_layers(own, frozen.layers.last),
+        llm=copy.deepcopy(llm),
+        adapter=trained.spec,
+        dtype=dtype,
+        encoder_dtype=encoder_dtype or dtype,
+        encoder_parameters=sum(p.numel() for p in frozen.parameters()),
+        llm_parameters=sum(p.numel() for p in words.parameters()),
+        llm_bytes=weight_bytes(words, llm_dtype, dtype),
+        adapter_parameters=sum(p.numel() for p in trained.parameters()),
         widest_module=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in words.modules()),
         trust_remote_code=trust_remote_code,
         activation_checkpointing=activation_checkpointing,
@@ -99,19 +119,20 @@ def random_recogniser(
     """The models with random weights and a prompt of so many tokens; `layers` cuts encoder and LLM to so many."""
     from transformers import AutoModel, AutoModelForCausalLM
 
-    def build(auto_class: Any, config: Any) -> Any:
+    def build(auto_class: Any, config: Any, dtype: torch.dtype) -> Any:
         config, code = _with_layers(config, layers or layers_of(config)), shapes.trust_remote_code
         with device:
-            model = auto_class.from_config(config, dtype=shapes.dtype, trust_remote_code=code)
+            model = auto_class.from_config(config, dtype=dtype, trust_remote_code=code)
         return freeze(model.to(device))  # transformers makes an encoder's masked_spec_embed on the CPU all the same
 
     torch.manual_seed(0)
-    llm_model = build(AutoModelForCausalLM, shapes.llm)
+    llm_model = build(AutoModelForCausalLM, shapes.llm, shapes.dtype)
     with device:
         adapter = build_adapter(shapes.adapter)
     family, encoder = ENCODER_FAMILIES[shapes.encoder.model_type], None
     if with_encoder:
-        encoder = freeze(family(build(AutoModel, shapes.encoder), SAMPLE_RATE, True, None, "random"))
+        heard = build(AutoModel, shapes.encoder, shapes.encoder_dtype)
+        encoder = freeze(family(heard, SAMPLE_RATE, True, None, "random"))
     llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
     if shapes.activation_checkpointing:
         checkpoint_activations(llm_model)
@@ -124,7 +145,7 @@ def random_batch(
 ) -> Batch:
     """`number` utterances like this one, of noise: as audio or, where `cached`, as an encoder's frames."""
     keys, samples, frames = tuple(map(str, range(number))), utterance.samples * number, utterance.frames * number
-    features = torch.randn(frames, shapes.adapter.frame_dim, device=device).to(shapes.dtype)
+    features = torch.randn(frames, shapes.adapter.frame_dim, device=device).to(shapes.encoder_dtype)
     return Batch(
         keys=keys,
         texts=keys,

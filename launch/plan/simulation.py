@@ -65,7 +65,7 @@ class StepCost:
         learning = max(at.loss, at.backward) + (at.inputs if zero3 else 0)
         update = 2 * FLOAT32 * shapes.adapter_parameters  # AdamW's: two copies of the adapter
         if cached:
-            frames = shapes.dtype.itemsize * shapes.adapter.frame_dim * self.utterance.frames
+            frames = shapes.encoder_dtype.itemsize * shapes.adapter.frame_dim * self.utterance.frames
             return utterances * frames + max(learning, update)
         return utterances * FLOAT32 * self.utterance.samples + max(at.convolutions, at.encoding, learning, update)
 

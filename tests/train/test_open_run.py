@@ -100,7 +100,7 @@ def test_weights_of_another_shape_cannot_be_carried_over_whatever_is_allowed(gro
 @pytest.mark.parametrize(
     "override, made, asked, remedies",
     [
-        ("model.dtype=bfloat16", "float32", "bfloat16", ("model.dtype: float32", "--dtype bfloat16")),
+        ("model.dtype=bfloat16", "float32", "bfloat16", ("model.encoder_dtype: float32", "--dtype bfloat16")),
         ("model.encoder_layer=1", "2", "1", ("model.encoder_layer: 2", "--layer 1")),
     ],
 )

@@ -1,17 +1,22 @@
-"""The frozen causal LLM: any checkpoint that AutoModelForCausalLM opens."""
+"""The frozen causal LLM: any checkpoint that AutoModelForCausalLM opens.
 
+Begin with load_llm; logits.py computes the logits. May import the modules of model only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from model.errors import UserError
-from model.loading import choose_dtype, fingerprint, kind_of, loading, open_pretrained, place_to_open
-from model.packing import PACKED, PackedLengths, packed_lengths, switch_to_packed
+from model.errors import UserError, require_known
+from model.llm.bits import BYTES_A_WEIGHT, is_few_bits, require_few_bits, to_few_bits
+from model.llm.logits import logits_at, packed_logits_at, require_own_logits
+from model.loading import DTYPES, choose_dtype, fingerprint, kind_of, loading, open_pretrained, place_to_open
+from model.packing import PACKED, packed_lengths, switch_to_packed
 
-PROBE = 1000.0  # the largest logit that `_require_plain_logits` compares; soft caps are at 30 to 50
+PROBE_WINDOW = 2  # tokens that a layer with a sliding window sees while packing is tried
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,12 @@ class Llm:
 
 
 def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False) -> Llm:
-    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`. UserError if it cannot be
-    loaded whole or changes its logits after the output layer."""
+    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`; `dtype` may be of few
+    bits (bits.py). UserError if it cannot be
+    loaded whole, or if its logits are not what logits.py computes."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+    computed = computing_dtype(dtype, device)
     with loading("LLM", source):
         place = place_to_open("LLM", source)
         require_llm_type(source, AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code))
@@ -41,11 +48,23 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     model = open_pretrained(AutoModelForCausalLM, "LLM", source, place, trust_remote_code)
     weights = fingerprint(model)
-    model = model.to(device=device, dtype=choose_dtype(dtype, device))
-    _require_plain_logits(model, source)
+    if is_few_bits(dtype):
+        to_few_bits(model, dtype, device, source)
+    model = model.to(device=device, dtype=computed)
+    require_own_logits(model, source)
     identity = {"family": model.config.model_type, "weights": weights}
     identity |= {"dim": embedding_dim(model), "vocabulary": len(tokenizer)}
     return Llm(model, tokenizer, identity, try_packing(model))
+
+
+def computing_dtype(asked: str, device: Any) -> torch.dtype:
+    """What an LLM computes in on `device` if `asked` is its dtype; one of few bits as `auto`. UserError if unknown, or
+    if it cannot be had here."""
+    require_known("LLM dtype", asked, ("auto", *DTYPES, *BYTES_A_WEIGHT))
+    if is_few_bits(asked):
+        require_few_bits(asked)
+        return choose_dtype("auto", device)
+    return choose_dtype(asked, device)
 
 
 def require_llm_type(source: str, config: Any) -> None:
@@ -73,26 +92,6 @@ def embedding_rms(model: Any) -> float:
     return float(f"{(squares / (len(tokens) * embed.embedding_dim)) ** 0.5:.3g}")
 
 
-def logits_at(model: Any, embeds: Tensor, mask: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
-    """Next-token logits at chosen places only, as all B x S would be gigabytes with a vocabulary of 152k: embeds
-    [B, S, H], mask [B, S], rows and positions [P] -> [P, V]."""
-    place = (mask.cumsum(-1) - 1).clamp(min=0)
-    output = model.base_model(inputs_embeds=embeds, attention_mask=mask, position_ids=place, use_cache=False)
-    return model.get_output_embeddings()(output.last_hidden_state[rows, positions])
-
-
-def packed_logits_at(model: Any, embeds: Tensor, positions: Tensor, packing: PackedLengths, places: Tensor) -> Tensor:
-    """The same for an LLM that `packs`: embeds [T, H], positions [T] in each utterance, places [P] -> [P, V]."""
-    output = model.base_model(
-        inputs_embeds=embeds[None],
-        attention_mask=positions.new_ones(1, 1, 1, 1),  # not read; without it transformers makes a mask of T x T
-        position_ids=positions[None],
-        packing=packing,
-        use_cache=False,
-    )
-    return model.get_output_embeddings()(output.last_hidden_state[0, places])
-
-
 @torch.no_grad()
 def try_packing(model: Any) -> str | None:
     """Makes a loaded LLM pack; or the reason why its packed logits would differ from its padded ones."""
@@ -110,15 +109,22 @@ def try_packing(model: Any) -> str | None:
 
 
 def _packs_exactly(model: Any) -> bool:
-    """Whether utterances of five and three tokens get the same logits packed and padded, and the second the same after
-    any first: recurrent and convolutional layers read across, by how much depends on the weights."""
+    """Whether utterances of five and three tokens get the same logits packed and padded, also where layers see but
+    `PROBE_WINDOW` tokens, and the second the same after any first: recurrent and convolutional layers read across, by
+    how much depends on the weights."""
     ids = torch.tensor([[1, 2, 3, 4, 1], [0, 0, 4, 3, 1]], device=model.device)
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], device=model.device)
     rows, columns = mask.nonzero(as_tuple=True)
     packing, positions = packed_lengths(torch.tensor([5, 3]), model.device), (mask.cumsum(-1) - 1)[rows, columns]
     embed, places = model.get_input_embeddings(), torch.arange(8)
-    padded = logits_at(model, embed(ids), mask, columns, rows)
-    packed = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
+
+    def both() -> tuple[Tensor, Tensor]:
+        padded = logits_at(model, embed(ids), mask, columns, rows)
+        return packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places), padded
+
+    packed, padded = both()
+    with _narrow_windows(model) as narrowed:
+        in_windows = both() if narrowed else (packed, padded)
     ids[0] = torch.tensor([4, 3, 2, 2, 3])
     after_others = packed_logits_at(model, embed(ids[rows, columns]), positions, packing, places)
 
@@ -126,22 +132,20 @@ def _packs_exactly(model: Any) -> bool:
         return bool(((logits - expected).float().norm(dim=-1) <= tolerance * expected.float().norm(dim=-1)).all())
 
     close, closer = (1e-2, 1e-5) if model.dtype == torch.float32 else (1e-1, 1e-2)
-    return near(packed, padded, close) and near(after_others[5:], packed[5:], closer)
+    return near(packed, padded, close) and near(*in_windows, close) and near(after_others[5:], packed[5:], closer)
 
 
-@torch.no_grad()
-def _require_plain_logits(model: Any, source: str) -> None:
-    """UserError unless `logits_at` gives this LLM's own logits; some LLMs scale or cap the head's output, which is
-    scaled up to `PROBE` here, so that capping shows whatever the weights."""
-    ids = torch.arange(1, 5, device=model.device)[None]
-    embeds, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
-
-    def scale_up(head: Any, inputs: Any, logits: Tensor) -> Tensor:
-        return PROBE * F.normalize(logits, p=float("inf"), dim=-1)
-
-    with model.get_output_embeddings().register_forward_hook(scale_up):
-        own = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0]
-        ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64))
-    if not torch.allclose(own.float(), ours.float(), rtol=1e-2, atol=1e-2 * PROBE):
-        changes = "changes its logits after the output layer (soft-capping or scaling)"
-        raise UserError(f"LLM {source!r} {changes}, which is not supported; use another LLM")
+@contextmanager
+def _narrow_windows(model: Any) -> Iterator[bool]:
+    """With every sliding window of the LLM at `PROBE_WINDOW`; whether there is one. Padded batches read it from the
+    configuration, packed ones get it from each layer, and some families (Qwen2-MoE, PhiMoE) give none there."""
+    config = model.config.get_text_config()
+    holders = [config, *(module for module in model.modules() if module is not model)]
+    windows = [(holder, window) for holder in holders if (window := getattr(holder, "sliding_window", None))]
+    try:
+        for holder, _ in windows:
+            holder.sliding_window = PROBE_WINDOW
+        yield bool(windows)
+    finally:
+        for holder, window in windows:
+            holder.sliding_window = window
