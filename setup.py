@@ -46,6 +46,7 @@ setup(
         "launch",
         "launch.deepspeed",
         "launch.doctor",
+        "launch.fetch",
         "launch.monitoring",
         "launch.plan",
         "launch.prep",
