@@ -14,7 +14,6 @@ from data_prep.paths import LocalPath
 from model.errors import UserError
 from model.prompt import DEFAULT_TEMPLATE
 from train.recipe.kinds import (
-    Address,
     Auto,
     Count,
     Directories,
@@ -28,9 +27,9 @@ from train.recipe.kinds import (
     Share,
     Text,
     Whole,
-    WithoutPassword,
     validated,
 )
+from train.recipe.observing import EvalConfig, LogConfig, SaveConfig, WatchConfig
 from train.recipe.yaml import lay_over, read_yaml_file
 
 
@@ -160,73 +159,6 @@ class OptimConfig(Section):
         if (self.warmup_ratio is None) == (self.warmup_steps is None):  # one of the two is set, the other is None
             object.__setattr__(self, "warmup_steps", "auto" if self.warmup_ratio is None else None)
         return self
-
-
-class EvalConfig(Section):
-    """Evaluation on data.dev during training. No influence on the weights."""
-
-    every_steps: Count | Auto | None = "auto"
-    """Optimizer steps between evaluations; null = at every save. auto: the same, or a multiple of save.every_steps
-    where the dev set is so large that it would take more than a tenth of the time."""
-    at_start: bool = False
-    """Whether to evaluate before the first step too."""
-    wer: bool = True
-    """Whether to decode and score (WER), beside loss and token accuracy."""
-    beams: Count = 1
-    """Beam width of that decoding; 1 = greedy."""
-    max_new_tokens: Count | None = None
-    """Longest answer in LLM tokens; null = bounded by the length of the audio alone."""
-    tokens: Count = 4000
-    """LLM tokens a batch in evaluation."""
-
-
-class SaveConfig(Section):
-    """Checkpoints, in run.dir/checkpoints. No influence on the weights."""
-
-    strategy: Literal["steps", "epoch"] = "steps"
-    """When to save: every `every_steps`, or at the end of every epoch. The last step is always saved."""
-    every_steps: Count | Auto = "auto"
-    """Optimizer steps between saves, with strategy steps. auto: a tenth of the run, from 10 to 1,000."""
-    total_limit: Count | None = 3
-    """Newest checkpoints kept, besides the best; null = all."""
-    best: Literal["loss", "accuracy", "wer", "none"] = "none"
-    """The figure on data.dev that picks the checkpoint kept as the best; none = no best."""
-
-
-class WatchConfig(Section):
-    """Checks whether the LLM uses the audio. No influence on the weights."""
-
-    every_steps: Count | None = 200
-    """Optimizer steps between measurements of the loss with the speech of other utterances; null = none."""
-    patience_steps: Count = 2000
-    """Optimizer steps without a rise of the token accuracy after which the run warns."""
-
-
-class LogConfig(Section):
-    """Progress; metrics.jsonl is always written."""
-
-    every_steps: Count = 10
-    """Optimizer steps between reports."""
-    tensorboard: bool = False
-    """Whether to write TensorBoard files too (pip install 'slam-asr[tensorboard]')."""
-    wandb: Text | None = None
-    """W&B project to report to (pip install 'slam-asr[wandb]'; log in with `wandb login`); null = none."""
-    mlflow: WithoutPassword | None = None
-    """MLflow tracking server to report to (pip install 'slam-asr[mlflow]'; MLFLOW_TRACKING_PASSWORD); null = none."""
-    prometheus: Address | None = None
-    """Where each rank serves its metrics to Prometheus: a port of 127.0.0.1, an address (any free port), or
-    address:port; the local rank is added to the port. 0.0.0.0 serves other hosts, to anybody. null = nowhere."""
-    prometheus_targets: LocalPath | None = None
-    """Folder that gets NAME.json, the scrape targets of run NAME, beside prometheus/targets.json in the run."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_removed_keys(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Drops keys of earlier versions that are null, as in an old config.yaml."""
-        removed = {"pushgateway", "prometheus_textfiles"} & values.keys() if isinstance(values, dict) else set()
-        if given := sorted(name for name in removed if values[name] is not None):
-            raise UserError(f"log.{given[0]} is gone; give log.prometheus and log.prometheus_targets (docs/cluster.md)")
-        return {name: values[name] for name in values if name not in removed} if removed else values
 
 
 class RunConfig(Section):
