@@ -75,8 +75,8 @@ def require_peft() -> None:
 
 
 def add_lora(llm: Any, spec: LoraSpec) -> None:
-    """Puts updates beside the LLM's layers, in place. A is drawn in float32 from torch's generator on the CPU (seed it
-    first), as for a new nn.Linear; whatever the LLM's dtype and device, the numbers are the same."""
+    """Puts updates beside the LLM's layers, in place, in eval mode. A is drawn in float32 from torch's generator on the
+    CPU (seed it first), as for a new nn.Linear; whatever the LLM's dtype and device, the numbers are the same."""
     require_peft()
     from peft import LoraConfig, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
@@ -91,6 +91,7 @@ def add_lora(llm: Any, spec: LoraSpec) -> None:
     )
     with torch.random.fork_rng(devices=[]):  # peft's own draws are cast to the LLM's dtype
         inject_adapter_in_model(options, llm)
+    llm.eval()  # its new modules too
     for name, parameter in lora_parameters(llm).items():
         first = torch.zeros(parameter.shape)
         if ".lora_A." in name:
@@ -132,13 +133,13 @@ def require_same_shapes(what: str, given: dict[str, Tensor], own: dict[str, Any]
 
 
 @torch.no_grad()
-def merge_lora(llm: Any, scale: float) -> None:
-    """Adds the updates, times alpha / rank, to the weights of their layers and takes them away, in place. The sums are
-    computed in float32 and rounded to the LLM's dtype once."""
+def merge_lora(llm: Any) -> None:
+    """Adds the updates to the weights of their layers and takes the updates away, in place. The sums are computed in
+    float32 and rounded to the LLM's dtype once."""
     for name, module in list(llm.named_modules()):
         if _is_lora(module):
             layer, a, b = module.base_layer, module.lora_A["default"].weight, module.lora_B["default"].weight
-            update = scale * (b @ a)
+            update = module.scaling["default"] * (b @ a)
             update = update.T if module.fan_in_fan_out else update
             layer.weight.copy_((layer.weight.float() + update).to(layer.weight.dtype))
             llm.set_submodule(name, layer)

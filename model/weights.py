@@ -198,22 +198,30 @@ def load_for_decoding(
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 
-    def open_llm(place: str, own_code: bool) -> Llm:
-        loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
-        _require_same("LLM", card.llm, loaded.fingerprint, place)
-        return loaded
-
     speech = None
     if with_encoder:
         part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
         speech = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
-    part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
-    language = open_llm(llm, True) if llm else open_part(part, open_llm)
+    language = open_llm(card, folder, llm, dtype, device, trust_remote_code)
     if card.lora is not None:
         add_lora(language.model, card.lora)
     model = SlamAsr(speech, build_adapter(card.spec), language, Prompt(language.tokenizer, card.prompt))
     load_trained(model, weights)
     return model.to(device).eval()
+
+
+def open_llm(
+    card: AdapterCard, folder: Path, given: str | None, dtype: str, device: Any, trust_remote_code: bool
+) -> Llm:
+    """The LLM of the adapter in `folder`, `given` or searched for. UserError as `load_for_decoding`."""
+
+    def load_it(place: str, own_code: bool) -> Llm:
+        loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
+        _require_same("LLM", card.llm, loaded.fingerprint, place)
+        return loaded
+
+    part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
+    return load_it(given, True) if given else open_part(part, load_it)
 
 
 def load_trained(model: SlamAsr, weights: dict[str, Tensor]) -> None:
