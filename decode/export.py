@@ -1,25 +1,51 @@
-"""Copies the adapter out of a run: two files that can be shared, checked before and after the copy."""
+"""Copies the adapter out of a run: files that can be shared, checked before and after the copy."""
 
+import json
 import os
 import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from data_prep.durable import sync_folder
+from decode.merge import merge
 from model import weights
 from model.adapters import build_adapter
 from model.errors import TransientError, UserError
+from model.lora import peft_config
+
+FOR_PEFT = "lora"  # folder of an export that peft opens, in its names
 
 
 def export(source: str | Path, out: str | Path) -> weights.AdapterCard:
-    """Copies adapter.safetensors and adapter.json of a run, checkpoint or export into the new folder `out`.
+    """Copies adapter.safetensors and adapter.json of a run, checkpoint or export into the new folder `out`, and
+    lora.safetensors if it has one, which is in `out`/lora too, as peft opens it.
 
     `out` appears whole or not at all. Exporting the same adapter there again does nothing; UserError if `out` holds
     anything else, or if the source is damaged (its hash, names and shapes are checked)."""
-    source, out = weights.find_adapter(source), Path(out)
+    source = weights.find_adapter(source)
     card, tensors = weights.read_adapter(source)
-    weights.load_weights(build_adapter(card.spec), tensors)
+    return write(source, Path(out), card, tensors)
+
+
+def export_merged(
+    source: str | Path, out: str | Path, merged: str | Path, llm: str | None = None, trust_remote_code: bool = False
+) -> tuple[weights.AdapterCard, str]:
+    """The same for an adapter with LoRA, which goes into a copy of its LLM in the new folder `merged` (merge.py, which
+    says what is refused); the card names that copy."""
+    source, out = weights.find_adapter(source), Path(out)
+    if os.path.lexists(out):
+        raise UserError(f"{str(out)!r} is there already; name a new folder")
+    card, tensors = weights.read_adapter(source)
+    card, line = merge(card, tensors, source, Path(merged), llm, trust_remote_code)
+    return write(source, out, card, tensors), line
+
+
+def write(source: Path, out: Path, card: weights.AdapterCard, tensors: dict[str, Tensor]) -> weights.AdapterCard:
+    """Writes the adapter in `source` into `out` under this card; see `export`."""
+    weights.load_weights(build_adapter(card.spec), weights.of_adapter(tensors))
     if not os.path.lexists(out):
         try:
             _copy(source, out, card)
@@ -38,6 +64,13 @@ def _copy(source: Path, out: Path, card: weights.AdapterCard) -> None:
     try:
         copied = weights.moved_card(card, source, temporary)
         weights.write_synced(temporary / weights.WEIGHTS, (source / weights.WEIGHTS).read_bytes())
+        if card.lora is not None:
+            updates, for_peft = (source / weights.LORA).read_bytes(), temporary / FOR_PEFT
+            for_peft.mkdir()
+            options = json.dumps(peft_config(card.lora, card.llm_source), indent=1, sort_keys=True) + "\n"
+            weights.write_synced(for_peft / "adapter_config.json", options.encode())
+            for path in (temporary / weights.LORA, for_peft / "adapter_model.safetensors"):
+                weights.write_synced(path, updates)
         weights.write_card(temporary, copied)
         assert weights.read_adapter(temporary)[0] == copied, "the copy differs from what was checked"
         temporary.chmod(0o755)  # mkdtemp's folder is closed to others

@@ -1,21 +1,35 @@
-"""`slam-asr export SOURCE OUT`: the adapter as two files to share."""
+"""`slam-asr export SOURCE OUT`: the adapter, and LoRA, as files to share."""
 
 import argparse
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Copy adapter.safetensors and adapter.json out of a run or checkpoint, verified before and after. The encoder "
-        "and the LLM are not copied: adapter.json names them, with the sha256 of their weights."
+        "Copy adapter.safetensors, adapter.json and, if there is LoRA, lora.safetensors out of a run or checkpoint, "
+        "verified before and after. The encoder and the LLM are not copied: adapter.json names them, with the sha256 "
+        "of their weights."
     )
     source = "run (its best checkpoint, else its newest), checkpoint or export folder"
     parser.add_argument("source", metavar="SOURCE", help=source)
-    parser.add_argument("out", metavar="OUT", help="new folder for the two files")
+    parser.add_argument("out", metavar="OUT", help="new folder for the files")
+    merged = "also write the LLM with LoRA merged into it, to this new folder; the export is then for that LLM"
+    parser.add_argument("--merge", metavar="DIR", help=merged)
+    parser.add_argument("--llm", metavar="ID", help="with --merge: where the LLM is (default: as in adapter.json)")
+    code = "with --merge: run Python code that comes with the LLM (default: refuse)"
+    parser.add_argument("--trust-remote-code", action="store_true", help=code)
 
 
 def run(args: argparse.Namespace) -> int:
-    from decode.export import export
+    from decode.export import export, export_merged
+    from model.errors import UserError
 
-    card = export(args.source, args.out)
-    print(f"{args.out}: adapter of step {card.step} for {card.encoder_source} and {card.llm_source}")
+    if args.merge is None and (args.llm or args.trust_remote_code):
+        raise UserError("--llm and --trust-remote-code are of the LLM that --merge reads; give --merge DIR, or neither")
+    if args.merge is None:
+        card = export(args.source, args.out)
+    else:
+        card, line = export_merged(args.source, args.out, args.merge, args.llm, args.trust_remote_code)
+        print(f"{args.merge}: {line}")
+    what = "adapter and LoRA" if card.lora else "adapter"
+    print(f"{args.out}: {what} of step {card.step} for {card.encoder_source} and {card.llm_source}")
     return 0

@@ -21,6 +21,7 @@ from model.batch import Batch, dequantise, with_frames_masked
 from model.encoders import Encoder
 from model.errors import UserError
 from model.llm import Llm, logits_at, packed_logits_at
+from model.lora import lora_dropouts, lora_parameters
 from model.packing import Layout, lay_out, packed_lengths
 from model.prompt import Prompt
 
@@ -33,14 +34,15 @@ class Output(NamedTuple):
 
 
 class SlamAsr(nn.Module):
-    """The whole recogniser; only the adapter is trained, and only it follows `train()`."""
+    """The whole recogniser; only the adapter and, if the LLM has it, LoRA are trained and follow `train()`."""
 
     gradient_scale: float = 1.0
     """Factor of gradients inside the LLM and nowhere else; a float16 LLM wants about 2**12.
 
     float16 ends at 6e-8, where gradients of a mean token loss would vanish. So they are multiplied where they enter the
-    LLM and divided where they leave it (loss scaling, arXiv 1710.03740, section 3.2). Loss and adapter gradients keep
-    their scale; a power of two is exact. What overflows stays inf or nan, for whoever checks gradients."""
+    LLM and divided where they leave it (loss scaling, arXiv 1710.03740, section 3.2), LoRA's too. Loss and trained
+    parameters' gradients keep their scale; a power of two is exact. What overflows stays inf or nan, for whoever checks
+    gradients."""
 
     def __init__(
         self,
@@ -61,11 +63,21 @@ class SlamAsr(nn.Module):
         padded = f"the LLM computes padded batches, as {llm.padded_because or 'it was loaded so'}"
         self.packing_note = padded if layout != self.layout else None
         """Set if packing was asked for and cannot be had: padding costs time and memory."""
+        self._lora_dropouts = lora_dropouts(self.llm)
+        for parameter in lora_parameters(self.llm).values():
+            parameter.register_hook(self._unscaled)
 
     def train(self, mode: bool = True) -> "SlamAsr":
         super().train(mode)
         self.llm.eval()
+        for dropout in self._lora_dropouts:
+            dropout.train(mode)
         return self
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All that is trained: the adapter's parameters under their own names, LoRA's as model/lora.py names them."""
+        return dict(self.adapter.named_parameters()) | lora_parameters(self.llm)
 
     @property
     def encoder(self) -> Encoder | None:
@@ -113,6 +125,9 @@ class SlamAsr(nn.Module):
             return batch
         frames, frame_cu = self._frames(batch)
         return replace(batch, audio=None, audio_cu=batch.feature_cu, features=frames, feature_cu=frame_cu)
+
+    def _unscaled(self, gradient: Tensor) -> Tensor:
+        return gradient if self.gradient_scale == 1.0 else gradient / self.gradient_scale
 
     def _frames(self, batch: Batch) -> tuple[Tensor, Tensor]:  # -> [sum T, D] and frame_cu [B + 1]
         if batch.audio is None:

@@ -1,10 +1,12 @@
-"""The adapter's files: `adapter.safetensors` (float32 weights) and `adapter.json` (all that decoding needs to know).
+"""The adapter's files: `adapter.safetensors` (float32 weights), `adapter.json` (all that decoding needs to know) and,
+where the LLM was trained with LoRA, `lora.safetensors` (float32, in peft's names).
 
-Exports and training checkpoints both hold the two. Nothing is unpickled."""
+Exports and training checkpoints both hold them. Nothing is unpickled."""
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
 from model.llm import Llm, computing_dtype, load_llm
 from model.loading import choose_dtype
+from model.lora import PREFIX, LoraSpec, add_lora, from_peft, load_lora, require_same_shapes, to_peft
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 
-WEIGHTS, CARD = "adapter.safetensors", "adapter.json"
+WEIGHTS, CARD, LORA = "adapter.safetensors", "adapter.json", "lora.safetensors"
 FORMAT, VERSION = "slam-asr-adapter", 1
 
 
@@ -40,6 +43,8 @@ class AdapterCard:
     weights_sha256: str = ""  # of adapter.safetensors; filled when written
     encoder_path: str = ""  # the encoder's folder, if it is one, relative to adapter.json's; filled when written
     llm_path: str = ""
+    lora: LoraSpec | None = None  # of the LLM's updates, if it has any
+    lora_sha256: str = ""  # of lora.safetensors; filled when written
 
     @property
     def sources(self) -> dict[str, str]:
@@ -47,17 +52,33 @@ class AdapterCard:
         return {"encoder_path": self.encoder_source, "llm_path": self.llm_source}
 
 
-def save_adapter(folder: Path, weights: dict[str, Tensor], card: AdapterCard) -> None:
-    """Writes and fsyncs both files into an existing folder, which the caller publishes by renaming it beside itself."""
+def save_adapter(folder: Path, weights: Mapping[str, Tensor], card: AdapterCard) -> None:
+    """Writes and fsyncs the files into an existing folder, which the caller publishes by renaming it beside itself.
+    `weights` are those of SlamAsr.trained."""
+    stated = {name: relative_path(source, folder) for name, source in card.sources.items()}
+    stated["weights_sha256"] = _write_tensors(folder / WEIGHTS, of_adapter(weights))
+    if card.lora is not None:
+        stated["lora_sha256"] = _write_tensors(folder / LORA, to_peft(weights))
+    write_card(folder, replace(card, **stated))
+
+
+def _write_tensors(path: Path, weights: dict[str, Tensor]) -> str:
+    """Their sha256, hex."""
     data = save({name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()})
-    write_synced(folder / WEIGHTS, data)
-    paths = {name: relative_path(source, folder) for name, source in card.sources.items()}
-    write_card(folder, replace(card, weights_sha256=hashlib.sha256(data).hexdigest(), **paths))
+    write_synced(path, data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def of_adapter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Trained weights without those of LoRA."""
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(PREFIX)}
 
 
 def write_card(folder: Path, card: AdapterCard) -> None:
-    """Writes and fsyncs adapter.json; an empty path is left out, as in files of older versions."""
-    content = {name: value for name, value in asdict(card).items() if value or name not in card.sources}
+    """Writes and fsyncs adapter.json; an empty path, and LoRA where there is none, are left out, as in files of older
+    versions."""
+    may_lack = {*card.sources, "lora", "lora_sha256"}
+    content = {name: value for name, value in asdict(card).items() if value or name not in may_lack}
     content |= {"format": FORMAT, "version": VERSION}
     write_synced(folder / CARD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
@@ -87,6 +108,8 @@ def read_card(folder: Path) -> AdapterCard:
         if (content.pop("format"), content.pop("version")) != (FORMAT, VERSION):
             other = f"is not a {FORMAT} file of version {VERSION}"
             raise UserError(f"{path} {other}; export the adapter again with this version")
+        if lora := content.pop("lora", None):
+            content["lora"] = _typed(LoraSpec(**lora | {"targets": tuple(lora["targets"])}))
         return _typed(AdapterCard(spec=_typed(AdapterSpec(**content.pop("spec"))), **content))
     except FileNotFoundError:
         raise UserError(f"no {CARD} in {str(folder)!r}; give a run, checkpoint or export folder") from None
@@ -96,7 +119,7 @@ def read_card(folder: Path) -> AdapterCard:
 
 def _typed(made: Any) -> Any:
     """The dataclass instance; TypeError if a field is not of its type."""
-    types = {float: (int, float), dict[str, Any]: dict}
+    types = {float: (int, float), dict[str, Any]: dict, tuple[str, ...]: tuple}
     for field in fields(made):
         value = getattr(made, field.name)
         if not isinstance(value, types.get(field.type, field.type)):  # pyright: ignore
@@ -107,15 +130,20 @@ def _typed(made: Any) -> Any:
 
 
 def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
-    """The card and the float32 weights; UserError if they are missing, damaged or not safetensors."""
-    card, path = read_card(folder), folder / WEIGHTS
+    """The card and the weights of SlamAsr.trained, float32; UserError if missing, damaged or not safetensors."""
+    card = read_card(folder)
+    weights = _read_tensors(folder / WEIGHTS, card.weights_sha256)
+    return card, weights | (from_peft(_read_tensors(folder / LORA, card.lora_sha256)) if card.lora else {})
+
+
+def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     try:
         data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+        if hashlib.sha256(data).hexdigest() != sha256:
             raise UserError(f"{path} does not match the sha256 in {CARD}; it is damaged, use another checkpoint")
-        return card, load(data)
+        return load(data)
     except FileNotFoundError:
-        raise UserError(f"no {WEIGHTS} in {str(folder)!r}; the folder is incomplete") from None
+        raise UserError(f"no {path.name} in {str(path.parent)!r}; the folder is incomplete") from None
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file ({error})") from None
 
@@ -176,28 +204,41 @@ def load_for_decoding(
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 
-    def open_llm(place: str, own_code: bool) -> Llm:
-        loaded = load_llm(place, read_in, device, trust_remote_code and own_code)
-        _require_same("LLM", card.llm, loaded.fingerprint, place)
-        return loaded
-
     speech = None
     if with_encoder:
         part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
         speech = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
+    language = open_llm(card, folder, llm, read_in, device, trust_remote_code)
+    if card.lora is not None:
+        add_lora(language.model, card.lora)
+    model = SlamAsr(speech, build_adapter(card.spec), language, Prompt(language.tokenizer, card.prompt))
+    load_trained(model, weights)
+    return model.to(device).eval()
+
+
+def open_llm(
+    card: AdapterCard, folder: Path, given: str | None, dtype: str, device: Any, trust_remote_code: bool
+) -> Llm:
+    """The LLM of the adapter in `folder`, `given` or searched for. UserError as `load_for_decoding`."""
+
+    def load_it(place: str, own_code: bool) -> Llm:
+        loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
+        _require_same("LLM", card.llm, loaded.fingerprint, place)
+        return loaded
+
     part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
-    language = open_llm(llm, True) if llm else open_part(part, open_llm)
-    adapter = load_weights(build_adapter(card.spec), weights)
-    return SlamAsr(speech, adapter, language, Prompt(language.tokenizer, card.prompt)).to(device).eval()
+    return load_it(given, True) if given else open_part(part, load_it)
+
+
+def load_trained(model: SlamAsr, weights: dict[str, Tensor]) -> None:
+    """Puts weights of SlamAsr.trained into the recogniser; UserError if a name or a shape differs."""
+    load_weights(model.adapter, of_adapter(weights))
+    load_lora(model.llm, weights)
 
 
 def load_weights(adapter: Adapter, weights: dict[str, Tensor]) -> Adapter:
     """The adapter with these weights; UserError if a name or a shape differs."""
-    own = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if own != given:
-        differ = f"the recipe's adapter has {own}, the file has {given}"
-        raise UserError(f"these adapter weights are of another shape: {differ}")
+    require_same_shapes("adapter", weights, adapter.state_dict())
     adapter.load_state_dict(weights)
     return adapter
 

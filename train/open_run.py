@@ -1,5 +1,6 @@
 """Opens a run: all its parts built, checked and put back to where the last checkpoint left them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from train.report.speed import CacheSpeed, StepTimer
 from train.resume import find_checkpoint, restore
 from train.run import Observers, Run
 from train.run_folder import require_run_folder, write_file
+from train.warm_start import begin, open_source
 
 OF_A_HOST = {
     *("run.dir", "data.train", "data.dev", "data.write_features", "data.cache_dir", "data.cache_gb"),
-    *("data.reader_threads", "model.encoder", "model.llm", "augment.noise_dir"),
+    *("data.reader_threads", "model.encoder", "model.llm", "model.init_from", "augment.noise_dir"),
 }
 """Keys that may differ between the ranks: where a host has its files. Ranks agree on the digests of their content."""
 
@@ -40,34 +42,35 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     start_deepspeed(world, config.run.collective_timeout_seconds)
     folder = Path(config.run.dir)
     lines = [remark] if (remark := rank0_broadcast(world, lambda: claim(require_run_folder(config)))) else []
-    fields = {
-        f"{section}.{key}": str(value) for section, own in config.model_dump().items() for key, value in own.items()
-    }
-    shared = {key: value for key, value in fields.items() if key not in OF_A_HOST}
-    agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **shared})
+    agree_on(world, {**versions(), "deepspeed": str(deepspeed_json), **_shared_fields(config)})
     indexes = all_ranks_or_raise(world, lambda: open_data(config))
     agree_on(world, indexes.digests())
     identity = None  # of the encoder, which is loaded only if there is audio
     if all(index.kind == "features" for index in indexes.given):
         identity = rank0_broadcast(world, lambda: identify_encoder(config, indexes.train, world.device))
+    checkpoint, found = find_checkpoint(world, folder)
+    source = all_ranks_or_raise(world, lambda: open_source(config, checkpoint))
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     parts = all_ranks_or_raise(world, lambda: build_parts(config, world.device, indexes, identity, sharded))
-    checkpoint, found = find_checkpoint(world, folder)
+    parts = replace(parts, begun_with=source.digest if source else "")
     recipe = checkpoint.state.recipe if checkpoint else {}
     most_tokens = min(world.gather(tokens_that_fit(config, parts.model, world.device)))
     config, epochs, total_steps = decide(config, parts, recipe, most_tokens)
-    agree_on(world, {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "plan": epochs.digest})
+    models = {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "model.init_from": parts.begun_with}
+    agree_on(world, models | {"plan": epochs.digest})
     state = State(0, {}, "", "", world.size, 0, 0, (1.0, 0), None)
     if checkpoint:
         state = checkpoint.state
         found += all_ranks_or_raise(world, lambda: restore(checkpoint, config, parts, epochs.digest, allow_changes))
+    elif source:
+        found += all_ranks_or_raise(world, lambda: begin(source, parts, allow_changes))
     rank0_broadcast(world, lambda: _begin(folder, config))
     observers = _open_observers(config, world, parts, state, total_steps)
     lines += [*found, *describe(config, parts, epochs, total_steps, world)]
     longest = parts.corpus.longest_cost
     observers.say([*lines, *remarks(config, epochs.num_steps(0), total_steps, world.size, longest)])
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
-    engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world)
+    engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world, config.lora.lr)
     if checkpoint and state.step:
         engine.scale.restore(*state.loss_scale)
         engine.restore(checkpoint.moments, state.step - state.skipped)
@@ -91,6 +94,14 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     if run.features:
         run.features.begin(epochs.locate(run.step)[0], lambda: run.at(RankStatus.COMPLETING_FEATURES))
     return run
+
+
+def _shared_fields(config: Config) -> dict[str, str]:
+    """The values of a recipe that all ranks must have."""
+    fields = {
+        f"{section}.{key}": str(value) for section, own in config.model_dump().items() for key, value in own.items()
+    }
+    return {key: value for key, value in fields.items() if key not in OF_A_HOST}
 
 
 def _open_observers(config: Config, world: World, parts: Parts, state: State, total_steps: int) -> Observers:

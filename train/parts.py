@@ -15,6 +15,7 @@ from model.errors import counted
 from model.llm import computing_dtype, load_llm
 from model.llm.bits import is_few_bits, require_few_bits, weight_bytes
 from model.loading import choose_dtype, files_digest
+from model.lora import LoraSpec, add_lora, find_targets, lora_parameters, require_peft
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
@@ -40,6 +41,7 @@ class Parts:
     card: AdapterCard
     corpus: Corpus
     dev: Corpus | None
+    begun_with: str = ""  # sha256 of the weights of model.init_from
 
 
 def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
@@ -75,11 +77,24 @@ def build_parts(
         checkpoint_activations(llm.model)
     spec = adapter_spec(m.adapter.model_dump(), identity, llm.model)
     torch.manual_seed(config.run.seed)
+    adapter, lora = build_adapter(spec), lora_spec(config, llm.model)
+    if lora is not None:
+        add_lora(llm.model, lora)
     prompt = Prompt(llm.tokenizer, *m.prompt_texts)
-    model = SlamAsr(encoder, build_adapter(spec), llm, prompt, config.batch.layout)
+    model = SlamAsr(encoder, adapter, llm, prompt, config.batch.layout)
     model.adapter.to(device)
-    card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, prompt.template)
+    card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
+
+
+def lora_spec(config: Config, llm: Any) -> LoraSpec | None:
+    """The recipe's LoRA on this LLM, which may lack weights; None if its rank is 0. UserError if peft is not there, or
+    for layers that the LLM has not."""
+    lora = config.lora
+    if lora.rank == 0:
+        return None
+    require_peft()
+    return LoraSpec(lora.rank, lora.alpha, find_targets(llm, lora.targets), lora.dropout)
 
 
 def open_corpora(
@@ -125,6 +140,13 @@ def describe(config: Config, parts: Parts, epochs: Epochs, total_steps: int, wor
         f"training on {counted(len(train.ids), 'utterance')}, {hours:.2f} h of {train.index.kind}; "
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
+    if (lora := parts.card.lora) is not None:
+        updates, lr = sum(p.numel() for p in lora_parameters(model.llm).values()), config.lora.lr or config.optim.lr
+        layers = ", ".join(lora.targets)
+        lines.append(
+            f"LoRA of rank {lora.rank} on the LLM's {layers}: {updates:,} parameters, trained with a learning rate of "
+            f"up to {lr:g}"
+        )
     if model.packing_note:
         lines.append(f"{model.packing_note}; packing would take less time and memory")
     if model.encoder is not None and model.encoder.dtype_note:

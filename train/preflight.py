@@ -17,10 +17,11 @@ from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.data.indexes import Indexes
 from train.engine.checkpoint import find_newest, load_checkpoint
-from train.parts import Parts, decide, identify_encoder, open_corpora, remarks, tokens_that_fit
+from train.parts import Parts, decide, identify_encoder, lora_spec, open_corpora, remarks, tokens_that_fit
 from train.recipe.config import Config
 from train.resume import require_same_run
 from train.run_folder import require_run_folder
+from train.warm_start import open_source, require_fitting
 
 
 def preflight(
@@ -34,12 +35,18 @@ def preflight(
         parts = _skeleton_parts(config, indexes, device)
         newest, _ = find_newest(Path(config.run.dir) / "checkpoints")
         checkpoint = load_checkpoint(newest) if newest else None
+        source = open_source(config, checkpoint)
+        parts = replace(parts, begun_with=source.digest if source else "")
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
         unsuited = remarks(config, epochs.num_steps(0), total_steps, ranks, parts.corpus.longest_cost)
         if checkpoint:
             parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
             require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)
+        elif source and source.card:  # where only weights would tell, theirs are taken for the same
+            card, trained = parts.card, source.card
+            card = replace(card, encoder={**trained.encoder, **card.encoder}, llm={**trained.llm, **card.llm})
+            require_fitting(source, card, allow_changes)
     except UserError as error:
         return error, unsuited
     return None, unsuited
@@ -54,7 +61,8 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
     words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
-    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template)
+    lora = lora_spec(config, model.llm)
+    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 

@@ -1,16 +1,16 @@
 """Resumes from the newest whole checkpoint, if it is of this very run, or names what differs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from model.errors import UserError
-from model.weights import AdapterCard, load_weights
+from model.weights import AdapterCard, load_trained
 from train.dist.collectives import World, all_ranks_or_raise, rank0_broadcast
 from train.engine.checkpoint import Checkpoint, find_newest, load_checkpoint
 from train.parts import Parts
 from train.recipe.config import Config
-from train.recipe.identity import result_fields
+from train.recipe.identity import default_of, result_fields
 
 SHAPES = {  # of the adapter's fields, those on which its weights' shapes depend
     "type": "model.adapter.type",
@@ -34,9 +34,9 @@ def find_checkpoint(world: World, folder: Path) -> tuple[Checkpoint | None, list
 
 
 def restore(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:
-    """Puts a checkpoint's weights into the adapter; lines about what changed. UserError as `require_same_run`."""
+    """Puts a checkpoint's weights into adapter and LoRA; lines about what changed. UserError as `require_same_run`."""
     changes = require_same_run(checkpoint, config, parts, plan, allow_changes)
-    load_weights(parts.model.adapter, checkpoint.weights)
+    load_trained(parts.model, checkpoint.weights)
     return [f"changed since the run was started: {change}" for change in changes]
 
 
@@ -46,14 +46,15 @@ def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan:
     UserError for any difference, unless `allow_changes`; for an adapter of other shapes than the checkpoint's always.
     """
     before, card = checkpoint.state, parts.card
-    changes = _changes(
-        before.recipe | {"training data": before.data} | _models(checkpoint.card),
-        result_fields(config) | {"training data": parts.corpus.index.digest()} | _models(card),
+    recipes = before.recipe, result_fields(config, parts.begun_with)
+    recipes = [recipe | _defaults(recipes, without=recipe) for recipe in recipes]
+    changes = differences(
+        recipes[0] | {"training data": before.data} | facts_of_models(checkpoint.card),
+        recipes[1] | {"training data": parts.corpus.index.digest()} | facts_of_models(card),
     )
     if not changes and plan != before.plan:
         changes = [f"the order of the data was {before.plan}, is {plan} (another numpy?)"]
-    specs = [{what: getattr(spec, name) for name, what in SHAPES.items()} for spec in (checkpoint.card.spec, card.spec)]
-    shapes = _changes(*specs)
+    shapes = shape_changes(checkpoint.card, card)
     if shapes and allow_changes:
         raise UserError(
             f"{'; '.join(shapes)}: the weights of step {before.step} in {config.run.dir} do not fit that, so "
@@ -69,7 +70,22 @@ def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan:
     return changes
 
 
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _defaults(recipes: Iterable[Mapping[str, Any]], without: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of keys that one of two recipes lacks: it was written before they were there, or has no use for
+    them."""
+    return {key: default_of(key) for recipe in recipes for key in recipe if key not in without}
+
+
+def shape_changes(before: AdapterCard, now: AdapterCard) -> list[str]:
+    """What differs between two cards of that on which the shapes of trained weights depend, a phrase each."""
+    fields = [{what: getattr(card.spec, name) for name, what in SHAPES.items()} for card in (before, now)]
+    for own, card in zip(fields, (before, now), strict=True):
+        own |= {"lora.rank": card.lora.rank, "lora.targets": list(card.lora.targets)} if card.lora else {"lora.rank": 0}
+    return differences(*fields)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two sets of facts, a phrase each."""
     return [
         f"{key} was {before.get(key)}, is {now.get(key)}"
         for key in sorted(before.keys() | now.keys())
@@ -77,8 +93,8 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _models(card: AdapterCard) -> dict[str, Any]:
-    """What identifies encoder and LLM, and the prompt as it was made of the recipe's texts."""
+def facts_of_models(card: AdapterCard) -> dict[str, Any]:
+    """What identifies the encoder, the LLM and the prompt as it was made of the recipe's texts."""
     prompt = {"model.prompt": card.prompt, "model.chat_user": None, "model.chat_system": None}
     models = {"encoder": card.encoder, "LLM": card.llm}
     return prompt | {f"the {name}'s {part}": value for name, model in models.items() for part, value in model.items()}

@@ -146,7 +146,7 @@ class Run:
             self.features.publish()
         state = State(
             step=self.step,
-            recipe=result_fields(self.config),
+            recipe=result_fields(self.config, self.parts.begun_with),
             data=self.parts.corpus.index.digest(),
             plan=self.loader.epochs.digest,
             world_size=self.world.size,
@@ -158,7 +158,7 @@ class Run:
             best_step=self.best_step,
         )
         card = replace(self.parts.card, step=self.step)
-        checkpoint = Checkpoint(card, self.engine.adapter_weights(), self.engine.moments(), state)
+        checkpoint = Checkpoint(card, self.engine.weights(), self.engine.moments(), state)
         rank0_broadcast(self.world, lambda: self._write(checkpoint))
 
     def _write(self, checkpoint: Checkpoint) -> None:

@@ -1,8 +1,8 @@
 """DeepSpeed behind a few methods: forward, backward, step, and the optimizer's moments out and in.
 
-The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter asks for gradients,
-so only it has optimizer state. The adapter is float32 and the frozen parts may be bfloat16, with DeepSpeed's own
-precision switched off: that way every ZeRO stage computes the same update."""
+The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter and LoRA ask for
+gradients, so only they have optimizer state. They are float32 and the frozen parts may be bfloat16, with DeepSpeed's
+own precision switched off: that way every ZeRO stage computes the same update."""
 
 import logging
 import math
@@ -18,6 +18,7 @@ from torch.distributed import rendezvous  # pyright: ignore[reportPrivateImportU
 
 from model.batch import Batch
 from model.errors import UserError, counted
+from model.lora import PREFIX
 from model.slam_asr import Output, SlamAsr
 from train.dist.collectives import World, require_own_gpus
 from train.engine.schedule import LossScale
@@ -52,9 +53,16 @@ class Engine:
     """One optimizer update from `slots` micro-batches on each rank."""
 
     def __init__(
-        self, model: SlamAsr, optim: OptimConfig, deepspeed_json: dict[str, Any], slots: int, world: World
+        self,
+        model: SlamAsr,
+        optim: OptimConfig,
+        deepspeed_json: dict[str, Any],
+        slots: int,
+        world: World,
+        lora_lr: float | None = None,
     ) -> None:
-        """A collective, after start_deepspeed. `deepspeed_json` is a checked file of ds_configs/."""
+        """A collective, after start_deepspeed. `deepspeed_json` is a checked file of ds_configs/; `lora_lr` is LoRA's
+        highest learning rate, None for the adapter's."""
         import deepspeed
 
         self.model, self.slots, self.world, self.device = model, slots, world, world.device
@@ -62,8 +70,15 @@ class Engine:
         self.scale = LossScale(next(model.llm.parameters()).dtype == torch.float16)
         self._clip, self._plain_norm = optim.clip, 0.0
         self._has_state = False  # AdamW makes its moments at the first update
+        self._trained = model.trained
+        self._rates = [1.0, (lora_lr or optim.lr) / optim.lr]  # of the groups, as shares of the adapter's
+        groups = [[p for name, p in self._trained.items() if name.startswith(PREFIX) == lora] for lora in (False, True)]
         adam = torch.optim.AdamW(
-            model.adapter.parameters(), lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay
+            [{"params": group} for group in groups if group],
+            lr=optim.lr,
+            betas=optim.betas,
+            eps=optim.eps,
+            weight_decay=optim.weight_decay,
         )
         config = deepspeed_json | {
             "train_micro_batch_size_per_gpu": 1,
@@ -114,16 +129,16 @@ class Engine:
         if not self._deepspeed.is_gradient_accumulation_boundary():
             self._deepspeed.step()  # no update yet: this only counts the micro-batch
         elif self.stage == 0:
-            grads = [p.grad for p in self.model.adapter.parameters() if p.grad is not None]
+            grads = [p.grad for p in self._trained.values() if p.grad is not None]
             self._plain_norm = float(torch.nn.utils.get_total_norm(grads))
 
     def step(self, lr: float) -> float:
-        """Clips, updates the adapter with this learning rate, and returns the gradient norm before clipping. Where that
-        is not finite there is no update, on any rank. A collective."""
-        for group in self._deepspeed.optimizer.param_groups:
-            group["lr"] = lr
+        """Clips, updates the adapter with this learning rate and LoRA in proportion, and returns the gradient norm
+        before clipping, over both. Where that is not finite there is no update, on any rank. A collective."""
+        for group, share in zip(self._deepspeed.optimizer.param_groups, self._rates, strict=False):
+            group["lr"] = lr * share
         if self.stage == 0:  # the other stages clip and skip by themselves
-            parameters = list(self.model.adapter.parameters())
+            parameters = list(self._trained.values())
             if not math.isfinite(self._plain_norm):
                 for parameter in parameters:
                     parameter.grad = None  # which AdamW passes over
@@ -136,7 +151,7 @@ class Engine:
 
     @property
     def lr(self) -> float:
-        """The learning rate that the optimizer holds."""
+        """The learning rate that the optimizer holds for the adapter."""
         return float(self._deepspeed.get_lr()[0])
 
     @contextmanager
@@ -152,27 +167,29 @@ class Engine:
                 "shard the LLM with --deepspeed zero3"
             ) from error
 
-    def adapter_weights(self) -> dict[str, Tensor]:
-        """The adapter's float32 weights on the CPU, whole, by name. A collective."""
+    def weights(self) -> dict[str, Tensor]:
+        """The trained float32 weights on the CPU, whole, by the names of SlamAsr.trained. A collective."""
         import deepspeed
 
-        parameters = dict(self.model.adapter.named_parameters())
-        whole = deepspeed.zero.GatheredParameters(list(parameters.values())) if self.stage == 3 else nullcontext()
+        trained = list(self._trained.values())
+        whole = deepspeed.zero.GatheredParameters(trained) if self.stage == 3 else nullcontext()
         with whole:
-            return {name: parameter.detach().float().cpu().clone() for name, parameter in parameters.items()}
+            return {name: parameter.detach().float().cpu().clone() for name, parameter in self._trained.items()}
 
     def moments(self) -> dict[str, Tensor]:
         """AdamW's first and second moments, unsharded, on the CPU: `exp_avg.NAME`, `exp_avg_sq.NAME`. A collective."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         moments = {}
-        for name, parameter in self.model.adapter.named_parameters():
+        if self._has_state:
+            self._link_moments()
+        for name, parameter in self._trained.items():
             shape = getattr(parameter, "ds_shape", parameter.shape)
             for moment in MOMENTS:
                 if not self._has_state:
                     value = torch.zeros(shape)
                 elif self.stage == 0:
-                    value = self._deepspeed.basic_optimizer.state[parameter][moment]
+                    value = self._deepspeed.basic_optimizer.state[parameter].get(moment, torch.zeros(shape))
                 else:
                     value = cast(Tensor, safe_get_full_optimizer_state(parameter, moment))
                 moments[f"{moment}.{name}"] = value.detach().float().cpu().reshape(shape).clone()
@@ -187,15 +204,21 @@ class Engine:
             for flat in flats:
                 zeros = {moment: torch.zeros_like(flat) for moment in MOMENTS}
                 zero.optimizer.state[flat] = {"step": torch.tensor(float(step)), **zeros}
-            if self.stage < 3:
-                zero._lazy_init_hp_params_optimizer_state()
-        for name, parameter in self.model.adapter.named_parameters():
+            self._link_moments()
+        for name, parameter in self._trained.items():
             own = {moment: moments[f"{moment}.{name}"] for moment in MOMENTS}
             if self.stage == 0:
                 state = {moment: value.to(parameter.device) for moment, value in own.items()}
                 self._deepspeed.basic_optimizer.state[parameter] = {"step": torch.tensor(float(step)), **state}
             else:
                 self._set_moments(parameter, own)
+
+    def _link_moments(self) -> None:
+        """Ties parameters to their moments in ZeRO 1 and 2. DeepSpeed does so once, after the update of its first group
+        of parameters, when those of LoRA have no moments yet."""
+        if self.stage in (1, 2):
+            self._deepspeed.optimizer._hp_optimizer_states_linked = False
+            self._deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _set_moments(self, parameter: Any, moments: dict[str, Tensor]) -> None:
         """The full setter of ZeRO-3 fails where the ranks do not divide the tensor: there each rank sets its own part,

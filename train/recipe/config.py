@@ -19,6 +19,7 @@ from train.recipe.kinds import (
     Count,
     Directories,
     Layer,
+    Names,
     NotNegative,
     Paths,
     Positive,
@@ -63,6 +64,8 @@ class ModelConfig(Section):
     """The system text with prompt chat; null = none."""
     trust_remote_code: bool = False
     """Whether code that comes with a checkpoint may run here."""
+    init_from: LocalPath | None = None
+    """Run, checkpoint or export whose adapter, and LoRA, a new run begins with; null = new weights."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -85,6 +88,29 @@ class ModelConfig(Section):
     def dtype_of_llm(self) -> str:
         """`llm_dtype`, or where it is null `dtype`."""
         return self.llm_dtype or self.dtype
+
+
+class LoraConfig(Section):
+    """Updates of low rank to the frozen LLM's linear layers, trained beside the adapter (LoRA, arXiv 2106.09685)."""
+
+    rank: Whole = 0
+    """Rank of an update; 0 = no LoRA, the LLM stays as it is."""
+    alpha: Positive = 16.0
+    """Updates are scaled by alpha / rank."""
+    targets: Names = ("auto",)
+    """Layers that get one, by the last part of their names, such as [q_proj, v_proj]; auto = the attention's query and
+    value projections, all-linear = every linear layer."""
+    dropout: Share = 0.0
+    """Share of an update's inputs dropped in training."""
+    lr: Positive | None = None
+    """Highest learning rate of the updates, on optim.schedule too; null = optim.lr."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        whole = {"auto", "all-linear"} & {*self.targets}
+        if whole and len(self.targets) > 1:
+            raise UserError(f"lora.targets has {min(whole)} beside names; give it alone, or names only")
+        return self
 
 
 class DataConfig(Section):
@@ -216,6 +242,7 @@ class Config(Section):
     batch: BatchConfig = BatchConfig()
     augment: AugmentConfig = AugmentConfig()
     optim: OptimConfig
+    lora: LoraConfig = LoraConfig()
     eval: EvalConfig = EvalConfig()
     save: SaveConfig = SaveConfig()
     watch: WatchConfig = WatchConfig()

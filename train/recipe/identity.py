@@ -7,17 +7,16 @@ from operator import getitem
 from typing import Any
 
 import yaml
+from pydantic_core import to_jsonable_python
 
-from model.adapters import ADAPTERS
-from model.adapters.contract import OF_SOME
 from train.recipe.config import Config
 from train.recipe.kinds import dotted_names
 
 WITHOUT_INFLUENCE = {  # keys and whole sections that result_fields leaves out
     *("eval", "save", "watch", "log", "run.dir", "run.collective_timeout_seconds", "run.stall_seconds"),
-    *("model.encoder", "model.llm", "model.trust_remote_code", "model.activation_checkpointing", "batch.layout"),
-    *("data.train", "data.dev", "data.max_dev_samples", "data.reader_threads", "data.retry_seconds", "data.max_lost"),
-    *("data.write_features", "data.feature_dtype", "data.cache_dir", "data.cache_gb"),
+    *("model.encoder", "model.llm", "model.trust_remote_code", "model.init_from", "model.activation_checkpointing"),
+    *("batch.layout", "data.train", "data.dev", "data.max_dev_samples", "data.reader_threads", "data.retry_seconds"),
+    *("data.max_lost", "data.write_features", "data.feature_dtype", "data.cache_dir", "data.cache_gb"),
 }
 
 
@@ -26,23 +25,31 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=1000)
 
 
-def result_fields(config: Config) -> dict[str, Any]:
+def result_fields(config: Config, begun_with: str = "") -> dict[str, Any]:
     """{dotted key: value} of all that the weights after a given number of steps depend on.
 
     Left out are what only observes or saves (eval, save, log), paths and ids (the index digest and the fingerprints of
-    encoder and LLM stand for them), and the end of a run where the learning rate does not depend on it."""
+    encoder and LLM stand for them), `lora` without a rank, and the end of a run where the learning rate does not depend
+    on it. `begun_with` is the sha256 of the weights in model.init_from, and stands for its path."""
     sections = config.model_dump(mode="json")
     fields: dict[str, Any] = {key: reduce(getitem, key.split("."), sections) for key in dotted_names(Config)}
     fields["data.seed"] = config.data_seed
     if config.data.write_features:
         fields["features kept as"] = config.data.feature_dtype
-    without = WITHOUT_INFLUENCE
+    without = WITHOUT_INFLUENCE if config.lora.rank else WITHOUT_INFLUENCE | {"lora"}
     if config.optim.schedule == "constant" and config.optim.warmup_ratio is None:
         without = without | {"optim.max_steps", "optim.epochs"}
-    adapter = config.model.adapter
-    absent = {*OF_SOME} - {*ADAPTERS[adapter.type].has} | ({"match_norm"} if not adapter.match_norm else set())
-    without = without | {f"model.adapter.{name}" for name in absent}  # so that runs of before these keys go on
-    return {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
+    own = {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
+    return own | ({"model.init_from": begun_with} if begun_with else {})
+
+
+def default_of(key: str) -> Any:
+    """The default of a dotted key, as result_fields gives it; None for one that has none."""
+    fields: Any = Config.model_fields
+    *sections, name = key.split(".")
+    for section in sections:
+        fields = getattr(fields[section].annotation, "model_fields", {}) if section in fields else {}
+    return to_jsonable_python(fields[name].default) if name in fields and not fields[name].is_required() else None
 
 
 def config_digest(config: Config) -> str:
