@@ -105,7 +105,7 @@ def open_corpora(
     for index in indexes.given:
         if index.kind == "features":
             require_features(index, identity, config.model.dtype_of_encoder)
-    augment = open_augmentation(config.augment, indexes.train.kind, config.data_seed, model, identity["dim"])
+    augment = open_augmentation(config.augment, indexes.train.kind, config.data_seed, model)
     train = make_corpus(indexes.train, data, data.max_train_samples, config.batch.tokens, model, augment)
     if indexes.dev is not None:
         dev = make_corpus(indexes.dev, data, data.max_dev_samples, config.eval.tokens, model)

@@ -87,7 +87,7 @@ def embedding_rms(model: Any) -> float:
     embed = model.get_input_embeddings()
     if embed.weight.is_meta:
         return 1.0
-    tokens = torch.arange(embed.num_embeddings, device=embed.weight.device)
+    tokens = torch.arange(len(embed.weight), device=embed.weight.device)
     squares = sum(float(embed(some).double().square().sum()) for some in tokens.split(4096))
     return float(f"{(squares / (len(tokens) * embed.embedding_dim)) ** 0.5:.3g}")
 

@@ -66,6 +66,7 @@ def test_what_is_over_length_is_left_out_with_a_count_if_asked(ground, tmp_path)
         ("optim.lr=1e-3", "optim.lr was 0.0002, is 0.001.*--allow-changes"),
         ("batch.micro_batches=2", "batch.micro_batches was 4, is 2.*--allow-changes"),
         ("model.adapter.hidden=32", "model.adapter.hidden was 64, is 32.*or another run.dir$"),
+        ("model.adapter.type=swiglu", "model.adapter.type was concat, is swiglu.*or another run.dir$"),
         ("data.train={other}", "training data was .*, is .*--allow-changes"),
     ],
 )
