@@ -172,7 +172,8 @@ def load_for_decoding(
         check(asked, device)  # refused before models are searched
 
     def open_encoder(place: str, own_code: bool) -> Encoder:
-        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, trust_remote_code and own_code)
+        own_code, window = trust_remote_code and own_code, card.encoder.get("window")
+        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, own_code, window)
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 

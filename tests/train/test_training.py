@@ -15,7 +15,7 @@ from launch.command import main
 from model.encoders import load_encoder
 from tests import ranks
 from tests.data_prep.reading import read_utterance
-from tests.model.test_encoders import checkpoint
+from tests.tiny_encoders import tiny_encoder
 from tests.train.runs import run
 from train import parts
 
@@ -66,7 +66,7 @@ def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
 
 
 def test_an_encoder_that_cpus_get_wrong_in_bfloat16_trains_in_float32_and_that_is_said_once(ground, tmp_path, capfd):
-    source = checkpoint(tmp_path, "hubert", num_conv_pos_embedding_groups=4)
+    source = tiny_encoder(tmp_path, "hubert", num_conv_pos_embedding_groups=4)
     given = (f"model.encoder={source}", "model.dtype=bfloat16", "optim.max_steps=1")
     said = run(ground, tmp_path / "live", *given, world=2)
     assert said.count("the encoder is computed in float32") == 1 and "8 channels a group" in said

@@ -12,6 +12,7 @@ import torch
 
 from data_prep.audio.augment import AugmentConfig, augment_wave, check_noise, samples_after, spec_masks, speed_factors
 from model.batch import Batch, cumulative
+from model.encoder_layers import layers_in_frame
 from model.errors import UserError
 from model.slam_asr import SlamAsr
 
@@ -24,6 +25,7 @@ class Augmentation:
     seed: int
     frames: Callable[[Any], Any]  # encoder frames of so many samples
     dim: int  # D, the encoder's width
+    layers: int = 1  # that lie side by side in a frame; the same dimensions of each are masked
 
     def samples(self, samples: np.ndarray, epoch: int) -> np.ndarray:
         """int64 [N], the samples that the N recordings of the corpus have in an epoch."""
@@ -43,16 +45,23 @@ class Augmentation:
             batch = replace(batch, audio=torch.cat(changed), audio_cu=cumulative([len(wave) for wave in changed]))
         frames = batch.feature_cu.diff() if batch.audio is None else self.frames(batch.audio_cu.diff())
         masked_frames, masked_dims = spec_masks(self.config, self.seed, epoch, ids, frames.numpy(), self.dim)
+        if masked_dims is not None:
+            masked_dims = masked_dims.repeat(1, self.layers)
         return replace(batch, masked_frames=masked_frames, masked_dims=masked_dims)
 
 
-def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr, dim: int) -> Augmentation | None:
-    """The augmentation of shards of a `kind` for an encoder of width `dim`; None if nothing is asked for. UserError for
-    cached features where audio is needed, and for noise that cannot be used."""
+def open_augmentation(
+    config: AugmentConfig, kind: str, seed: int, model: SlamAsr, encoder: dict[str, Any]
+) -> Augmentation | None:
+    """The augmentation of shards of a `kind` for an `encoder` (fingerprint); None if nothing is asked for. UserError
+    for cached features where audio is needed, and for noise that cannot be used."""
     if config.needs_audio and kind == "features":
         raise UserError(
             "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "
             "or leave augment.speed and augment.noise_share out"
         )
     check_noise(config)
-    return Augmentation(config, seed, model.encoder.out_len if model.encoder else len, dim) if config.active else None
+    if not config.active:
+        return None
+    layers, frames = layers_in_frame(encoder["layer"]), model.encoder.out_len if model.encoder else len
+    return Augmentation(config, seed, frames, encoder["dim"] // layers, layers)
