@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from model.adapters import Adapter, adapter_spec, build_adapter
-from model.encoders import ENCODER_FAMILIES, Encoder, require_encoder_family
+from model.encoders import Encoder, random_encoder, require_encoder_family
 from model.llm import Llm, require_llm_type
 from model.loading import loading, why_not_on_hub
 from model.prompt import Prompt
-from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 
@@ -41,18 +40,18 @@ def meta_models(
     adapter: dict[str, Any],
     layer: str | None = None,
     trust_remote_code: bool = False,
+    window: str | None = None,
 ) -> tuple[Encoder, Any, Adapter]:
     """Encoder, LLM and adapter of transformers configurations; `adapter`: a recipe's settings of it."""
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"), _reading("encoder", str(encoder.model_type)):
-        frozen = AutoModel.from_config(encoder, trust_remote_code=trust_remote_code)
+    with _reading("encoder", str(encoder.model_type)):
+        frozen = random_encoder(encoder, layer, window, trust_remote_code=trust_remote_code)
     with torch.device("meta"), _reading("LLM", str(llm.model_type)):
         language = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
-    speech = ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, "")
     with torch.device("meta"):
-        trained = build_adapter(adapter_spec(adapter, {"dim": speech.dim, "layer": speech.layer}, language))
-    return speech, language, trained
+        trained = build_adapter(adapter_spec(adapter, {"dim": frozen.dim, "layer": frozen.layer}, language))
+    return frozen, language, trained
 
 
 def skeleton(

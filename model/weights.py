@@ -69,7 +69,7 @@ def _write_tensors(path: Path, weights: dict[str, Tensor]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def of_adapter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def of_adapter(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Trained weights without those of LoRA."""
     return {name: tensor for name, tensor in weights.items() if not name.startswith(PREFIX)}
 
@@ -200,7 +200,8 @@ def load_for_decoding(
         check(asked, device)  # refused before models are searched
 
     def open_encoder(place: str, own_code: bool) -> Encoder:
-        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, trust_remote_code and own_code)
+        own_code, window = trust_remote_code and own_code, card.encoder.get("window")
+        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, own_code, window)
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 

@@ -52,8 +52,9 @@ def identify_encoder(config: Config, features: ShardIndex, device: torch.device)
     if files and files == files_digest(m.encoder):
         made = {name: value for name, value in features.fingerprint.items() if name != "feature_dtype"}
     else:
-        made = load_encoder(m.encoder, m.encoder_layer, m.dtype_of_encoder, "cpu", m.trust_remote_code).fingerprint()
-    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype_of_encoder, made, device)
+        options = (m.encoder_layer, m.dtype_of_encoder, "cpu", m.trust_remote_code, m.encoder_window)
+        made = load_encoder(m.encoder, *options).fingerprint()
+    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype_of_encoder, made, device, m.encoder_window)
 
 
 def build_parts(
@@ -69,7 +70,8 @@ def build_parts(
         require_few_bits(m.dtype_of_llm, sharded)
     encoder = None
     if identity is None:
-        encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype_of_encoder, device, m.trust_remote_code)
+        options = (m.encoder_layer, m.dtype_of_encoder, device, m.trust_remote_code, m.encoder_window)
+        encoder = load_encoder(m.encoder, *options)
         identity = encoder.fingerprint()
     dtype = m.dtype_of_llm if few_bits else str(computing_dtype(m.dtype_of_llm, device)).removeprefix("torch.")
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)

@@ -127,7 +127,7 @@ class Estimator:
         flops, kernels = at.flops, LLM_KERNELS * layers_of(shapes.llm)
         if not cached:
             flops += at.encoder_flops
-            kernels += ENCODER_KERNELS * layers_of(shapes.encoder) + UTTERANCE_KERNELS * utterances
+            kernels += ENCODER_KERNELS * shapes.encoder_layers.last + UTTERANCE_KERNELS * utterances
         per_second = 1e12 * cluster.kind.teraflops * self.utilisation
         times = {"arithmetic": utterances * flops / per_second, "launching kernels": LAUNCH * kernels}
         llm = shapes.llm_bytes

@@ -12,12 +12,12 @@ from launch.plan.data import Utterance
 from model.activation_checkpointing import checkpoint_activations
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
-from model.encoders import ENCODER_FAMILIES
+from model.encoder_layers import Layers
+from model.encoders import random_encoder
 from model.llm import Llm, try_packing
 from model.llm.bits import weight_bytes
 from model.loading import DTYPES, choose_dtype, freeze
 from model.packing import switch_to_packed
-from model.sample_rate import SAMPLE_RATE
 from model.skeleton import meta_models, read_config
 from model.slam_asr import SlamAsr
 from train.recipe.config import AdapterConfig, ModelConfig
@@ -27,7 +27,9 @@ from train.recipe.config import AdapterConfig, ModelConfig
 class Shapes:
     """The parts of a recogniser; `encoder` and `llm` are transformers configurations."""
 
-    encoder: Any  # with as many layers as are read; those above them are not held
+    encoder: Any
+    encoder_layers: Layers  # those above them are not held
+    encoder_window: str | None
     llm: Any
     adapter: AdapterSpec
     dtype: torch.dtype  # that the LLM computes in
@@ -60,7 +62,8 @@ def read_shapes(model: ModelConfig) -> Shapes:
     asked = (model.dtype_of_encoder, model.dtype_of_llm)
     heard, computed = (choose_dtype(name if name in DTYPES else "bfloat16", "cpu") for name in asked)
     layer, code, recomputed = model.encoder_layer, model.trust_remote_code, model.activation_checkpointing
-    return shapes_of(encoder, llm, model.adapter, computed, layer, code, heard, model.dtype_of_llm, recomputed)
+    more = (heard, model.dtype_of_llm, recomputed, model.encoder_window)
+    return shapes_of(encoder, llm, model.adapter, computed, layer, code, *more)
 
 
 def shapes_of(
@@ -73,14 +76,16 @@ def shapes_of(
     encoder_dtype: torch.dtype | None = None,
     llm_dtype: str = "auto",
     activation_checkpointing: bool = False,
+    window: str | None = None,
 ) -> Shapes:
     """Of transformers configurations and an adapter between them; the models are made without storage. The encoder is
     of `dtype` too unless `encoder_dtype` is given, the LLM's weights unless `llm_dtype` is of few bits."""
-    own = copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
-    parts = meta_models(encoder, llm, adapter.model_dump(), layer, trust_remote_code)
+    parts = meta_models(encoder, llm, adapter.model_dump(), layer, trust_remote_code, window)
     frozen, words, trained = parts
     return Shapes(
-        encoder=_with_layers(own, frozen.layers.last),
+        encoder=encoder,
+        encoder_layers=frozen.layers,
+        encoder_window=frozen.window,
         llm=copy.deepcopy(llm),
         adapter=trained.spec,
         dtype=dtype,
@@ -117,22 +122,19 @@ def random_recogniser(
     layers: int | None = None,
 ) -> SlamAsr:
     """The models with random weights and a prompt of so many tokens; `layers` cuts encoder and LLM to so many."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    def build(auto_class: Any, config: Any, dtype: torch.dtype) -> Any:
-        config, code = _with_layers(config, layers or layers_of(config)), shapes.trust_remote_code
-        with device:
-            model = auto_class.from_config(config, dtype=dtype, trust_remote_code=code)
-        return freeze(model.to(device))  # transformers makes an encoder's masked_spec_embed on the CPU all the same
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    llm_model = build(AutoModelForCausalLM, shapes.llm, shapes.dtype)
+    code, config = shapes.trust_remote_code, _with_layers(shapes.llm, layers or layers_of(shapes.llm))
     with device:
+        llm_model = AutoModelForCausalLM.from_config(config, dtype=shapes.dtype, trust_remote_code=code)
         adapter = build_adapter(shapes.adapter)
-    family, encoder = ENCODER_FAMILIES[shapes.encoder.model_type], None
+    llm_model: Any = freeze(llm_model.to(device))
+    encoder, read = None, shapes.encoder_layers
     if with_encoder:
-        heard = build(AutoModel, shapes.encoder, shapes.encoder_dtype)
-        encoder = freeze(family(heard, SAMPLE_RATE, True, None, "random"))
+        layer, depth = (read.kind if read.several else None, layers) if layers else (read.name, read.last)
+        window = shapes.encoder_window
+        encoder = random_encoder(shapes.encoder, layer, window, shapes.encoder_dtype, device, code, depth)
     llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
     if shapes.activation_checkpointing:
         checkpoint_activations(llm_model)

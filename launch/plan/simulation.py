@@ -8,7 +8,7 @@ input that is not contiguous is counted. FLOPs are torch's own count."""
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -100,7 +100,7 @@ def simulate(
     longer = deep[2].convolutions - deep[0].convolutions  # the longest utterance takes so much more
     sizes = []
     for one_layer, two_layers in zip(shallow[:2], deep[:2], strict=True):
-        depths = (layers_of(shapes.encoder), layers_of(shapes.llm))
+        depths = (shapes.encoder_layers.last, layers_of(shapes.llm))
         encoder, llm = (one_layer.extrapolated(two_layers, depth) for depth in depths)
         sizes.append(Moments(encoder.convolutions + longer, *encoder[1:3], *llm[3:]))
     return StepCost(shapes, utterance, *sizes)
@@ -110,11 +110,14 @@ def _moments(model: SlamAsr, batch: Batch) -> Moments:
     """Of one step: first the encoder, then, from its frames, adapter and LLM."""
     encoder: Any = model.encoder
     layers, meter = model.llm.base_model, _Meter(model, batch)
-    first = encoder.model.encoder.layers[0]
+    first = encoder.blocks[0]
     with _flop_counter() as encoder_flops, first.register_forward_pre_hook(meter.end_phase), meter:
         batch = model.encoded(batch)
     meter.end_phase()
     convolutions, *transformer = meter.peaks
+    assert batch.features is not None
+    width = model.adapter.spec.frame_dim  # of the whole encoder, which may give several layers side by side
+    batch = replace(batch, features=batch.features.new_empty(len(batch.features), width))
     meter = _Meter(model, batch)
 
     def watch_input(module: Any, args: Any, kwargs: Any) -> None:

@@ -110,11 +110,11 @@ def test_the_models_that_are_measured_lie_whole_on_their_device():
 
 def test_an_encoder_packs_where_its_transformer_is_on_a_gpu():
     """Pretended: tensors without storage say that they are on a GPU. transformers makes the first weight on the CPU."""
-    from transformers import HubertModel
+    from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
     from bench.toys import configs
 
     with FakeTensorMode(), torch.device("cuda"):
         model = HubertModel(configs(TOYS["tiny"])[0])
         assert model.device.type == "cpu"
-        assert HubertEncoder(model, 16_000, True, None, "").packed
+        assert HubertEncoder(model, Wav2Vec2FeatureExtractor(), None, "").packed

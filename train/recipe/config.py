@@ -42,7 +42,11 @@ class ModelConfig(Section):
     encoder: LocalPath
     """Speech encoder: a Hugging Face id or a local folder."""
     encoder_layer: Layer | None = None
-    """The layer whose output the adapter reads, or the layers whose mean it reads (mean = of all); null = the last."""
+    """The layer whose output the adapter reads, or the layers whose mean (mean = of all) or whose sum with trained
+    weights (weighted = of all, weighted:6-12) it reads; null = the last."""
+    encoder_window: Literal["padded", "cut"] | None = None
+    """What an encoder that reads 30 s at a time (Whisper, Voxtral) gets of a shorter utterance: padded to 30 s, as it
+    was trained, or cut to the audio's own length. null = padded. Refused for other encoders."""
     llm: LocalPath
     """Causal LLM: a Hugging Face id or a local folder."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
