@@ -26,7 +26,7 @@ from train.data.plan import Epochs
 from train.dist.collectives import World
 from train.engine.schedule import warmup_steps
 from train.recipe import auto
-from train.recipe.config import Config
+from train.recipe.config import Config, LoraConfig
 from train.recipe.kinds import decided
 
 MOST_WARMUP_SHARE = 1 / 3
@@ -79,7 +79,7 @@ def build_parts(
         checkpoint_activations(llm.model)
     spec = adapter_spec(m.adapter.model_dump(), identity, llm.model)
     torch.manual_seed(config.run.seed)
-    adapter, lora = build_adapter(spec), lora_spec(config, llm.model)
+    adapter, lora = build_adapter(spec), lora_spec(config.lora, llm.model)
     if lora is not None:
         add_lora(llm.model, lora)
     prompt = Prompt(llm.tokenizer, *m.prompt_texts)
@@ -89,10 +89,9 @@ def build_parts(
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
-def lora_spec(config: Config, llm: Any) -> LoraSpec | None:
+def lora_spec(lora: LoraConfig, llm: Any) -> LoraSpec | None:
     """The recipe's LoRA on this LLM, which may lack weights; None if its rank is 0. UserError if peft is not there, or
     for layers that the LLM has not."""
-    lora = config.lora
     if lora.rank == 0:
         return None
     require_peft()
@@ -121,7 +120,7 @@ def tokens_that_fit(config: Config, model: SlamAsr, device: torch.device) -> int
     frozen = weight_bytes(model.llm, m.dtype_of_llm, computed)
     frozen += choose_dtype(m.dtype_of_encoder, device).itemsize * sum(p.numel() for p in encoder)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    return auto.tokens_that_fit(model.llm.config, frozen, memory, computed.itemsize)
+    return auto.tokens_that_fit(config, model.llm.config, frozen, memory, computed.itemsize)
 
 
 def decide(config: Config, parts: Parts, recipe: dict[str, Any], most_tokens: int) -> tuple[Config, Epochs, int]:

@@ -64,7 +64,7 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
     words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
-    lora = lora_spec(config, model.llm)
+    lora = lora_spec(config.lora, model.llm)
     card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 

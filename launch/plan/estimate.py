@@ -1,8 +1,8 @@
 """Memory and speed with each file of ds_configs/, and which of them to start.
 
-Only the adapter is trained, so only it has gradients (4 bytes a weight), AdamW's moments (8) and, from stage 1 on, a
-flat float32 copy (4) that is sharded over R ranks. Stage 3 shards the LLM too; the encoder is outside the module tree
-(model/slam_asr.py) and stays whole on every GPU."""
+Only adapter and LoRA are trained, so only they have gradients (4 bytes a weight), AdamW's moments (8) and, from stage 1
+on, a flat float32 copy (4) that is sharded over R ranks. Stage 3 shards the LLM too; the encoder is outside the module
+tree (model/slam_asr.py) and stays whole on every GPU."""
 
 import shlex
 from bisect import bisect_right
@@ -91,16 +91,16 @@ class Estimator:
         llm, encoder = shapes.llm_bytes, shapes.encoder_bytes
         whole, sharded = ((16, 0), (8, 12), (4, 16), (0, 20))[stage]  # weight, gradient, moments, and the flat copy
         if stage == 0:  # the gradients once more, flat, to be added up over the ranks
-            buckets = FLOAT32 * shapes.adapter_parameters if self.cluster.ranks > 1 else 0
+            buckets = FLOAT32 * shapes.trained_parameters if self.cluster.ranks > 1 else 0
         else:
             buckets = FLOAT32 * sizes["reduce_bucket_size"] * (2 if zero.get("overlap_comm", stage == 3) else 1)
         if stage == 3:  # and the weights that are gathered at a time
             llm = 0 if _offloads(name) else llm / self.cluster.ranks
             live = max(min(sizes["stage3_max_live_parameters"], shapes.llm_parameters), shapes.widest_module)
-            buckets += bytes_each * (live + sizes["stage3_prefetch_bucket_size"]) + FLOAT32 * shapes.adapter_parameters
+            buckets += bytes_each * (live + sizes["stage3_prefetch_bucket_size"]) + FLOAT32 * shapes.trained_parameters
         return {
             "frozen": llm + (0 if self.work.cached else encoder),
-            "adapter": shapes.adapter_parameters * (whole + sharded / self.cluster.ranks),
+            "trained": shapes.trained_parameters * (whole + sharded / self.cluster.ranks),
             "buckets": buckets,
             "activations": self.cost.peak(tokens, self.work.cached, zero3=stage == 3),
             "reserve": RESERVE,

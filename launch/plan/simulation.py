@@ -63,7 +63,7 @@ class StepCost:
         utterances, shapes = tokens / self.utterance.tokens, self.shapes
         at = self.at(utterances)
         learning = max(at.loss, at.backward) + (at.inputs if zero3 else 0)
-        update = 2 * FLOAT32 * shapes.adapter_parameters  # AdamW's: two copies of the adapter
+        update = 2 * FLOAT32 * shapes.trained_parameters  # AdamW's: two copies of what is trained
         if cached:
             frames = shapes.encoder_dtype.itemsize * shapes.adapter.frame_dim * self.utterance.frames
             return utterances * frames + max(learning, update)
@@ -118,6 +118,8 @@ def _moments(model: SlamAsr, batch: Batch) -> Moments:
     assert batch.features is not None
     width = model.adapter.spec.frame_dim  # of the whole encoder, which may give several layers side by side
     batch = replace(batch, features=batch.features.new_empty(len(batch.features), width))
+    for parameter in model.trained.values():
+        parameter.grad = torch.zeros_like(parameter)  # stays between steps
     meter = _Meter(model, batch)
 
     def watch_input(module: Any, args: Any, kwargs: Any) -> None:
@@ -144,6 +146,7 @@ class _Meter(TorchDispatchMode):
         super().__init__()
         self.now, self.linear_inputs, self.peaks, self._peak = 0, 0, [], 0
         tensors = [t for part in (model, model.encoder) if part for t in (*part.parameters(), *part.buffers())]
+        tensors += [parameter.grad for parameter in model.trained.values() if parameter.grad is not None]
         tensors += [tensor for tensor in vars(batch).values() if isinstance(tensor, Tensor)]
         self._outside = {tensor.untyped_storage()._cdata for tensor in tensors}
         self._live: dict[int, int] = {}

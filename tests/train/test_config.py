@@ -214,17 +214,6 @@ def test_the_digest_changes_only_with_what_the_weights_depend_on(override, same,
     assert (config_digest(load_config(recipe)) == config_digest(load_config(recipe, [override]))) == same
 
 
-def test_settings_of_an_adapter_count_only_where_it_has_them_as_in_runs_of_before_they_were_there(recipe):
-    def own(*overrides: str) -> set[str]:
-        fields = result_fields(load_config(recipe, overrides))
-        return {key.removeprefix("model.adapter.") for key in fields if key.startswith("model.adapter.")}
-
-    assert own() == {"type", "stack", "hidden", "dropout"}
-    assert own("model.adapter.type=transformer", "model.adapter.match_norm=true") - own() == {
-        *("layers", "heads", "match_norm")
-    }
-
-
 def test_the_end_of_a_run_counts_only_where_the_learning_rate_depends_on_it(recipe):
     def differing(schedule: str) -> set[str]:
         fields = [
