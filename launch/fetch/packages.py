@@ -18,8 +18,8 @@ from model.errors import TransientError, UserError
 from model.files import file_sha256
 
 MB, SECONDS_BETWEEN_LOOKS = 1_000_000, 0.2
-NOT_REACHED = ("connection broken by", "Max retries exceeded", "Could not fetch URL", "ReadTimeoutError", "ProxyError")
-"""What pip (23 to 26) writes on stderr where no index answers."""
+NOT_REACHED = ("connection broken", "max retries exceeded", "could not fetch url", "readtimeouterror", "proxyerror")
+"""What pip (23 to 26) writes on stderr, in lower case here, where no index answers, or where it hangs up."""
 
 
 class IndexNotReached(TransientError):
@@ -52,19 +52,20 @@ def download(package: Package, folder: Path) -> Path:
     if errors is None and len(wheels) == 1:
         require_wheel(package, wheels[0])
         return wheels[0]
-    errors = errors or "pip downloaded no wheel"
-    last = next((line for line in reversed(errors.splitlines()) if line.startswith("ERROR: ")), errors.strip()[-200:])
+    lines = (errors or "").splitlines() or ["it downloaded no wheel"]
+    said = [line for line in lines if line.startswith("ERROR: ") and not line.startswith("ERROR: Exception")]
     advice = f"look at `pip config list`, or put the wheel into a folder and set PIP_FIND_LINKS to it ({package})"
-    if any(sign in errors for sign in NOT_REACHED):
+    if any(sign in line.lower() for line in lines for sign in NOT_REACHED):
         raise IndexNotReached(f"the package index cannot be reached, which has {package}; {advice}")
-    raise UserError(f"pip cannot fetch {package}: {last.removeprefix('ERROR: ')}; {advice}")
+    why = (said or lines)[-1].removeprefix("ERROR: ")[:200]
+    raise UserError(f"pip cannot fetch {package}: {why}; {advice}")
 
 
 def _run_pip(package: Package, folder: Path) -> str | None:
     """Downloads into `folder` and shows how far it is; what pip writes on stderr if it fails, else None."""
     options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), "--retries", "2"]
     options += ["--quiet", "--progress-bar", "off", "--no-input", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "download", *options, str(package)]
+    command = [sys.executable, "-P", "-m", "pip", "download", *options, str(package)]
     label, log = f"download of {package}", folder / "tmp" / "stderr"
     with open(log, "wb") as errors, Progress(package.size // MB, "MB", label) as progress:
         environment = os.environ | {"TMPDIR": str(folder / "tmp")}

@@ -20,8 +20,12 @@ def write_smollm(source: Path, out: Path) -> None:
     """Writes the new folder `out` from the GGUF file in the folder `source`. UserError if it has no chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
 
-    model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.bfloat16)
+    expanded = GgufConfig(dequantize=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        source, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=expanded
+    )
     model.hf_quantizer, model.is_quantized = None, False  # its weights are ordinary ones now, and saved as such
     del model.config.quantization_config
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)

@@ -68,9 +68,8 @@ def whisper_of(stored: Model, end: int, start: int) -> Any:
             if weights[name].shape != tensor.shape:
                 raise ValueError(f"{name} is {list(weights[name].shape)}, it has to be {list(tensor.shape)}")
         model.load_state_dict(weights, assign=True)
-    except (ValueError, RuntimeError) as error:  # a RuntimeError of torch: integers, say
-        why = str(error).splitlines()[0]
-        raise UserError(f"model.bin does not hold a whole Whisper: {why}; fetch it again") from None
+    except ValueError as error:
+        raise UserError(f"model.bin does not hold a whole Whisper: {error}; fetch it again") from None
     model.tie_weights()
     return model.eval()
 
@@ -79,7 +78,7 @@ class _Arrays:
     """The arrays of a model.bin, and which of them were taken. ValueError for one that is not there."""
 
     def __init__(self, arrays: dict[str, Any]) -> None:
-        self._arrays, self._used = arrays, set(UNUSED)
+        self._arrays, self._used = arrays, set[str](UNUSED)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._arrays:
@@ -106,6 +105,8 @@ class _Arrays:
     def part(self, name: str, index: int = 0, parts: int = 1) -> Tensor:
         """One of `parts` equal parts along the first dimension, copied."""
         array = self[name]
+        if array.dtype.kind != "f":
+            raise ValueError(f"{name} is of {array.dtype.name}, not of a floating-point type")
         if not array.ndim or len(array) % parts:
             raise ValueError(f"{name} is {list(array.shape)}, which is not {parts} equal parts")
         rows = len(array) // parts
