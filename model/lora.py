@@ -6,6 +6,7 @@ the LLM's dtype. B begins at zero, so that the LLM computes what it did before u
 Names: `lora.MODULE.lora_A.weight` in training, `base_model.model.MODULE.lora_A.weight` in files, as peft writes them;
 MODULE is the layer's name in the LLM."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ def find_targets(llm: Any, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_peft() -> None:
-    """UserError unless peft is installed."""
+    """UserError unless peft is installed. It imports bitsandbytes where that is there, whose advice on kernels of four
+    bits concerns nobody here."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import peft  # noqa: F401
     except ImportError:

@@ -26,6 +26,7 @@ HEAVY = [
     *(f"transformers.models.auto.{name}_auto" for name in ("modeling", "tokenization", "feature_extraction")),
     *("transformers.models.hubert.modeling_hubert", "transformers.models.llama.modeling_llama"),
     *("transformers.models.wav2vec2.feature_extraction_wav2vec2", "transformers.tokenization_utils_tokenizers"),
+    "peft",
 ]
 """What a rank imports, some of it lazily: two of its three seconds, so the server that ranks are forked from has it."""
 _context: Any = None
