@@ -27,7 +27,7 @@ def write_smollm(source: Path, out: Path) -> None:
         source, gguf_file=GGUF, dtype=torch.bfloat16, quantization_config=expanded
     )
     model.hf_quantizer, model.is_quantized = None, False  # its weights are ordinary ones now, and saved as such
-    del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
     if not tokenizer.chat_template:
         raise UserError(f"{GGUF} has no chat template; fetch it again")
