@@ -13,7 +13,7 @@ from data_prep.audio.decode import resample
 from data_prep.synth.espeak import SAMPLE_RATE, speak
 from launch.fetch.packages import IndexNotReached
 from launch.fetch.real_pair import fetch_real_pair
-from model.encoders import ENCODER_FAMILIES, load_encoder
+from model.encoders import load_encoder
 from model.llm import Llm, load_llm, logits_at, packed_logits_at
 from model.packing import packed_lengths
 
@@ -53,7 +53,6 @@ def words(text: str) -> str:
     return "".join(letter for letter in text.lower() if letter.isalpha() or letter == " ").strip()
 
 
-@pytest.mark.skipif("whisper" not in ENCODER_FAMILIES, reason="no encoder family whisper yet")
 def test_frames_of_whispers_encoder_are_transformers_own(waves):
     from transformers import AutoFeatureExtractor, WhisperModel
 

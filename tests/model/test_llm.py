@@ -67,7 +67,8 @@ def save_llm(folder: Path, family: str, options: dict, tokenizer_folder: Path) -
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {"vocab_size": 64} if family == "gpt2" else SIZES
-    AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **sizes, **IDS, **options)).save_pretrained(folder)
+    config = AutoConfig.for_model(family, **{**sizes, **IDS, **options})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((tokenizer_folder / name).read_bytes())
     return str(folder)
