@@ -68,10 +68,14 @@ def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
+        f"{key} was {_on_one_line(before.get(key))}, is {_on_one_line(now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
+
+
+def _on_one_line(value: Any) -> Any:
+    return repr(value) if "\n" in str(value) else value
 
 
 def _models(card: AdapterCard) -> dict[str, Any]:

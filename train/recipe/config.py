@@ -55,7 +55,7 @@ class ModelConfig(Section):
     encoder_layer: Layer | None = None
     """The layer whose output the adapter reads, or the layers whose mean it reads (mean = of all); null = the last."""
     llm: LocalPath
-    """Causal LLM: a Hugging Face id or a local folder."""
+    """Causal LLM: a Hugging Face id, a local folder or a GGUF file."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
     encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
