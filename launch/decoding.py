@@ -15,7 +15,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("model").add_argument
     encoder = "speech encoder, Hugging Face id or folder (default: that in adapter.json, or wherever it was moved to)"
     add("--encoder", metavar="ID", help=encoder)
-    add("--llm", metavar="ID", help="LLM, Hugging Face id or folder (default: the same)")
+    add("--llm", metavar="ID", help="LLM, Hugging Face id, folder or GGUF file (default: the same)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if there is one)")
     dtypes = "of both: float32, bfloat16 or float16 (default: auto, bfloat16 on a GPU that has it, else float32)"
     add("--dtype", default="auto", help=dtypes)

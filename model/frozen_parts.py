@@ -3,11 +3,12 @@
 Tried in this order, until a model has the fingerprint in adapter.json:
 
 1. the folder or hub id of the recipe;
-2. for a folder, its path relative to adapter.json's folder;
-3. folders below adapter.json's folder and below each of its parents, LEVELS up and two down, nearest first;
-4. the Hugging Face cache.
+2. for a folder or a GGUF file, its path relative to adapter.json's folder;
+3. for a GGUF file, the folders that were made of such files (gguf.py);
+4. folders below adapter.json's folder and below each of its parents, LEVELS up and two down, nearest first;
+5. the Hugging Face cache.
 
-Of 3 and 4 only folders whose config.json fits are loaded, and never their own code."""
+Of 3 to 5 only folders whose config.json fits are loaded, and never their own code."""
 
 import json
 import os
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 from model.encoder_layers import layers_in_frame
 from model.errors import UserError
+from model.gguf import gguf_cache, is_gguf
 from model.loading import ModelNotFound
 
 LEVELS = 5  # from runs/NAME/checkpoints/step-00000400 up to the project, and one more
@@ -44,15 +46,19 @@ class FrozenPart:
     what: str  # "encoder" or "LLM"
     source: str  # as in the recipe
     path: str
-    """Relative to `folder`; "" if the source was no folder, or adapter.json does not say."""
+    """Relative to `folder`; "" if the source was no folder or GGUF file, or adapter.json does not say."""
     fingerprint: dict[str, Any]
     folder: Path  # of adapter.json
 
 
 def relative_path(source: str, folder: Path) -> str:
-    """A local folder's path relative to `folder`; "" for what is no folder, and as `between` says."""
+    """The path of a local folder or GGUF file relative to `folder`; "" for what is neither, and as `between` says."""
     place = os.path.expanduser(source)
-    return between(folder, os.path.abspath(place)) if os.path.isdir(place) else ""
+    return between(folder, os.path.abspath(place)) if _is_local(place) else ""
+
+
+def _is_local(place: str) -> bool:
+    return os.path.isdir(place) or (is_gguf(place) and os.path.isfile(place))
 
 
 def between(folder: Path, place: str) -> str:
@@ -99,20 +105,22 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
 def _stated(part: FrozenPart) -> list[str]:
     """Places that adapter.json names. The hub is not asked for what was a folder."""
     source, beside = os.path.expanduser(part.source), part.folder / part.path
-    folders = [part.source] if os.path.isdir(source) else []
-    if part.path and beside.is_dir() and not (folders and beside.samefile(source)):
+    folders = [part.source] if _is_local(source) else []
+    if part.path and _is_local(str(beside)) and not (folders and beside.samefile(source)):
         folders.append(str(beside))
     likely = [folder for folder in folders if _fits(part, Path(folder).expanduser())]
     return likely or folders or ([] if part.path else [part.source])
 
 
 def _similar(part: FrozenPart, stated: list[str]) -> Iterator[Path]:
-    """Other folders nearby and in the hub's cache whose configuration fits, each once."""
+    """Other folders whose configuration fits, each once: of a GGUF file those made of such files, then those nearby and
+    in the hub's cache."""
     from huggingface_hub import constants
 
+    made = sorted(gguf_cache().glob("[0-9a-f]*[0-9a-f]")) if is_gguf(part.source) else []
     cached = iter(sorted(Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*")))
     seen = {os.path.realpath(os.path.expanduser(place)) for place in stated}
-    for folder in (*islice(_nearby(part.folder), MAX_FOLDERS), *islice(cached, MAX_FOLDERS)):
+    for folder in (*made, *islice(_nearby(part.folder), MAX_FOLDERS), *islice(cached, MAX_FOLDERS)):
         if _fits(part, folder) and os.path.realpath(folder) not in seen:
             seen.add(os.path.realpath(folder))
             yield folder

@@ -18,6 +18,7 @@ from torch import nn
 
 from model.errors import UserError
 from model.files import file_sha256
+from model.gguf import gguf_folder, is_gguf
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_TIMEOUT_SECONDS = 5.0
@@ -119,11 +120,17 @@ def freeze(module: Any) -> Any:
 
 
 def place_to_open(what: str, source: str) -> str:
-    """What `from_pretrained` can open: the folder, the hub id, or its folder in the cache if the hub lacks it.
-    ModelNotFound, within seconds, if there is none."""
+    """What `from_pretrained` can open: the folder, that of a GGUF file, the hub id, or its folder in the cache if the
+    hub lacks it. ModelNotFound, within seconds, if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return str(folder)
+    if is_gguf(source):
+        if what != "LLM":
+            raise UserError(f"{source!r} is a GGUF file, which holds an LLM; give the {what} as a folder or a hub id")
+        if not folder.is_file():
+            raise ModelNotFound(f"cannot load the LLM {source!r}: there is no such file; give a GGUF file or a folder")
+        return str(gguf_folder(source))
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelNotFound(f"cannot load the {what} {source!r}: there is no such folder; give a folder or a hub id")
     reason = why_not_on_hub(source)
@@ -164,13 +171,15 @@ def why_not_on_hub(source: str) -> str:
 
 
 def local_folder(source: str) -> Path | None:
-    """Where a folder or hub id is on this machine; None if it is not."""
+    """Where a folder, the folder of a GGUF file or a hub id is on this machine; None if it is not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
+    if is_gguf(source):
+        return gguf_folder(source) if folder.is_file() else None
     try:
         return Path(snapshot_download(source, local_files_only=True))
     except (LocalEntryNotFoundError, HFValidationError):

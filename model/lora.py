@@ -19,8 +19,11 @@ from model.errors import UserError, hint
 
 PREFIX, PEFT_PREFIX = "lora.", "base_model.model."
 OF_PEFT = ".default."  # peft's name of the one set of updates, between `lora_A` and `weight`
-QUERY_AND_VALUE = (("q_proj", "v_proj"), ("qkv_proj",), ("c_attn",), ("query_key_value",), ("Wqkv",))
-"""What attention's projections are called: in Llama and most others, Phi-3, GPT-2, GPT-NeoX and Falcon, MPT. The paper
+QUERY_AND_VALUE = (
+    *(("q_proj", "v_proj"), ("q_b_proj", "kv_b_proj"), ("q_proj", "kv_b_proj"), ("qkv_proj",)),
+    *(("c_attn",), ("query_key_value",), ("Wqkv",)),
+)
+"""What attention's projections are called: in Llama and most others, DeepSeek (two ways), Phi-3, GPT-2, GPT-NeoX and Falcon, MPT. The paper
 adapts queries and values (section 7.1); a fused projection has the keys in it."""
 
 

@@ -9,8 +9,9 @@ import torch
 
 from model.adapters import Adapter, adapter_spec, build_adapter
 from model.encoders import Encoder, random_encoder, require_encoder_family
+from model.gguf import is_gguf
 from model.llm import Llm, require_llm_type
-from model.loading import loading, why_not_on_hub
+from model.loading import loading, place_to_open, why_not_on_hub
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 
@@ -21,8 +22,9 @@ def read_config(what: str, source: str, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
     with _reading(what, source):
+        place = place_to_open(what, source) if is_gguf(source) else source
         try:
-            config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code, local_files_only=True)
+            config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code, local_files_only=True)
         except OSError:
             if reason := why_not_on_hub(source):
                 raise OSError(reason) from None
@@ -71,7 +73,8 @@ def read_tokenizer(llm: str, trust_remote_code: bool = False) -> Any:
     from transformers import AutoTokenizer
 
     with loading("LLM's tokenizer", llm):
-        return AutoTokenizer.from_pretrained(llm, trust_remote_code=trust_remote_code, local_files_only=True)
+        place = place_to_open("LLM", llm) if is_gguf(llm) else llm
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code, local_files_only=True)
 
 
 def _reading(what: str, source: str) -> Any:

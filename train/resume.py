@@ -87,10 +87,14 @@ def shape_changes(before: AdapterCard, now: AdapterCard) -> list[str]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two sets of facts, a phrase each."""
     return [
-        f"{key} was {before.get(key)}, is {now.get(key)}"
+        f"{key} was {_on_one_line(before.get(key))}, is {_on_one_line(now.get(key))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
+
+
+def _on_one_line(value: Any) -> Any:
+    return repr(value) if "\n" in str(value) else value
 
 
 def facts_of_models(card: AdapterCard) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from data_prep.paths import free_bytes, nearest_folder
 from data_prep.shards.index import ShardError, ShardIndex
 from data_prep.shards.tar import read_sample
 from model.errors import TransientError, UserError, counted
-from model.loading import local_folder
+from model.gguf import is_gguf
+from model.loading import local_folder, place_to_open
 from train.data.indexes import open_data
 from train.preflight import preflight
 from train.recipe.config import Config
@@ -96,7 +97,7 @@ def models(config: Config) -> tuple[list[CheckResult], dict[str, str]]:
 
 def _model_folder(source: str) -> Path:
     """The folder of a model that needs no network any more. UserError where it is not here."""
-    folder = local_folder(source)
+    folder = Path(place_to_open("LLM", source)) if is_gguf(source) else local_folder(source)
     if folder is None:
         raise UserError(
             f"{source} is no folder and not in the cache of this host; fetch it with `hf download {source}`, or give a "

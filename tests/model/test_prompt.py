@@ -5,7 +5,7 @@ import json
 import pytest
 
 from model.errors import UserError
-from model.prompt import DEFAULT_TEMPLATE, Prompt
+from model.prompt import CHAT_USER, DEFAULT_TEMPLATE, Prompt
 
 TEXTS = ["the cat sat", "It's 12:30, isn't it?", "é à la carte 北京", "a"]
 TOKENIZERS = ["byte-level", "byte-level with BOS", "metaspace with BOS", "prepend with BOS"]
@@ -106,3 +106,92 @@ def test_a_tokenizer_without_an_end_is_refused():
     words.eos_token = None
     with pytest.raises(UserError, match="no end-of-sequence token"):
         Prompt(words)
+
+
+TURNS = (
+    "{% for turn in messages %}"
+    "{{ '<|im_start|>' + turn.role + '\n' + turn.content | trim + '<|im_end|>\n' }}{% endfor %}"
+)
+CHATS = {  # chat templates as of the families named, shortened; each with the tokenizer that goes with it
+    "ChatML": (
+        "byte-level",
+        f"{TURNS}{{% if add_generation_prompt %}}{{{{ '<|im_start|>assistant\n' }}}}{{% endif %}}"
+        "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}",
+    ),
+    "Llama 3": (
+        "byte-level with BOS",
+        "{{ bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ '<|head|>system<|/head|>\n\nToday Date: ' + date_string + '\n\n' }}"
+        "{% for turn in messages %}{{ '<|head|>' + turn.role + '<|/head|>\n\n' + turn.content | trim + '<|eot|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|head|>assistant<|/head|>\n\n' }}{% endif %}",
+    ),
+    "Gemma": (
+        "byte-level with BOS",
+        "{{ bos_token }}"
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        f"{TURNS}{{% if add_generation_prompt %}}{{{{ '<|im_start|>model\n' }}}}{{% endif %}}",
+    ),
+    "Mistral": (
+        "metaspace with BOS",
+        "{{ bos_token }}{% for turn in messages %}"
+        "{% if turn.role == 'user' %}{{ '[INST] ' + turn.content + ' [/INST]' }}{% endif %}{% endfor %}",
+    ),
+}
+SPECIAL = ["<|im_start|>", "<|im_end|>", "<|head|>", "<|/head|>", "<|eot|>"]
+
+
+def chatting(family: str):
+    name, template = CHATS[family]
+    words = tokenizer(name)
+    words.add_special_tokens({"additional_special_tokens": SPECIAL})
+    words.chat_template = template
+    return words
+
+
+@pytest.mark.parametrize("user", [None, "Listen:\n<speech> Transcribe.", "Listen to <speech> and write [it] down"])
+@pytest.mark.parametrize("family", CHATS)
+def test_a_chat_prompt_is_what_the_tokenizer_makes_of_the_turn_around_the_speech(family, user):
+    words = chatting(family)
+    prompt = Prompt(words, "chat", user)
+    marked = chatting(family)
+    marked.add_special_tokens({"additional_special_tokens": [*SPECIAL, "<speech>"]})
+    turns = [{"role": "user", "content": user or CHAT_USER}]
+    options = {"add_generation_prompt": True, "enable_thinking": False, "date_string": "26 Jul 2024"}
+    ids = marked.apply_chat_template(turns, return_dict=False, **options)
+    place = ids.index(marked.convert_tokens_to_ids("<speech>"))
+    assert (prompt.prefix_ids, prompt.suffix_ids) == (ids[:place], ids[place + 1 :])
+    assert prompt.prefix_ids.count(words.bos_token_id) == (family != "ChatML")
+    stored = Prompt(words, prompt.template)  # as from an adapter's card
+    assert (stored.prefix_ids, stored.suffix_ids, stored.template) == (ids[:place], ids[place + 1 :], prompt.template)
+
+
+def test_a_system_text_stands_where_the_template_puts_it_or_is_refused():
+    system = "You write down speech."
+    text = Prompt(chatting("ChatML"), "chat", None, system).template
+    assert text.startswith(f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n<speech> Transcribe")
+    assert text.endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    with pytest.raises(UserError, match=r"chat \(System role not supported\); leave model.chat_system out"):
+        Prompt(chatting("Gemma"), "chat", None, system)
+    with pytest.raises(UserError, match=f"leaves out model.chat_system '{system}'; put its words"):
+        Prompt(chatting("Mistral"), "chat", None, system)
+
+
+@pytest.mark.parametrize(
+    "template, message",
+    [
+        (None, "the LLM's tokenizer has no chat template; write the prompt out, such as 'USER: <speech>"),
+        (
+            "{{ 'hello' }}",
+            "must show <speech> of model.chat_user '<speech> .* exactly once, it makes 'hello'",
+        ),
+        ("{{ messages[0].content * 2 }}", "exactly once"),
+        ("{{ messages[5].content.x }}", "refuses model.prompt chat .*; write the prompt out"),
+        ("{% if", "refuses model.prompt chat"),
+    ],
+)
+def test_a_chat_template_that_cannot_work_is_refused_in_one_line(template, message):
+    words = tokenizer("byte-level")
+    words.chat_template = template
+    with pytest.raises(UserError, match=message) as caught:
+        Prompt(words, "chat")
+    assert "\n" not in str(caught.value)

@@ -48,7 +48,7 @@ class ModelConfig(Section):
     """What an encoder that reads 30 s at a time (Whisper, Voxtral) gets of a shorter utterance: padded to 30 s, as it
     was trained, or cut to the audio's own length. null = padded. Refused for other encoders."""
     llm: LocalPath
-    """Causal LLM: a Hugging Face id or a local folder."""
+    """Causal LLM: a Hugging Face id, a local folder or a GGUF file."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the frozen parts. auto = bfloat16 where the device computes it well, else float32. The adapter is float32."""
     encoder_dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
