@@ -111,9 +111,9 @@ def lora_parameters(llm: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def lora_dropouts(llm: nn.Module) -> list[nn.Module]:
+def lora_dropouts(llm: Any) -> list[nn.Module]:
     """The modules that drop a share of the updates' inputs."""
-    return [module.lora_dropout for module in llm.modules() if isinstance(module, nn.Module) and _is_lora(module)]
+    return [module.lora_dropout for module in llm.modules() if _is_lora(module)]
 
 
 def load_lora(llm: nn.Module, weights: dict[str, Tensor]) -> None:
