@@ -97,7 +97,7 @@ def _decoded(args: argparse.Namespace) -> Rows:
         require_encoder(card, cached, args.shards)
         if args.encoder:
             _require_same_encoder(args, index, card)
-    about = {"adapter": str(args.adapter), "step": card.step, "weights_sha256": card.weights_sha256}
+    about = {"adapter": str(args.adapter), "step": card.step, "weights_sha256": card.digest}
     about |= {"shards": str(args.shards), "shards_digest": index.digest()}
     about |= {"beams": args.beams, "max_new_tokens": args.max_new_tokens}
     _require_replaceable(args, about)

@@ -23,8 +23,8 @@ QUERY_AND_VALUE = (
     *(("q_proj", "v_proj"), ("q_b_proj", "kv_b_proj"), ("q_proj", "kv_b_proj"), ("qkv_proj",)),
     *(("c_attn",), ("query_key_value",), ("Wqkv",)),
 )
-"""What attention's projections are called: in Llama and most others, DeepSeek (two ways), Phi-3, GPT-2, GPT-NeoX and Falcon, MPT. The paper
-adapts queries and values (section 7.1); a fused projection has the keys in it."""
+"""What attention's projections are called: in Llama and most others, DeepSeek (two ways), Phi-3, GPT-2, GPT-NeoX and
+Falcon, MPT. The paper adapts queries and values (section 7.1); a fused projection has the keys in it."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def lora_parameters(llm: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def lora_dropouts(llm: nn.Module) -> list[Any]:
+def lora_dropouts(llm: Any) -> list[nn.Module]:
     """The modules that drop a share of the updates' inputs."""
-    return [module.lora_dropout for module in llm.modules() if isinstance(module, nn.Module) and _is_lora(module)]
+    return [module.lora_dropout for module in llm.modules() if _is_lora(module)]
 
 
 def load_lora(llm: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -47,6 +47,11 @@ class AdapterCard:
     lora_sha256: str = ""  # of lora.safetensors; filled when written
 
     @property
+    def digest(self) -> str:
+        """What identifies the trained weights: the sha256 of adapter.safetensors, and that of lora.safetensors."""
+        return "+".join(filter(None, (self.weights_sha256, self.lora_sha256)))
+
+    @property
     def sources(self) -> dict[str, str]:
         """{field of the relative path: source as in the recipe}."""
         return {"encoder_path": self.encoder_source, "llm_path": self.llm_source}

@@ -38,7 +38,7 @@ def open_source(config: Config, checkpoint: Checkpoint | None) -> Source | None:
         return None
     if checkpoint is not None:
         try:
-            return Source(_digest(read_card(find_adapter(given))))
+            return Source(read_card(find_adapter(given)).digest)
         except UserError:
             return Source(checkpoint.state.recipe.get(NAME, ""))
     try:
@@ -46,11 +46,7 @@ def open_source(config: Config, checkpoint: Checkpoint | None) -> Source | None:
         card, weights = read_adapter(folder)
     except UserError as error:
         raise UserError(f"{NAME}: {error}") from None
-    return Source(_digest(card), folder, card, weights)
-
-
-def _digest(card: AdapterCard) -> str:
-    return "+".join(filter(None, (card.weights_sha256, card.lora_sha256)))
+    return Source(card.digest, folder, card, weights)
 
 
 def require_fitting(source: Source, card: AdapterCard, allow_changes: bool) -> list[str]:

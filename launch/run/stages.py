@@ -145,7 +145,7 @@ def _is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
 
     try:
         score = json.loads((out / SCORE).read_text("utf-8"))
-        wanted = (read_card(find_adapter(run)).weights_sha256, read_index(shards).digest(), by)
+        wanted = (read_card(find_adapter(run)).digest, read_index(shards).digest(), by)
     except (OSError, ValueError):  # a UserError is a ValueError
         return False
     return (score.get("weights_sha256"), score.get("shards_digest"), score.get("group") or "") == wanted

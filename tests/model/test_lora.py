@@ -18,10 +18,12 @@ from model.loading import freeze
 from model.lora import LoraSpec, add_lora, find_targets, linear_layers, lora_parameters, merge_lora
 from model.slam_asr import SlamAsr
 from model.weights import load_for_decoding, read_adapter, read_card, save_adapter
-from tests.model.test_llm import GROUPED, IDS, SIZES
 from tests.model.test_weights import refusal
 from tests.tiny import tiny_recogniser
 
+SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+GROUPED = {"num_key_value_heads": 2}
 FAMILIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "llama": (GROUPED, ("q_proj", "v_proj")),
     "phi3": (GROUPED, ("qkv_proj",)),
@@ -98,7 +100,7 @@ def made(tmp_path_factory) -> tuple[SlamAsr, Path]:
     move(plain.llm)
     model = SlamAsr(plain.encoder, plain.adapter, Llm(plain.llm, plain.prompt.tokenizer, {}), plain.prompt).eval()
     (folder / "with lora").mkdir()
-    save_adapter(folder / "with lora", model.trained, replace(card, lora=spec))
+    save_adapter(folder / "with lora", {**model.trained}, replace(card, lora=spec))
     return model, folder / "with lora"
 
 

@@ -1,6 +1,7 @@
 """Checkpoints that do not depend on the number of GPUs, and are whole or not there.
 
     checkpoints/step-00000400/   adapter.safetensors, adapter.json   the adapter: an export as it stands
+                                 lora.safetensors                    the LLM's updates, if it is trained with LoRA
                                  optimizer.safetensors               AdamW's moments, unsharded, float32
                                  state.json                          step, recipe, fingerprints, best score so far
                                  MANIFEST.json                       length and sha256 of each
@@ -38,7 +39,7 @@ class State:
     data: str  # identity of the training data
     plan: str  # digest of the first epoch's plan: another library version that shuffles otherwise is noticed
     world_size: int  # ranks that wrote it; shown, never required
-    skipped: int  # steps that did not update the adapter
+    skipped: int  # steps that updated nothing
     lost: int  # utterances left out because they could not be read
     loss_scale: tuple[float, int]  # of float16: the scale, and the steps it has held
     best: float | None  # best validation score so far, lower is better; None before the first

@@ -111,9 +111,9 @@ class LoraConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        whole = {"auto", "all-linear"} & {*self.targets}
-        if whole and len(self.targets) > 1:
-            raise UserError(f"lora.targets has {min(whole)} beside names; give it alone, or names only")
+        for word in ("auto", "all-linear"):
+            if word in self.targets and len(self.targets) > 1:
+                raise UserError(f"lora.targets has {word} beside other names; give it alone, or names only")
         return self
 
 
