@@ -1,20 +1,24 @@
-# make demo | test | quick | cluster | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
+# make demo | test | quick | demo-check | cluster | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test quick cluster check soak bench stand-ins clean
+.PHONY: demo test quick demo-check cluster check soak bench stand-ins clean
 
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
 
-# The demo and the trainings, which take longest, begin first; a file's tests stay together, as they share what they train.
+# The files that take longest begin first; a file's tests stay together, as they share what they train.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
-test: $(INSTALLED)  ## every test
-	$(BIN)/python -m pytest $(TWO) tests/test_demo.py tests/train tests
+LONGEST := tests/train/test_faults.py tests/train/test_launcher_faults.py tests/test_newcomer.py tests/test_demo.py
+test: $(INSTALLED)  ## every test; of the demo a short one, which trains for 6 steps
+	$(BIN)/python -m pytest $(TWO) $(LONGEST) tests/launch tests/train tests
 
 quick: $(INSTALLED)  ## every test that takes no training: about a minute
 	$(BIN)/python -m pytest $(TWO) -m "not slow" tests --ignore=tests/cluster
+
+demo-check: $(INSTALLED)  ## the demo, whole, and its word error rates: some five minutes
+	SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest tests/test_demo.py
 
 cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts and a real Prometheus; .ci/run says which packages
 	SLAM_ASR_CLUSTER=1 $(BIN)/python -m pytest $(TWO) tests/cluster/test_slurm.py tests/cluster

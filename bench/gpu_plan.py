@@ -8,7 +8,7 @@ import torch
 from bench.gpu_train import Row
 from bench.toys import Toy, configs
 from launch.plan.shapes import Shapes, shapes_of
-from train.recipe.config import AdapterConfig, ModelConfig
+from train.recipe.models import AdapterConfig, ModelConfig
 
 HEADER = "plan        source    tokens  predicted GB  measured GB  predicted / measured"
 

@@ -14,7 +14,7 @@ from model.errors import UserError
 from train.recipe.arguments import Parser
 
 if TYPE_CHECKING:
-    from train.recipe.config import ModelConfig
+    from train.recipe.models import ModelConfig
 
 
 def build(source: str, out: str, options: Sequence[str]) -> list[str]:

@@ -22,9 +22,10 @@ launch/test_doctor launch/test_fetch launch/test_launch_verbs launch/test_plan_s
 model/test_encoders model/test_hub
 train/liveness/test_stop train/liveness/test_watchdog
 train/report/test_prometheus train/report/test_speed train/report/test_trackers
-train/test_adapters train/test_auto train/test_damage train/test_faults train/test_feature_cache train/test_lora
-train/test_main train/test_not_finite train/test_open_run train/test_run_folder train/test_training
-train/test_warm_start
+train/test_adapters train/test_auto train/test_damage train/test_faults train/test_feature_cache
+train/test_launcher_faults train/test_lora train/test_main train/test_not_finite train/test_open_run
+train/test_run_folder train/test_training train/test_warm_start
+test_pairs
 """.split()
 """Files whose tests train, or start processes, for more than four seconds: `make quick` leaves them out."""
 

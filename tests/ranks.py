@@ -22,13 +22,15 @@ HANGS_AFTER = 900.0
 no busy machine is slow enough."""
 HEAVY = [
     *("torch", "deepspeed", "deepspeed.ops.op_builder.all_ops", "torch.optim", "torch._dynamo", "jiwer", "train.loop"),
+    *("deepspeed.module_inject.auto_ep_layer", "numpy.ctypeslib", "train.recipe.deepspeed_json"),
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # imported under ZeRO; torch.compile, in it, imports torch._inductor
     *("train.open_run", "soundfile", "miniaudio", "webdataset", "safetensors.torch", "transformers.generation"),
     *(f"transformers.models.auto.{name}_auto" for name in ("modeling", "tokenization", "feature_extraction")),
     *("transformers.models.hubert.modeling_hubert", "transformers.models.llama.modeling_llama"),
     *("transformers.models.wav2vec2.feature_extraction_wav2vec2", "transformers.tokenization_utils_tokenizers"),
-    "peft",
+    *("peft", "tests.preloaded"),
 ]
-"""What a rank imports, some of it lazily: two of its three seconds, so the server that ranks are forked from has it."""
+"""What a rank imports, some of it lazily: most of its seconds, so the server that ranks are forked from has it."""
 _context: Any = None
 
 
@@ -81,6 +83,17 @@ def start_under_launcher(arguments: Sequence[str], ranks: int, log: Path) -> Any
     process = fork_server().Process(target=_launcher, args=(list(arguments), ranks, free_port(), str(log)))
     process.start()
     return process
+
+
+def start_verb(words: Sequence[str], ranks: int, logs: Sequence[Path], own: Mapping[int, Sequence[str]]) -> list[Any]:
+    """Starts `slam-asr WORDS` as ranks that write into a log each; `own` are words of one rank alone."""
+    port, processes = free_port(), []
+    for rank in range(ranks):
+        given = [*words, *own.get(rank, [])]
+        arguments = (given, _environment(rank, ranks, port), str(logs[rank]))
+        processes.append(fork_server().Process(target=_verb, args=arguments, daemon=True))
+        processes[-1].start()
+    return processes
 
 
 def train(
@@ -211,6 +224,14 @@ def _rank(
     if before:
         before(int(environment["RANK"]))
     leave(main(arguments))
+
+
+def _verb(words: list[str], environment: dict[str, str], log: str) -> None:
+    _write_into(log)
+    os.environ |= environment
+    from launch.command import main
+
+    sys.exit(main(words))
 
 
 def _write_into(log: str) -> None:

@@ -26,8 +26,9 @@ from train.data.plan import Epochs
 from train.dist.collectives import World
 from train.engine.schedule import warmup_steps
 from train.recipe import auto
-from train.recipe.config import Config, LoraConfig
+from train.recipe.config import Config
 from train.recipe.kinds import decided
+from train.recipe.models import LoraConfig
 
 MOST_WARMUP_SHARE = 1 / 3
 FEWEST_STEPS = 200  # fewer updates rarely bring an adapter to where the LLM begins to use the audio

@@ -15,8 +15,9 @@ from model.skeleton import read_tokenizer
 from train.data.corpus import TEXT_BYTES_PER_TOKEN
 from train.data.indexes import open_indexes
 from train.data.plan import cost_of, plan_epoch
-from train.recipe.config import Config, ModelConfig
+from train.recipe.config import Config
 from train.recipe.kinds import decided
+from train.recipe.models import ModelConfig
 
 MEAN_SECONDS, TEXT_BYTES_A_SECOND = 12.3, 14.4
 """Of LibriSpeech's 960 h of training."""

@@ -22,7 +22,8 @@ from model.packing import switch_to_packed
 from model.skeleton import meta_models, read_config
 from model.slam_asr import SlamAsr
 from train.parts import lora_spec
-from train.recipe.config import Config, LoraConfig, ModelConfig
+from train.recipe.config import Config
+from train.recipe.models import LoraConfig, ModelConfig
 
 NO_LORA = LoraConfig()
 

@@ -21,7 +21,7 @@ from bench.toys import TOYS
 from launch.plan.shapes import random_recogniser, shapes_of
 from model.encoders import HubertEncoder
 from tests.test_house import OWNERS
-from train.recipe.config import ModelConfig
+from train.recipe.models import ModelConfig
 
 ROOT = Path(__file__).parents[2]
 GPU_SH = ROOT / "bench" / "gpu.sh"

@@ -3,10 +3,7 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +13,7 @@ from launch.doctor import gpus, host
 from launch.doctor.host import FAIL, OK, WARN, CheckResult, failures, lines_of
 from launch.doctor.rendezvous import check_ranks, clocks, differences
 from tests import ranks
-from tests.ranks import ROOT, free_port
+from tests.ranks import free_port
 from tests.tiny import tiny_models
 from tests.train.conftest import make_ground
 from train.dist.launch_env import RankEnv
@@ -140,19 +137,14 @@ def test_a_full_disk_is_found(doctor, monkeypatch):
 
 def test_ranks_that_are_unlike_are_told_apart_and_like_ones_measure_their_network(ground, tmp_path):
     for override, code in ((f"run.dir={tmp_path / 'run'}", 0), ("optim.lr=1", 1)):
-        port = free_port()
-        running = [start(ground, rank, port, *([override] if rank == 1 else [])) for rank in (0, 1)]
-        printed = [process.communicate(timeout=600)[0] for process in running]
-        assert running[0].returncode == code and printed[1] == "", printed
-        assert "2 ranks on 1 host joined" in printed[0] and "all_reduce (gloo): " in printed[0]
-        assert ("FAIL  recipe" in printed[0]) == bool(code) and "clocks" in printed[0]
-
-
-def start(ground: Path, rank: int, port: int, *overrides: str) -> "subprocess.Popen[str]":
-    ours = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1"}
-    environment = os.environ | ours | {"MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "launch", "doctor", str(ground / "recipe.yaml"), *overrides]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE)
+        logs = [tmp_path / f"{code}-{rank}" for rank in (0, 1)]
+        running = ranks.start_verb(["doctor", str(ground / "recipe.yaml")], 2, logs, own={1: [override]})
+        for process in running:
+            process.join(ranks.HANGS_AFTER)
+        first, second = (log.read_text() for log in logs)
+        assert running[0].exitcode == code and second == "", first + second
+        assert "2 ranks on 1 host joined" in first and "all_reduce (gloo): " in first
+        assert ("FAIL  recipe" in first) == bool(code) and "clocks" in first
 
 
 def test_a_missing_rank_is_named_and_so_is_a_rank_0_that_is_not_reached():

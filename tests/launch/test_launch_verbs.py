@@ -185,7 +185,7 @@ def test_a_stop_request_waits_until_rank_0_has_written_lock(launched, tmp_path):
 
 
 def test_a_launch_whose_deepspeed_loses_its_child_waits_for_the_ranks_to_save_and_fails(launched, tmp_path):
-    """tests/train/test_faults.py does this to real ranks."""
+    """tests/train/test_launcher_faults.py does this to real ranks."""
     launch, (_, launcher, _) = launched()
     (tmp_path / "may claim").touch()
     wait_until((tmp_path / "LOCK").exists)

@@ -18,7 +18,7 @@ from launch.plan.shapes import Shapes, random_batch, random_recogniser, shapes_o
 from launch.plan.simulation import simulate
 from model.adapters import ADAPTERS, build_adapter
 from tests.launch.test_plan_verb import MIDDLING, ROOT, STAND_IN, write_config, write_recipe
-from train.recipe.config import AdapterConfig, LoraConfig, ModelConfig
+from train.recipe.models import AdapterConfig, LoraConfig, ModelConfig
 
 WHOLE_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """So that a freed tensor goes back to the system, and is not taken for one that is kept."""

@@ -18,7 +18,7 @@ from model.errors import UserError
 from model.llm import embedding_rms
 from model.skeleton import meta_models
 from model.weights import AdapterCard, load_weights, read_adapter, read_card, save_adapter
-from train.recipe.config import AdapterConfig
+from train.recipe.models import AdapterConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 EVERY = pytest.mark.parametrize("type", ADAPTERS)
