@@ -65,6 +65,14 @@ def test_frames_are_those_of_transformers_at_every_layer(checkpoint, family, sty
         assert len(encoder.blocks) == computed.get(layer, DEPTH)  # layers that are not read are not computed
 
 
+@pytest.mark.parametrize("positions", ["relative", "rotary", None])
+def test_w2v_bert_may_have_positions_of_any_kind(checkpoint, positions):
+    source = checkpoint("wav2vec2-bert", position_embeddings_type=positions)
+    encoder = load_encoder(source, 2)
+    for wave in waves(7777, 1040, 7777):  # transformers keeps the positions of the last length
+        torch.testing.assert_close(alone(encoder, wave), reference(source, wave)[0][1], rtol=1e-4, atol=1e-5)
+
+
 @every_family
 def test_out_len_is_what_forward_gives_however_short(checkpoint, family, style, window):
     encoder, shortest = opened(checkpoint(family, style), window), SHORTEST.get(family, 400)
