@@ -72,7 +72,7 @@ def _model(family: str, style: str, seconds: int, more: dict[str, Any]) -> Any:
     if family == "moonshine":
         ends = {"encoder": DEPTH, "decoder": 1}
         sizes = {f"{end}_num_hidden_layers": depth for end, depth in ends.items()}
-        sizes |= {f"{end}_num_attention_heads": 2 for end in ends}
+        sizes |= {f"{end}_num_attention_heads": 2 for end in ends} | {"pad_head_dim_to_multiple_of": 24}
         config = hf.MoonshineConfig(**{"hidden_size": WIDTH, "intermediate_size": 32, **sizes, **WORDS, **more})
         return hf.MoonshineForConditionalGeneration(config)
     parts = {} if family == "wav2vec2-bert" else {**CONVOLUTIONS, **STYLES[style]}

@@ -7,7 +7,7 @@ bits in any batch. On a GPU a family whose attention is transformers' shared one
 B utterances, N samples, T frames, D width of a layer's output, L layers."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
         checkpoint. UserError if it lacks weights."""
         options = {"config": config, "key_mapping": cls.key_mapping} if cls.key_mapping else {}
         made, never_read = cls.architecture(config.model_type), ("masked_spec_embed",)
-        with _only_errors() if options else nullcontext():  # transformers warns of every weight that is left out
+        with _only_errors():  # transformers warns of every weight that is left out, as of decoders and CTC heads
             return open_pretrained(made, "encoder", source, place, trust_remote_code, never_read, options)
 
     @classmethod

@@ -32,7 +32,7 @@ class Wav2Vec2BertEncoder(Encoder):
         return SeamlessM4TFeatureExtractor(feature_size=bins, num_mel_bins=bins)
 
     def drop_final_norm(self) -> None:
-        self.model.intermediate_ffn = None
+        """There is none."""
 
     def prepare(self, extractor: Any) -> None:
         filters = torch.from_numpy(extractor.mel_filters).to(torch.float64)  # [POINTS / 2 + 1, bins]
@@ -61,10 +61,7 @@ class Wav2Vec2BertEncoder(Encoder):
         if body.embed_positions is not None:
             with _positions:
                 options["relative_position_embeddings"] = body.embed_positions(hidden)
-        read = self.read(self.outputs(hidden, **options))
-        if self.model.intermediate_ffn is not None:
-            read = read + 0.5 * self.model.intermediate_ffn(read)
-        return read[0]
+        return self.read(self.outputs(hidden, **options))[0]
 
     def fbank(self, wave: Tensor) -> Tensor:
         """[N] -> [T, stride x bins] float32, as SeamlessM4TFeatureExtractor: log mel filter banks, each bin with mean 0

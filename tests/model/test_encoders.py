@@ -36,8 +36,8 @@ def waves(*lengths: int) -> list[torch.Tensor]:
 
 
 @cache
-def opened(source: str, window: str | None):
-    return load_encoder(source, window=window)
+def opened(source: str, window: str | None, layer: int | str | None = None):
+    return load_encoder(source, layer, window=window)
 
 
 def alone(encoder, wave: torch.Tensor) -> torch.Tensor:
@@ -58,11 +58,19 @@ def test_frames_are_those_of_transformers_at_every_layer(checkpoint, family, sty
         by_layer = {None: last, 2: outputs[1], "mean:2-3": torch.stack(outputs[1:]).mean(0)}  # a norm after the last
         wanted.append(by_layer | {"weighted": torch.cat(outputs, 1), "weighted:1-2": torch.cat(outputs[:2], 1)})
     for layer in wanted[0]:
-        encoder = load_encoder(source, layer, window=window)
+        encoder = opened(source, window, layer)
         for wave, frames in zip(waves(1040, 7777, 33333), wanted, strict=True):
             torch.testing.assert_close(alone(encoder, wave), frames[layer], rtol=1e-4, atol=1e-5)
         assert encoder.dim == WIDTH * layers_in_frame(encoder.layer)
         assert len(encoder.blocks) == computed.get(layer, DEPTH)  # layers that are not read are not computed
+
+
+@pytest.mark.parametrize("positions", ["relative", "rotary", None])
+def test_w2v_bert_may_have_positions_of_any_kind(checkpoint, positions):
+    source = checkpoint("wav2vec2-bert", position_embeddings_type=positions)
+    encoder = load_encoder(source, 2)
+    for wave in waves(7777, 1040, 7777):  # transformers keeps the positions of the last length
+        torch.testing.assert_close(alone(encoder, wave), reference(source, wave)[0][1], rtol=1e-4, atol=1e-5)
 
 
 @every_family
@@ -93,14 +101,15 @@ def test_fifty_random_batches_have_the_bits_of_their_utterances_alone(checkpoint
 def test_packed_frames_are_those_of_one_by_one(checkpoint, family, style, window):
     given, padded = torch.cat(waves(*LENGTHS)), family in ("whisper", "voxtral") and window is None
     seen: list[torch.Size] = []
-    for layer in (None, 2, "weighted:2-3") if family not in ("wavlm", "wav2vec2-bert") else ():
-        encoder = load_encoder(checkpoint(family, style), layer, window=window)
+    for layer in (None, 2, "weighted") if family not in ("wavlm", "wav2vec2-bert") else ():
+        encoder = opened(checkpoint(family, style), window, layer)
         assert encoder.packs and not encoder.packed  # on a CPU
         expected, expected_cu = encoder(given, cumulative(LENGTHS))
         encoder.packed = True
         seen.clear()
         with encoder.blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0].shape)):
             packed, frame_cu = encoder(given, cumulative(LENGTHS))
+        encoder.packed = False
         windows = sum(-(-n // 16_000) for n in LENGTHS)
         assert seen == [(1, 50 * windows if padded else len(expected), WIDTH)]  # the transformer ran once
         torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
@@ -126,16 +135,16 @@ def test_the_fingerprint_follows_what_decides_the_frames(checkpoint, family, sty
     first = opened(source, window).fingerprint()
     others = {
         "weights": load_encoder(checkpoint(family, style, seed=1), window=window).fingerprint(),
-        "layer": load_encoder(source, 2, window=window).fingerprint(),
+        "layer": opened(source, window, 2).fingerprint(),
         "dtype": load_encoder(source, dtype="float16", window=window).fingerprint(),
     }
     if family in ("whisper", "voxtral"):
-        others["window"] = load_encoder(source, window="padded" if window else "cut").fingerprint()
-        assert load_encoder(source, window="padded").fingerprint() == load_encoder(source).fingerprint()
+        others["window"] = opened(source, None if window else "cut").fingerprint()
+        assert opened(source, "padded").fingerprint() == opened(source, None).fingerprint()
     for name, other in others.items():
         assert {key for key in first | other if first.get(key) != other.get(key)} == {name}
     for layer in ("mean:2-3", "weighted"):
-        loaded = load_encoder(source, layer, window=window)
+        loaded = opened(source, window, layer)
         assert known_fingerprint(source, layer, "auto", first, "cpu", window) == loaded.fingerprint()
         assert _fits(FrozenPart("encoder", source, "", loaded.fingerprint(), Path(source)), Path(source))
     deeper = FrozenPart("encoder", source, "", {**first, "dim": WIDTH + 1}, Path(source))
@@ -148,8 +157,8 @@ def test_a_configuration_alone_gives_width_and_lengths_and_runs_without_weights(
 
     source = checkpoint(family, style)
     config = AutoConfig.from_pretrained(source)
-    for layer in (2, "weighted:2-3"):
-        loaded, bare = load_encoder(source, layer, window=window), random_encoder(config, layer, window)
+    for layer in (2, "weighted"):
+        loaded, bare = opened(source, window, layer), random_encoder(config, layer, window)
         assert (bare.dim, bare.layer, bare.window) == (loaded.dim, loaded.layer, loaded.window)
         assert [bare.out_len(n) for n in LENGTHS] == [loaded.out_len(n) for n in LENGTHS]
         assert sum(p.numel() for p in bare.parameters()) == sum(p.numel() for p in loaded.parameters())
@@ -169,5 +178,5 @@ def test_bfloat16_runs(checkpoint, family, style, window):
     assert (
         encoder.fingerprint()["dtype"] == ("float32" if narrow else "bfloat16") and bool(encoder.dtype_note) == narrow
     )
-    frames, whole = alone(encoder, waves(7777)[0]), alone(load_encoder(source, window=window), waves(7777)[0])
+    frames, whole = alone(encoder, waves(7777)[0]), alone(opened(source, window), waves(7777)[0])
     assert frames.dtype == encoder.model.dtype and float((frames - whole).norm() / whole.norm()) < 0.1
