@@ -3,7 +3,6 @@
 For checks and plans before anything is loaded: how many frames and speech embeddings an utterance gives, how many
 tokens the prompt takes, how long the LLM's input may be. Its modules are on torch's meta device."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -60,7 +59,10 @@ def meta_models(
 
 
 def skeleton(
-    models: tuple[Encoder, Any, Adapter], llm: str, prompt: Sequence[str | None], trust_remote_code: bool = False
+    models: tuple[Encoder, Any, Adapter],
+    llm: str,
+    prompt: tuple[str, str | None, str | None],
+    trust_remote_code: bool = False,
 ) -> SlamAsr:
     """The recogniser of these models with the tokenizer of `llm`, a folder or hub id, and a prompt of these texts (as
     Prompt takes them); it computes nothing."""

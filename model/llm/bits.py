@@ -115,7 +115,8 @@ class _Int8Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return gradient @ _expanded(*ctx.saved_tensors, gradient.dtype), None, None
+        codes, scale = ctx.saved_tensors
+        return gradient @ _expanded(codes, scale, gradient.dtype), None, None
 
 
 def _expanded(codes: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
