@@ -140,6 +140,7 @@ def _correct(tokenizer: Any, fields: dict[str, Any]) -> None:
         field = fields.get(f"tokenizer.ggml.{key}")
         return None if field is None else field.contents()
 
+    tokenizer.clean_up_tokenization_spaces = False  # which it ignores, with a warning
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     for ours, theirs in names.items():
         number = stated(f"{theirs}_token_id")
