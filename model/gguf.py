@@ -33,6 +33,7 @@ def gguf_folder(source: str) -> Path:
     """The Hugging Face folder of a GGUF file that is there, made if need be. UserError for what is no GGUF file, one of
     several files, without a tokenizer, or of an architecture that transformers does not read."""
     from filelock import FileLock  # comes with torch
+    from safetensors import SafetensorError  # what its writer raises for a full disk
 
     file = Path(source).expanduser()
     try:
@@ -48,9 +49,10 @@ def gguf_folder(source: str) -> Path:
         with FileLock(place / f"{folder.name}.lock"):
             if not folder.is_dir():
                 _make(source, file, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or _line(error)
         failed = f"cannot read the GGUF file {source!r}, or keep it as a folder in {gguf_cache()}"
-        raise TransientError(f"{failed}: {error.strerror or error}; check both, or set {FOLDER}") from None
+        raise TransientError(f"{failed}: {reason}; check both, or set {FOLDER}") from None
     return folder
 
 
@@ -108,13 +110,14 @@ def _convert(source: str, file: Path, fields: dict[str, Any], out: Path) -> None
     options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.bfloat16, "output_loading_info": True}
     try:
         expanded = GgufConfig(dequantize=True)
-        model, info = AutoModelForCausalLM.from_pretrained(str(file.parent), quantization_config=expanded, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), quantization_config=expanded, **options)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever the library raises for what it does not know
         advice = "give the Hugging Face folder of this model"
         raise UserError(f"transformers cannot read the GGUF file {source!r}: {_line(error)}; {advice}") from None
+    model, info = loaded
     lacking = sorted({*info["missing_keys"], *map(str, info["mismatched_keys"])})
     if lacking:
         lacks = f"lacks weights of its own architecture: {', '.join(lacking[:3])} ..."
@@ -137,6 +140,7 @@ def _correct(tokenizer: Any, fields: dict[str, Any]) -> None:
         field = fields.get(f"tokenizer.ggml.{key}")
         return None if field is None else field.contents()
 
+    tokenizer.clean_up_tokenization_spaces = False  # which it ignores, with a warning
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     for ours, theirs in names.items():
         number = stated(f"{theirs}_token_id")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from data_prep.shards.index import ShardIndex
-from model.activation_checkpointing import checkpoint_activations
 from model.adapters import adapter_spec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
 from model.llm import computing_dtype, load_llm
+from model.llm.activation_checkpointing import checkpoint_activations
 from model.llm.bits import is_few_bits, require_few_bits, weight_bytes
 from model.loading import choose_dtype, files_digest
 from model.lora import LoraSpec, add_lora, find_targets, lora_parameters, require_peft

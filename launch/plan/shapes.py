@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 
 from launch.plan.data import Utterance
-from model.activation_checkpointing import checkpoint_activations
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
 from model.encoder_layers import Layers
 from model.encoders import random_encoder
 from model.llm import Llm, try_packing
+from model.llm.activation_checkpointing import checkpoint_activations
 from model.llm.bits import weight_bytes
 from model.loading import DTYPES, choose_dtype, freeze
 from model.lora import LoraSpec, add_lora, lora_parameters

@@ -78,7 +78,7 @@ def test_a_recipe_that_is_missing_and_a_key_that_is_given_as_a_switch_are_told_h
     assert "no recipe is given" in line and "RECIPE.yaml`" in line and line.count("\n") == 1
     assert command.main([*verb.split(), "recipe.yaml", "--lr", "1e-3"]) == 2
     line = capsys.readouterr().err
-    assert "--lr is no option of" in line and line.endswith("written optim.lr=1e-3\n")
+    assert "--lr is no option of" in line and line.endswith("written optim.lr=1e-3 or lora.lr=1e-3\n")
 
 
 def test_a_file_that_cannot_be_used_is_named(monkeypatch, capsys):

@@ -67,8 +67,8 @@ def test_transcribe_prints_a_line_a_recording_and_goes_on_past_bad_ones(world, c
     assert len([line for line in err if line.startswith(f"slam-asr: {bad}: ")]) == 1
 
 
-def test_transcribe_json_lines_and_beams(world, capsys):
-    search = ["--beams", "2", "--max-new-tokens", "4"]
+def test_transcribe_json_lines_beams_and_dtypes(world, capsys):
+    search = ["--beams", "2", "--max-new-tokens", "4", "--encoder-dtype", "float32", "--llm-dtype", "nf4"]
     assert main(["transcribe", world.adapter, *world.recordings, "--jsonl", *search]) == 0
     rows = [json.loads(line) for line in output(capsys)[0]]
     assert [row["path"] for row in rows] == world.recordings
@@ -241,6 +241,8 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
             "device 'cuda:99' is not on this machine",
         ),
         (["transcribe", "{adapter}", "{folder}/0.flac", "--dtype", "int3"], "unknown dtype 'int3'"),
+        (["transcribe", "{adapter}", "{folder}/0.flac", "--llm-dtype", "nf5"], "LLM dtype 'nf5' is not known, did you"),
+        (["transcribe", "{adapter}", "{folder}/0.flac", "--encoder-dtype", "nf4"], "unknown dtype 'nf4'"),
         (
             ["transcribe", "{adapter}", "{folder}/0.flac", "--llm", "{folder}/encoder"],
             "is a speech model (model_type 'hubert')",

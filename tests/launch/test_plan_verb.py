@@ -11,6 +11,7 @@ from bench.lengths import librispeech_like
 from launch.command import main
 from model.encoders import load_encoder
 from model.llm import load_llm
+from model.llm.bits import weight_bytes
 from tests.tiny import tiny_models, tiny_recogniser
 from train.data.corpus import make_corpus
 from train.recipe.config import load_config
@@ -76,6 +77,16 @@ def test_parameters_are_those_of_the_models_and_frozen_memory_is_their_bytes(tmp
     assert document["parameters"]["frozen"] == real
     assert row(document, "zero0")["memory"]["frozen"] == 2 * (real["encoder"] + real["llm"])
     assert row(document, "zero3")["memory"]["frozen"] == 2 * real["encoder"] + real["llm"]  # half of the LLM on each
+
+
+def test_each_part_is_held_in_its_own_dtype_and_few_bits_are_not_sharded(tmp_path, capsys):
+    encoder, llm = tiny_models(tmp_path)
+    dtypes = ("model.encoder_dtype=float32", "model.llm_dtype=nf4")
+    document = plan(capsys, write_recipe(tmp_path, llm, encoder), *dtypes, "--gpus", "2x24GB")
+    heard = sum(p.nbytes for p in load_encoder(str(encoder)).parameters())
+    read = weight_bytes(load_llm(str(llm)).model, "nf4", torch.bfloat16)
+    assert row(document, "zero0")["memory"]["frozen"] == heard + read and row(document, "zero2")["fits"]
+    assert (row(document, "zero3")["fits"], row(document, "zero3")["largest_tokens"]) == (False, 0)
 
 
 def test_the_report_says_what_is_assumed_which_ranks_idle_and_what_to_type(tmp_path, capsys):

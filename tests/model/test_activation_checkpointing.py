@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from model.activation_checkpointing import checkpoint_activations
 from model.batch import pack
 from model.errors import UserError
 from model.llm import Llm
+from model.llm.activation_checkpointing import checkpoint_activations
 from tests.model.test_packing import GPT2, GROUPED, SIZES, llm_of, recogniser
 
 

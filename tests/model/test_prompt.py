@@ -1,6 +1,7 @@
 """The prompt's token ids against the tokenisation of the whole text, for the tokenizers that LLMs have."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -157,10 +158,10 @@ def test_a_chat_prompt_is_what_the_tokenizer_makes_of_the_turn_around_the_speech
     marked.add_special_tokens({"additional_special_tokens": [*SPECIAL, "<speech>"]})
     turns = [{"role": "user", "content": user or CHAT_USER}]
     options = {"add_generation_prompt": True, "enable_thinking": False, "date_string": "26 Jul 2024"}
-    ids = marked.apply_chat_template(turns, return_dict=False, **options)
+    ids: Any = marked.apply_chat_template(turns, return_dict=False, **options)
     place = ids.index(marked.convert_tokens_to_ids("<speech>"))
     assert (prompt.prefix_ids, prompt.suffix_ids) == (ids[:place], ids[place + 1 :])
-    assert prompt.prefix_ids.count(words.bos_token_id) == (family != "ChatML")
+    assert prompt.prefix_ids[:1] == [0] != prompt.prefix_ids[1:2] if family != "ChatML" else 0 not in prompt.prefix_ids
     stored = Prompt(words, prompt.template)  # as from an adapter's card
     assert (stored.prefix_ids, stored.suffix_ids, stored.template) == (ids[:place], ids[place + 1 :], prompt.template)
 
