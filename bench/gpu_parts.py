@@ -18,7 +18,7 @@ from data_prep.shards.opening import read_index
 from data_prep.shards.tar import ShardWriter
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch
-from model.encoders import Encoder, HubertEncoder
+from model.encoders import Encoder, random_encoder
 from model.llm import Llm, try_packing
 from model.loading import freeze
 from model.prompt import DEFAULT_TEMPLATE, Prompt
@@ -32,15 +32,13 @@ SHARD_SIZE = 100  # utterances
 
 def make_pair(toy: Toy, device: torch.device, dtype: torch.dtype) -> SlamAsr:
     """A recogniser of this shape, its weights drawn on the device: nothing is downloaded, nothing is on disk."""
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     encoder_config, llm_config = configs(toy)
     torch.manual_seed(0)
+    encoder = random_encoder(encoder_config, dtype=dtype, device=device)
     with device:
-        heard: Any = freeze(AutoModel.from_config(encoder_config, dtype=dtype))
         words: Any = freeze(AutoModelForCausalLM.from_config(llm_config, dtype=dtype))
-    heard.to(device)  # transformers makes one weight, masked_spec_embed, on the CPU all the same
-    encoder: Encoder = freeze(HubertEncoder(heard, SAMPLE_RATE, True, None, "random"))
     tokenizer = make_tokenizer()
     llm = Llm(words, tokenizer, {"weights": "random"}, try_packing(words))
     adapter = build_adapter(

@@ -1,13 +1,14 @@
 """What `slam-asr plan` predicts for the peak of each row of the GPU bench, beside what was measured."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from bench.gpu_train import Row
 from bench.toys import Toy, configs
 from launch.plan.shapes import Shapes, shapes_of
-from train.recipe.config import AdapterConfig
+from train.recipe.config import AdapterConfig, ModelConfig
 
 HEADER = "plan        source    tokens  predicted GB  measured GB  predicted / measured"
 
@@ -15,7 +16,9 @@ HEADER = "plan        source    tokens  predicted GB  measured GB  predicted / m
 def shapes_for(toy: Toy, dtype: torch.dtype) -> Shapes:
     """What the plan knows of a pair: its configurations alone."""
     encoder, llm = configs(toy)
-    return shapes_of(encoder, llm, AdapterConfig(hidden=toy.hidden), dtype)
+    adapter = AdapterConfig(hidden=toy.hidden)
+    name: Any = str(dtype).removeprefix("torch.")
+    return shapes_of(encoder, llm, ModelConfig(encoder="-", llm="-", dtype=name, adapter=adapter))
 
 
 def planned_and_measured(rows: Sequence[Row]) -> str:

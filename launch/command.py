@@ -28,6 +28,7 @@ VERBS = {  # verb: (module, one line)
     "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "take the adapter out of a run, as two files to share"),
     "plan": ("launch.plan", "predict what a recipe needs on given GPUs: memory, tokens, hours, disk"),
+    "fetch": ("launch.fetch", "download a small real encoder and LLM as Hugging Face folders"),
     "doctor": ("launch.doctor", "check on every rank, before training, for what would stop it"),
     "launch": ("launch.deepspeed", "train on this host, or on the hosts of a hostfile, by the deepspeed launcher"),
     "submit": ("launch.slurm.submit", "train under Slurm: requeued and resumed as long as it makes progress"),

@@ -19,6 +19,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if there is one)")
     dtypes = "of both: float32, bfloat16 or float16 (default: auto, bfloat16 on a GPU that has it, else float32)"
     add("--dtype", default="auto", help=dtypes)
+    add("--encoder-dtype", metavar="DTYPE", help="of the encoder (default: as --dtype)")
+    add("--llm-dtype", metavar="DTYPE", help="of the LLM; also int8 and nf4, by bitsandbytes (default: as --dtype)")
     code = "run Python code that comes with encoder or LLM (default: refuse)"
     add("--trust-remote-code", action="store_true", help=code)
     add = parser.add_argument_group("search").add_argument
@@ -49,7 +51,11 @@ def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
     if args.trust_remote_code:
         print("Python code that comes with encoder or LLM will be run (--trust-remote-code)", file=sys.stderr)
     device, code = choose_device(args.device), args.trust_remote_code
-    model = load_for_decoding(args.adapter, args.encoder, args.llm, args.dtype, device, with_encoder, code)
+    model = load_for_decoding(
+        *(args.adapter, args.encoder, args.llm, args.dtype, device, with_encoder, code),
+        encoder_dtype=args.encoder_dtype,
+        llm_dtype=args.llm_dtype,
+    )
     if model.encoder is not None and model.encoder.dtype_note:
         print(model.encoder.dtype_note, file=sys.stderr)
     return model

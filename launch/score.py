@@ -116,7 +116,8 @@ def _require_same_encoder(args: argparse.Namespace, index: ShardIndex, card: Ada
 
     files = index.totals.get("encoder_files")
     if not files or files != files_digest(args.encoder):
-        encoder = load_encoder(args.encoder, card.encoder["layer"], args.dtype, "cpu", args.trust_remote_code)
+        dtype, layer, window = args.encoder_dtype or args.dtype, card.encoder["layer"], card.encoder.get("window")
+        encoder = load_encoder(args.encoder, layer, dtype, "cpu", args.trust_remote_code, window)
         require_encoder(card, encoder.fingerprint(), args.encoder)
 
 

@@ -24,8 +24,9 @@ def build(source: str, out: str, options: Sequence[str]) -> list[str]:
 
 def features(shards: str, out: str, model: ModelConfig, options: Sequence[str] = ()) -> list[str]:
     """Frames of shards, by a recipe's encoder. UserError, naming --feature-options, likewise."""
-    given = ["--encoder", model.encoder, "--dtype", model.dtype, "--yes"]
+    given = ["--encoder", model.encoder, "--dtype", model.dtype_of_encoder, "--yes"]
     given += ["--layer", model.encoder_layer] if model.encoder_layer else []
+    given += ["--window", model.encoder_window] if model.encoder_window else []
     given += ["--trust-remote-code"] if model.trust_remote_code else []
     return _checked("features", [shards, out, *given, *options], "--feature-options")
 

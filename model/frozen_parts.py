@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from model.encoder_layers import layers_in_frame
 from model.errors import UserError
 from model.loading import ModelNotFound
 
@@ -26,6 +27,8 @@ MAX_FOLDERS = 5_000  # listed
 MAX_LOADED = 4  # whose weights are read and compared
 WIDTHS = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
 """Keys of config.json under which architectures give the width of their embeddings."""
+SECTIONS = ("text_config", "audio_config")
+"""Keys under which they give the configurations of an LLM and of an encoder that are parts of a larger model."""
 
 Loaded = TypeVar("Loaded")
 
@@ -138,9 +141,11 @@ def _fits(part: FrozenPart, folder: Path) -> bool:
         return False
     if not isinstance(config, dict) or not weights:
         return False
-    sections = [section for section in (config, config.get("text_config")) if isinstance(section, dict)]
+    sections = [section for section in (config, *map(config.get, SECTIONS)) if isinstance(section, dict)]
     widths = {section[name] for section in sections for name in WIDTHS if isinstance(section.get(name), int)}
     family, dim, layer = (part.fingerprint.get(name) for name in ("family", "dim", "layer"))
+    if isinstance(dim, int) and layer is not None:
+        dim //= layers_in_frame(layer)
     layers = config.get("num_hidden_layers")
     too_few = isinstance(layer, int) and isinstance(layers, int) and layers < layer
     return family in [section.get("model_type") for section in sections] and dim in (widths or {dim}) and not too_few

@@ -52,12 +52,19 @@ def choose_dtype(name: str, device: torch.device | str) -> torch.dtype:
 
 
 def open_pretrained(
-    auto_class: Any, what: str, source: str, place: str, trust_remote_code: bool, may_miss: tuple[str, ...] = ()
+    auto_class: Any,
+    what: str,
+    source: str,
+    place: str,
+    trust_remote_code: bool,
+    may_miss: tuple[str, ...] = (),
+    more: dict[str, Any] | None = None,
 ) -> Any:
     """`auto_class.from_pretrained(place)`, frozen, in the stored dtype; UserError if the checkpoint lacks weights.
 
     `place` is from `place_to_open`; messages name `source`. `may_miss`: suffixes of weights that inference never
-    reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same."""
+    reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same. `more`: other arguments of
+    from_pretrained."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
@@ -67,7 +74,7 @@ def open_pretrained(
         enable_progress_bars()
     with loading(what, source):
         options = {"dtype": "auto", "trust_remote_code": trust_remote_code, "output_loading_info": True}
-        model, info = auto_class.from_pretrained(place, **options)
+        model, info = auto_class.from_pretrained(place, **options, **(more or {}))
     missing = [name for name in info["missing_keys"] if not name.endswith(may_miss)]
     if missing or info["mismatched_keys"]:
         wrong = sorted(missing)[:3] or [str(key) for key in list(info["mismatched_keys"])[:3]]

@@ -8,7 +8,7 @@ MODULE is the layer's name in the LLM."""
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,7 @@ def lora_parameters(llm: nn.Module) -> dict[str, nn.Parameter]:
     }
 
 
-def lora_dropouts(llm: Any) -> list[nn.Module]:
+def lora_dropouts(llm: nn.Module) -> list[Any]:
     """The modules that drop a share of the updates' inputs."""
     return [module.lora_dropout for module in llm.modules() if _is_lora(module)]
 
@@ -125,7 +125,7 @@ def load_lora(llm: nn.Module, weights: dict[str, Tensor]) -> None:
             parameter.copy_(weights[name])
 
 
-def require_same_shapes(what: str, given: dict[str, Tensor], own: dict[str, Any]) -> None:
+def require_same_shapes(what: str, given: Mapping[str, Tensor], own: Mapping[str, Any]) -> None:
     """UserError with the first three names whose shapes differ, both shapes of each."""
     there, here = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (given, own))
     differ = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
@@ -149,7 +149,7 @@ def merge_lora(llm: Any) -> None:
     del llm.peft_config
 
 
-def to_peft(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_peft(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The updates among trained weights, by the names that peft gives them in files."""
     return {
         PEFT_PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)

@@ -90,11 +90,15 @@ def packed_lengths(lengths: Tensor, device: torch.device) -> PackedLengths:
 
 
 def switch_to_packed(model: Any) -> str | None:
-    """Makes `model` take `packing=`; or the reason why it cannot, leaving it as it was."""
+    """Makes `model` take `packing=`; or the reason why it cannot, leaving it as it was, but for attention that `sdpa`
+    would compute wrongly: its logits soft-capped (Gemma 2), which `sdpa` leaves out without a word."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     config = model.config
+    if getattr(config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")
+        return "it soft-caps its attention logits, which transformers' 'eager' attention alone computes"
     if config._attn_implementation != "sdpa":
         return f"its attention is transformers' {config._attn_implementation!r}, not 'sdpa'"
     if not model._can_set_attn_implementation() or not model._supports_flash_attn:

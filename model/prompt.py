@@ -1,18 +1,36 @@
-"""The words around the speech. The template is stored with the adapter: training and decoding read the same string."""
+"""The words around the speech. The template is stored with the adapter: training and decoding read the same string.
 
+A template is literal text in which the tokenizer finds its special tokens. `chat` stands for the one that the LLM's own
+chat template makes of a user turn with the speech in it; it is stored as that text, so that decoding needs no chat
+template."""
+
+from datetime import datetime
 from typing import Any
 
 from model.errors import UserError
 
 SPEECH = "<speech>"
 DEFAULT_TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+CHAT, CHAT_USER = "chat", "<speech> Transcribe speech to text."
+SOME_DAY = datetime(2024, 7, 26)
+"""What chat templates that state today's date are told (Llama 3's own default), so that every day's prompt is one."""
 
 
 class Prompt:
     """Token ids around the speech: `prefix_ids`, speech, `suffix_ids`, `target_ids(text)`, as the tokenizer makes them
-    of the whole text, `USER: <speech> Transcribe ... ASSISTANT: the answer`."""
+    of the whole text, `USER: <speech> Transcribe ... ASSISTANT: the answer`. `template` is the literal text."""
 
-    def __init__(self, tokenizer: Any, template: str = DEFAULT_TEMPLATE) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: str = DEFAULT_TEMPLATE,
+        chat_user: str | None = None,
+        chat_system: str | None = None,
+    ) -> None:
+        """`chat_user` and `chat_system` are the turns of the template `chat`; None is CHAT_USER, and none. UserError
+        for a template or a tokenizer that cannot work."""
+        if template == CHAT:
+            template = chat_text(tokenizer, CHAT_USER if chat_user is None else chat_user, chat_system)
         if template.count(SPEECH) != 1:
             raise UserError(f"model.prompt must hold {SPEECH} exactly once, it is {template!r}")
         if tokenizer.eos_token_id is None:
@@ -26,7 +44,9 @@ class Prompt:
         before, after = template.split(SPEECH)
         self._separator = "" if template.endswith("\n") else " "
         begins = tokenizer.encode("a")[:1]
-        self.prefix_ids = (begins if begins == [tokenizer.bos_token_id] else []) + self._ids(before)
+        self.prefix_ids = self._ids(before)
+        if begins == [tokenizer.bos_token_id] != self.prefix_ids[:1]:  # a chat template begins with it already
+            self.prefix_ids = begins + self.prefix_ids
         self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
         if not self.suffix_ids:
             raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
@@ -45,3 +65,39 @@ class Prompt:
         if not text:
             return []
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=split_special_tokens))
+
+
+def chat_text(tokenizer: Any, user: str, system: str | None = None) -> str:
+    """The text that a tokenizer's chat template makes of a system text (if any) and a user turn, up to where the answer
+    begins, without thinking. UserError where it has none, refuses or leaves out a turn, or repeats the speech."""
+    from jinja2 import TemplateError
+
+    if not getattr(tokenizer, "chat_template", None):
+        raise UserError(
+            "model.prompt is chat, and the LLM's tokenizer has no chat template; write the prompt out, such as "
+            f"{DEFAULT_TEMPLATE!r}"
+        )
+    turns = [{"role": "system", "content": system}] if system else []
+    try:
+        text = tokenizer.apply_chat_template(
+            [*turns, {"role": "user", "content": user}],
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,
+            date_string=SOME_DAY.strftime("%d %b %Y"),
+            strftime_now=SOME_DAY.strftime,
+        )
+    except (TemplateError, ValueError, TypeError) as error:  # a template's own refusal, and mistakes in it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        advice = "leave model.chat_system out, or write the prompt out" if system else "write the prompt out"
+        raise UserError(f"the LLM's chat template refuses model.prompt chat ({reason}); {advice}") from None
+    if system and system.strip() not in text:
+        raise UserError(
+            f"the LLM's chat template leaves out model.chat_system {system!r}; put its words into model.chat_user"
+        )
+    if text.count(SPEECH) != 1:
+        raise UserError(
+            f"the LLM's chat template must show {SPEECH} of model.chat_user {user!r} exactly once, it makes {text!r}; "
+            "write the prompt out"
+        )
+    return text

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from model.adapters import Adapter, AdapterSpec, build_adapter
-from model.encoders import ENCODER_FAMILIES, Encoder, require_encoder_family
-from model.llm import Llm, embedding_dim, require_llm_type
+from model.adapters import Adapter, adapter_spec, build_adapter
+from model.encoders import Encoder, random_encoder, require_encoder_family
+from model.llm import Llm, require_llm_type
 from model.loading import loading, why_not_on_hub
 from model.prompt import Prompt
-from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 
@@ -41,25 +40,30 @@ def meta_models(
     adapter: dict[str, Any],
     layer: str | None = None,
     trust_remote_code: bool = False,
+    window: str | None = None,
 ) -> tuple[Encoder, Any, Adapter]:
-    """Encoder, LLM and adapter of transformers configurations; `adapter`: AdapterSpec without widths."""
-    from transformers import AutoModel, AutoModelForCausalLM
+    """Encoder, LLM and adapter of transformers configurations; `adapter`: a recipe's settings of it."""
+    from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"), _reading("encoder", str(encoder.model_type)):
-        frozen = AutoModel.from_config(encoder, trust_remote_code=trust_remote_code)
+    with _reading("encoder", str(encoder.model_type)):
+        frozen = random_encoder(encoder, layer, window, trust_remote_code=trust_remote_code)
     with torch.device("meta"), _reading("LLM", str(llm.model_type)):
         language = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
-        trained = build_adapter(
-            AdapterSpec(**adapter, encoder_dim=encoder.hidden_size, llm_dim=embedding_dim(language))
-        )
-    return ENCODER_FAMILIES[encoder.model_type](frozen, SAMPLE_RATE, True, layer, ""), language, trained
+        trained = build_adapter(adapter_spec(adapter, {"dim": frozen.dim, "layer": frozen.layer}, language))
+    return frozen, language, trained
 
 
-def skeleton(models: tuple[Encoder, Any, Adapter], llm: str, template: str, trust_remote_code: bool = False) -> SlamAsr:
-    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id; it computes nothing."""
+def skeleton(
+    models: tuple[Encoder, Any, Adapter],
+    llm: str,
+    prompt: tuple[str, str | None, str | None],
+    trust_remote_code: bool = False,
+) -> SlamAsr:
+    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id, and a prompt of these texts (as
+    Prompt takes them); it computes nothing."""
     (encoder, language, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
-    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, template), "padded")
+    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, *prompt), "padded")
 
 
 def read_tokenizer(llm: str, trust_remote_code: bool = False) -> Any:

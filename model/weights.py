@@ -6,6 +6,7 @@ Exports and training checkpoints both hold them. Nothing is unpickled."""
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from model.adapters import Adapter, AdapterSpec, build_adapter
 from model.encoders import Encoder, load_encoder
 from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
-from model.llm import Llm, load_llm
+from model.llm import Llm, computing_dtype, load_llm
 from model.loading import choose_dtype
 from model.lora import PREFIX, LoraSpec, add_lora, from_peft, load_lora, require_same_shapes, to_peft
 from model.prompt import Prompt
@@ -56,7 +57,7 @@ class AdapterCard:
         return {"encoder_path": self.encoder_source, "llm_path": self.llm_source}
 
 
-def save_adapter(folder: Path, weights: dict[str, Tensor], card: AdapterCard) -> None:
+def save_adapter(folder: Path, weights: Mapping[str, Tensor], card: AdapterCard) -> None:
     """Writes and fsyncs the files into an existing folder, which the caller publishes by renaming it beside itself.
     `weights` are those of SlamAsr.trained."""
     stated = {name: relative_path(source, folder) for name, source in card.sources.items()}
@@ -73,7 +74,7 @@ def _write_tensors(path: Path, weights: dict[str, Tensor]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def of_adapter(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def of_adapter(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Trained weights without those of LoRA."""
     return {name: tensor for name, tensor in weights.items() if not name.startswith(PREFIX)}
 
@@ -191,15 +192,21 @@ def load_for_decoding(
     device: Any = "cpu",
     with_encoder: bool = True,
     trust_remote_code: bool = False,
+    encoder_dtype: str | None = None,
+    llm_dtype: str | None = None,
 ) -> SlamAsr:
     """The recogniser of an adapter, ready to decode; `encoder` and `llm` say where the frozen parts are, else they are
-    searched (frozen_parts.py). UserError if they are not those that the adapter was trained with, or not found."""
+    searched (frozen_parts.py). `encoder_dtype` and `llm_dtype` are `dtype` where None. UserError if they are not those
+    that the adapter was trained with, or not found."""
     folder = find_adapter(path)
     card, weights = read_adapter(folder)
-    choose_dtype(dtype, device)  # refused before models are searched
+    heard_in, read_in = encoder_dtype or dtype, llm_dtype or dtype
+    for check, asked in ((choose_dtype, heard_in), (computing_dtype, read_in)):
+        check(asked, device)  # refused before models are searched
 
     def open_encoder(place: str, own_code: bool) -> Encoder:
-        loaded = load_encoder(place, card.encoder["layer"], dtype, device, trust_remote_code and own_code)
+        own_code, window = trust_remote_code and own_code, card.encoder.get("window")
+        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, own_code, window)
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 
@@ -207,7 +214,7 @@ def load_for_decoding(
     if with_encoder:
         part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
         speech = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
-    language = open_llm(card, folder, llm, dtype, device, trust_remote_code)
+    language = open_llm(card, folder, llm, read_in, device, trust_remote_code)
     if card.lora is not None:
         add_lora(language.model, card.lora)
     model = SlamAsr(speech, build_adapter(card.spec), language, Prompt(language.tokenizer, card.prompt))

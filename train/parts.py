@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from data_prep.shards.index import ShardIndex
-from model.adapters import AdapterSpec, build_adapter
+from model.activation_checkpointing import checkpoint_activations
+from model.adapters import adapter_spec, build_adapter
 from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
-from model.llm import embedding_dim, load_llm
+from model.llm import computing_dtype, load_llm
+from model.llm.bits import is_few_bits, require_few_bits, weight_bytes
 from model.loading import choose_dtype, files_digest
 from model.lora import LoraSpec, add_lora, find_targets, lora_parameters, require_peft
 from model.prompt import Prompt
@@ -24,7 +26,7 @@ from train.data.plan import Epochs
 from train.dist.collectives import World
 from train.engine.schedule import warmup_steps
 from train.recipe import auto
-from train.recipe.config import Config
+from train.recipe.config import Config, LoraConfig
 from train.recipe.kinds import decided
 
 MOST_WARMUP_SHARE = 1 / 3
@@ -50,8 +52,9 @@ def identify_encoder(config: Config, features: ShardIndex, device: torch.device)
     if files and files == files_digest(m.encoder):
         made = {name: value for name, value in features.fingerprint.items() if name != "feature_dtype"}
     else:
-        made = load_encoder(m.encoder, m.encoder_layer, m.dtype, "cpu", m.trust_remote_code).fingerprint()
-    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype, made, device)
+        options = (m.encoder_layer, m.dtype_of_encoder, "cpu", m.trust_remote_code, m.encoder_window)
+        made = load_encoder(m.encoder, *options).fingerprint()
+    return known_fingerprint(m.encoder, m.encoder_layer, m.dtype_of_encoder, made, device, m.encoder_window)
 
 
 def build_parts(
@@ -62,27 +65,33 @@ def build_parts(
     `identity` is the encoder's fingerprint where no encoder is needed. An LLM that is to be `sharded` stays on the host
     for the engine to deal out. UserError for what does not fit."""
     m = config.model
+    few_bits = is_few_bits(m.dtype_of_llm)
+    if few_bits:
+        require_few_bits(m.dtype_of_llm, sharded)
     encoder = None
     if identity is None:
-        encoder = load_encoder(m.encoder, m.encoder_layer, m.dtype, device, m.trust_remote_code)
+        options = (m.encoder_layer, m.dtype_of_encoder, device, m.trust_remote_code, m.encoder_window)
+        encoder = load_encoder(m.encoder, *options)
         identity = encoder.fingerprint()
-    dtype = str(choose_dtype(m.dtype, device)).removeprefix("torch.")
+    dtype = m.dtype_of_llm if few_bits else str(computing_dtype(m.dtype_of_llm, device)).removeprefix("torch.")
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
+    if m.activation_checkpointing:
+        checkpoint_activations(llm.model)
+    spec = adapter_spec(m.adapter.model_dump(), identity, llm.model)
     torch.manual_seed(config.run.seed)
-    spec = AdapterSpec(**m.adapter.model_dump(), encoder_dim=identity["dim"], llm_dim=embedding_dim(llm.model))
-    adapter, lora = build_adapter(spec), lora_spec(config, llm.model)
+    adapter, lora = build_adapter(spec), lora_spec(config.lora, llm.model)
     if lora is not None:
         add_lora(llm.model, lora)
-    model = SlamAsr(encoder, adapter, llm, Prompt(llm.tokenizer, m.prompt), config.batch.layout)
+    prompt = Prompt(llm.tokenizer, *m.prompt_texts)
+    model = SlamAsr(encoder, adapter, llm, prompt, config.batch.layout)
     model.adapter.to(device)
-    card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, m.prompt, lora=lora)
+    card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
-def lora_spec(config: Config, llm: Any) -> LoraSpec | None:
+def lora_spec(lora: LoraConfig, llm: Any) -> LoraSpec | None:
     """The recipe's LoRA on this LLM, which may lack weights; None if its rank is 0. UserError if peft is not there, or
     for layers that the LLM has not."""
-    lora = config.lora
     if lora.rank == 0:
         return None
     require_peft()
@@ -96,8 +105,8 @@ def open_corpora(
     data, dev = config.data, None
     for index in indexes.given:
         if index.kind == "features":
-            require_features(index, identity, config.model.dtype)
-    augment = open_augmentation(config.augment, indexes.train.kind, config.data_seed, model, identity["dim"])
+            require_features(index, identity, config.model.dtype_of_encoder)
+    augment = open_augmentation(config.augment, indexes.train.kind, config.data_seed, model)
     train = make_corpus(indexes.train, data, data.max_train_samples, config.batch.tokens, model, augment)
     if indexes.dev is not None:
         dev = make_corpus(indexes.dev, data, data.max_dev_samples, config.eval.tokens, model)
@@ -106,10 +115,12 @@ def open_corpora(
 
 def tokens_that_fit(config: Config, model: SlamAsr, device: torch.device) -> int:
     """LLM tokens of a micro-batch that fit into the device's memory beside the frozen weights."""
-    value_bytes = choose_dtype(config.model.dtype, device).itemsize
-    frozen = value_bytes * sum(p.numel() for part in (model.encoder, model.llm) if part for p in part.parameters())
+    m = config.model
+    computed, encoder = computing_dtype(m.dtype_of_llm, device), model.encoder.parameters() if model.encoder else ()
+    frozen = weight_bytes(model.llm, m.dtype_of_llm, computed)
+    frozen += choose_dtype(m.dtype_of_encoder, device).itemsize * sum(p.numel() for p in encoder)
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    return auto.tokens_that_fit(model.llm.config, frozen, memory, value_bytes)
+    return auto.tokens_that_fit(config, model.llm.config, frozen, memory, computed.itemsize)
 
 
 def decide(config: Config, parts: Parts, recipe: dict[str, Any], most_tokens: int) -> tuple[Config, Epochs, int]:

@@ -23,6 +23,9 @@ from train.resume import require_same_run
 from train.run_folder import require_run_folder
 from train.warm_start import open_source, require_fitting
 
+IDENTITY = ("family", "layer", "dtype", "window", "dim", "sample_rate")
+"""What of an encoder's fingerprint its configuration tells."""
+
 
 def preflight(
     config: Config, indexes: Indexes, device: torch.device, ranks: int, allow_changes: bool = False
@@ -57,12 +60,12 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     m = config.model
     encoder = read_config("encoder", m.encoder, m.trust_remote_code)
     llm = read_config("LLM", m.llm, m.trust_remote_code)
-    models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code)
-    model = skeleton(models, m.llm, m.prompt, m.trust_remote_code)
+    models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
+    model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
     words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
-    lora = lora_spec(config, model.llm)
-    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, m.prompt, lora=lora)
+    lora = lora_spec(config.lora, model.llm)
+    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
@@ -71,16 +74,17 @@ def _encoder_identity(config: Config, indexes: Indexes, model: SlamAsr, device: 
     if features is not None:
         return identify_encoder(config, features, device)
     assert model.encoder is not None
-    dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype, device)
+    dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype_of_encoder, device)
     own = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
-    return {name: own[name] for name in ("family", "layer", "dtype", "dim", "sample_rate")}
+    return {name: own[name] for name in IDENTITY if name in own}
 
 
 def _completed(card: AdapterCard, trained: AdapterCard, config: Config) -> AdapterCard:
     """The card with the fingerprints of the weights: those of `trained`, or read where they come from elsewhere."""
     m, encoder, llm = config.model, card.encoder, card.llm
     if "weights" not in encoder and m.encoder != trained.encoder_source:
-        encoder = load_encoder(m.encoder, m.encoder_layer, encoder["dtype"], "cpu", m.trust_remote_code).fingerprint()
+        options = (m.encoder_layer, encoder["dtype"], "cpu", m.trust_remote_code, m.encoder_window)
+        encoder = load_encoder(m.encoder, *options).fingerprint()
     if m.llm != trained.llm_source:
         llm = load_llm(m.llm, "auto", "cpu", m.trust_remote_code).fingerprint
     return replace(card, encoder={**trained.encoder, **encoder}, llm={**trained.llm, **llm})

@@ -16,6 +16,9 @@ SHAPES = {  # of the adapter's fields, those on which its weights' shapes depend
     "type": "model.adapter.type",
     "stack": "model.adapter.stack",
     "hidden": "model.adapter.hidden",
+    "layers": "model.adapter.layers",
+    "queries": "model.adapter.queries",
+    "weighted_layers": "the encoder's weighted layers",
     "encoder_dim": "the encoder's width",
     "llm_dim": "the LLM's width",
 }
@@ -91,6 +94,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def facts_of_models(card: AdapterCard) -> dict[str, Any]:
-    """What identifies the encoder and the LLM that a card names."""
+    """What identifies the encoder, the LLM and the prompt as it was made of the recipe's texts."""
+    prompt = {"model.prompt": card.prompt, "model.chat_user": None, "model.chat_system": None}
     models = {"encoder": card.encoder, "LLM": card.llm}
-    return {f"the {name}'s {part}": value for name, model in models.items() for part, value in model.items()}
+    return prompt | {f"the {name}'s {part}": value for name, model in models.items() for part, value in model.items()}

@@ -21,7 +21,7 @@ from model.errors import UserError
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
-FRAMES_PER_SECOND = 50.0  # of the encoder
+FRAMES_PER_SECOND = 50.0  # of the encoder; Moonshine has 41.7, so that its masks are a fifth longer
 LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 

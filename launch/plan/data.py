@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.addresses import is_remote
 from model.errors import UserError, counted
-from model.prompt import SPEECH, Prompt
+from model.prompt import CHAT, CHAT_USER, SPEECH, Prompt
 from model.sample_rate import SAMPLE_RATE
 from model.skeleton import read_tokenizer
 from train.data.corpus import TEXT_BYTES_PER_TOKEN
@@ -123,7 +123,8 @@ def read_work(config: Config, shapes: Any, hours: float | None) -> Work:
 def tokens_of_prompt(model: ModelConfig) -> int:
     """Tokens of the words around the speech, with the begin of sequence; by their bytes where no tokenizer is here."""
     try:
-        prompt = Prompt(read_tokenizer(model.llm, model.trust_remote_code), model.prompt)
+        prompt = Prompt(read_tokenizer(model.llm, model.trust_remote_code), *model.prompt_texts)
     except (UserError, IndexError):  # IndexError: from a config.json alone transformers opens one without any word
-        return 1 + sum(-(-len(part.encode()) // TEXT_BYTES_PER_TOKEN) for part in model.prompt.split(SPEECH))
+        words = (model.chat_user or CHAT_USER) if model.prompt == CHAT else model.prompt
+        return 1 + sum(-(-len(part.encode()) // TEXT_BYTES_PER_TOKEN) for part in words.split(SPEECH))
     return len(prompt.prefix_ids) + len(prompt.suffix_ids)

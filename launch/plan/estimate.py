@@ -1,8 +1,8 @@
 """Memory and speed with each file of ds_configs/, and which of them to start.
 
-Only the adapter is trained, so only it has gradients (4 bytes a weight), AdamW's moments (8) and, from stage 1 on, a
-flat float32 copy (4) that is sharded over R ranks. Stage 3 shards the LLM too; the encoder is outside the module tree
-(model/slam_asr.py) and stays whole on every GPU."""
+Only adapter and LoRA are trained, so only they have gradients (4 bytes a weight), AdamW's moments (8) and, from stage 1
+on, a flat float32 copy (4) that is sharded over R ranks. Stage 3 shards the LLM too; the encoder is outside the module
+tree (model/slam_asr.py) and stays whole on every GPU."""
 
 import shlex
 from bisect import bisect_right
@@ -77,25 +77,30 @@ class Estimator:
         memory = self.memory(name, tokens)
         total, cached = sum(memory.values()), self.speed(name, True, tokens, busy)[0]
         on_the_fly, limit = self.speed(name, False, tokens, busy)
-        return Row(name, memory, total, total <= self.cluster.bytes_each, self.largest(name), on_the_fly, cached, limit)
+        fits = total <= self.cluster.bytes_each and self.possible(name)
+        return Row(name, memory, total, fits, self.largest(name), on_the_fly, cached, limit)
+
+    def possible(self, name: str) -> bool:
+        """Whether training takes this setting: ZeRO-3 does not shard weights of few bits."""
+        return read_zero(name)["stage"] < 3 or self.shapes.shardable
 
     def memory(self, name: str, tokens: int) -> dict[str, float]:
         """Bytes of a GPU by use, with micro-batches of so many LLM tokens."""
         shapes, zero = self.shapes, read_zero(name)
         stage, sizes, bytes_each = zero["stage"], DEFAULTS | zero, shapes.dtype.itemsize
-        llm, encoder = bytes_each * shapes.llm_parameters, bytes_each * shapes.encoder_parameters
+        llm, encoder = shapes.llm_bytes, shapes.encoder_bytes
         whole, sharded = ((16, 0), (8, 12), (4, 16), (0, 20))[stage]  # weight, gradient, moments, and the flat copy
         if stage == 0:  # the gradients once more, flat, to be added up over the ranks
-            buckets = FLOAT32 * shapes.adapter_parameters if self.cluster.ranks > 1 else 0
+            buckets = FLOAT32 * shapes.trained_parameters if self.cluster.ranks > 1 else 0
         else:
             buckets = FLOAT32 * sizes["reduce_bucket_size"] * (2 if zero.get("overlap_comm", stage == 3) else 1)
         if stage == 3:  # and the weights that are gathered at a time
             llm = 0 if _offloads(name) else llm / self.cluster.ranks
             live = max(min(sizes["stage3_max_live_parameters"], shapes.llm_parameters), shapes.widest_module)
-            buckets += bytes_each * (live + sizes["stage3_prefetch_bucket_size"]) + FLOAT32 * shapes.adapter_parameters
+            buckets += bytes_each * (live + sizes["stage3_prefetch_bucket_size"]) + FLOAT32 * shapes.trained_parameters
         return {
             "frozen": llm + (0 if self.work.cached else encoder),
-            "adapter": shapes.adapter_parameters * (whole + sharded / self.cluster.ranks),
+            "trained": shapes.trained_parameters * (whole + sharded / self.cluster.ranks),
             "buckets": buckets,
             "activations": self.cost.peak(tokens, self.work.cached, zero3=stage == 3),
             "reserve": RESERVE,
@@ -103,6 +108,8 @@ class Estimator:
 
     def largest(self, name: str) -> int:
         """The most tokens a micro-batch whose step fits, a multiple of 100; 0 where none does."""
+        if not self.possible(name):
+            return 0
         sizes = range(100, MOST_TOKENS, 100)
         return 100 * bisect_right(
             sizes, self.cluster.bytes_each, key=lambda size: sum(self.memory(name, size).values())
@@ -120,10 +127,10 @@ class Estimator:
         flops, kernels = at.flops, LLM_KERNELS * layers_of(shapes.llm)
         if not cached:
             flops += at.encoder_flops
-            kernels += ENCODER_KERNELS * layers_of(shapes.encoder) + UTTERANCE_KERNELS * utterances
+            kernels += ENCODER_KERNELS * shapes.encoder_layers.last + UTTERANCE_KERNELS * utterances
         per_second = 1e12 * cluster.kind.teraflops * self.utilisation
         times = {"arithmetic": utterances * flops / per_second, "launching kernels": LAUNCH * kernels}
-        llm = shapes.llm_parameters * shapes.dtype.itemsize
+        llm = shapes.llm_bytes
         if read_zero(name)["stage"] == 3 and cluster.ranks > 1:
             times["gathering"] = 2 * llm * (cluster.ranks - 1) / cluster.ranks / cluster.link
         if _offloads(name):
@@ -151,7 +158,7 @@ class Estimator:
     def cache(self, audio_hours_per_hour: float) -> dict[str, float]:
         """Bytes of an epoch's frames as data_prep keeps them (int8 with a float16 scale a frame), and the bytes a
         second that a node must read so that no GPU waits for them."""
-        width, frames = self.shapes.adapter.encoder_dim, self.work.frames
+        width, frames = self.shapes.adapter.frame_dim, self.work.frames
         float16, int8 = 2 * width * frames, (width + 2) * frames
         seconds = self.work.seconds / audio_hours_per_hour * self.cluster.nodes
         read = {"read_float16": float16 / seconds, "read_int8": int8 / seconds}

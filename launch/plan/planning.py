@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         "recipe": str(args.recipe),
         "data": {**vars(work), "tokens_each": None, "hours": work.seconds / 3600},
         "parameters": {
-            "trained": {"adapter": shapes.adapter_parameters},
+            "trained": {"adapter": shapes.adapter_parameters, "lora": shapes.lora_parameters},
             "frozen": {"encoder": shapes.encoder_parameters, "llm": shapes.llm_parameters},
         },
         "rows": [asdict(row) for row in rows],
@@ -71,11 +71,10 @@ def run(args: argparse.Namespace) -> int:
 def _read(args: argparse.Namespace, device_bytes: int) -> tuple[Config, Shapes, Work]:
     """The recipe with what it leaves to auto decided for such a GPU, the sizes of its models, and its data."""
     config = load_config(args.recipe, args.overrides)
-    shapes = read_shapes(config.model)
+    shapes = read_shapes(config)
     work = read_work(config, shapes, args.hours)
-    size = shapes.dtype.itemsize
-    frozen = size * (shapes.llm_parameters + (0 if work.cached else shapes.encoder_parameters))
-    most = auto.tokens_that_fit(shapes.llm, frozen, device_bytes, size)
+    frozen = shapes.llm_bytes + (0 if work.cached else shapes.encoder_bytes)
+    most = auto.tokens_that_fit(config, shapes.llm, frozen, device_bytes, shapes.dtype.itemsize)
     config = auto.decide_batch(config, int(work.cost), work.longest_cost, most)
     return auto.decide_steps(config, _total_steps(config, work.steps(config)), 0), shapes, work
 
@@ -92,11 +91,12 @@ def _text(plan: dict[str, Any], rows: list[Row], config: Config, estimator: Esti
     advice, cache, time, kind = plan["advice"], plan["cache"], plan["time"], cluster.kind
     means = f"{work.seconds / work.utterances:.1f} s and {work.tokens / work.utterances:.0f} LLM tokens on average"
     chosen = f"{advice['deepspeed']}: " if advice["deepspeed"] else ""
+    lora = f", {shapes.lora_parameters:,} (LoRA)" if shapes.lora else ""
     items = [
         ("data", work.source),
         ("", f"{work.seconds / 3600:,.1f} h, {means}, the longest {work.longest_samples / SAMPLE_RATE:.1f} s"),
-        ("parameters", f"{shapes.adapter_parameters:,} trained (adapter); frozen: {shapes.encoder_parameters:,} "
-                       f"(encoder), {shapes.llm_parameters:,} (LLM)"),
+        ("parameters", f"trained: {shapes.adapter_parameters:,} (adapter){lora}; frozen: "
+                       f"{shapes.encoder_parameters:,} (encoder), {shapes.llm_parameters:,} (LLM)"),
         *(("recipe", remark) for remark in plan["remarks"]),
         ("epoch", f"{counted(time['steps_per_epoch'], 'step')}: {clock(3600 * time['epoch_on_the_fly'])} on the fly, "
                   f"{clock(3600 * time['epoch_cached'])} cached"),

@@ -9,64 +9,94 @@ from typing import Any, cast
 import torch
 
 from launch.plan.data import Utterance
+from model.activation_checkpointing import checkpoint_activations
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import Batch, cumulative
-from model.encoders import ENCODER_FAMILIES
+from model.encoder_layers import Layers
+from model.encoders import random_encoder
 from model.llm import Llm, try_packing
-from model.loading import choose_dtype, freeze
+from model.llm.bits import weight_bytes
+from model.loading import DTYPES, choose_dtype, freeze
+from model.lora import LoraSpec, add_lora, lora_parameters
 from model.packing import switch_to_packed
-from model.sample_rate import SAMPLE_RATE
 from model.skeleton import meta_models, read_config
 from model.slam_asr import SlamAsr
-from train.recipe.config import AdapterConfig, ModelConfig
+from train.parts import lora_spec
+from train.recipe.config import Config, LoraConfig, ModelConfig
+
+NO_LORA = LoraConfig()
 
 
 @dataclass(frozen=True)
 class Shapes:
     """The parts of a recogniser; `encoder` and `llm` are transformers configurations."""
 
-    encoder: Any  # with as many layers as are read; those above them are not held
+    recipe: ModelConfig
+    encoder: Any
+    encoder_layers: Layers  # those above them are not held
     llm: Any
     adapter: AdapterSpec
-    dtype: torch.dtype  # of the frozen parts
+    lora: LoraSpec | None
+    dtype: torch.dtype  # that the LLM computes in
+    encoder_dtype: torch.dtype
     encoder_parameters: int
     llm_parameters: int
+    llm_bytes: int  # of its weights, which may be of few bits
     adapter_parameters: int
+    lora_parameters: int
     widest_module: int  # most parameters of a module of the LLM (embedding or head), which ZeRO-3 gathers whole
-    trust_remote_code: bool
     frames_of: Callable[[Any], Any]  # encoder frames of so many samples
     speech_of: Callable[[Any], Any]  # speech embeddings of so many frames
 
+    @property
+    def trained_parameters(self) -> int:
+        return self.adapter_parameters + self.lora_parameters
 
-def read_shapes(model: ModelConfig) -> Shapes:
-    """Of a recipe's models, by their config.json. `auto` is bfloat16: a plan is for GPUs that compute it. UserError
-    where a configuration is not there, or is of an encoder that we do not have."""
-    encoder = read_config("encoder", model.encoder, model.trust_remote_code)
-    llm = read_config("LLM", model.llm, model.trust_remote_code)
-    dtype = torch.bfloat16 if model.dtype == "auto" else choose_dtype(model.dtype, "cpu")
-    return shapes_of(encoder, llm, model.adapter, dtype, model.encoder_layer, model.trust_remote_code)
+    @property
+    def encoder_bytes(self) -> int:
+        return self.encoder_dtype.itemsize * self.encoder_parameters
+
+    @property
+    def shardable(self) -> bool:
+        """Whether ZeRO-3 can shard the LLM, which it cannot where its weights are of few bits."""
+        return self.llm_bytes == self.dtype.itemsize * self.llm_parameters
 
 
-def shapes_of(
-    encoder: Any,
-    llm: Any,
-    adapter: AdapterConfig,
-    dtype: torch.dtype,
-    layer: str | None = None,
-    trust_remote_code: bool = False,
-) -> Shapes:
-    """Of transformers configurations and an adapter between them; the models are made without storage."""
-    own = copy.deepcopy(encoder)  # making the encoder changes the attention that its configuration names
-    parts = meta_models(encoder, llm, adapter.model_dump(), layer, trust_remote_code)
+def read_shapes(config: Config) -> Shapes:
+    """Of a recipe's models, by their config.json. UserError where a configuration is not there, or is of an encoder
+    that we do not have, and for LoRA on layers that the LLM has not."""
+    m = config.model
+    encoder = read_config("encoder", m.encoder, m.trust_remote_code)
+    return shapes_of(encoder, read_config("LLM", m.llm, m.trust_remote_code), m, config.lora)
+
+
+def shapes_of(encoder: Any, llm: Any, model: ModelConfig, lora: LoraConfig = NO_LORA) -> Shapes:
+    """Of transformers configurations and what the recipe's `model` says besides; the models are made without storage.
+    A dtype of `auto` is bfloat16: a plan is for GPUs that compute it."""
+    m, own = model, copy.deepcopy(llm)
+    parts = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
     frozen, words, trained = parts
+    asked = (m.dtype_of_encoder, m.dtype_of_llm)
+    encoder_dtype, dtype = (choose_dtype(name if name in DTYPES else "bfloat16", "cpu") for name in asked)
+    llm_parameters, llm_bytes = sum(p.numel() for p in words.parameters()), weight_bytes(words, m.dtype_of_llm, dtype)
+    widest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in words.modules())
+    if (updates := lora_spec(lora, words)) is not None:
+        add_lora(words, updates)
     return Shapes(
-        _with_layers(own, frozen.layers.last),
-        copy.deepcopy(llm),
-        trained.spec,
-        dtype,
-        *(sum(p.numel() for p in part.parameters()) for part in parts),
-        widest_module=max(sum(p.numel() for p in m.parameters(recurse=False)) for m in words.modules()),
-        trust_remote_code=trust_remote_code,
+        recipe=m,
+        encoder=encoder,
+        encoder_layers=frozen.layers,
+        llm=own,
+        adapter=trained.spec,
+        lora=updates,
+        dtype=dtype,
+        encoder_dtype=encoder_dtype,
+        encoder_parameters=sum(p.numel() for p in frozen.parameters()),
+        llm_parameters=llm_parameters,
+        llm_bytes=llm_bytes,
+        adapter_parameters=sum(p.numel() for p in trained.parameters()),
+        lora_parameters=sum(p.numel() for p in lora_parameters(words).values()),
+        widest_module=widest,
         frames_of=frozen.out_len,
         speech_of=trained.out_len,
     )
@@ -92,22 +122,24 @@ def random_recogniser(
     layers: int | None = None,
 ) -> SlamAsr:
     """The models with random weights and a prompt of so many tokens; `layers` cuts encoder and LLM to so many."""
-    from transformers import AutoModel, AutoModelForCausalLM
-
-    def build(auto_class: Any, config: Any) -> Any:
-        config, code = _with_layers(config, layers or layers_of(config)), shapes.trust_remote_code
-        with device:
-            model = auto_class.from_config(config, dtype=shapes.dtype, trust_remote_code=code)
-        return freeze(model.to(device))  # transformers makes an encoder's masked_spec_embed on the CPU all the same
+    from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    llm_model = build(AutoModelForCausalLM, shapes.llm)
+    code, config = shapes.recipe.trust_remote_code, _with_layers(shapes.llm, layers or layers_of(shapes.llm))
     with device:
+        llm_model = AutoModelForCausalLM.from_config(config, dtype=shapes.dtype, trust_remote_code=code)
         adapter = build_adapter(shapes.adapter)
-    family, encoder = ENCODER_FAMILIES[shapes.encoder.model_type], None
+    llm_model: Any = freeze(llm_model.to(device))
+    encoder, read = None, shapes.encoder_layers
     if with_encoder:
-        encoder = freeze(family(build(AutoModel, shapes.encoder), SAMPLE_RATE, True, None, "random"))
+        layer, depth = (read.kind if read.several else None, layers) if layers else (read.name, read.last)
+        window = shapes.recipe.encoder_window
+        encoder = random_encoder(shapes.encoder, layer, window, shapes.encoder_dtype, device, code, depth)
     llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
+    if shapes.recipe.activation_checkpointing:
+        checkpoint_activations(llm_model)
+    if shapes.lora is not None:
+        add_lora(llm_model, shapes.lora)
     prompt = SimpleNamespace(prefix_ids=[0], suffix_ids=[0] * (prompt_tokens - 1))  # no tokenizer is needed
     return SlamAsr(encoder, adapter, llm, cast(Any, prompt), layout)
 
@@ -117,7 +149,7 @@ def random_batch(
 ) -> Batch:
     """`number` utterances like this one, of noise: as audio or, where `cached`, as an encoder's frames."""
     keys, samples, frames = tuple(map(str, range(number))), utterance.samples * number, utterance.frames * number
-    features = torch.randn(frames, shapes.adapter.encoder_dim, device=device).to(shapes.dtype)
+    features = torch.randn(frames, shapes.adapter.frame_dim, device=device).to(shapes.encoder_dtype)
     return Batch(
         keys=keys,
         texts=keys,

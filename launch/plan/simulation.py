@@ -8,7 +8,7 @@ input that is not contiguous is counted. FLOPs are torch's own count."""
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -63,9 +63,9 @@ class StepCost:
         utterances, shapes = tokens / self.utterance.tokens, self.shapes
         at = self.at(utterances)
         learning = max(at.loss, at.backward) + (at.inputs if zero3 else 0)
-        update = 2 * FLOAT32 * shapes.adapter_parameters  # AdamW's: two copies of the adapter
+        update = 2 * FLOAT32 * shapes.trained_parameters  # AdamW's: two copies of what is trained
         if cached:
-            frames = shapes.dtype.itemsize * shapes.adapter.encoder_dim * self.utterance.frames
+            frames = shapes.encoder_dtype.itemsize * shapes.adapter.frame_dim * self.utterance.frames
             return utterances * frames + max(learning, update)
         return utterances * FLOAT32 * self.utterance.samples + max(at.convolutions, at.encoding, learning, update)
 
@@ -100,7 +100,7 @@ def simulate(
     longer = deep[2].convolutions - deep[0].convolutions  # the longest utterance takes so much more
     sizes = []
     for one_layer, two_layers in zip(shallow[:2], deep[:2], strict=True):
-        depths = (layers_of(shapes.encoder), layers_of(shapes.llm))
+        depths = (shapes.encoder_layers.last, layers_of(shapes.llm))
         encoder, llm = (one_layer.extrapolated(two_layers, depth) for depth in depths)
         sizes.append(Moments(encoder.convolutions + longer, *encoder[1:3], *llm[3:]))
     return StepCost(shapes, utterance, *sizes)
@@ -110,11 +110,16 @@ def _moments(model: SlamAsr, batch: Batch) -> Moments:
     """Of one step: first the encoder, then, from its frames, adapter and LLM."""
     encoder: Any = model.encoder
     layers, meter = model.llm.base_model, _Meter(model, batch)
-    first = encoder.model.encoder.layers[0]
+    first = encoder.blocks[0]
     with _flop_counter() as encoder_flops, first.register_forward_pre_hook(meter.end_phase), meter:
         batch = model.encoded(batch)
     meter.end_phase()
     convolutions, *transformer = meter.peaks
+    assert batch.features is not None
+    width = model.adapter.spec.frame_dim  # of the whole encoder, which may give several layers side by side
+    batch = replace(batch, features=batch.features.new_empty(len(batch.features), width))
+    for parameter in model.trained.values():
+        parameter.grad = torch.zeros_like(parameter)  # stays between steps
     meter = _Meter(model, batch)
 
     def watch_input(module: Any, args: Any, kwargs: Any) -> None:
@@ -141,6 +146,7 @@ class _Meter(TorchDispatchMode):
         super().__init__()
         self.now, self.linear_inputs, self.peaks, self._peak = 0, 0, [], 0
         tensors = [t for part in (model, model.encoder) if part for t in (*part.parameters(), *part.buffers())]
+        tensors += [parameter.grad for parameter in model.trained.values() if parameter.grad is not None]
         tensors += [tensor for tensor in vars(batch).values() if isinstance(tensor, Tensor)]
         self._outside = {tensor.untyped_storage()._cdata for tensor in tensors}
         self._live: dict[int, int] = {}

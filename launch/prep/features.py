@@ -25,7 +25,8 @@ on several GPUs, or several hosts that share a file system; a killed run goes on
   torchrun --nproc_per_node 8 -m launch prep features SHARDS OUT --encoder E --yes
   deepspeed --num_accelerators 8 --module launch prep features SHARDS OUT --encoder E --yes
   srun --ntasks-per-node 8 python -m launch prep features SHARDS OUT --encoder E --yes"""
-LAYER_HELP = "transformer layer, counted from 1 (the last); mean or mean:6-12 for the mean of several"
+LAYER_HELP = "transformer layer, counted from 1 (the last); mean, mean:6-12, weighted or weighted:6-12 of several"
+WINDOW_HELP = "of Whisper and Voxtral: padded to 30 s (the default), or cut to the audio's own length"
 DTYPE_HELP = "of what is kept; int8 has a scale for each frame"
 
 
@@ -36,6 +37,7 @@ def configure_features(parser: argparse.ArgumentParser) -> None:
     add("out", metavar="OUT", type=local_folder, help="directory of the feature shards")
     add("--encoder", required=True, help="Hugging Face id or folder")
     add("--layer", help=LAYER_HELP)
+    add("--window", choices=("padded", "cut"), help=WINDOW_HELP)
     add("--dtype", default="auto", help="the encoder computes in: float32, bfloat16, float16, auto")
     add("--feature-dtype", default="float16", choices=tuple(EXTENSIONS), help=DTYPE_HELP)
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (cuda where there is one, each rank its own)")
@@ -81,7 +83,8 @@ def _encoder(args: argparse.Namespace, rank: RankEnv, dtype: str | None = None) 
         raise UserError(f"--device {device}: {why}; give cpu, cuda, cuda:1 or auto")
     if device == "auto":
         device = f"cuda:{gpu_number(rank, torch.cuda.device_count())}" if gpu else "cpu"
-    encoder = load_encoder(args.encoder, args.layer, dtype or args.dtype, device, args.trust_remote_code)
+    computed, code = dtype or args.dtype, args.trust_remote_code
+    encoder = load_encoder(args.encoder, args.layer, computed, device, code, args.window)
     if encoder.dtype_note and rank.first:
         print(encoder.dtype_note, file=sys.stderr)
     return encoder

@@ -1,7 +1,6 @@
 """The stages of a request and the commands of each, which are known once the stages before it are done."""
 
 import json
-import math
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -161,6 +160,7 @@ def caches(request: Request) -> bool:
 
 def why_not_cached(request: Request) -> str:
     """The reason, for a person; empty where caching pays or is not known to be too much."""
+    from model.encoders import random_encoder
     from model.skeleton import read_config
 
     if request.features == "no":
@@ -172,10 +172,11 @@ def why_not_cached(request: Request) -> str:
         return f"frames would be used in {config.optim.epochs:g} epochs only"
     if not (request.shards("train") / INDEX_NAME).exists():
         return ""
-    encoder = read_config("encoder", config.model.encoder, config.model.trust_remote_code)
-    frames_per_second = SAMPLE_RATE / math.prod(encoder.conv_stride)
+    m = config.model
+    read = read_config("encoder", m.encoder, m.trust_remote_code)
+    encoder = random_encoder(read, m.encoder_layer, m.encoder_window, trust_remote_code=m.trust_remote_code)
     seconds = sum(read_index(request.shards(name)).seconds for name in ("train", "dev"))
-    size = int(seconds * frames_per_second * encoder.hidden_size * BYTES_A_VALUE)
+    size = int(seconds * encoder.out_len(100 * SAMPLE_RATE) / 100 * encoder.dim * BYTES_A_VALUE)
     free = free_bytes(request.out)
     if size <= min(MOST_CACHED_BYTES, MOST_CACHED_SHARE * free):
         return ""

@@ -1,23 +1,36 @@
 """Frozen speech encoders, chosen by the checkpoint's own `model_type`: one file and one line below for each family.
 
-Begin with hubert.py: load_encoder makes a family's class, which offers what is said at Encoder. May import the
-modules of model only."""
+Begin with encoder.py, what all offer, then hubert.py. May import the modules of model only."""
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 
-from model.encoder_layers import read_layers
+from model.encoder_layers import layers_in_frame, read_layers
+from model.encoders.encoder import Encoder, chosen_window
 from model.encoders.hubert import HubertEncoder
+from model.encoders.moonshine import MoonshineEncoder
+from model.encoders.wav2vec2_bert import Wav2Vec2BertEncoder
+from model.encoders.whisper import WhisperEncoder
 from model.errors import UserError
-from model.loading import choose_dtype, fingerprint, freeze, kind_of, loading, open_pretrained, place_to_open
+from model.loading import choose_dtype, fingerprint, freeze, kind_of, loading, place_to_open
 from model.sample_rate import SAMPLE_RATE
 
-ENCODER_FAMILIES = {"hubert": HubertEncoder, "wav2vec2": HubertEncoder, "wavlm": HubertEncoder}
-
-Encoder = HubertEncoder
-"""What every family offers: dim, sample_rate, layer, out_len(n), forward(audio, audio_cu), fingerprint()."""
+ENCODER_FAMILIES: dict[str, type[Encoder]] = {
+    "hubert": HubertEncoder,
+    "wav2vec2": HubertEncoder,
+    "wavlm": HubertEncoder,
+    "data2vec-audio": HubertEncoder,
+    "unispeech": HubertEncoder,
+    "unispeech-sat": HubertEncoder,
+    "wav2vec2-bert": Wav2Vec2BertEncoder,
+    "whisper": WhisperEncoder,
+    "voxtral": WhisperEncoder,
+    "voxtral_encoder": WhisperEncoder,
+    "moonshine": MoonshineEncoder,
+}
 
 MIN_GROUP_CHANNELS = 16
 
@@ -28,26 +41,34 @@ def load_encoder(
     dtype: str = "auto",
     device: Any = "cpu",
     trust_remote_code: bool = False,
+    window: str | None = None,
 ) -> Encoder:
-    """A frozen encoder from a Hugging Face id or a local folder, on `device`; `layer` as in model/encoder_layers.py.
-    UserError if it cannot be loaded whole, or is not of a known family at 16 kHz."""
-    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+    """A frozen encoder from a Hugging Face id or a local folder, on `device`; `layer` as in model/encoder_layers.py,
+    `window` one of the family's `windows`. UserError if it cannot be loaded whole, or is not of a known family at
+    16 kHz."""
+    from transformers import AutoConfig, AutoFeatureExtractor
 
     with loading("encoder", source):
         place = place_to_open("encoder", source)
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
         require_encoder_family(source, config.model_type)
         extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=trust_remote_code)
-        sample_rate, do_normalize = extractor.sampling_rate, extractor.do_normalize
+        sample_rate = extractor.sampling_rate
     if sample_rate != SAMPLE_RATE:
         raise UserError(f"encoder {source!r} expects audio at {sample_rate} Hz, not {SAMPLE_RATE} Hz; use another")
+    family = ENCODER_FAMILIES[config.model_type]
+    if lacking := [name for name in family.reads if not hasattr(extractor, name)]:
+        kind = f"preprocessor_config.json is of a {type(extractor).__name__}, without {', '.join(lacking)}"
+        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint whose files belong together")
+    config = family.own_config(config)
     if getattr(config, "add_adapter", False):
         raise UserError(f"encoder {source!r} shortens its frames by a network of its own (add_adapter); use another")
-    model = open_pretrained(AutoModel, "encoder", source, place, trust_remote_code, may_miss=("masked_spec_embed",))
+    read_layers(layer, family.depth(config))
+    chosen_window(family, config.model_type, window)
+    model = family.open(config, source, place, trust_remote_code)
     weights = fingerprint(model)
     computed, note = encoder_dtype(model, dtype, device)
-    model = model.to(device=device, dtype=computed)
-    encoder = ENCODER_FAMILIES[config.model_type](model, sample_rate, do_normalize, layer, weights)
+    encoder = family(model.to(device=device, dtype=computed), extractor, layer, weights, window)
     encoder.source, encoder.dtype_note = source, note
     return freeze(encoder)
 
@@ -56,22 +77,49 @@ def require_encoder_family(source: str, model_type: str) -> None:
     """UserError unless config.json's `model_type` is of a supported family."""
     if model_type not in ENCODER_FAMILIES:
         wanted = f"not one of the supported speech encoders ({', '.join(ENCODER_FAMILIES)})"
-        other = f"{kind_of(model_type)} (model_type {model_type!r})"
-        raise UserError(f"{source!r} is {other}, {wanted}; correct model.encoder in the recipe, or --encoder")
+        other, kind = f"(model_type {model_type!r})", kind_of(model_type)
+        add = "; a new family is a file in model/encoders" if kind == "a speech model" else ""
+        advice = f"correct model.encoder in the recipe, or --encoder{add}"
+        raise UserError(f"{source!r} is {kind} {other}, {wanted}; {advice}")
+
+
+def random_encoder(
+    config: Any,
+    layer: int | str | None = None,
+    window: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "meta",
+    trust_remote_code: bool = False,
+    depth: int | None = None,
+) -> Encoder:
+    """An encoder of a checkpoint's transformers configuration with random weights, or with none on the meta device;
+    `depth` cuts it to so many layers. UserError for a layer or window that it does not have."""
+    family = ENCODER_FAMILIES[config.model_type]
+    config = copy.deepcopy(family.own_config(config))  # making it changes the attention that its configuration names
+    if depth is not None:
+        setattr(config, family.depth_name, depth)
+    with torch.device(device):
+        model = family.build(config, dtype, trust_remote_code)
+    model = model.to(device)  # transformers makes an encoder's masked_spec_embed on the CPU all the same
+    return freeze(family(model, family.usual_extractor(config), layer, "random", window))
 
 
 def known_fingerprint(
-    source: str, layer: int | str | None, dtype: str, made: dict[str, Any], device: Any
+    source: str, layer: int | str | None, dtype: str, made: dict[str, Any], device: Any, window: str | None = None
 ) -> dict[str, Any]:
     """The fingerprint of an encoder on `device` whose weights are those of the fingerprint `made`, read from its
-    configuration; `dtype` "auto" is that of `made`. UserError for a layer that the encoder does not have."""
-    from transformers import AutoConfig, AutoModel
+    configuration; `dtype` "auto" is that of `made`. UserError for a layer or window that the encoder does not have."""
+    from transformers import AutoConfig
 
     with loading("encoder", source), torch.device("meta"):
         config, computed = AutoConfig.from_pretrained(place_to_open("encoder", source)), made["dtype"]
+        family = ENCODER_FAMILIES[config.model_type]
+        config = family.own_config(config)
         if dtype != "auto":
-            computed = str(encoder_dtype(AutoModel.from_config(config), dtype, device)[0]).removeprefix("torch.")
-    return {**made, "layer": read_layers(layer, config.num_hidden_layers).name, "dtype": computed}
+            computed = str(encoder_dtype(family.build(config), dtype, device)[0]).removeprefix("torch.")
+    read, window = read_layers(layer, family.depth(config)).name, chosen_window(family, config.model_type, window)
+    known = {"layer": read, "dtype": computed, "dim": config.hidden_size * layers_in_frame(read)}
+    return {**made, **known, **({"window": window} if window else {})}
 
 
 def encoder_dtype(model: nn.Module, asked: str, device: torch.device | str) -> tuple[torch.dtype, str]:

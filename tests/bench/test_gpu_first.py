@@ -21,7 +21,7 @@ from bench.toys import TOYS
 from launch.plan.shapes import random_recogniser, shapes_of
 from model.encoders import HubertEncoder
 from tests.test_house import OWNERS
-from train.recipe.config import AdapterConfig
+from train.recipe.config import ModelConfig
 
 ROOT = Path(__file__).parents[2]
 GPU_SH = ROOT / "bench" / "gpu.sh"
@@ -103,18 +103,18 @@ def test_the_models_that_are_measured_lie_whole_on_their_device():
     from bench.toys import configs
 
     encoder, llm = configs(TOYS["tiny"])
-    shapes, device = shapes_of(encoder, llm, AdapterConfig(), torch.bfloat16), torch.device("meta")
+    shapes, device = shapes_of(encoder, llm, ModelConfig(encoder="-", llm="-")), torch.device("meta")
     for model in (random_recogniser(shapes, device, 20), make_pair(TOYS["tiny"], device, torch.bfloat16)):
         assert {weight.device for weight in model.parameters()} == {device}
 
 
 def test_an_encoder_packs_where_its_transformer_is_on_a_gpu():
     """Pretended: tensors without storage say that they are on a GPU. transformers makes the first weight on the CPU."""
-    from transformers import HubertModel
+    from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
     from bench.toys import configs
 
     with FakeTensorMode(), torch.device("cuda"):
         model = HubertModel(configs(TOYS["tiny"])[0])
         assert model.device.type == "cpu"
-        assert HubertEncoder(model, 16_000, True, None, "").packed
+        assert HubertEncoder(model, Wav2Vec2FeatureExtractor(), None, "").packed

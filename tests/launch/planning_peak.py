@@ -38,7 +38,7 @@ def status(name: str) -> int:
 def main(recipe: str, *budgets: str) -> None:
     torch.set_num_threads(1)
     config = load_config(recipe)
-    shapes = read_shapes(config.model)
+    shapes = read_shapes(config)
     work = read_work(config, shapes, None)
     memory, sizes = ResidentMemory(), map(int, budgets)
     print(json.dumps(list(measure(config, shapes, work, sizes, torch.device("cpu"), 1, memory.reset, memory.peak))))

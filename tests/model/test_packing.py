@@ -30,7 +30,7 @@ PACKING = {
     "opt": {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32},
 }
 PADDED = {
-    "gemma2": ({**SIZES, **GROUPED, "head_dim": 8}, "no softcap"),
+    "gemma2": ({**SIZES, **GROUPED, "head_dim": 8}, "soft-caps its attention logits"),
     "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "'eager', not 'sdpa'"),  # ALiBi
     "falcon": (SIZES, "code of its own"),
     # Its convolution reads across ends, with such weights so little that the loss hardly shows it.

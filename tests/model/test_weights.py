@@ -108,7 +108,7 @@ def test_an_unreadable_card_is_refused(made, export):
         ("not a readable adapter description", {key: value for key, value in whole.items() if key != "prompt"}),
         ("not a readable adapter description", {key: value for key, value in whole.items() if key != "version"}),
         ("unexpected keyword argument 'surplus'", whole | {"surplus": 1}),
-        ("unexpected keyword argument 'heads'", whole | {"spec": spec | {"heads": 1}}),
+        ("unexpected keyword argument 'surplus'", whole | {"spec": spec | {"surplus": 1}}),
         ("stack is '5'", whole | {"spec": spec | {"stack": "5"}}),
         ("prompt is None", whole | {"prompt": None}),
         ("encoder is 'hubert'", whole | {"encoder": "hubert"}),

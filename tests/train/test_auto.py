@@ -73,9 +73,9 @@ def test_what_is_given_stays_and_the_rest_follows_from_it():
 def test_a_device_of_little_memory_accumulates_more():
     tiny_llama = SimpleNamespace(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, vocab_size=32000)
     tiny_llama.get_text_config = lambda: tiny_llama
-    fits = [auto.tokens_that_fit(tiny_llama, 4 * 10**9, gigabytes * 10**9, 2) for gigabytes in (6, 12, 80)]
+    fits = [auto.tokens_that_fit(config(), tiny_llama, 4 * 10**9, gigabytes * 10**9, 2) for gigabytes in (6, 12, 80)]
     assert 300 <= fits[0] < fits[1] < fits[2] == 8000
-    assert auto.tokens_that_fit(tiny_llama, 4 * 10**9, None, 4) == 2000
+    assert auto.tokens_that_fit(config(), tiny_llama, 4 * 10**9, None, 4) == 2000
     small, _ = decide(100, fits[0])
     large, _ = decide(100, fits[2])
     products = [decided(c.batch.tokens) * decided(c.batch.micro_batches) for c in (small, large)]

@@ -81,7 +81,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("optim.warmup_step=5", "unknown key optim.warmup_step, did you mean warmup_steps?"),
         ("optm.lr=1", "unknown key optm, did you mean optim?"),
         ("lr=1", "unknown key lr, did you mean optim.lr or lora.lr?"),
-        ("lora.targets=[auto, k_proj]", "lora.targets has auto beside other names; give it alone, or names only"),
+        ("lora.targets=[auto, k_proj]", "lora.targets has auto beside names; give it alone, or names only"),
         ("lora.rank=-1", "lora.rank is -1, expected a number of at least 0"),
         ("model.stack=1", "unknown key model.stack, did you mean model.adapter.stack?"),
         ("seed=1", "unknown key seed, did you mean data.seed or run.seed?"),
@@ -122,6 +122,8 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("watch=false", "watch is false, expected a section"),
         ("save=[]", "save is"),
         ("model.adapter=0", "model.adapter is 0, expected a section"),
+        ("model.adapter.type=concatt", "adapter type 'concatt' is not known, did you mean 'concat'?"),
+        ("model.adapter.queries=2", "model.adapter.queries is 2, but an adapter of type concat has no queries"),
         ("run.dir=", "run.dir is empty, expected text"),
     ],
 )
@@ -206,6 +208,7 @@ def test_a_recipe_that_cannot_be_read_is_named(tmp_path):
         ("batch.micro_batches=4", False),
         ("model.encoder_layer=3", False),
         ("model.adapter.dropout=0.1", False),
+        ("model.adapter.match_norm=true", False),
         ("model.prompt=<speech>", False),
     ],
 )

@@ -87,7 +87,7 @@ def llm_of(family: str, ground: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("family", "world", "stage", "other"), [("llama", 1, 0, (2, 2)), ("llama", 2, 3, (1, 0)), ("phi3", 2, 2, (1, 3))]
+    ("family", "world", "stage", "other"), [("llama", 1, 0, (2, 2)), ("gemma2", 2, 3, (1, 0)), ("phi3", 2, 2, (1, 3))]
 )
 def test_killed_and_resumed_to_the_same_bits_exported_decoded_and_begun_from(
     ground, tmp_path, capfd, family, world, stage, other

@@ -66,6 +66,7 @@ def test_what_is_over_length_is_left_out_with_a_count_if_asked(ground, tmp_path)
         ("optim.lr=1e-3", "optim.lr was 0.0002, is 0.001.*--allow-changes"),
         ("batch.micro_batches=2", "batch.micro_batches was 4, is 2.*--allow-changes"),
         ("model.adapter.hidden=32", "model.adapter.hidden was 64, is 32.*or another run.dir$"),
+        ("model.adapter.type=swiglu", "model.adapter.type was concat, is swiglu.*or another run.dir$"),
         ("data.train={other}", "training data was .*, is .*--allow-changes"),
     ],
 )
@@ -100,7 +101,7 @@ def test_weights_of_another_shape_cannot_be_carried_over_whatever_is_allowed(gro
 @pytest.mark.parametrize(
     "override, made, asked, remedies",
     [
-        ("model.dtype=bfloat16", "float32", "bfloat16", ("model.dtype: float32", "--dtype bfloat16")),
+        ("model.dtype=bfloat16", "float32", "bfloat16", ("model.encoder_dtype: float32", "--dtype bfloat16")),
         ("model.encoder_layer=1", "2", "1", ("model.encoder_layer: 2", "--layer 1")),
     ],
 )

@@ -13,9 +13,10 @@ from data_prep.features.build import build_features
 from data_prep.shards.opening import read_index
 from launch.command import main
 from model.encoders import load_encoder
+from model.weights import load_for_decoding
 from tests import ranks
 from tests.data_prep.reading import read_utterance
-from tests.model.test_encoders import checkpoint
+from tests.tiny_encoders import tiny_encoder
 from tests.train.runs import run
 from train import parts
 
@@ -32,7 +33,9 @@ def short(ground, tmp_path_factory):
 CELLS = [(world, stage, "packed", "float32") for world in (1, 2, 3) for stage in (0, 1, 2, 3)]
 CELLS += [(2, 0, "packed", "bfloat16"), (3, 1, "packed", "bfloat16"), (2, 3, "packed", "bfloat16")]
 CELLS += [(3, 0, "padded", "float32"), (2, 2, "padded", "float32"), (2, 3, "padded", "float32")]
-"""Ranks and stages each with each; of the other precision and of padded, the slow reference, some."""
+CELLS += [(2, 3, "recomputed", "float32"), (3, 1, "recomputed", "float32")]
+"""Ranks and stages each with each; some of the other precision, of padded, the slow reference, and of packed with
+activation checkpointing."""
 
 
 @pytest.mark.parametrize(("world", "stage", "layout", "dtype"), CELLS)
@@ -47,7 +50,8 @@ def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
     folder = tmp_path / "run"
     exact = dtype == "float32"
     steps = 2 if exact else 1
-    given = (f"optim.max_steps={steps}", f"model.dtype={dtype}", f"batch.layout={layout}")
+    way = "model.activation_checkpointing=true" if layout == "recomputed" else f"batch.layout={layout}"
+    given = (f"optim.max_steps={steps}", f"model.dtype={dtype}", way)
     run(ground, folder, *given, world=world, stage=stage)
     reference = short / dtype
     losses, expected = ranks.losses(folder), ranks.losses(reference)[:steps]
@@ -63,7 +67,7 @@ def test_ranks_zero_stages_and_layouts_give_one_loss_and_one_gradient(
 
 
 def test_an_encoder_that_cpus_get_wrong_in_bfloat16_trains_in_float32_and_that_is_said_once(ground, tmp_path, capfd):
-    source = checkpoint(tmp_path, "hubert", num_conv_pos_embedding_groups=4)
+    source = tiny_encoder(tmp_path, "hubert", num_conv_pos_embedding_groups=4)
     given = (f"model.encoder={source}", "model.dtype=bfloat16", "optim.max_steps=1")
     said = run(ground, tmp_path / "live", *given, world=2)
     assert said.count("the encoder is computed in float32") == 1 and "8 channels a group" in said
@@ -106,6 +110,24 @@ def test_a_cached_mean_of_layers_in_eight_bits_trains_as_the_live_one_does(groun
     assert ranks.losses(tmp_path / "cached") == pytest.approx(live, rel=2e-2)
     wrong = ["model.encoder_layer=2", *given[1:], f"data.train={tmp_path / 'features'}"]
     assert "layer is mean:1-2" in run(ground, tmp_path / "wrong", *wrong, expected=2)
+
+
+def test_whisper_trains_live_as_from_features_of_the_same_window_and_layers_alone(ground, tmp_path):
+    whisper, features = tiny_encoder(tmp_path, "whisper"), tmp_path / "features"
+    made = ["--layer", "weighted:2-3", "--window", "cut", "--feature-dtype", "float32", "--yes"]
+    assert main(["prep", "features", str(ground / "shards"), str(features), "--encoder", whisper, *made]) == 0
+    given = [f"model.encoder={whisper}", "model.encoder_layer=weighted:2-3", "model.encoder_window=cut"]
+    given += ["model.dtype=float32", "optim.max_steps=3", "augment.feature_masks=1"]
+    run(ground, tmp_path / "live", *given)
+    run(ground, tmp_path / "cached", *given, f"data.train={features}")
+    assert ranks.losses(tmp_path / "cached") == pytest.approx(ranks.losses(tmp_path / "live"), rel=1e-5)
+    for other, words in (
+        ("model.encoder_window=null", "their window is cut, the recipe's padded; set model.encoder_window: cut, or"),
+        ("model.encoder_layer=weighted", "their layer is weighted:2-3, the recipe's weighted:1-3; set model.encoder_l"),
+    ):
+        assert words in run(ground, tmp_path / "wrong", *given, f"data.train={features}", other, expected=2)
+    decoding = load_for_decoding(tmp_path / "live").encoder
+    assert decoding is not None and (decoding.window, decoding.layer, decoding.dim) == ("cut", "weighted:2-3", 64)
 
 
 def without_encoder(rank):

@@ -24,6 +24,7 @@ class Augmentation:
     seed: int
     frames: Callable[[Any], Any]  # encoder frames of so many samples
     dim: int  # D, the encoder's width
+    layers: int  # of the encoder, side by side in a frame
 
     def samples(self, samples: np.ndarray, epoch: int) -> np.ndarray:
         """int64 [N], the samples that the N recordings of the corpus have in an epoch."""
@@ -43,16 +44,21 @@ class Augmentation:
             batch = replace(batch, audio=torch.cat(changed), audio_cu=cumulative([len(wave) for wave in changed]))
         frames = batch.feature_cu.diff() if batch.audio is None else self.frames(batch.audio_cu.diff())
         masked_frames, masked_dims = spec_masks(self.config, self.seed, epoch, ids, frames.numpy(), self.dim)
+        if masked_dims is not None:
+            masked_dims = masked_dims.repeat(1, self.layers)  # the same dimensions of each
         return replace(batch, masked_frames=masked_frames, masked_dims=masked_dims)
 
 
-def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr, dim: int) -> Augmentation | None:
-    """The augmentation of shards of a `kind` for an encoder of width `dim`; None if nothing is asked for. UserError for
-    cached features where audio is needed, and for noise that cannot be used."""
+def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr) -> Augmentation | None:
+    """The augmentation of shards of a `kind`; None if nothing is asked for. UserError for cached features where audio
+    is needed, and for noise that cannot be used."""
     if config.needs_audio and kind == "features":
         raise UserError(
             "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "
             "or leave augment.speed and augment.noise_share out"
         )
     check_noise(config)
-    return Augmentation(config, seed, model.encoder.out_len if model.encoder else len, dim) if config.active else None
+    if not config.active:
+        return None
+    frames, spec = model.encoder.out_len if model.encoder else len, model.adapter.spec
+    return Augmentation(config, seed, frames, spec.encoder_dim, spec.weighted_layers)

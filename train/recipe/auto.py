@@ -84,15 +84,20 @@ def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
     return config
 
 
-def tokens_that_fit(llm: Any, frozen_bytes: int, device_bytes: int | None, value_bytes: int) -> int:
+def tokens_that_fit(config: Config, llm: Any, frozen_bytes: int, device_bytes: int | None, value_bytes: int) -> int:
     """LLM tokens of a micro-batch that a device holds beside `frozen_bytes` of weights.
 
     `llm` is the LLM's configuration; a device of None bytes is a CPU. What backward keeps of a layer are about five
-    values of its width and three of its MLP's a token; of the logits, two in float32 for one token in four."""
+    values of its width and three of its MLP's a token, with LoRA as many again; with activation checkpointing one value
+    of its width, and the rest of a single layer. Of the logits, two in float32 for one token in four."""
     if device_bytes is None:
         return CPU_TOKENS
     text = llm.get_text_config()
     inner = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
-    layers = text.num_hidden_layers * (5 * text.hidden_size + 3 * inner) * value_bytes
+    layer = (5 * text.hidden_size + 3 * inner) * (2 if config.lora.rank else 1)
+    depth = text.num_hidden_layers
+    layers = (
+        depth * text.hidden_size + layer if config.model.activation_checkpointing else depth * layer
+    ) * value_bytes
     free = ROOM * max(0, device_bytes - frozen_bytes)
     return max(LEAST_TOKENS, min(MOST_TOKENS, int(free / (layers + 2 * text.vocab_size))))

@@ -14,9 +14,10 @@ from train.recipe.kinds import dotted_names
 
 WITHOUT_INFLUENCE = {  # keys and whole sections that result_fields leaves out
     *("eval", "save", "watch", "log", "run.dir", "run.collective_timeout_seconds", "run.stall_seconds"),
-    *("model.encoder", "model.llm", "model.trust_remote_code", "model.init_from", "batch.layout"),
-    *("data.train", "data.dev", "data.max_dev_samples", "data.reader_threads", "data.retry_seconds", "data.max_lost"),
-    *("data.write_features", "data.feature_dtype", "data.cache_dir", "data.cache_gb"),
+    *("model.encoder", "model.encoder_window", "model.llm", "model.trust_remote_code", "model.init_from"),
+    *("model.activation_checkpointing", "batch.layout", "data.train", "data.dev", "data.max_dev_samples"),
+    *("data.reader_threads", "data.retry_seconds", "data.max_lost", "data.write_features", "data.feature_dtype"),
+    *("data.cache_dir", "data.cache_gb"),
 }
 
 

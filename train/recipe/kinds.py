@@ -67,7 +67,12 @@ Text = Annotated[str, Field(min_length=1), AS_TYPED]
 Prompt = Annotated[
     str, _form(r"(?![\s\S]*<speech>[\s\S]*<speech>)[\s\S]*<speech>[\s\S]*", "with <speech> in it once"), AS_TYPED
 ]
-Layer = Annotated[str, _form(LAYER_FORM.pattern, "such as 9, mean, mean:6-12"), AS_TYPED]
+PromptOrChat = Annotated[
+    str,
+    _form(r"chat|(?![\s\S]*<speech>[\s\S]*<speech>)[\s\S]*<speech>[\s\S]*", "with <speech> in it once, or chat"),
+    AS_TYPED,
+]
+Layer = Annotated[str, _form(LAYER_FORM.pattern, "such as 9, mean, mean:6-12, weighted:1-12"), AS_TYPED]
 Address = Annotated[str, _form(ADDRESS_FORM.pattern, "such as 9400, 0.0.0.0:9400"), AS_TYPED]
 WithoutPassword = Annotated[str, _form(r"(?![\s\S]*://[^/]*:[^/]*@)[\s\S]+", "not empty, without a password"), AS_TYPED]
 Names = Annotated[tuple[Text, ...], Field(min_length=1), one_or_more(Text, 1)]
