@@ -80,6 +80,7 @@ def require_fitting(source: Source, card: AdapterCard, allow_changes: bool) -> l
 def _facts(card: AdapterCard) -> dict[str, Any]:
     """All that decides what an adapter computes besides its weights."""
     facts = {f"model.adapter.{name}": value for name, value in asdict(card.spec).items()}
+    facts["model.adapter.match_norm"] = facts.pop("model.adapter.output_rms") > 0  # the LLM's, which is compared
     facts |= facts_of_models(card) | {"model.prompt": card.prompt, "lora.alpha": card.lora.alpha if card.lora else None}
     without_effect = {"model.adapter.dropout", "the encoder's dtype"}
     return {name: value for name, value in facts.items() if name not in without_effect}

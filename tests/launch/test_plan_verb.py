@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from bench.gpu_parts import audio_shards, feature_shards
 from bench.lengths import librispeech_like

@@ -19,7 +19,7 @@ from model.lora import LoraSpec, add_lora, find_targets, linear_layers, lora_par
 from model.slam_asr import SlamAsr
 from model.weights import load_for_decoding, read_adapter, read_card, save_adapter
 from tests.model.test_weights import refusal
-from tests.tiny import tiny_recogniser
+from tests.tiny import tiny_models, tiny_recogniser
 
 SIZES = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -87,6 +87,19 @@ def test_targets_are_the_llms_own_names_and_others_are_refused_with_the_nearest(
     message = refusal(find_targets, llm, [*auto, auto[0] + "s"])
     assert f"{auto[0]}s is no linear layer of this LLM, did you mean {auto[0]}?" in message
     assert f"its linear layers are {', '.join(sorted(known))}" in message
+
+
+@pytest.mark.parametrize("dtype", ["int8", "nf4"])
+def test_updates_beside_weights_of_few_bits_are_float32_and_trained(tmp_path, dtype):
+    llm = load_llm(str(tiny_models(tmp_path)[1]), dtype).model
+    ids = torch.arange(3, 12)[None]
+    before = llm(input_ids=ids, use_cache=False).logits
+    add_lora(llm, LoraSpec(4, 8.0, find_targets(llm, ["auto"]), 0.0))
+    torch.testing.assert_close(llm(input_ids=ids, use_cache=False).logits, before)
+    move(llm)
+    llm(input_ids=ids, use_cache=False).logits.square().sum().backward()
+    for parameter in lora_parameters(llm).values():
+        assert parameter.dtype == torch.float32 and parameter.grad is not None and parameter.grad.any()
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ def llm_of(family: str, ground: Path, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("family", "world", "stage", "other"), [("llama", 1, 0, (2, 2)), ("llama", 2, 3, (1, 0)), ("phi3", 2, 2, (1, 3))]
+    ("family", "world", "stage", "other"), [("llama", 1, 0, (2, 2)), ("gemma2", 2, 3, (1, 0)), ("phi3", 2, 2, (1, 3))]
 )
 def test_killed_and_resumed_to_the_same_bits_exported_decoded_and_begun_from(
     ground, tmp_path, capfd, family, world, stage, other
@@ -105,9 +105,15 @@ def test_killed_and_resumed_to_the_same_bits_exported_decoded_and_begun_from(
 
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "export")]) == 0
     assert "adapter and LoRA of step 4" in capfd.readouterr().out
+    plain, merged = str(tmp_path / "plain"), str(tmp_path / "merged")
+    assert main(["export", str(tmp_path / "run"), plain, "--merge", merged]) == 0
+    assert f"{merged}: LoRA changes the LLM's logits by" in capfd.readouterr().out
+    assert main(["export", str(tmp_path / "run"), plain, "--llm", merged]) == 2
+    assert "give --merge DIR, or neither" in capfd.readouterr().err
     recording = str(ground / "audio" / "utt-000.flac")
-    assert main(["transcribe", str(tmp_path / "export"), recording, "--max-new-tokens", "3"]) == 0
-    assert capfd.readouterr().out.startswith(f"{recording}\t")
+    for adapter in (str(tmp_path / "export"), plain):
+        assert main(["transcribe", adapter, recording, "--max-new-tokens", "3"]) == 0
+        assert capfd.readouterr().out.startswith(f"{recording}\t")
 
     begun = [*given, f"model.init_from={tmp_path / 'export'}", "eval.at_start=true", "optim.max_steps=1"]
     said = run(ground, tmp_path / "begun", *begun, world=other[0], stage=other[1])

@@ -90,12 +90,19 @@ def test_other_models_and_another_prompt_are_refused_unless_changes_are_allowed(
     theirs = replace(card, lora=SPEC)
     ours = replace(theirs, encoder=card.encoder | {"weights": "00", "dtype": "float16"}, prompt="<speech>")
     ours = replace(ours, llm=card.llm | {"weights": "11"}, lora=replace(SPEC, alpha=9.0, dropout=0.5))
+    ours = replace(ours, spec=replace(card.spec, dropout=0.7, output_rms=0.5))
     with pytest.raises(UserError, match=r"trained differently: .*--allow-changes to begin with it all the same"):
         require_fitting(source(theirs), ours, False)
     begun, *changes = require_fitting(source(theirs), ours, True)
     assert begun == f"beginning with the adapter and LoRA of runs/first, of step {card.step}"
     named = [change.removeprefix("changed since runs/first was trained: ").partition(" was ")[0] for change in changes]
-    assert named == ["lora.alpha", "model.prompt", "the LLM's weights", "the encoder's weights"]
+    assert named == [
+        "lora.alpha",
+        "model.adapter.match_norm",
+        "model.prompt",
+        "the LLM's weights",
+        "the encoder's weights",
+    ]
 
 
 def test_doctor_checks_source_and_lora_without_loading_weights(ground, first, tmp_path, monkeypatch):
