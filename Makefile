@@ -10,8 +10,8 @@ demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 
 # The files that take longest begin first; a file's tests stay together, as they share what they train.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
-LONGEST := tests/train/test_faults.py tests/train/test_launcher_faults.py tests/test_newcomer.py tests/test_demo.py
-test: $(INSTALLED)  ## every test; of the demo a short one, which trains for 6 steps
+LONGEST := tests/train/test_launcher_faults.py tests/test_newcomer.py tests/test_demo.py tests/test_readme.py
+test: $(INSTALLED)  ## every test, the demo shortened to a few steps
 	$(BIN)/python -m pytest $(TWO) $(LONGEST) tests/launch tests/train tests
 
 quick: $(INSTALLED)  ## every test that takes no training: about a minute

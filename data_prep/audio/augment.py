@@ -8,16 +8,17 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
-import torch
 from pydantic import BaseModel, Field, model_validator
-from torch import Tensor
 
 from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, probe, resample
 from data_prep.paths import LocalPath, one_or_more
 from model.errors import UserError
+
+if TYPE_CHECKING:  # recipes are read without torch, which takes seconds to import
+    from torch import Tensor
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
@@ -103,10 +104,12 @@ def samples_after(samples: int | np.ndarray, factors: float | np.ndarray) -> np.
     return -(-np.asarray(samples, np.int64) * 100 // hundredths)
 
 
-def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sample: int) -> Tensor:
+def augment_wave(wave: "Tensor", config: AugmentConfig, seed: int, epoch: int, sample: int) -> "Tensor":
     """Float32 [N] at 16 kHz to float32 [M], M = samples_after(N, its speed): played at its speed, then noise added.
     Where that goes beyond full scale, the whole is made quieter; nothing is clipped. Silence gets no noise. UserError
     for a noise recording that cannot be read."""
+    import torch
+
     if not config.needs_audio:
         return wave
     samples = wave.numpy()
@@ -123,10 +126,12 @@ def augment_wave(wave: Tensor, config: AugmentConfig, seed: int, epoch: int, sam
 
 
 def spec_masks(
-    config: AugmentConfig, seed: int, epoch: int, ids: Ids, frames: Ids | Tensor, dim: int
-) -> tuple[Tensor | None, Tensor | None]:
+    config: AugmentConfig, seed: int, epoch: int, ids: Ids, frames: "Ids | Tensor", dim: int
+) -> "tuple[Tensor | None, Tensor | None]":
     """What SpecAugment masks (True) of B utterances with `frames` [B] encoder frames, as they are after augment_wave.
     Bool [sum T] of the frames, end to end, and bool [B, D] of the dimensions; None for what is not asked for."""
+    import torch
+
     times = dims = None
     if config.time_masks:
         widest, share = _floor(config.time_mask_seconds * FRAMES_PER_SECOND), config.time_mask_share

@@ -46,3 +46,8 @@ def test_it_is_one_line_and_exit_code_2():
     done = subprocess.run([sys.executable, "-m", "train"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("train: ") and done.stderr.count("\n") == 1, done.stderr
     assert "no recipe is given; write `python -m train RECIPE.yaml`" in done.stderr
+
+
+def test_a_recipe_is_read_without_torch_which_takes_seconds_to_import():
+    read = "import sys, train.recipe.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", read], cwd=ROOT).returncode == 0
