@@ -35,6 +35,21 @@ def test_ranks_and_zero_stages_give_one_loss_one_gradient_and_one_update(ground,
         assert all((tensor - theirs[key]).abs().max() < 1e-5 for key, tensor in ours.items())
 
 
+@pytest.mark.parametrize(("dtype", "world", "stage"), [("bfloat16", 2, 3), ("float16", 1, 3), ("float16", 1, 2)])
+def test_updates_are_float32_beside_an_llm_of_half_precision(ground, straight, tmp_path, dtype, world, stage):
+    """Of the first update: AdamW then steps by the sign even of gradients that are nothing but rounding. In float16 the
+    first step overflows and halves the loss scale, which LoRA's gradients must not show."""
+    given = [*LORA, f"model.dtype={dtype}", f"optim.max_steps={1 if dtype == 'bfloat16' else 2}"]
+    run(ground, tmp_path / "run", *given, world=world, stage=stage)
+    for figure, tolerance in (("loss", 2e-3), ("grad_norm", 3e-2)):
+        ours, theirs = (
+            ranks.losses(folder, figure=figure)[-1] for folder in (tmp_path / "run", straight(1, 0, *given))
+        )
+        assert ours == pytest.approx(theirs, rel=tolerance)
+    (last,) = (tmp_path / "run" / "checkpoints").glob("step-0000000[12]")
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(last / "lora.safetensors").values())
+
+
 def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(ground, straight, tmp_path):
     for world, stage, steps in ((2, 3, 2), (1, 0, 5), (2, 1, 8)):
         run(ground, tmp_path / "run", *LORA, f"optim.max_steps={steps}", world=world, stage=stage)
