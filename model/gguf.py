@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +108,13 @@ def convert(source: str, file: Path, out: Path) -> None:
     require_gguf_reader(source)
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # save_pretrained imports deepspeed, which prints a line without it
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from tqdm import tqdm
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
     from transformers.utils.logging import disable_progress_bar
     from transformers.utils.quantization_config import GgufConfig
 
-    fields = _whole_fields(source, file)
+    fields, reader = _whole_fields(source, file), modeling_gguf_pytorch_utils
+    vars(reader)["tqdm"] = partial(tqdm, disable=None)  # its bar is for a terminal only
     disable_progress_bar()
     logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
     options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.bfloat16, "output_loading_info": True}

@@ -5,6 +5,7 @@
    README.md.
 3. origin.json, written last, keeps the sha256 of every file; the folder is renamed into place."""
 
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -170,6 +171,7 @@ def _write(source: Source, members: Path, made: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # of seconds each
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # save_pretrained imports deepspeed, which prints a line without it
     source.write(members, made)
     (made / "README.md").write_text(source.about)
     files = {}
