@@ -13,7 +13,7 @@ from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
 from model.llm import computing_dtype, load_llm
 from model.llm.activation_checkpointing import checkpoint_activations
-from model.llm.bits import is_few_bits, require_few_bits, weight_bytes
+from model.llm.bits import is_quantised, require_quantisable, weight_bytes
 from model.loading import choose_dtype, files_digest
 from model.lora import LoraSpec, add_lora, find_targets, lora_parameters, require_peft
 from model.prompt import Prompt
@@ -66,15 +66,15 @@ def build_parts(
     `identity` is the encoder's fingerprint where no encoder is needed. An LLM that is to be `sharded` stays on the host
     for the engine to deal out. UserError for what does not fit."""
     m = config.model
-    few_bits = is_few_bits(m.dtype_of_llm)
-    if few_bits:
-        require_few_bits(m.dtype_of_llm, sharded)
+    quantised = is_quantised(m.dtype_of_llm)
+    if quantised:
+        require_quantisable(m.dtype_of_llm, sharded)
     encoder = None
     if identity is None:
         options = (m.encoder_layer, m.dtype_of_encoder, device, m.trust_remote_code, m.encoder_window)
         encoder = load_encoder(m.encoder, *options)
         identity = encoder.fingerprint()
-    dtype = m.dtype_of_llm if few_bits else str(computing_dtype(m.dtype_of_llm, device)).removeprefix("torch.")
+    dtype = m.dtype_of_llm if quantised else str(computing_dtype(m.dtype_of_llm, device)).removeprefix("torch.")
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
     if m.activation_checkpointing:
         checkpoint_activations(llm.model)
