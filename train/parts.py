@@ -1,4 +1,4 @@
-"""The model and the data that a recipe names, its autos decided from them, and remarks on what does not suit them."""
+"""The model and the data of a recipe, the values it leaves to auto, and remarks on values that do not suit them."""
 
 import os
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Parts:
     card: AdapterCard
     corpus: Corpus
     dev: Corpus | None
-    begun_with: str = ""  # sha256 of the weights of model.init_from
+    init_sha256: str = ""  # sha256 of the weights of model.init_from
 
 
 def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
@@ -91,8 +91,8 @@ def build_parts(
 
 
 def lora_spec(lora: LoraConfig, llm: Any) -> LoraSpec | None:
-    """The recipe's LoRA on this LLM, which may lack weights; None if its rank is 0. UserError if peft is not there, or
-    for layers that the LLM has not."""
+    """The recipe's LoRA for this LLM, which may be on the meta device; None if its rank is 0. UserError if peft is not
+    installed, or for layers that the LLM does not have."""
     if lora.rank == 0:
         return None
     require_peft()
@@ -143,10 +143,10 @@ def describe(config: Config, parts: Parts, epochs: Epochs, total_steps: int, wor
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if (lora := parts.card.lora) is not None:
-        updates, lr = sum(p.numel() for p in lora_parameters(model.llm).values()), config.lora.lr or config.optim.lr
+        count, lr = sum(p.numel() for p in lora_parameters(model.llm).values()), config.lora.lr or config.optim.lr
         layers = ", ".join(lora.targets)
         lines.append(
-            f"LoRA of rank {lora.rank} on the LLM's {layers}: {updates:,} parameters, trained with a learning rate of "
+            f"LoRA of rank {lora.rank} on the LLM's {layers}: {count:,} parameters, trained with a learning rate of "
             f"up to {lr:g}"
         )
     if model.packing_note:
