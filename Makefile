@@ -10,7 +10,8 @@ demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 
 # The files that take longest begin first; a file's tests stay together, as they share what they train.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
-LONGEST := tests/train/test_launcher_faults.py tests/test_newcomer.py tests/test_demo.py tests/test_readme.py
+LONGEST := $(patsubst %,tests/train/test_%.py,launcher_faults training faults lora adapters warm_start)
+LONGEST += $(patsubst %,tests/test_%.py,newcomer demo pairs readme soak real_pair)
 test: $(INSTALLED)  ## every test, with the demo shortened to a few steps
 	$(BIN)/python -m pytest $(TWO) $(LONGEST) tests/launch tests/train tests
 

@@ -2,14 +2,12 @@
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from data_prep.durable import sync_folder
+from data_prep.durable import new_folder
 from decode.merge import merge
 from model import weights
 from model.adapters import build_adapter
@@ -33,8 +31,8 @@ def export(source: str | Path, out: str | Path) -> weights.AdapterCard:
 def export_merged(
     source: str | Path, out: str | Path, merged: str | Path, llm: str | None = None, trust_remote_code: bool = False
 ) -> tuple[weights.AdapterCard, str]:
-    """The same for an adapter with LoRA, which is merged into a copy of its LLM in the new folder `merged`, UserError as in
-    merge.py. The card is for that copy; the line is about how the merged logits differ."""
+    """The same for an adapter with LoRA, which is merged into a copy of its LLM in the new folder `merged`. UserError
+    as in merge.py. The card is for that copy; the line is about how the merged logits differ."""
     source, out = weights.find_adapter(source), Path(out)
     if os.path.lexists(out):
         raise UserError(f"{str(out)!r} is there already; name a new folder")
@@ -58,10 +56,7 @@ def write(source: Path, out: Path, card: weights.AdapterCard, tensors: dict[str,
 
 
 def _copy(source: Path, out: Path, card: weights.AdapterCard) -> None:
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
-    try:
+    with new_folder(out) as temporary:
         copied = weights.moved_card(card, source, temporary)
         weights.write_synced(temporary / weights.WEIGHTS, (source / weights.WEIGHTS).read_bytes())
         if card.lora is not None:
@@ -73,12 +68,6 @@ def _copy(source: Path, out: Path, card: weights.AdapterCard) -> None:
                 weights.write_synced(path, lora)
         weights.write_card(temporary, copied)
         assert weights.read_adapter(temporary)[0] == copied, "the copy differs from what was checked"
-        temporary.chmod(0o755)  # mkdtemp's folder is closed to others
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(parent)
 
 
 def _holds(out: Path, card: weights.AdapterCard) -> bool:

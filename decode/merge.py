@@ -2,8 +2,6 @@
 LLM."""
 
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_prep.durable import sync_folder
+from data_prep.durable import new_folder
 from model.errors import TransientError, UserError
 from model.llm import load_llm
 from model.lora import add_lora, load_lora, merge_lora
@@ -68,10 +66,8 @@ def _written(
     model: Any, tokenizer: Any, out: Path, trust_remote_code: bool, expected: Tensor
 ) -> tuple[dict[str, Any], Tensor]:
     """Writes the model into `out`, which appears whole or not at all; its fingerprint and logits when loaded again."""
-    parent, dtype = out.absolute().parent, model.dtype
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
-    try:
+    dtype = model.dtype
+    with new_folder(out) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         del model
@@ -82,12 +78,6 @@ def _written(
                 f"the merged LLM's logits differ by {_relative(merged, expected):.1%} from those with unmerged LoRA, "
                 "more than rounding explains; use the adapter and LoRA unmerged"
             )
-        temporary.chmod(0o755)  # mkdtemp's folder is closed to others
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(parent)
     return reloaded.fingerprint, merged
 
 

@@ -5,7 +5,6 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from data_prep.paths import LocalPath
-from model.adapters import require_buildable
 from model.errors import UserError
 from model.prompt import CHAT, DEFAULT_TEMPLATE
 from train.recipe.kinds import Count, Layer, Names, Positive, Prompt, PromptOrChat, Section, Share, Text, Whole
@@ -34,7 +33,10 @@ class AdapterConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require_buildable(self.model_dump())
+        if self.type != "concat" or self.model_fields_set & {"layers", "heads", "queries"}:
+            from model.adapters import require_buildable  # imports torch, which takes seconds
+
+            require_buildable(self.model_dump())
         return self
 
 
