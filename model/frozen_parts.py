@@ -87,7 +87,7 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
         except UserError:
             continue
         shown = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder
-        note = f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which holds the same weights"
+        note = f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which has the same weights"
         print(note, file=sys.stderr)
         return loaded
     for error in refusals:

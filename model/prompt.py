@@ -48,7 +48,7 @@ class Prompt:
             self.prefix_ids = first_ids + self.prefix_ids
         self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
         if not self.suffix_ids:
-            raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
+            raise UserError(f"model.prompt must not end with {SPEECH} (the answer starts there), it is {template!r}")
 
     def target_ids(self, text: str) -> list[int]:
         """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it. A `</s>`

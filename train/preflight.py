@@ -76,8 +76,8 @@ def _encoder_identity(config: Config, indexes: Indexes, model: SlamAsr, device: 
         return identify_encoder(config, features, device)
     assert model.encoder is not None
     dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype_of_encoder, device)
-    own = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
-    return {name: own[name] for name in IDENTITY if name in own}
+    fingerprint = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
+    return {name: fingerprint[name] for name in IDENTITY if name in fingerprint}
 
 
 def _completed(card: AdapterCard, trained: AdapterCard, config: Config) -> AdapterCard:

@@ -107,8 +107,8 @@ def random_encoder(
 def known_fingerprint(
     source: str, layer: int | str | None, dtype: str, made: dict[str, Any], device: Any, window: str | None = None
 ) -> dict[str, Any]:
-    """The fingerprint of an encoder on `device` whose weights are those of the fingerprint `made`, read from its
-    configuration; `dtype` "auto" is that of `made`. UserError for a layer or window that the encoder does not have."""
+    """The fingerprint of an encoder on `device`, from its configuration and the fingerprint `made` of the same weights;
+    `dtype` "auto" is that of `made`. UserError for a layer or window that the encoder does not have."""
     from transformers import AutoConfig
 
     with loading("encoder", source), torch.device("meta"):

@@ -95,7 +95,7 @@ def embedding_rms(model: Any) -> float:
 @torch.no_grad()
 def try_packing(model: Any) -> str | None:
     """Switches a loaded LLM to packed batches, if its logits stay the same; else the reason why not."""
-    own, reason = model.config._attn_implementation, switch_to_packed(model)
+    attention, reason = model.config._attn_implementation, switch_to_packed(model)
     if reason is not None:
         return reason
     try:
@@ -104,7 +104,7 @@ def try_packing(model: Any) -> str | None:
         reason = "its packed logits differ from its padded ones"
     except Exception as error:  # of an architecture that was not written for it
         reason = f"packing fails ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-    model.set_attn_implementation(own)
+    model.set_attn_implementation(attention)
     return reason
 
 

@@ -79,9 +79,9 @@ def require_own_logits(model: Any, source: str) -> None:
     embeds, mask = model.get_input_embeddings()(ids), torch.ones_like(ids)
 
     def same() -> bool:
-        own = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0].float()
-        ours = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64)).float()
-        return torch.allclose(own, ours, rtol=TOLERANCE, atol=TOLERANCE * float(own.abs().max()))
+        expected = model(inputs_embeds=embeds, attention_mask=mask, use_cache=False).logits[0].float()
+        actual = logits_at(model, embeds, mask, torch.arange(4), torch.zeros(4, dtype=torch.int64)).float()
+        return torch.allclose(expected, actual, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
 
     def scale_up(head: Any, inputs: Any, logits: Tensor) -> Tensor:
         return PROBE * F.normalize(logits, p=float("inf"), dim=-1)

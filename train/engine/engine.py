@@ -1,6 +1,6 @@
 """DeepSpeed behind a few methods: forward, backward, step, and the optimizer's moments out and in.
 
-The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter and LoRA ask for
+The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter and LoRA require
 gradients, so only they have optimizer state. They are float32 and the frozen parts may be bfloat16, with DeepSpeed's
 own precision switched off: that way every ZeRO stage computes the same update."""
 
