@@ -163,8 +163,8 @@ class Engine:
             raise UserError(
                 f"GPU memory ran out on a micro-batch of {counted(len(batch), 'utterance')}, {int(speech.sum())} "
                 f"speech and {batch.num_targets} answer tokens, the longest being "
-                f"{batch.keys[int(speech.argmax())]}; lower batch.tokens and raise batch.micro_batches as much, or "
-                "shard the LLM with --deepspeed zero3"
+                f"{batch.keys[int(speech.argmax())]}; lower batch.tokens and raise batch.micro_batches as much, set "
+                "model.activation_checkpointing=true, or shard the LLM with --deepspeed zero3"
             ) from error
 
     def weights(self) -> dict[str, Tensor]:
