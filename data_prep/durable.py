@@ -83,8 +83,8 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder`, which gets its name after the block, whole and synced. An exception in the
-    block leaves nothing."""
+    """A temporary folder, renamed to `folder` after the block, whole and synced. If the block raises, nothing is
+    left."""
     parent = folder.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}."))

@@ -24,7 +24,7 @@ from train.run_folder import require_run_folder
 from train.warm_start import open_source, require_fitting
 
 IDENTITY = ("family", "layer", "dtype", "window", "dim", "sample_rate")
-"""What of an encoder's fingerprint its configuration tells."""
+"""The fields of an encoder's fingerprint that are known from its configuration."""
 
 
 def preflight(
@@ -39,14 +39,14 @@ def preflight(
         newest, _ = find_newest(Path(config.run.dir) / "checkpoints")
         checkpoint = load_checkpoint(newest) if newest else None
         source = open_source(config, checkpoint)
-        parts = replace(parts, begun_with=source.digest if source else "")
+        parts = replace(parts, init_sha256=source.digest if source else "")
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
         unsuited = remarks(config, epochs.num_steps(0), total_steps, ranks, parts.corpus.longest_cost)
         if checkpoint:
             parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
             require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)
-        elif source and source.card:  # where only weights would tell, theirs are taken for the same
+        elif source and source.card:  # what only the weights would tell is assumed to be equal
             card, trained = parts.card, source.card
             card = replace(card, encoder={**trained.encoder, **card.encoder}, llm={**trained.llm, **card.llm})
             require_fitting(source, card, allow_changes)
@@ -63,9 +63,10 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
     model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
     identity = _encoder_identity(config, indexes, model, device)
-    words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
+    llm_identity = {"family": llm.model_type, "dim": embedding_dim(model.llm)}
+    llm_identity |= {"vocabulary": len(model.prompt.tokenizer)}
     lora = lora_spec(config.lora, model.llm)
-    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template, lora=lora)
+    card = AdapterCard(model.adapter.spec, identity, m.encoder, llm_identity, m.llm, model.prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
@@ -75,8 +76,8 @@ def _encoder_identity(config: Config, indexes: Indexes, model: SlamAsr, device: 
         return identify_encoder(config, features, device)
     assert model.encoder is not None
     dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype_of_encoder, device)
-    own = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
-    return {name: own[name] for name in IDENTITY if name in own}
+    fingerprint = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
+    return {name: fingerprint[name] for name in IDENTITY if name in fingerprint}
 
 
 def _completed(card: AdapterCard, trained: AdapterCard, config: Config) -> AdapterCard:

@@ -73,7 +73,7 @@ def test_processes_that_open_a_file_at_once_make_its_folder_once(llm, tmp_path):
     started = [subprocess.Popen(command, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
     ended = [process.communicate(timeout=300) for process in started]
     assert ended[0][0] == ended[1][0]
-    assert sum(err.count("is kept as a Hugging Face folder in") for _, err in ended) == 1
+    assert sum(err.count("into the Hugging Face folder") for _, err in ended) == 1
     made = [path for path in gguf_cache().iterdir() if path.is_dir()]
     assert made == [Path(ended[0][0].strip())] and (made[0] / "model.safetensors").is_file()
 
@@ -82,7 +82,7 @@ def test_processes_that_open_a_file_at_once_make_its_folder_once(llm, tmp_path):
     "written, message",
     [
         ({"tokenizer": False}, "is a GGUF file without a tokenizer"),
-        ({"parts": 3}, "is one of 3 files that make one model.*llama-gguf-split --merge"),
+        ({"parts": 3}, "is one of 3 parts of a split model.*llama-gguf-split --merge"),
         ({"arch": "rwkv6"}, "transformers cannot read the GGUF file .*rwkv6.*; give the Hugging Face folder"),
     ],
 )
@@ -97,7 +97,7 @@ def test_what_is_no_gguf_file_or_lacks_a_part_of_one_is_refused(llm, tmp_path, m
     whole = Path(write_gguf(llm, tmp_path / "tiny.gguf"))
     (tmp_path / "text.gguf").write_text("hello")
     (tmp_path / "short.gguf").write_bytes(whole.read_bytes()[:3000])
-    with pytest.raises(UserError, match="text.gguf' is no GGUF file"):
+    with pytest.raises(UserError, match="text.gguf' is not a GGUF file"):
         load_llm(str(tmp_path / "text.gguf"))
     with pytest.raises(UserError, match="short.gguf' is a damaged GGUF file .*; fetch it again"):
         load_llm(str(tmp_path / "short.gguf"))
