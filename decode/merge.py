@@ -12,6 +12,7 @@ from torch import Tensor
 
 from data_prep.durable import sync_folder
 from model.errors import TransientError, UserError
+from model.files import saving_pretrained
 from model.llm import load_llm
 from model.lora import add_lora, load_lora, merge_lora
 from model.weights import AdapterCard, open_llm
@@ -70,7 +71,8 @@ def _written(
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
     try:
-        model.save_pretrained(temporary)
+        with saving_pretrained():
+            model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         del model
         read = load_llm(str(temporary), "float32", "cpu", trust_remote_code)
