@@ -58,14 +58,19 @@ def weight_bytes(model: Any, dtype: str, computed: torch.dtype) -> int:
     return int(others * computed.itemsize + BYTES_A_WEIGHT.get(dtype, 0) * replaced_weights(model) * bool(layers))
 
 
+def require_linear_layers(model: Any, dtype: str, source: str) -> None:
+    """UserError for an LLM without linear layers, which may be without storage."""
+    if not _linear_layers(model):
+        kind = model.config.model_type
+        raise UserError(f"LLM {source!r} ({kind}) has no linear layers to hold as {dtype}; use model.llm_dtype: auto")
+
+
 def to_few_bits(model: Any, dtype: str, device: Any, source: str) -> None:
     """Replaces the linear layers of the body, whose weights are in their stored dtype on the CPU, by layers of few bits
     on `device`, one at a time. UserError for an LLM that has none."""
-    bnb, layers = _bitsandbytes(dtype), _linear_layers(model)
-    if not layers:
-        kind = model.config.model_type
-        raise UserError(f"LLM {source!r} ({kind}) has no linear layers to hold as {dtype}; use model.llm_dtype: auto")
-    for name, linear in layers:
+    require_linear_layers(model, dtype, source)
+    bnb = _bitsandbytes(dtype)
+    for name, linear in _linear_layers(model):
         parent, _, own = name.rpartition(".")
         setattr(model.base_model.get_submodule(parent), own, _replaced(bnb, linear, dtype, device))
     setattr(model, "is_loaded_in_4bit" if dtype == "nf4" else "is_loaded_in_8bit", True)  # peft asks for it
