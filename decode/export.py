@@ -36,6 +36,8 @@ def export_merged(
     source, out = weights.find_adapter(source), Path(out)
     if os.path.lexists(out):
         raise UserError(f"{str(out)!r} is there already; name a new folder")
+    if os.path.realpath(out) == os.path.realpath(merged):
+        raise UserError(f"{str(out)!r} is named for the export and for the merged LLM; name two folders")
     card, tensors = weights.read_adapter(source)
     card, line = merge(card, tensors, source, Path(merged), llm, trust_remote_code)
     return write(source, out, card, tensors), line

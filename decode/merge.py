@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_prep.durable import new_folder
 from model.errors import TransientError, UserError
+from model.files import saving_pretrained
 from model.llm import load_llm
 from model.lora import add_lora, load_lora, merge_lora
 from model.weights import AdapterCard, open_llm
@@ -68,7 +69,8 @@ def _written(
     """Writes the model into `out`, which appears whole or not at all; its fingerprint and logits when loaded again."""
     dtype = model.dtype
     with new_folder(out) as temporary:
-        model.save_pretrained(temporary)
+        with saving_pretrained():
+            model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         del model
         reloaded = load_llm(str(temporary), "float32", "cpu", trust_remote_code)

@@ -31,6 +31,13 @@ def features(shards: str, out: str, model: ModelConfig, options: Sequence[str] =
     return _checked("features", [shards, out, *given, *options], "--feature-options")
 
 
+def score(run: str, shards: str, out: str, model: ModelConfig) -> list[str]:
+    """Word errors of a run, its models in the dtypes that the recipe gives them: an LLM may fit in few bits alone."""
+    dtypes = {"--encoder-dtype": model.encoder_dtype, "--llm-dtype": model.llm_dtype}
+    given = [word for flag, dtype in dtypes.items() if dtype for word in (flag, dtype)]
+    return ["score", run, shards, "--out", out, *given]
+
+
 def _checked(verb: str, arguments: list[str], flag: str) -> list[str]:
     from launch.prep import call
 

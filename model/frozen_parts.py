@@ -93,7 +93,8 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
     for error in refusals:
         if isinstance(error, OtherModel):
             raise error
-    places = [repr(part.source), *([repr(os.path.normpath(part.folder / part.path))] if part.path else [])]
+    beside = [os.path.normpath(part.folder / part.path)] if part.path else []
+    places = [repr(place) for place in dict.fromkeys((part.source, *beside))]
     raise ModelNotFound(
         f"the {part.what} of this adapter ({part.fingerprint.get('family')}, weights "
         f"{str(part.fingerprint.get('weights'))[:12]} ...) is not at {' or '.join(places)}, in no folder near "

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import TransientError, UserError
-from model.files import file_sha256
+from model.files import file_sha256, saving_pretrained
 
 MAGIC = b"GGUF"
 FOLDER = "SLAM_ASR_CACHE"  # environment; the cache of data_prep/shards/cache.py
@@ -66,9 +66,8 @@ def _make(source: str, file: Path, folder: Path) -> None:
     for left in folder.parent.glob(f"{folder.name}.*.tmp"):  # of a process that was killed
         shutil.rmtree(left)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    print(f"slam-asr: converting {source} into the Hugging Face folder {folder}", file=sys.stderr)
     try:
-        convert(source, file, temporary)
+        convert(source, file, temporary, f"slam-asr: converting {source} into the Hugging Face folder {folder}")
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -102,11 +101,10 @@ def _whole_fields(source: str, file: Path) -> dict[str, Any]:
     return fields
 
 
-def convert(source: str, file: Path, out: Path) -> None:
+def convert(source: str, file: Path, out: Path, note: str = "") -> None:
     """Writes weights, configuration and tokenizer of a GGUF file into the new folder `out`; messages name `source`.
-    UserError if transformers cannot load all of it."""
+    `note` is printed before the conversion, which may take minutes. UserError if transformers cannot load all of it."""
     require_gguf_reader(source)
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # save_pretrained imports deepspeed, which prints a line without it
     import torch
     from tqdm import tqdm
     from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
@@ -114,6 +112,8 @@ def convert(source: str, file: Path, out: Path) -> None:
     from transformers.utils.quantization_config import GgufConfig
 
     fields, reader = _whole_fields(source, file), modeling_gguf_pytorch_utils
+    if note:
+        print(note, file=sys.stderr)
     vars(reader)["tqdm"] = partial(tqdm, disable=None)  # shows its progress bar on a terminal only
     disable_progress_bar()
     logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
@@ -138,7 +138,8 @@ def convert(source: str, file: Path, out: Path) -> None:
     model.should_save_on_this_rank = lambda is_main_process: True  # by default on rank 0 only
     _correct(tokenizer, fields)
     tokenizer.model_max_length = model.config.max_position_embeddings
-    model.save_pretrained(out)
+    with saving_pretrained():
+        model.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 

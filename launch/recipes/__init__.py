@@ -73,7 +73,7 @@ def _new(args: argparse.Namespace) -> str:
     read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
     llm = read_config("LLM", args.llm, args.trust_remote_code)
     width = llm.get_text_config().hidden_size
-    run = args.run_dir or f"runs/{args.out.stem if args.out is not None else Path(args.llm).name}"
+    run = args.run_dir or f"runs/{args.out.stem if args.out is not None else Path(args.llm).name.removesuffix('.gguf')}"
     wanted = Wanted(args.train, args.dev, args.encoder, args.llm, width, hours, run, epoch_tokens, args.gpus)
     return recipe_text(wanted)
 

@@ -78,7 +78,7 @@ def pipeline(args: argparse.Namespace, config: "Config", train: Stage, asked: Di
     chain.append(replace(train, after=chain[-1].name if chain else ""))
     if args.score:
         outs = [(name, str(folder / "scores" / Path(name).name)) for name in args.score]
-        lines = [["score", str(folder), name, "--out", out] for name, out in outs]
+        lines = [commands.score(str(folder), name, out, config.model) for name, out in outs]
         one: Directives = {"gpus-per-node": min(1, args.gpus_per_node), "ntasks-per-node": 1}
         chain.append(array("score", "train", lines, one))
     return chain

@@ -46,23 +46,14 @@ def load_encoder(
     """A frozen encoder from a Hugging Face id or a local folder, on `device`; `layer` as in model/encoder_layers.py,
     `window` one of the family's `windows`. UserError if it cannot be loaded whole, or is not of a known family at
     16 kHz."""
-    from transformers import AutoConfig, AutoFeatureExtractor
+    from transformers import AutoConfig
 
     with loading("encoder", source):
         place = place_to_open("encoder", source)
         config = AutoConfig.from_pretrained(place, trust_remote_code=trust_remote_code)
         require_encoder_family(source, config.model_type)
-        extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=trust_remote_code)
-        sample_rate = extractor.sampling_rate
-    if sample_rate != SAMPLE_RATE:
-        raise UserError(f"encoder {source!r} expects audio at {sample_rate} Hz, not {SAMPLE_RATE} Hz; use another")
-    family = ENCODER_FAMILIES[config.model_type]
-    if lacking := [name for name in family.reads if not hasattr(extractor, name)]:
-        kind = f"preprocessor_config.json is of a {type(extractor).__name__}, without {', '.join(lacking)}"
-        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint with files that belong together")
+    family, extractor = ENCODER_FAMILIES[config.model_type], open_extractor(source, place, config, trust_remote_code)
     config = family.own_config(config)
-    if getattr(config, "add_adapter", False):
-        raise UserError(f"encoder {source!r} subsamples its frames with an adapter (add_adapter); use another")
     read_layers(layer, family.depth(config))
     chosen_window(family, config.model_type, window)
     model = family.open(config, source, place, trust_remote_code)
@@ -71,6 +62,25 @@ def load_encoder(
     encoder = family(model.to(device=device, dtype=computed), extractor, layer, weights, window)
     encoder.source, encoder.dtype_note = source, note
     return freeze(encoder)
+
+
+def open_extractor(source: str, place: str, config: Any, trust_remote_code: bool = False) -> Any:
+    """The feature extractor of the checkpoint at `place`, whose configuration is of a known family; messages name
+    `source`. UserError unless it takes 16 kHz, has what the family reads, and its frames are the transformer's."""
+    from transformers import AutoFeatureExtractor
+
+    with loading("encoder", source):
+        extractor = AutoFeatureExtractor.from_pretrained(place, trust_remote_code=trust_remote_code)
+        sample_rate = extractor.sampling_rate
+    if sample_rate != SAMPLE_RATE:
+        raise UserError(f"encoder {source!r} expects audio at {sample_rate} Hz, not {SAMPLE_RATE} Hz; use another")
+    family = ENCODER_FAMILIES[config.model_type]
+    if lacking := [name for name in family.reads if not hasattr(extractor, name)]:
+        kind = f"preprocessor_config.json is of a {type(extractor).__name__}, without {', '.join(lacking)}"
+        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint whose files belong together")
+    if getattr(family.own_config(config), "add_adapter", False):
+        raise UserError(f"encoder {source!r} shortens its frames by a network of its own (add_adapter); use another")
+    return extractor
 
 
 def require_encoder_family(source: str, model_type: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from model.errors import UserError, require_known
 from model.llm.bits import BYTES_A_WEIGHT, is_quantised, quantise, require_quantisable
+from model.llm.generation import require_generating
 from model.llm.logits import logits_at, packed_logits_at, require_own_logits
 from model.loading import DTYPES, choose_dtype, fingerprint, kind_of, loading, open_pretrained, place_to_open
 from model.packing import PACKED, packed_lengths, switch_to_packed
@@ -36,8 +37,8 @@ class Llm:
 
 def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False) -> Llm:
     """A frozen LLM with its tokenizer, from a Hugging Face id, a local folder or a GGUF file, on `device`; `dtype` may
-    be a quantised one (bits.py). UserError if it cannot be loaded whole, or if logits.py cannot reproduce its
-    logits."""
+    be a quantised one (bits.py). UserError if it cannot be loaded whole, if logits.py cannot reproduce its logits, or
+    if it cannot generate from embeddings."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     computed = computing_dtype(dtype, device)
@@ -52,6 +53,7 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
         quantise(model, dtype, device, source)
     model = model.to(device=device, dtype=computed)
     require_own_logits(model, source)
+    require_generating(model, source)
     identity = {"family": model.config.model_type, "weights": weights}
     identity |= {"dim": embedding_dim(model), "vocabulary": len(tokenizer)}
     return Llm(model, tokenizer, identity, try_packing(model))

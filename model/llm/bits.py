@@ -59,14 +59,21 @@ def weight_bytes(model: Any, dtype: str, computed: torch.dtype) -> int:
     return int(others * computed.itemsize + BYTES_A_WEIGHT.get(dtype, 0) * replaced_weights(model) * bool(layers))
 
 
+def require_linear_layers(model: Any, dtype: str, source: str) -> None:
+    """UserError for an LLM, which may be without storage, that has no linear layers to quantise."""
+    if not _linear_layers(model):
+        kind = model.config.model_type
+        raise UserError(
+            f"LLM {source!r} ({kind}) has no linear layers to quantise to {dtype}; use model.llm_dtype: auto"
+        )
+
+
 def quantise(model: Any, dtype: str, device: Any, source: str) -> None:
     """Replaces the linear layers of the body, whose weights are in their stored dtype on the CPU, by quantised layers
     on `device`, one at a time. UserError for an LLM that has none."""
-    bnb, layers = _bitsandbytes(dtype), _linear_layers(model)
-    if not layers:
-        kind = model.config.model_type
-        raise UserError(f"LLM {source!r} ({kind}) has no linear layers to quantise; use model.llm_dtype: auto")
-    for name, linear in layers:
+    require_linear_layers(model, dtype, source)
+    bnb = _bitsandbytes(dtype)
+    for name, linear in _linear_layers(model):
         parent, _, attribute = name.rpartition(".")
         setattr(model.base_model.get_submodule(parent), attribute, _quantised(bnb, linear, dtype, device))
     setattr(model, "is_loaded_in_4bit" if dtype == "nf4" else "is_loaded_in_8bit", True)  # peft checks these

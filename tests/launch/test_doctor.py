@@ -72,6 +72,8 @@ REFUSED = {
     "longer than a micro-batch": (["batch.tokens=30"], ["30", "batch.tokens"]),
     "speed of cached features": (["data.train={ground}/features", "augment.speed=[0.9,1.1]"], ["augment.speed"]),
     "a layer that is not there": (["model.encoder_layer=9"], ["9", "1 to 2"]),
+    "an encoder of 8 kHz": (["model.encoder={other}/slow"], ["8000 Hz, not 16000 Hz"]),
+    "few bits of nothing": (["model.llm={other}/gpt2", "model.llm_dtype=int8"], ["no linear layers to hold as int8"]),
 }
 
 
@@ -93,9 +95,16 @@ def test_what_training_refuses_the_doctor_says_in_the_same_words(what, doctor, g
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """Models of the same shape as the ground's, with other weights."""
+    """Models of the same shape as the ground's, with other weights; the encoder at 8 kHz (slow), and a GPT-2."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
     folder = tmp_path_factory.mktemp("other")
-    tiny_models(folder, seed=1)
+    encoder, llm = tiny_models(folder, seed=1)
+    extractor = shutil.copytree(encoder, folder / "slow") / "preprocessor_config.json"
+    extractor.write_text(extractor.read_text().replace("16000", "8000"))
+    shutil.copytree(llm, folder / "gpt2", ignore=lambda *_: ["config.json", "model.safetensors"])
+    config = GPT2Config(vocab_size=300, n_embd=48, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=1)
+    GPT2LMHeadModel(config).save_pretrained(folder / "gpt2")
     return folder
 
 

@@ -78,15 +78,16 @@ def test_a_given_recipe_names_the_models_and_gets_data_and_run_folder(place, cap
     arguments = ["words.csv", "--dev", "test/words.csv", "--recipe", "recipe.yaml", "--out", "out"]
     assert main(["run", *arguments, "--dry-run", "--llm", str(STAND_IN)]) == 2  # no LLM
     assert str(STAND_IN) in capsys.readouterr().err
-    assert main(["run", *arguments, "--dry-run", "optim.lr=1e-3"]) == 0
+    assert main(["run", *arguments, "--dry-run", "optim.lr=1e-3", "model.llm_dtype=nf4"]) == 0
     planned = commands(capsys.readouterr().out)
     expected = (
         f"python -m train recipe.yaml model.encoder={STAND_IN}/encoder model.llm={STAND_IN}/llm run.dir=out/train"
     )
     data = "data.train=out/features/train data.dev=out/features/dev"
-    assert f"{expected} {data} optim.lr=1e-3".split() in planned and not [
+    assert f"{expected} {data} optim.lr=1e-3 model.llm_dtype=nf4".split() in planned and not [
         words for words in planned if words[1] == "recipe"
     ]
+    assert planned[-1][:2] == ["slam-asr", "score"] and "--llm-dtype nf4" in " ".join(planned[-1])
 
 
 @pytest.mark.parametrize(

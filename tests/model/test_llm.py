@@ -7,6 +7,7 @@ import torch
 
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
+from model.llm.generation import require_generating
 from model.llm.logits import logits_at, packed_logits_at
 from model.loading import freeze
 from model.packing import packed_lengths
@@ -118,6 +119,24 @@ def test_a_window_that_the_attention_is_not_told_of_is_not_packed(tmp_path, toke
     options = {**GROUPED, "use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 2}
     llm = load_llm(save_llm(tmp_path / family, family, options, tokenizer_folder))
     assert llm.packs is (family == "mistral") and llm.model.config.sliding_window == 4096
+
+
+def test_a_family_that_does_not_name_the_embeddings_that_it_takes_generates_all_the_same():
+    """As transformers' Gemma 3 of 4B and more, whose checkpoints have a vision tower."""
+    from transformers import AutoModelForCausalLM, Gemma3Config, OpenAIGPTConfig
+
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(text_config={**SIZES, **IDS, **HEADS}, vision_config={**vision, "image_size": 28})
+    model = freeze(AutoModelForCausalLM.from_config(config))
+    own = model.generation_config
+    require_generating(model, "gemma3")
+    ids = torch.arange(3, 9)[None]
+    embeds, options = model.get_input_embeddings()(ids), {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(model.generate(inputs_embeds=embeds, **options), model.generate(ids, **options)[:, 6:])
+    assert model.generation_config is own
+    ids_alone = freeze(AutoModelForCausalLM.from_config(OpenAIGPTConfig(n_embd=32, n_layer=1, n_head=2)))
+    with pytest.raises(UserError, match=r"LLM 'gpt' \(openai-gpt\) does not generate from embeddings"):
+        require_generating(ids_alone, "gpt")
 
 
 def test_an_llm_is_known_by_its_weights_in_any_precision(tokenizer_folder, tmp_path):

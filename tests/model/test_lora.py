@@ -222,6 +222,7 @@ def test_a_merged_llm_is_an_ordinary_one_and_its_adapter_needs_no_lora(made, tmp
     )
     assert "is there already" in refusal(export_merged, folder, tmp_path / "other", tmp_path / "merged")
     assert "has no LoRA to merge" in refusal(export_merged, tmp_path / "out", tmp_path / "other", tmp_path / "new")
+    assert "name two folders" in refusal(export_merged, folder, tmp_path / "new", tmp_path / "x/../new")
     assert not (tmp_path / "other").exists() and not (tmp_path / "new").exists()
 
 

@@ -47,7 +47,10 @@ def test_a_second_stage_begins_where_the_first_ended_and_needs_it_no_more_afterw
     run(ground, tmp_path / "run", *second, "optim.max_steps=3")
     moved = f"model.init_from={tmp_path / 'elsewhere'}"
     run(ground, tmp_path / "run", *second, "optim.max_steps=4", moved, stage=2)
-    assert ranks.losses(tmp_path / "run", figure="step") == [1, 2, 3, 4]
+    shutil.rmtree(tmp_path / "elsewhere")  # as a run that has gone on since: the same path, other weights
+    export(first / "checkpoints" / "step-00000000", tmp_path / "elsewhere")
+    run(ground, tmp_path / "run", *second, "optim.max_steps=5", moved)
+    assert ranks.losses(tmp_path / "run", figure="step") == [1, 2, 3, 4, 5]
     other = f"model.init_from={first / 'checkpoints' / 'step-00000000'}"
     assert "started differently: model.init_from was" in refuse(ground, tmp_path / "run", *second, other)
 
