@@ -10,14 +10,15 @@ demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 
 # The files that take longest begin first; a file's tests stay together, as they share what they train.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
-LONGEST := tests/train/test_launcher_faults.py tests/test_newcomer.py tests/test_demo.py tests/test_readme.py
-test: $(INSTALLED)  ## every test, the demo shortened to a few steps
+LONGEST := $(patsubst %,tests/train/test_%.py,launcher_faults training faults lora adapters warm_start)
+LONGEST += $(patsubst %,tests/test_%.py,newcomer demo pairs readme soak real_pair)
+test: $(INSTALLED)  ## every test, with the demo shortened to a few steps
 	$(BIN)/python -m pytest $(TWO) $(LONGEST) tests/launch tests/train tests
 
 quick: $(INSTALLED)  ## every test that takes no training: about a minute
 	$(BIN)/python -m pytest $(TWO) -m "not slow" tests --ignore=tests/cluster
 
-demo-check: $(INSTALLED)  ## the demo, whole, and its word error rates: some five minutes
+demo-check: $(INSTALLED)  ## the full demo, and a check of its word error rates: about five minutes
 	SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest tests/test_demo.py
 
 cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts and a real Prometheus; .ci/run says which packages

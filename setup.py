@@ -11,9 +11,9 @@ TENSORBOARD = ["tensorboard>=2.20"]
 WANDB = ["wandb>=0.30"]
 MLFLOW = ["mlflow-skinny>=3.16"]  # its client alone. Not in dev: deepspeed imports it where it is, 0.8 s a process
 PARQUET = ["pyarrow>=20"]  # to import Hugging Face's Parquet files
-LORA = ["peft>=0.21"]  # LoRA layers on the LLM, in the names that every other tool reads
-GGUF = ["gguf>=0.19", "accelerate>=1.15"]  # transformers' own reader of GGUF files wants both
-QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights of 4 and 8 bits
+LORA = ["peft>=0.21"]  # LoRA layers of the LLM, saved under names that other tools can load
+GGUF = ["gguf>=0.19", "accelerate>=1.15"]  # both are needed by transformers' own reader of GGUF files
+QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights quantised to 4 or 8 bits
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
 # What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
 AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", *PARQUET, *S3]

@@ -38,11 +38,11 @@ def make_pair(toy: Toy, device: torch.device, dtype: torch.dtype) -> SlamAsr:
     torch.manual_seed(0)
     encoder = random_encoder(encoder_config, dtype=dtype, device=device)
     with device:
-        words: Any = freeze(AutoModelForCausalLM.from_config(llm_config, dtype=dtype))
+        llm_model: Any = freeze(AutoModelForCausalLM.from_config(llm_config, dtype=dtype))
     tokenizer = make_tokenizer()
-    llm = Llm(words, tokenizer, {"weights": "random"}, try_packing(words))
+    llm = Llm(llm_model, tokenizer, {"weights": "random"}, try_packing(llm_model))
     adapter = build_adapter(
-        AdapterSpec("concat", 5, toy.hidden, 0.0, encoder.dim, words.get_input_embeddings().embedding_dim)
+        AdapterSpec("concat", 5, toy.hidden, 0.0, encoder.dim, llm_model.get_input_embeddings().embedding_dim)
     )
     return SlamAsr(encoder, adapter, llm, Prompt(tokenizer, DEFAULT_TEMPLATE)).to(device)
 

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import stat
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -77,6 +79,23 @@ def read_regular(path: str | os.PathLike[str], limit: int) -> bytes:
         if size > limit:
             raise ValueError(f"it has more than {limit:,} bytes")
         return file.read(size)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder, renamed to `folder` after the block, whole and synced. If the block raises, nothing is
+    left."""
+    parent = folder.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp's folder is closed to others
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,26 +2,24 @@
 
 import json
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from data_prep.durable import sync_folder
+from data_prep.durable import new_folder
 from decode.merge import merge
 from model import weights
 from model.adapters import build_adapter
 from model.errors import TransientError, UserError
 from model.lora import peft_config
 
-FOR_PEFT = "lora"  # folder of an export that peft opens, in its names
+FOR_PEFT = "lora"  # folder of an export in peft's own format
 
 
 def export(source: str | Path, out: str | Path) -> weights.AdapterCard:
     """Copies adapter.safetensors and adapter.json of a run, checkpoint or export into the new folder `out`, and
-    lora.safetensors if it has one, which is in `out`/lora too, as peft opens it.
+    lora.safetensors if there is one; LoRA is also in `out`/lora, in peft's own format.
 
     `out` appears whole or not at all. Exporting the same adapter there again does nothing; UserError if `out` holds
     anything else, or if the source is damaged (its hash, names and shapes are checked)."""
@@ -33,8 +31,8 @@ def export(source: str | Path, out: str | Path) -> weights.AdapterCard:
 def export_merged(
     source: str | Path, out: str | Path, merged: str | Path, llm: str | None = None, trust_remote_code: bool = False
 ) -> tuple[weights.AdapterCard, str]:
-    """The same for an adapter with LoRA, which goes into a copy of its LLM in the new folder `merged` (merge.py, which
-    says what is refused); the card names that copy."""
+    """The same for an adapter with LoRA, which is merged into a copy of its LLM in the new folder `merged`. UserError
+    as in merge.py. The card is for that copy; the line is about how the merged logits differ."""
     source, out = weights.find_adapter(source), Path(out)
     if os.path.lexists(out):
         raise UserError(f"{str(out)!r} is there already; name a new folder")
@@ -60,27 +58,18 @@ def write(source: Path, out: Path, card: weights.AdapterCard, tensors: dict[str,
 
 
 def _copy(source: Path, out: Path, card: weights.AdapterCard) -> None:
-    parent = out.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{out.name}."))
-    try:
+    with new_folder(out) as temporary:
         copied = weights.moved_card(card, source, temporary)
         weights.write_synced(temporary / weights.WEIGHTS, (source / weights.WEIGHTS).read_bytes())
         if card.lora is not None:
-            updates, for_peft = (source / weights.LORA).read_bytes(), temporary / FOR_PEFT
+            lora, for_peft = (source / weights.LORA).read_bytes(), temporary / FOR_PEFT
             for_peft.mkdir()
             options = json.dumps(peft_config(card.lora, card.llm_source), indent=1, sort_keys=True) + "\n"
             weights.write_synced(for_peft / "adapter_config.json", options.encode())
             for path in (temporary / weights.LORA, for_peft / "adapter_model.safetensors"):
-                weights.write_synced(path, updates)
+                weights.write_synced(path, lora)
         weights.write_card(temporary, copied)
         assert weights.read_adapter(temporary)[0] == copied, "the copy differs from what was checked"
-        temporary.chmod(0o755)  # mkdtemp's folder is closed to others
-        temporary.rename(out)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_folder(parent)
 
 
 def _holds(out: Path, card: weights.AdapterCard) -> bool:

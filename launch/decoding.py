@@ -17,10 +17,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--encoder", metavar="ID", help=encoder)
     add("--llm", metavar="ID", help="LLM, Hugging Face id, folder or GGUF file (default: the same)")
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if there is one)")
-    dtypes = "of both: float32, bfloat16 or float16 (default: auto, bfloat16 on a GPU that has it, else float32)"
+    dtypes = "dtype of both: float32, bfloat16, float16 (default: auto, bfloat16 on a GPU that has it, else float32)"
     add("--dtype", default="auto", help=dtypes)
-    add("--encoder-dtype", metavar="DTYPE", help="of the encoder (default: as --dtype)")
-    add("--llm-dtype", metavar="DTYPE", help="of the LLM; also int8 and nf4, by bitsandbytes (default: as --dtype)")
+    add("--encoder-dtype", metavar="DTYPE", help="dtype of the encoder (default: that of --dtype)")
+    llm_dtype = "dtype of the LLM; also int8 and nf4, quantised by bitsandbytes (default: that of --dtype)"
+    add("--llm-dtype", metavar="DTYPE", help=llm_dtype)
     code = "run Python code that comes with encoder or LLM (default: refuse)"
     add("--trust-remote-code", action="store_true", help=code)
     add = parser.add_argument_group("search").add_argument

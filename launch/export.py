@@ -1,18 +1,18 @@
-"""`slam-asr export SOURCE OUT`: the adapter, and LoRA, as files to share."""
+"""`slam-asr export SOURCE OUT`: copies the adapter, and LoRA, as files to share."""
 
 import argparse
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Copy adapter.safetensors, adapter.json and, if there is LoRA, lora.safetensors out of a run or checkpoint, "
-        "verified before and after. The encoder and the LLM are not copied: adapter.json names them, with the sha256 "
-        "of their weights."
+        "Copy adapter.safetensors, adapter.json and, if trained with LoRA, lora.safetensors out of a run or "
+        "checkpoint, verified before and after. The encoder and the LLM are not copied: adapter.json names them, with "
+        "the sha256 of their weights."
     )
     source = "run (its best checkpoint, else its newest), checkpoint or export folder"
     parser.add_argument("source", metavar="SOURCE", help=source)
     parser.add_argument("out", metavar="OUT", help="new folder for the files")
-    merged = "also write the LLM with LoRA merged into it, to this new folder; the export is then for that LLM"
+    merged = "also merge LoRA into the LLM and write it to this new folder; OUT is then the adapter for that LLM"
     parser.add_argument("--merge", metavar="DIR", help=merged)
     parser.add_argument("--llm", metavar="ID", help="with --merge: where the LLM is (default: as in adapter.json)")
     code = "with --merge: run Python code that comes with the LLM (default: refuse)"
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from model.errors import UserError
 
     if args.merge is None and (args.llm or args.trust_remote_code):
-        raise UserError("--llm and --trust-remote-code are of the LLM that --merge reads; give --merge DIR, or neither")
+        raise UserError("--llm and --trust-remote-code are for the LLM of --merge; give --merge DIR, or neither")
     if args.merge is None:
         card = export(args.source, args.out)
     else:

@@ -1,6 +1,6 @@
-"""Which layers of an encoder are read: the last, one, the mean of several, or several side by side.
+"""Which encoder layers the frames are made of: the last, another one, the mean of several, or several concatenated.
 
-`weighted` layers stay apart in a frame, in their order, for weights that the adapter learns (as in ELMo, arXiv
+`weighted` layers are concatenated in a frame, in order; the adapter learns their weighted sum (as in ELMo, arXiv
 1802.05365, and SUPERB, arXiv 2105.01051)."""
 
 import re
@@ -19,7 +19,7 @@ class Layers:
     first: int
     last: int
     kind: Literal["mean", "weighted"] = "mean"
-    """What becomes of several: their mean, or their outputs side by side."""
+    """How several layers are combined: their mean, or their outputs concatenated."""
 
     @property
     def several(self) -> bool:
@@ -31,13 +31,13 @@ class Layers:
         return f"{self.kind}:{self.first}-{self.last}" if self.several else self.last
 
 
-def read_layers(asked: int | str | None, depth: int) -> Layers:
-    """`asked` of an encoder with `depth` layers: None (the last), 9, "9", "mean" or "weighted" (of all), "mean:6-12" or
-    "weighted:6-12". UserError for another form, and for layers that do not exist."""
-    text = str(depth if asked is None else asked)
+def read_layers(requested: int | str | None, depth: int) -> Layers:
+    """The requested layers of an encoder with `depth` layers: None (the last), 9, "9", "mean" or "weighted" (of all),
+    "mean:6-12" or "weighted:6-12". UserError for another form, and for layers that do not exist."""
+    text = str(depth if requested is None else requested)
     if not FORM.fullmatch(text):
         forms = "give a number, mean, or mean:FIRST-LAST, or the same with weighted"
-        raise UserError(f"encoder layer {text!r} is of no known form; {forms}")
+        raise UserError(f"encoder layer {text!r} is not valid; {forms}")
     numbers = [int(number) for number in re.findall("[0-9]+", text)] or [1, depth]
     first, last = numbers[0], numbers[-1]
     if not 1 <= first <= last <= depth:
@@ -51,8 +51,8 @@ def read_layers(asked: int | str | None, depth: int) -> Layers:
 
 
 def layers_in_frame(name: int | str) -> int:
-    """How many layers' outputs lie side by side in a frame, by the layer's name in a fingerprint: 12 for
-    `weighted:1-12`, else 1."""
+    """Number of layers concatenated in a frame, from the layer's name in a fingerprint: 12 for `weighted:1-12`, 1 for
+    others."""
     kind, _, numbers = str(name).partition(":")
     if kind != "weighted":
         return 1

@@ -4,11 +4,11 @@ Tried in this order, until a model has the fingerprint in adapter.json:
 
 1. the folder or hub id of the recipe;
 2. for a folder or a GGUF file, its path relative to adapter.json's folder;
-3. for a GGUF file, the folders that were made of such files (gguf.py);
+3. for a GGUF file, the folders that GGUF files were converted to (gguf.py);
 4. folders below adapter.json's folder and below each of its parents, LEVELS up and two down, nearest first;
 5. the Hugging Face cache.
 
-Of 3 to 5 only folders whose config.json fits are loaded, and never their own code."""
+In 3 to 5, only folders with a matching config.json are loaded, and their own code is never run."""
 
 import json
 import os
@@ -30,7 +30,7 @@ MAX_LOADED = 4  # whose weights are read and compared
 WIDTHS = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
 """Keys of config.json under which architectures give the width of their embeddings."""
 SECTIONS = ("text_config", "audio_config")
-"""Keys under which they give the configurations of an LLM and of an encoder that are parts of a larger model."""
+"""Keys of config.json for the configurations of an LLM and an encoder that are parts of a larger model."""
 
 Loaded = TypeVar("Loaded")
 
@@ -52,7 +52,7 @@ class FrozenPart:
 
 
 def relative_path(source: str, folder: Path) -> str:
-    """The path of a local folder or GGUF file relative to `folder`; "" for what is neither, and as `between` says."""
+    """The path of a local folder or GGUF file relative to `folder`; "" for other sources, or where `between` is."""
     place = os.path.expanduser(source)
     return between(folder, os.path.abspath(place)) if _is_local(place) else ""
 
@@ -87,7 +87,7 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
         except UserError:
             continue
         shown = os.path.relpath(folder) if folder.is_relative_to(Path.cwd()) else folder
-        note = f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which holds the same weights"
+        note = f"slam-asr: {part.what} {part.source!r} is not there; using {shown}, which has the same weights"
         print(note, file=sys.stderr)
         return loaded
     for error in refusals:
@@ -114,14 +114,14 @@ def _stated(part: FrozenPart) -> list[str]:
 
 
 def _similar(part: FrozenPart, stated: list[str]) -> Iterator[Path]:
-    """Other folders whose configuration fits, each once: of a GGUF file those made of such files, then those nearby and
+    """Other folders with a matching configuration, each once: for a GGUF file the converted ones, then those nearby and
     in the hub's cache."""
     from huggingface_hub import constants
 
-    made = sorted(gguf_cache().glob("[0-9a-f]*[0-9a-f]")) if is_gguf(part.source) else []
+    converted = sorted(gguf_cache().glob("[0-9a-f]*[0-9a-f]")) if is_gguf(part.source) else []
     cached = iter(sorted(Path(constants.HF_HUB_CACHE).glob("models--*/snapshots/*")))
     seen = {os.path.realpath(os.path.expanduser(place)) for place in stated}
-    for folder in (*made, *islice(_nearby(part.folder), MAX_FOLDERS), *islice(cached, MAX_FOLDERS)):
+    for folder in (*converted, *islice(_nearby(part.folder), MAX_FOLDERS), *islice(cached, MAX_FOLDERS)):
         if _fits(part, folder) and os.path.realpath(folder) not in seen:
             seen.add(os.path.realpath(folder))
             yield folder

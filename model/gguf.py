@@ -1,7 +1,7 @@
-"""GGUF files (llama.cpp's) as Hugging Face folders, made once and kept in a cache.
+"""GGUF files (llama.cpp's) as Hugging Face folders, converted once and kept in a cache.
 
-transformers reads the file and expands its weights to bfloat16. The folder is named by the sha256 of the file, made
-under another name and renamed, by one process at a time; whoever opens the file afterwards opens that folder."""
+transformers reads the file and dequantises its weights to bfloat16. The folder is named by the sha256 of the file. It
+is written by one process at a time, under a temporary name, then renamed; later uses of the file open that folder."""
 
 import logging
 import os
@@ -19,19 +19,19 @@ FOLDER = "SLAM_ASR_CACHE"  # environment; the cache of data_prep/shards/cache.py
 
 
 def is_gguf(source: str) -> bool:
-    """Whether it names a GGUF file, which need not be there."""
+    """Whether `source` is the name of a GGUF file, which need not exist."""
     return source.lower().endswith(".gguf")
 
 
 def gguf_cache() -> Path:
-    """Where the folders are kept."""
+    """The folder that holds the converted folders."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get(FOLDER) or os.path.join(home, "slam-asr")).expanduser() / "gguf"
 
 
 def gguf_folder(source: str) -> Path:
-    """The Hugging Face folder of a GGUF file that is there, made if need be. UserError for what is no GGUF file, one of
-    several files, without a tokenizer, or of an architecture that transformers does not read."""
+    """The Hugging Face folder of an existing GGUF file, converted if necessary. UserError if it is not a GGUF file, is
+    one part of a split model, has no tokenizer, or is of an architecture that transformers cannot load."""
     from filelock import FileLock  # comes with torch
     from safetensors import SafetensorError  # what its writer raises for a full disk
 
@@ -39,7 +39,7 @@ def gguf_folder(source: str) -> Path:
     try:
         with open(file, "rb") as opened:
             if opened.read(len(MAGIC)) != MAGIC:
-                raise UserError(f"{source!r} is no GGUF file; give one, or the folder of a Hugging Face model")
+                raise UserError(f"{source!r} is not a GGUF file; give one, or the folder of a Hugging Face model")
         status = file.stat()
         place = gguf_cache()
         folder = place / _sha256(file, status.st_size, status.st_mtime_ns)
@@ -51,7 +51,7 @@ def gguf_folder(source: str) -> Path:
                 _make(source, file, folder)
     except (OSError, SafetensorError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or _line(error)
-        failed = f"cannot read the GGUF file {source!r}, or keep it as a folder in {gguf_cache()}"
+        failed = f"cannot read the GGUF file {source!r}, or write its folder in {gguf_cache()}"
         raise TransientError(f"{failed}: {reason}; check both, or set {FOLDER}") from None
     return folder
 
@@ -62,19 +62,19 @@ def _sha256(file: Path, size: int, changed: int) -> str:
 
 
 def _make(source: str, file: Path, folder: Path) -> None:
-    """The folder, under its own name once it is whole."""
+    """Converts `file` into `folder`, which appears whole or not at all."""
     for left in folder.parent.glob(f"{folder.name}.*.tmp"):  # of a process that was killed
         shutil.rmtree(left)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
-        convert(source, file, temporary, f"slam-asr: {source} is kept as a Hugging Face folder in {folder}")
+        convert(source, file, temporary, f"slam-asr: converting {source} into the Hugging Face folder {folder}")
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def require_gguf_reader(source: str) -> None:
-    """UserError unless what transformers reads GGUF files with is installed."""
+    """UserError unless the libraries that transformers needs for GGUF files are installed."""
     try:
         import accelerate  # noqa: F401
         import gguf  # noqa: F401
@@ -85,7 +85,7 @@ def require_gguf_reader(source: str) -> None:
 
 
 def _whole_fields(source: str, file: Path) -> dict[str, Any]:
-    """The file's metadata. UserError unless it has all of a model, its tokenizer included."""
+    """The file's metadata. UserError unless the file holds a whole model with its tokenizer."""
     from gguf import GGUFReader
 
     try:
@@ -94,8 +94,8 @@ def _whole_fields(source: str, file: Path) -> dict[str, Any]:
         raise UserError(f"{source!r} is a damaged GGUF file ({_line(error)}); fetch it again") from None
     parts = int(fields["split.count"].contents()) if "split.count" in fields else 1
     if parts > 1:
-        merge = "`llama-gguf-split --merge` makes one file of them"
-        raise UserError(f"{source!r} is one of {parts} files that make one model, which are not read; {merge}")
+        merge = "join them with `llama-gguf-split --merge`"
+        raise UserError(f"{source!r} is one of {parts} parts of a split model, which is not supported; {merge}")
     if "tokenizer.ggml.tokens" not in fields:
         raise UserError(f"{source!r} is a GGUF file without a tokenizer; use one that has it")
     return fields
@@ -103,7 +103,7 @@ def _whole_fields(source: str, file: Path) -> dict[str, Any]:
 
 def convert(source: str, file: Path, out: Path, note: str = "") -> None:
     """Writes weights, configuration and tokenizer of a GGUF file into the new folder `out`; messages name `source`.
-    `note` is printed before the minutes that this takes. UserError for what transformers does not read whole."""
+    `note` is printed before the minutes that this takes. UserError if transformers cannot load all of it."""
     require_gguf_reader(source)
     import torch
     from tqdm import tqdm
@@ -114,17 +114,17 @@ def convert(source: str, file: Path, out: Path, note: str = "") -> None:
     fields, reader = _whole_fields(source, file), modeling_gguf_pytorch_utils
     if note:
         print(note, file=sys.stderr)
-    vars(reader)["tqdm"] = partial(tqdm, disable=None)  # its bar is for a terminal only
+    vars(reader)["tqdm"] = partial(tqdm, disable=None)  # shows its progress bar on a terminal only
     disable_progress_bar()
     logging.getLogger("transformers.modeling_gguf_pytorch_utils").setLevel(logging.ERROR)
     options: dict[str, Any] = {"gguf_file": file.name, "dtype": torch.bfloat16, "output_loading_info": True}
     try:
-        expanded = GgufConfig(dequantize=True)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), quantization_config=expanded, **options)
+        dequantised = GgufConfig(dequantize=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), quantization_config=dequantised, **options)
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # whatever the library raises for what it does not know
+    except Exception as error:  # transformers raises many types for architectures that it does not know
         advice = "give the Hugging Face folder of this model"
         raise UserError(f"transformers cannot read the GGUF file {source!r}: {_line(error)}; {advice}") from None
     model, info = loaded
@@ -132,10 +132,10 @@ def convert(source: str, file: Path, out: Path, note: str = "") -> None:
     if lacking:
         lacks = f"lacks weights of its own architecture: {', '.join(lacking[:3])} ..."
         raise UserError(f"the GGUF file {source!r} {lacks}; give the Hugging Face folder of this model")
-    # Ordinary weights from here on, which transformers would not save as long as it takes them for blocks.
+    # The weights are not quantised any more; transformers refuses to save them while these attributes are set.
     model.hf_quantizer, model.is_quantized = None, False
     vars(model.config).pop("quantization_config", None)
-    model.should_save_on_this_rank = lambda is_main_process: True  # by itself on rank 0 alone
+    model.should_save_on_this_rank = lambda is_main_process: True  # by default on rank 0 only
     _correct(tokenizer, fields)
     tokenizer.model_max_length = model.config.max_position_embeddings
     with saving_pretrained():
@@ -144,26 +144,26 @@ def convert(source: str, file: Path, out: Path, note: str = "") -> None:
 
 
 def _correct(tokenizer: Any, fields: dict[str, Any]) -> None:
-    """Gives the tokenizer the special tokens of the file: transformers 5.17 makes a Llama's begin of sequence its end
-    too, and leaves out whether texts begin with it."""
+    """Gives the tokenizer the special tokens of the file: transformers 5.17 uses a Llama's BOS token as EOS too, and
+    ignores whether BOS is prepended to texts."""
     from tokenizers.processors import TemplateProcessing
 
-    def stated(key: str) -> Any:
+    def metadata(key: str) -> Any:
         field = fields.get(f"tokenizer.ggml.{key}")
         return None if field is None else field.contents()
 
-    tokenizer.clean_up_tokenization_spaces = False  # which it ignores, with a warning
+    tokenizer.clean_up_tokenization_spaces = False  # True would be ignored, with a warning
     names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-    for ours, theirs in names.items():
-        number = stated(f"{theirs}_token_id")
-        if number is not None:
-            setattr(tokenizer, f"{ours}_token", tokenizer.convert_ids_to_tokens(int(number)))
-    add_bos = stated("add_bos_token")
+    for name, gguf_name in names.items():
+        token_id = metadata(f"{gguf_name}_token_id")
+        if token_id is not None:
+            setattr(tokenizer, f"{name}_token", tokenizer.convert_ids_to_tokens(int(token_id)))
+    add_bos = metadata("add_bos_token")
     if add_bos is None:  # llama.cpp's own rule
-        add_bos = stated("model") == "llama" or stated("pre") in ("llama3", "llama-v3", "llama-bpe")
+        add_bos = metadata("model") == "llama" or metadata("pre") in ("llama3", "llama-v3", "llama-bpe")
     if add_bos and tokenizer.encode("a")[:1] != [tokenizer.bos_token_id]:
-        begin = (tokenizer.bos_token, tokenizer.bos_token_id)
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin[0]} $A", special_tokens=[begin])
+        bos = (tokenizer.bos_token, tokenizer.bos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{bos[0]} $A", special_tokens=[bos])
 
 
 def _line(error: Exception) -> str:

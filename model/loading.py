@@ -64,8 +64,8 @@ def open_pretrained(
     """`auto_class.from_pretrained(place)`, frozen, in the stored dtype; UserError if the checkpoint lacks weights.
 
     `place` is from `place_to_open`; messages name `source`. `may_miss`: suffixes of weights that inference never
-    reads; missing ones are zero, so that the fingerprint of a checkpoint is always the same. `more`: other arguments of
-    from_pretrained."""
+    uses; missing ones are zero, so that the fingerprint of a checkpoint is always the same. `more`: further arguments
+    of from_pretrained."""
     from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
@@ -97,7 +97,7 @@ def loading(what: str, source: str, advice: str = "") -> Iterator[None]:
     except Exception as error:  # anything from OSError to TypeError
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "trust_remote_code" in str(error):
-            advice = "it runs code of its own; set model.trust_remote_code: true only if you trust it"
+            advice = "it comes with its own code; set model.trust_remote_code: true only if you trust it"
         elif not advice and Path(source).expanduser().is_dir():
             advice = "the folder needs config.json, safetensors weights and, of an LLM, a tokenizer"
         advice = advice or f"give a local folder, or fetch it first with `hf download {source}`"
@@ -120,8 +120,8 @@ def freeze(module: Any) -> Any:
 
 
 def place_to_open(what: str, source: str) -> str:
-    """What `from_pretrained` can open: the folder, that of a GGUF file, the hub id, or its folder in the cache if the
-    hub lacks it. ModelNotFound, within seconds, if there is none."""
+    """A place that `from_pretrained` can open: the folder, the converted folder of a GGUF file, the hub id, or its
+    folder in the cache if the hub does not have it. ModelNotFound, within seconds, if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return str(folder)
@@ -171,7 +171,7 @@ def why_not_on_hub(source: str) -> str:
 
 
 def local_folder(source: str) -> Path | None:
-    """Where a folder, the folder of a GGUF file or a hub id is on this machine; None if it is not."""
+    """The folder of a folder, GGUF file or hub id on this machine; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -1,7 +1,7 @@
-"""LoRA (arXiv 2106.09685): trained updates of low rank beside the frozen linear layers of the LLM.
+"""LoRA (arXiv 2106.09685): trained low-rank matrices beside the frozen linear layers of the LLM.
 
 A layer W x becomes W x + alpha / rank * B (A x). peft (extra `lora`) replaces the layers; A and B are float32 whatever
-the LLM's dtype. B begins at zero, so that the LLM computes what it did before until the first update.
+the LLM's dtype. B is initialised to zero, so that LoRA changes nothing before the first optimizer step.
 
 Names: `lora.MODULE.lora_A.weight` in training, `base_model.model.MODULE.lora_A.weight` in files, as peft writes them;
 MODULE is the layer's name in the LLM."""
@@ -18,18 +18,18 @@ from torch import Tensor, nn
 from model.errors import UserError, hint
 
 PREFIX, PEFT_PREFIX = "lora.", "base_model.model."
-OF_PEFT = ".default."  # peft's name of the one set of updates, between `lora_A` and `weight`
+OF_PEFT = ".default."  # peft's name of the only LoRA adapter, between `lora_A` and `weight`
 QUERY_AND_VALUE = (
     *(("q_proj", "v_proj"), ("q_b_proj", "kv_b_proj"), ("q_proj", "kv_b_proj"), ("qkv_proj",)),
     *(("c_attn",), ("query_key_value",), ("Wqkv",)),
 )
-"""What attention's projections are called: in Llama and most others, DeepSeek (two ways), Phi-3, GPT-2, GPT-NeoX and
-Falcon, MPT. The paper adapts queries and values (section 7.1); a fused projection has the keys in it."""
+"""Names of the query and value projections: in Llama and most others, DeepSeek (two variants), Phi-3, GPT-2, GPT-NeoX
+and Falcon, MPT. The paper adapts queries and values (section 7.1); fused projections contain the keys too."""
 
 
 @dataclass(frozen=True)
 class LoraSpec:
-    """What rebuilds the updates, beside the LLM: stored in adapter.json."""
+    """Everything but the LLM that is needed to rebuild its LoRA layers; stored in adapter.json."""
 
     rank: int
     alpha: float
@@ -38,8 +38,8 @@ class LoraSpec:
 
 
 def linear_layers(llm: Any) -> dict[str, nn.Module]:
-    """{name: layer} of the linear layers of the LLM's text decoder; the output layer, and the towers of a model that
-    also sees or hears, are not among them."""
+    """{name: layer} of the linear layers of the LLM's text decoder, without the output layer and without the image and
+    audio encoders of a multimodal model."""
     from transformers.pytorch_utils import Conv1D
 
     decoder = set(llm.get_decoder().modules())
@@ -50,29 +50,29 @@ def linear_layers(llm: Any) -> dict[str, nn.Module]:
     }
 
 
-def find_targets(llm: Any, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The names that `lora.targets` stands for in this LLM: auto = the attention's query and value projections,
-    all-linear = every linear layer, else names as they are. UserError for one that is none of its layers."""
+def find_targets(llm: Any, requested: Sequence[str]) -> tuple[str, ...]:
+    """The layer names that `lora.targets` stands for in this LLM: auto = the query and value projections of attention,
+    all-linear = every linear layer, else the given names. UserError for a name that matches no layer."""
     names = list(linear_layers(llm))
     known = sorted({name.rpartition(".")[2] for name in names})
     layers = f"its linear layers are {', '.join(known)}"
-    if list(wanted) == ["all-linear"]:
+    if list(requested) == ["all-linear"]:
         return tuple(known)
-    if list(wanted) == ["auto"]:
+    if list(requested) == ["auto"]:
         for group in QUERY_AND_VALUE:
             if set(group) <= set(known):
                 return group
         kind = llm.config.model_type
-        raise UserError(f"lora.targets is auto, but no query and value projections are known of {kind!r}; {layers}")
-    for target in wanted:
+        raise UserError(f"lora.targets is auto, but no query and value projections are found in {kind!r}; {layers}")
+    for target in requested:
         if not any(_ends_with(name, [target]) for name in names):
             raise UserError(f"lora.targets: {target} is no linear layer of this LLM{hint(target, known)}; {layers}")
-    return tuple(wanted)
+    return tuple(requested)
 
 
 def require_peft() -> None:
-    """UserError unless peft is installed. It imports bitsandbytes where that is there, whose advice on kernels of four
-    bits concerns nobody here."""
+    """UserError unless peft is installed. Silences a warning about 4-bit kernels of bitsandbytes, which peft imports if
+    it is installed."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import peft  # noqa: F401
@@ -81,8 +81,8 @@ def require_peft() -> None:
 
 
 def add_lora(llm: Any, spec: LoraSpec) -> None:
-    """Puts updates beside the LLM's layers, in place, in eval mode. A is drawn in float32 from torch's generator on the
-    CPU (seed it first), as for a new nn.Linear; whatever the LLM's dtype and device, the numbers are the same."""
+    """Adds LoRA to the LLM's layers, in place, in eval mode. A is drawn in float32 from torch's generator on the CPU
+    (seed it first), as for a new nn.Linear, so that its values do not depend on the LLM's dtype and device."""
     require_peft()
     from peft import LoraConfig, inject_adapter_in_model
     from transformers.pytorch_utils import Conv1D
@@ -95,18 +95,18 @@ def add_lora(llm: Any, spec: LoraSpec) -> None:
         target_modules=list(layers),
         fan_in_fan_out=all(isinstance(layer, Conv1D) for layer in layers.values()),  # its weight is [in, out]
     )
-    with torch.random.fork_rng(devices=[]):  # peft's own draws are cast to the LLM's dtype
+    with torch.random.fork_rng(devices=[]):  # peft initialises too, in the LLM's dtype
         inject_adapter_in_model(options, llm)
-    llm.eval()  # its new modules too
+    llm.eval()  # the new modules too
     for name, parameter in lora_parameters(llm).items():
-        first = torch.zeros(parameter.shape)
+        initial = torch.zeros(parameter.shape)
         if ".lora_A." in name:
-            nn.init.kaiming_uniform_(first, a=math.sqrt(5))
-        parameter.data = first.to(parameter.device)
+            nn.init.kaiming_uniform_(initial, a=math.sqrt(5))
+        parameter.data = initial.to(parameter.device)
 
 
 def lora_parameters(llm: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of the updates by their names in training; {} of an LLM without LoRA."""
+    """The LoRA parameters by their names in training; {} for an LLM without LoRA."""
     return {
         PREFIX + name.replace(OF_PEFT, "."): parameter
         for name, parameter in llm.named_parameters()
@@ -115,32 +115,32 @@ def lora_parameters(llm: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def lora_dropouts(llm: Any) -> list[nn.Module]:
-    """The modules that drop a share of the updates' inputs."""
+    """The dropout modules on the inputs of LoRA layers."""
     return [module.lora_dropout for module in llm.modules() if _is_lora(module)]
 
 
 def load_lora(llm: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Puts the updates among trained weights into the LLM. UserError if a name or a shape differs."""
-    own = lora_parameters(llm)
-    require_same_shapes("LoRA", {name: weights[name] for name in weights if name.startswith(PREFIX)}, own)
+    """Copies the LoRA weights among the trained weights into the LLM. UserError if a name or a shape differs."""
+    parameters = lora_parameters(llm)
+    require_same_shapes("LoRA", {name: weights[name] for name in weights if name.startswith(PREFIX)}, parameters)
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(weights[name])
 
 
-def require_same_shapes(what: str, given: Mapping[str, Tensor], own: Mapping[str, Any]) -> None:
+def require_same_shapes(what: str, given: Mapping[str, Tensor], expected: Mapping[str, Any]) -> None:
     """UserError with the first three names whose shapes differ, both shapes of each."""
-    there, here = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (given, own))
-    differ = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    stored, needed = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (given, expected))
+    differ = [name for name in sorted(stored.keys() | needed.keys()) if stored.get(name) != needed.get(name)]
     if differ:
-        shown = [f"{name} is {there.get(name, 'not')} there, {here.get(name, 'not')} here" for name in differ]
+        shown = [f"{name} is {stored.get(name, 'missing')}, expected {needed.get(name, 'none')}" for name in differ]
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-        raise UserError(f"these {what} weights are of another shape: {'; '.join(shown[:3])}{more}")
+        raise UserError(f"these {what} weights do not match the model: {'; '.join(shown[:3])}{more}")
 
 
 @torch.no_grad()
 def merge_lora(llm: Any) -> None:
-    """Adds the updates to the weights of their layers and takes the updates away, in place. The sums are computed in
+    """Merges LoRA into the weights of the LLM's layers and removes the LoRA modules, in place. The sums are computed in
     float32 and rounded to the LLM's dtype once."""
     for name, module in list(llm.named_modules()):
         if _is_lora(module):
@@ -153,14 +153,14 @@ def merge_lora(llm: Any) -> None:
 
 
 def to_peft(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The updates among trained weights, by the names that peft gives them in files."""
+    """The LoRA weights among the trained weights, by peft's names in files."""
     return {
         PEFT_PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)
     }
 
 
 def from_peft(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`to_peft` backwards. UserError for names of other kinds of weights."""
+    """The inverse of `to_peft`. UserError for names that are not those of LoRA weights."""
     if other := next((name for name in weights if not name.startswith(PEFT_PREFIX)), None):
         raise UserError(f"{other} is no name of LoRA weights, which begin with {PEFT_PREFIX}")
     return {PREFIX + name.removeprefix(PEFT_PREFIX): tensor for name, tensor in weights.items()}

@@ -90,19 +90,19 @@ def packed_lengths(lengths: Tensor, device: torch.device) -> PackedLengths:
 
 
 def switch_to_packed(model: Any) -> str | None:
-    """Makes `model` take `packing=`; or the reason why it cannot, leaving it as it was, but for attention that `sdpa`
-    would compute wrongly: its logits soft-capped (Gemma 2), which `sdpa` leaves out without a word."""
+    """Makes `model` accept `packing=`; else the reason why it cannot. Then the model is unchanged, except that soft-
+    capped attention logits (Gemma 2), which `sdpa` silently leaves out, are switched to `eager` attention."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     config = model.config
     if getattr(config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")
-        return "it soft-caps its attention logits, which transformers' 'eager' attention alone computes"
+        return "it soft-caps its attention logits, which only transformers' 'eager' attention supports"
     if config._attn_implementation != "sdpa":
         return f"its attention is transformers' {config._attn_implementation!r}, not 'sdpa'"
     if not model._can_set_attn_implementation() or not model._supports_flash_attn:
-        return "its attention is code of its own"
+        return "it does not use transformers' common attention interface"
     if getattr(config, "attention_chunk_size", None):
         return "its attention is cut into chunks"
     ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)

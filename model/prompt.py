@@ -1,8 +1,7 @@
-"""The words around the speech. The template is stored with the adapter: training and decoding read the same string.
+"""The prompt around the speech. The template is stored with the adapter: training and decoding use the same string.
 
-A template is literal text in which the tokenizer finds its special tokens. `chat` stands for the one that the LLM's own
-chat template makes of a user turn with the speech in it; it is stored as that text, so that decoding needs no chat
-template."""
+A template is literal text, special tokens included. `chat` stands for the text that the LLM's own chat template makes
+of a user turn with the speech in it; that text is stored, so that decoding needs no chat template."""
 
 from datetime import datetime
 from typing import Any
@@ -13,12 +12,12 @@ SPEECH = "<speech>"
 DEFAULT_TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
 CHAT, CHAT_USER = "chat", "<speech> Transcribe speech to text."
 SOME_DAY = datetime(2024, 7, 26)
-"""What chat templates that state today's date are told (Llama 3's own default), so that every day's prompt is one."""
+"""The date for chat templates that insert today's date (Llama 3's own default), so that the prompt never changes."""
 
 
 class Prompt:
-    """Token ids around the speech: `prefix_ids`, speech, `suffix_ids`, `target_ids(text)`, as the tokenizer makes them
-    of the whole text, `USER: <speech> Transcribe ... ASSISTANT: the answer`. `template` is the literal text."""
+    """Token ids around the speech: `prefix_ids`, speech, `suffix_ids`, `target_ids(text)`, the same as if the whole
+    text was tokenised, `USER: <speech> Transcribe ... ASSISTANT: the answer`. `template` is the literal text."""
 
     def __init__(
         self,
@@ -27,12 +26,12 @@ class Prompt:
         chat_user: str | None = None,
         chat_system: str | None = None,
     ) -> None:
-        """`chat_user` and `chat_system` are the turns of the template `chat`; None is CHAT_USER, and none. UserError
-        for a template or a tokenizer that cannot work."""
+        """`chat_user` (default: CHAT_USER) and `chat_system` (default: none) are the turns of the template `chat`.
+        UserError for a template or a tokenizer that cannot be used."""
         if template == CHAT:
             template = chat_text(tokenizer, CHAT_USER if chat_user is None else chat_user, chat_system)
         if template.count(SPEECH) != 1:
-            raise UserError(f"model.prompt must hold {SPEECH} exactly once, it is {template!r}")
+            raise UserError(f"model.prompt must contain {SPEECH} exactly once, it is {template!r}")
         if tokenizer.eos_token_id is None:
             raise UserError("the LLM's tokenizer has no end-of-sequence token; the adapter could not learn to stop")
         self.tokenizer, self.template = tokenizer, template
@@ -43,17 +42,17 @@ class Prompt:
         self._adds_space = first.startswith("\u2581")
         before, after = template.split(SPEECH)
         self._separator = "" if template.endswith("\n") else " "
-        begins = tokenizer.encode("a")[:1]
+        first_ids = tokenizer.encode("a")[:1]
         self.prefix_ids = self._ids(before)
-        if begins == [tokenizer.bos_token_id] != self.prefix_ids[:1]:  # a chat template begins with it already
-            self.prefix_ids = begins + self.prefix_ids
+        if first_ids == [tokenizer.bos_token_id] != self.prefix_ids[:1]:  # a chat template may begin with BOS already
+            self.prefix_ids = first_ids + self.prefix_ids
         self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
         if not self.suffix_ids:
-            raise UserError(f"model.prompt must go on after {SPEECH} (the answer starts there), it is {template!r}")
+            raise UserError(f"model.prompt must not end with {SPEECH} (the answer starts there), it is {template!r}")
 
     def target_ids(self, text: str) -> list[int]:
-        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it. `</s>` in
-        a transcript is its four characters, not an end."""
+        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it. A `</s>`
+        in a transcript is tokenised as ordinary characters, not as EOS."""
         return [*self._ids(self._separator + text.strip(), split_special_tokens=True), self.eos_id]
 
     def decode(self, ids: list[int]) -> str:
@@ -68,13 +67,14 @@ class Prompt:
 
 
 def chat_text(tokenizer: Any, user: str, system: str | None = None) -> str:
-    """The text that a tokenizer's chat template makes of a system text (if any) and a user turn, up to where the answer
-    begins, without thinking. UserError where it has none, refuses or leaves out a turn, or repeats the speech."""
+    """The text that a tokenizer's chat template makes of a system message (if any) and a user turn, up to where the
+    answer begins, without thinking. UserError if there is no template, or if it refuses or drops a turn, or repeats the
+    speech."""
     from jinja2 import TemplateError
 
     if not getattr(tokenizer, "chat_template", None):
         raise UserError(
-            "model.prompt is chat, and the LLM's tokenizer has no chat template; write the prompt out, such as "
+            "model.prompt is chat, but the LLM's tokenizer has no chat template; write the prompt out, such as "
             f"{DEFAULT_TEMPLATE!r}"
         )
     turns = [{"role": "system", "content": system}] if system else []
@@ -87,17 +87,17 @@ def chat_text(tokenizer: Any, user: str, system: str | None = None) -> str:
             date_string=SOME_DAY.strftime("%d %b %Y"),
             strftime_now=SOME_DAY.strftime,
         )
-    except (TemplateError, ValueError, TypeError) as error:  # a template's own refusal, and mistakes in it
+    except (TemplateError, ValueError, TypeError) as error:  # raised by the template on purpose, or errors in it
         reason = " ".join(str(error).split()) or type(error).__name__
         advice = "leave model.chat_system out, or write the prompt out" if system else "write the prompt out"
         raise UserError(f"the LLM's chat template refuses model.prompt chat ({reason}); {advice}") from None
     if system and system.strip() not in text:
         raise UserError(
-            f"the LLM's chat template leaves out model.chat_system {system!r}; put its words into model.chat_user"
+            f"the LLM's chat template leaves out model.chat_system {system!r}; put its text into model.chat_user"
         )
     if text.count(SPEECH) != 1:
         raise UserError(
-            f"the LLM's chat template must show {SPEECH} of model.chat_user {user!r} exactly once, it makes {text!r}; "
-            "write the prompt out"
+            f"the LLM's chat template must contain {SPEECH} of model.chat_user {user!r} exactly once, it gives "
+            f"{text!r}; write the prompt out"
         )
     return text

@@ -1,4 +1,4 @@
-"""A recogniser without weights: lengths, widths and identities from configurations and a tokenizer alone.
+"""A recogniser without weights: lengths, widths and fingerprints from configurations and a tokenizer only.
 
 For checks and plans before anything is loaded: how many frames and speech embeddings an utterance gives, how many
 tokens the prompt takes, how long the LLM's input may be. Its modules are on torch's meta device."""
@@ -44,16 +44,16 @@ def meta_models(
     trust_remote_code: bool = False,
     window: str | None = None,
 ) -> tuple[Encoder, Any, Adapter]:
-    """Encoder, LLM and adapter of transformers configurations; `adapter`: a recipe's settings of it."""
+    """Encoder, LLM and adapter of transformers configurations; `adapter` are the recipe's settings of model.adapter."""
     from transformers import AutoModelForCausalLM
 
     with _reading("encoder", str(encoder.model_type)):
         frozen = random_encoder(encoder, layer, window, trust_remote_code=trust_remote_code)
     with torch.device("meta"), _reading("LLM", str(llm.model_type)):
-        language = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
+        llm_model = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
     with torch.device("meta"):
-        trained = build_adapter(adapter_spec(adapter, {"dim": frozen.dim, "layer": frozen.layer}, language))
-    return frozen, language, trained
+        trained = build_adapter(adapter_spec(adapter, {"dim": frozen.dim, "layer": frozen.layer}, llm_model))
+    return frozen, llm_model, trained
 
 
 def skeleton(
@@ -62,14 +62,14 @@ def skeleton(
     prompt: tuple[str, str | None, str | None],
     trust_remote_code: bool = False,
 ) -> SlamAsr:
-    """The recogniser of these models with the tokenizer of `llm`, a folder or hub id, and a prompt of these texts (as
-    Prompt takes them); it computes nothing."""
-    (encoder, language, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
-    return SlamAsr(encoder, adapter, Llm(language, tokenizer, {}), Prompt(tokenizer, *prompt), "padded")
+    """The recogniser of these models with the tokenizer of `llm`, a folder, GGUF file or hub id, and a prompt of these
+    texts (as Prompt takes them); it computes nothing."""
+    (encoder, llm_model, adapter), tokenizer = models, read_tokenizer(llm, trust_remote_code)
+    return SlamAsr(encoder, adapter, Llm(llm_model, tokenizer, {}), Prompt(tokenizer, *prompt), "padded")
 
 
 def read_tokenizer(llm: str, trust_remote_code: bool = False) -> Any:
-    """An LLM's tokenizer, from this machine alone; UserError if it is not there."""
+    """An LLM's tokenizer, from local files only; UserError if there is none."""
     from transformers import AutoTokenizer
 
     with loading("LLM's tokenizer", llm):

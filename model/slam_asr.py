@@ -37,12 +37,12 @@ class SlamAsr(nn.Module):
     """The whole recogniser; only the adapter and, if the LLM has it, LoRA are trained and follow `train()`."""
 
     gradient_scale: float = 1.0
-    """Factor of gradients inside the LLM and nowhere else; a float16 LLM wants about 2**12.
+    """Factor of gradients inside the LLM and nowhere else; about 2**12 for a float16 LLM.
 
-    float16 ends at 6e-8, where gradients of a mean token loss would vanish. So they are multiplied where they enter the
-    LLM and divided where they leave it (loss scaling, arXiv 1710.03740, section 3.2), LoRA's too. Loss and trained
-    parameters' gradients keep their scale; a power of two is exact. What overflows stays inf or nan, for whoever checks
-    gradients."""
+    float16's smallest number is 6e-8, so that gradients of a mean token loss would underflow. So they are multiplied
+    where they enter the LLM and divided where they leave it, or reach LoRA weights (loss scaling, arXiv 1710.03740,
+    section 3.2). The loss and the gradients of trained parameters are not scaled; a power of two is exact. Overflows
+    stay inf or nan, for the check of gradients."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class SlamAsr(nn.Module):
         self.llm = llm.model
         self.prompt = prompt
         self.layout = layout if llm.packs else "padded"
-        padded = f"the LLM computes padded batches, as {llm.padded_because or 'it was loaded so'}"
+        padded = f"the LLM computes padded batches, as {llm.padded_because or 'packing is not enabled'}"
         self.packing_note = padded if layout != self.layout else None
-        """Set if packing was asked for and cannot be had: padding costs time and memory."""
+        """Set if packing was requested but is not possible: padding costs time and memory."""
         self._lora_dropouts = lora_dropouts(self.llm)
         for parameter in lora_parameters(self.llm).values():
             parameter.register_hook(self._unscaled)
@@ -76,7 +76,7 @@ class SlamAsr(nn.Module):
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
-        """All that is trained: the adapter's parameters under their own names, LoRA's as model/lora.py names them."""
+        """All trained parameters: the adapter's under their own names, LoRA's under the names of model/lora.py."""
         return dict(self.adapter.named_parameters()) | lora_parameters(self.llm)
 
     @property
@@ -157,11 +157,11 @@ class SlamAsr(nn.Module):
         speech, _ = self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)  # [sum S, H] float32
         prompt = self.prompt.prefix_ids * len(layout.lengths) + self.prompt.suffix_ids * len(layout.lengths)
         ids = torch.cat([_moved(torch.tensor(prompt, dtype=torch.int64), speech.device), answer_ids])
-        words = self.llm.get_input_embeddings()(ids)
+        text = self.llm.get_input_embeddings()(ids)
         places = torch.cat([layout.prefix, layout.suffix, layout.answer])
-        speech = _scale_gradient(speech, 1 / self.gradient_scale).to(words.dtype)
-        embeds = words.new_zeros(layout.size, words.shape[-1]).index_copy_(0, _moved(places, words.device), words)
-        return embeds.index_copy_(0, _moved(layout.speech, words.device), speech)
+        speech = _scale_gradient(speech, 1 / self.gradient_scale).to(text.dtype)
+        embeds = text.new_zeros(layout.size, text.shape[-1]).index_copy_(0, _moved(places, text.device), text)
+        return embeds.index_copy_(0, _moved(layout.speech, text.device), speech)
 
     def _answer_logits(self, layout: Layout, embeds: Tensor) -> Tensor:
         """embeds [layout.size, H] -> logits [sum L, V] at the places that predict an answer token or its end."""

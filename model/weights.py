@@ -35,7 +35,7 @@ class AdapterCard:
 
     spec: AdapterSpec
     encoder: dict[str, Any]  # Encoder.fingerprint() of the training run
-    encoder_source: str  # hugging Face id or folder that the encoder came from
+    encoder_source: str  # Hugging Face id or folder that the encoder was loaded from
     llm: dict[str, Any]  # Llm.fingerprint of the training run
     llm_source: str
     prompt: str  # the template, with its <speech> mark
@@ -43,12 +43,12 @@ class AdapterCard:
     weights_sha256: str = ""  # of adapter.safetensors; filled when written
     encoder_path: str = ""  # the encoder's folder, if it is one, relative to adapter.json's; filled when written
     llm_path: str = ""
-    lora: LoraSpec | None = None  # of the LLM's updates, if it has any
+    lora: LoraSpec | None = None  # None if trained without LoRA
     lora_sha256: str = ""  # of lora.safetensors; filled when written
 
     @property
     def digest(self) -> str:
-        """What identifies the trained weights: the sha256 of adapter.safetensors, and that of lora.safetensors."""
+        """Identifies the trained weights: the sha256 of adapter.safetensors and, with LoRA, of lora.safetensors."""
         return "+".join(filter(None, (self.weights_sha256, self.lora_sha256)))
 
     @property
@@ -80,10 +80,10 @@ def of_adapter(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_card(folder: Path, card: AdapterCard) -> None:
-    """Writes and fsyncs adapter.json; an empty path, and LoRA where there is none, are left out, as in files of older
-    versions."""
-    may_lack = {*card.sources, "lora", "lora_sha256"}
-    content = {name: value for name, value in asdict(card).items() if value or name not in may_lack}
+    """Writes and fsyncs adapter.json; empty paths, and the fields of LoRA if there is none, are left out, as in files
+    of older versions."""
+    optional = {*card.sources, "lora", "lora_sha256"}
+    content = {name: value for name, value in asdict(card).items() if value or name not in optional}
     content |= {"format": FORMAT, "version": VERSION}
     write_synced(folder / CARD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
@@ -195,29 +195,29 @@ def load_for_decoding(
     encoder_dtype: str | None = None,
     llm_dtype: str | None = None,
 ) -> SlamAsr:
-    """The recogniser of an adapter, ready to decode; `encoder` and `llm` say where the frozen parts are, else they are
-    searched (frozen_parts.py). `encoder_dtype` and `llm_dtype` are `dtype` where None. UserError if they are not those
-    that the adapter was trained with, or not found."""
+    """The recogniser of an adapter, ready to decode; `encoder` and `llm` are the places of the frozen parts, which are
+    searched if None (frozen_parts.py). `encoder_dtype` and `llm_dtype` are `dtype` if None. UserError if the parts are
+    not those that the adapter was trained with, or are not found."""
     folder = find_adapter(path)
     card, weights = read_adapter(folder)
-    heard_in, read_in = encoder_dtype or dtype, llm_dtype or dtype
-    for check, asked in ((choose_dtype, heard_in), (computing_dtype, read_in)):
-        check(asked, device)  # refused before models are searched
+    encoder_dtype, llm_dtype = encoder_dtype or dtype, llm_dtype or dtype
+    for check, requested in ((choose_dtype, encoder_dtype), (computing_dtype, llm_dtype)):
+        check(requested, device)  # refused before models are searched
 
     def open_encoder(place: str, own_code: bool) -> Encoder:
         own_code, window = trust_remote_code and own_code, card.encoder.get("window")
-        loaded = load_encoder(place, card.encoder["layer"], heard_in, device, own_code, window)
+        loaded = load_encoder(place, card.encoder["layer"], encoder_dtype, device, own_code, window)
         require_encoder(card, loaded.fingerprint(), place)
         return loaded
 
-    speech = None
+    frozen_encoder = None
     if with_encoder:
         part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
-        speech = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
-    language = open_llm(card, folder, llm, read_in, device, trust_remote_code)
+        frozen_encoder = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
+    frozen_llm = open_llm(card, folder, llm, llm_dtype, device, trust_remote_code)
     if card.lora is not None:
-        add_lora(language.model, card.lora)
-    model = SlamAsr(speech, build_adapter(card.spec), language, Prompt(language.tokenizer, card.prompt))
+        add_lora(frozen_llm.model, card.lora)
+    model = SlamAsr(frozen_encoder, build_adapter(card.spec), frozen_llm, Prompt(frozen_llm.tokenizer, card.prompt))
     load_trained(model, weights)
     return model.to(device).eval()
 
@@ -237,7 +237,7 @@ def open_llm(
 
 
 def load_trained(model: SlamAsr, weights: dict[str, Tensor]) -> None:
-    """Puts weights of SlamAsr.trained into the recogniser; UserError if a name or a shape differs."""
+    """Loads weights of SlamAsr.trained into the recogniser; UserError if a name or a shape differs."""
     load_weights(model.adapter, of_adapter(weights))
     load_lora(model.llm, weights)
 

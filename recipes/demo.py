@@ -2,8 +2,8 @@
 
 Speech is made; `slam-asr run` builds shards, encodes them once, trains the adapter with DeepSpeed on two ranks and
 scores held-out sentences in held-out voices; the untrained adapter is scored too, and three recordings are transcribed.
-The figures end up in runs/demo/summary.json. With --short all of this is done in about a minute, on 20 sentences a
-split and for 6 steps: it shows that every stage works, and the adapter learns next to nothing.
+The figures end up in runs/demo/summary.json. With --short, all of this takes about a minute, with 20 sentences per
+split and 6 steps: that is enough to run every stage, but the adapter learns next to nothing.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Demo:
 def main(arguments: list[str] | None = None) -> None:
     """The demo, from an empty runs/demo."""
     parser = argparse.ArgumentParser(prog="python -m recipes.demo", description="From speech to a word error rate.")
-    parser.add_argument("--short", action="store_true", help="20 sentences a split and 6 steps: every stage, untrained")
+    parser.add_argument("--short", action="store_true", help="every stage, with 20 sentences per split and 6 steps")
     short = parser.parse_args(arguments).short
     if DEMO.exists():
         shutil.rmtree(DEMO)

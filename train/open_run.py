@@ -52,11 +52,11 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     source = all_ranks_or_raise(world, lambda: open_source(config, checkpoint))
     sharded = deepspeed_json["zero_optimization"]["stage"] == 3
     parts = all_ranks_or_raise(world, lambda: build_parts(config, world.device, indexes, identity, sharded))
-    parts = replace(parts, begun_with=source.digest if source else "")
+    parts = replace(parts, init_sha256=source.digest if source else "")
     recipe = checkpoint.state.recipe if checkpoint else {}
     most_tokens = min(world.gather(tokens_that_fit(config, parts.model, world.device)))
     config, epochs, total_steps = decide(config, parts, recipe, most_tokens)
-    models = {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "model.init_from": parts.begun_with}
+    models = {"encoder": str(parts.card.encoder), "LLM": str(parts.card.llm), "model.init_from": parts.init_sha256}
     agree_on(world, models | {"plan": epochs.digest})
     state = State(0, {}, "", "", world.size, 0, 0, (1.0, 0), None)
     if checkpoint:

@@ -1,4 +1,4 @@
-"""The model and the data that a recipe names, its autos decided from them, and remarks on what does not suit them."""
+"""The model and the data of a recipe, the values it leaves to auto, and remarks on values that do not suit them."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from model.encoders import known_fingerprint, load_encoder
 from model.errors import counted
 from model.llm import computing_dtype, load_llm
 from model.llm.activation_checkpointing import checkpoint_activations
-from model.llm.bits import is_few_bits, require_few_bits, weight_bytes
+from model.llm.bits import is_quantised, require_quantisable, weight_bytes
 from model.loading import choose_dtype, files_digest
 from model.lora import LoraSpec, add_lora, find_targets, lora_parameters, require_peft
 from model.prompt import Prompt
@@ -42,7 +42,7 @@ class Parts:
     card: AdapterCard
     corpus: Corpus
     dev: Corpus | None
-    begun_with: str = ""  # sha256 of the weights of model.init_from
+    init_sha256: str = ""  # sha256 of the weights of model.init_from
 
 
 def identify_encoder(config: Config, features: ShardIndex, device: torch.device) -> dict[str, Any]:
@@ -66,15 +66,15 @@ def build_parts(
     `identity` is the encoder's fingerprint where no encoder is needed. An LLM that is to be `sharded` stays on the host
     for the engine to deal out. UserError for what does not fit."""
     m = config.model
-    few_bits = is_few_bits(m.dtype_of_llm)
-    if few_bits:
-        require_few_bits(m.dtype_of_llm, sharded)
+    quantised = is_quantised(m.dtype_of_llm)
+    if quantised:
+        require_quantisable(m.dtype_of_llm, sharded)
     encoder = None
     if identity is None:
         options = (m.encoder_layer, m.dtype_of_encoder, device, m.trust_remote_code, m.encoder_window)
         encoder = load_encoder(m.encoder, *options)
         identity = encoder.fingerprint()
-    dtype = m.dtype_of_llm if few_bits else str(computing_dtype(m.dtype_of_llm, device)).removeprefix("torch.")
+    dtype = m.dtype_of_llm if quantised else str(computing_dtype(m.dtype_of_llm, device)).removeprefix("torch.")
     llm = load_llm(m.llm, dtype, "cpu" if sharded else device, m.trust_remote_code)
     if m.activation_checkpointing:
         checkpoint_activations(llm.model)
@@ -91,8 +91,8 @@ def build_parts(
 
 
 def lora_spec(lora: LoraConfig, llm: Any) -> LoraSpec | None:
-    """The recipe's LoRA on this LLM, which may lack weights; None if its rank is 0. UserError if peft is not there, or
-    for layers that the LLM has not."""
+    """The recipe's LoRA for this LLM, which may be on the meta device; None if its rank is 0. UserError if peft is not
+    installed, or for layers that the LLM does not have."""
     if lora.rank == 0:
         return None
     require_peft()
@@ -143,10 +143,10 @@ def describe(config: Config, parts: Parts, epochs: Epochs, total_steps: int, wor
         f"adapter of {trained:,} parameters between {config.model.encoder} and {config.model.llm}"
     ]
     if (lora := parts.card.lora) is not None:
-        updates, lr = sum(p.numel() for p in lora_parameters(model.llm).values()), config.lora.lr or config.optim.lr
+        count, lr = sum(p.numel() for p in lora_parameters(model.llm).values()), config.lora.lr or config.optim.lr
         layers = ", ".join(lora.targets)
         lines.append(
-            f"LoRA of rank {lora.rank} on the LLM's {layers}: {updates:,} parameters, trained with a learning rate of "
+            f"LoRA of rank {lora.rank} on the LLM's {layers}: {count:,} parameters, trained with a learning rate of "
             f"up to {lr:g}"
         )
     if model.packing_note:

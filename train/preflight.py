@@ -13,7 +13,7 @@ from model.encoders import encoder_dtype, load_encoder, open_extractor
 from model.errors import UserError
 from model.llm import embedding_dim, load_llm
 from model.llm.activation_checkpointing import checkpoint_activations
-from model.llm.bits import is_few_bits, require_few_bits, require_linear_layers
+from model.llm.bits import is_quantised, require_linear_layers, require_quantisable
 from model.loading import local_folder
 from model.skeleton import meta_models, read_config, skeleton
 from model.slam_asr import SlamAsr
@@ -27,7 +27,7 @@ from train.run_folder import require_run_folder
 from train.warm_start import open_source, require_fitting
 
 IDENTITY = ("family", "layer", "dtype", "window", "dim", "sample_rate")
-"""What of an encoder's fingerprint its configuration tells."""
+"""The fields of an encoder's fingerprint that are known from its configuration."""
 
 
 def preflight(
@@ -42,14 +42,14 @@ def preflight(
         newest, _ = find_newest(Path(config.run.dir) / "checkpoints")
         checkpoint = load_checkpoint(newest) if newest else None
         source = open_source(config, checkpoint)
-        parts = replace(parts, begun_with=source.digest if source else "")
+        parts = replace(parts, init_sha256=source.digest if source else "")
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
         unsuited = remarks(config, epochs.num_steps(0), total_steps, ranks, parts.corpus.longest_cost)
         if checkpoint:
             parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
             require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)
-        elif source and source.card:  # where only weights would tell, theirs are taken for the same
+        elif source and source.card:  # what only the weights would tell is assumed to be equal
             card, trained = parts.card, source.card
             card = replace(card, encoder={**trained.encoder, **card.encoder}, llm={**trained.llm, **card.llm})
             require_fitting(source, card, allow_changes)
@@ -66,15 +66,16 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
     model = skeleton(models, m.llm, m.prompt_texts, m.trust_remote_code)
     open_extractor(m.encoder, str(local_folder(m.encoder) or m.encoder), encoder, m.trust_remote_code)
-    if is_few_bits(m.dtype_of_llm):
-        require_few_bits(m.dtype_of_llm)
-        require_linear_layers(model.llm, m.dtype_of_llm, m.llm)
+    if is_quantised(m.dtype_of_llm):
+        require_quantisable(m.dtype_of_llm)
+        require_linear_layers(model.llm, m.llm)
     if m.activation_checkpointing:
         checkpoint_activations(model.llm)
     identity = _encoder_identity(config, indexes, model, device)
-    words = {"family": llm.model_type, "dim": embedding_dim(model.llm), "vocabulary": len(model.prompt.tokenizer)}
+    llm_identity = {"family": llm.model_type, "dim": embedding_dim(model.llm)}
+    llm_identity |= {"vocabulary": len(model.prompt.tokenizer)}
     lora = lora_spec(config.lora, model.llm)
-    card = AdapterCard(model.adapter.spec, identity, m.encoder, words, m.llm, model.prompt.template, lora=lora)
+    card = AdapterCard(model.adapter.spec, identity, m.encoder, llm_identity, m.llm, model.prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))
 
 
@@ -84,8 +85,8 @@ def _encoder_identity(config: Config, indexes: Indexes, model: SlamAsr, device: 
         return identify_encoder(config, features, device)
     assert model.encoder is not None
     dtype, _ = encoder_dtype(model.encoder.model, config.model.dtype_of_encoder, device)
-    own = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
-    return {name: own[name] for name in IDENTITY if name in own}
+    fingerprint = model.encoder.fingerprint() | {"dtype": str(dtype).removeprefix("torch.")}
+    return {name: fingerprint[name] for name in IDENTITY if name in fingerprint}
 
 
 def _completed(card: AdapterCard, trained: AdapterCard, config: Config) -> AdapterCard:

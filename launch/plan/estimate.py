@@ -81,7 +81,7 @@ class Estimator:
         return Row(name, memory, total, fits, self.largest(name), on_the_fly, cached, limit)
 
     def possible(self, name: str) -> bool:
-        """Whether training takes this setting: ZeRO-3 does not shard weights of few bits."""
+        """Whether training supports this file: ZeRO-3 cannot shard quantised weights."""
         return read_zero(name)["stage"] < 3 or self.shapes.shardable
 
     def memory(self, name: str, tokens: int) -> dict[str, float]:

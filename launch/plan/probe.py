@@ -113,6 +113,6 @@ def measure(
 
 
 def predicted_bytes(shapes: Shapes, cost: StepCost, tokens: float, with_encoder: bool, cached: bool) -> float:
-    """Of one process alone in stage 0: weights, the adapter's gradient and moments, and the peak of the step."""
+    """Of a single process in stage 0: weights, gradients and moments of adapter and LoRA, and the peak of the step."""
     frozen = shapes.llm_parameters * shapes.dtype.itemsize + (shapes.encoder_bytes if with_encoder else 0)
     return frozen + 16 * shapes.trained_parameters + cost.peak(tokens, cached)

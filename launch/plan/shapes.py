@@ -1,4 +1,4 @@
-"""The models of a recipe by their configurations alone, and recognisers of random weights made of them."""
+"""Sizes of a recipe's models from their configurations only, and recognisers built from these with random weights."""
 
 import copy
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Shapes:
 
     recipe: ModelConfig
     encoder: Any
-    encoder_layers: Layers  # those above them are not held
+    encoder_layers: Layers  # higher layers are not loaded
     llm: Any
     adapter: AdapterSpec
     lora: LoraSpec | None
@@ -42,12 +42,12 @@ class Shapes:
     encoder_dtype: torch.dtype
     encoder_parameters: int
     llm_parameters: int
-    llm_bytes: int  # of its weights, which may be of few bits
+    llm_bytes: int  # of its weights, which may be quantised
     adapter_parameters: int
     lora_parameters: int
     widest_module: int  # most parameters of a module of the LLM (embedding or head), which ZeRO-3 gathers whole
-    frames_of: Callable[[Any], Any]  # encoder frames of so many samples
-    speech_of: Callable[[Any], Any]  # speech embeddings of so many frames
+    frames_of: Callable[[Any], Any]  # number of samples -> number of encoder frames
+    speech_of: Callable[[Any], Any]  # number of frames -> number of speech embeddings
 
     @property
     def trained_parameters(self) -> int:
@@ -59,47 +59,48 @@ class Shapes:
 
     @property
     def shardable(self) -> bool:
-        """Whether ZeRO-3 can shard the LLM, which it cannot where its weights are of few bits."""
+        """Whether ZeRO-3 can shard the LLM, which it cannot if the weights are quantised."""
         return self.llm_bytes == self.dtype.itemsize * self.llm_parameters
 
 
 def read_shapes(config: Config) -> Shapes:
-    """Of a recipe's models, by their config.json. UserError where a configuration is not there, or is of an encoder
-    that we do not have, and for LoRA on layers that the LLM has not."""
+    """The shapes of a recipe's models, from their config.json. UserError if a configuration is missing or of an encoder
+    family that is not supported, and for LoRA on layers that the LLM does not have."""
     m = config.model
     encoder = read_config("encoder", m.encoder, m.trust_remote_code)
     return shapes_of(encoder, read_config("LLM", m.llm, m.trust_remote_code), m, config.lora)
 
 
 def shapes_of(encoder: Any, llm: Any, model: ModelConfig, lora: LoraConfig = NO_LORA) -> Shapes:
-    """Of transformers configurations and what the recipe's `model` says besides; the models are made without storage.
-    A dtype of `auto` is bfloat16: a plan is for GPUs that compute it."""
-    m, own = model, copy.deepcopy(llm)
-    parts = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
-    frozen, words, trained = parts
-    asked = (m.dtype_of_encoder, m.dtype_of_llm)
-    encoder_dtype, dtype = (choose_dtype(name if name in DTYPES else "bfloat16", "cpu") for name in asked)
-    llm_parameters, llm_bytes = sum(p.numel() for p in words.parameters()), weight_bytes(words, m.dtype_of_llm, dtype)
-    widest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in words.modules())
-    if (updates := lora_spec(lora, words)) is not None:
-        add_lora(words, updates)
+    """The shapes of two transformers configurations with the recipe's section `model`; the models are built on the meta
+    device. The dtype `auto` is bfloat16: a plan is for GPUs that compute it natively."""
+    m, llm_config = model, copy.deepcopy(llm)
+    models = meta_models(encoder, llm, m.adapter.model_dump(), m.encoder_layer, m.trust_remote_code, m.encoder_window)
+    encoder_model, llm_model, adapter = models
+    requested = (m.dtype_of_encoder, m.dtype_of_llm)
+    encoder_dtype, dtype = (choose_dtype(name if name in DTYPES else "bfloat16", "cpu") for name in requested)
+    llm_parameters = sum(p.numel() for p in llm_model.parameters())
+    llm_bytes = weight_bytes(llm_model, m.dtype_of_llm, dtype)
+    widest = max(sum(p.numel() for p in module.parameters(recurse=False)) for module in llm_model.modules())
+    if (spec := lora_spec(lora, llm_model)) is not None:
+        add_lora(llm_model, spec)
     return Shapes(
         recipe=m,
         encoder=encoder,
-        encoder_layers=frozen.layers,
-        llm=own,
-        adapter=trained.spec,
-        lora=updates,
+        encoder_layers=encoder_model.layers,
+        llm=llm_config,
+        adapter=adapter.spec,
+        lora=spec,
         dtype=dtype,
         encoder_dtype=encoder_dtype,
-        encoder_parameters=sum(p.numel() for p in frozen.parameters()),
+        encoder_parameters=sum(p.numel() for p in encoder_model.parameters()),
         llm_parameters=llm_parameters,
         llm_bytes=llm_bytes,
-        adapter_parameters=sum(p.numel() for p in trained.parameters()),
-        lora_parameters=sum(p.numel() for p in lora_parameters(words).values()),
+        adapter_parameters=sum(p.numel() for p in adapter.parameters()),
+        lora_parameters=sum(p.numel() for p in lora_parameters(llm_model).values()),
         widest_module=widest,
-        frames_of=frozen.out_len,
-        speech_of=trained.out_len,
+        frames_of=encoder_model.out_len,
+        speech_of=adapter.out_len,
     )
 
 
@@ -122,7 +123,8 @@ def random_recogniser(
     layout: Any = "packed",
     layers: int | None = None,
 ) -> SlamAsr:
-    """The models with random weights and a prompt of so many tokens; `layers` cuts encoder and LLM to so many."""
+    """The models with random weights and a prompt of `prompt_tokens` tokens; `layers` is the number of layers of
+    encoder and LLM (default: all)."""
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
@@ -131,9 +133,9 @@ def random_recogniser(
         llm_model = AutoModelForCausalLM.from_config(config, dtype=shapes.dtype, trust_remote_code=code)
         adapter = build_adapter(shapes.adapter)
     llm_model: Any = freeze(llm_model.to(device))
-    encoder, read = None, shapes.encoder_layers
+    encoder, chosen = None, shapes.encoder_layers
     if with_encoder:
-        layer, depth = (read.kind if read.several else None, layers) if layers else (read.name, read.last)
+        layer, depth = (chosen.kind if chosen.several else None, layers) if layers else (chosen.name, chosen.last)
         window = shapes.recipe.encoder_window
         encoder = random_encoder(shapes.encoder, layer, window, shapes.encoder_dtype, device, code, depth)
     llm = Llm(llm_model, None, {}, (switch_to_packed if device.type == "meta" else try_packing)(llm_model))
@@ -148,7 +150,7 @@ def random_recogniser(
 def random_batch(
     shapes: Shapes, utterance: Utterance, number: int, device: torch.device, cached: bool = False
 ) -> Batch:
-    """`number` utterances like this one, of noise: as audio or, where `cached`, as an encoder's frames."""
+    """`number` utterances like this one, of noise: as audio or, if `cached`, as encoder frames."""
     keys, samples, frames = tuple(map(str, range(number))), utterance.samples * number, utterance.frames * number
     features = torch.randn(frames, shapes.adapter.frame_dim, device=device).to(shapes.encoder_dtype)
     return Batch(

@@ -63,7 +63,7 @@ class StepCost:
         utterances, shapes = tokens / self.utterance.tokens, self.shapes
         at = self.at(utterances)
         learning = max(at.loss, at.backward) + (at.inputs if zero3 else 0)
-        update = 2 * FLOAT32 * shapes.trained_parameters  # AdamW's: two copies of what is trained
+        update = 2 * FLOAT32 * shapes.trained_parameters  # AdamW's: two copies of the trained parameters
         if cached:
             frames = shapes.encoder_dtype.itemsize * shapes.adapter.frame_dim * self.utterance.frames
             return utterances * frames + max(learning, update)
@@ -116,7 +116,7 @@ def _moments(model: SlamAsr, batch: Batch) -> Moments:
     meter.end_phase()
     convolutions, *transformer = meter.peaks
     assert batch.features is not None
-    width = model.adapter.spec.frame_dim  # of the whole encoder, which may give several layers side by side
+    width = model.adapter.spec.frame_dim  # of the whole encoder, whose frames may be several layers, concatenated
     batch = replace(batch, features=batch.features.new_empty(len(batch.features), width))
     for parameter in model.trained.values():
         parameter.grad = torch.zeros_like(parameter)  # stays between steps

@@ -25,8 +25,8 @@ on several GPUs, or several hosts that share a file system; a killed run goes on
   torchrun --nproc_per_node 8 -m launch prep features SHARDS OUT --encoder E --yes
   deepspeed --num_accelerators 8 --module launch prep features SHARDS OUT --encoder E --yes
   srun --ntasks-per-node 8 python -m launch prep features SHARDS OUT --encoder E --yes"""
-LAYER_HELP = "transformer layer, counted from 1 (the last); mean, mean:6-12, weighted or weighted:6-12 of several"
-WINDOW_HELP = "of Whisper and Voxtral: padded to 30 s (the default), or cut to the audio's own length"
+LAYER_HELP = "transformer layer, counted from 1 (the last); or several: mean, mean:6-12, weighted, weighted:6-12"
+WINDOW_HELP = "for Whisper and Voxtral: audio padded to 30 s (the default), or cut to its own length"
 DTYPE_HELP = "of what is kept; int8 has a scale for each frame"
 
 

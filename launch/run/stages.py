@@ -173,8 +173,8 @@ def why_not_cached(request: Request) -> str:
     if not (request.shards("train") / INDEX_NAME).exists():
         return ""
     m = config.model
-    read = read_config("encoder", m.encoder, m.trust_remote_code)
-    encoder = random_encoder(read, m.encoder_layer, m.encoder_window, trust_remote_code=m.trust_remote_code)
+    encoder_config = read_config("encoder", m.encoder, m.trust_remote_code)
+    encoder = random_encoder(encoder_config, m.encoder_layer, m.encoder_window, trust_remote_code=m.trust_remote_code)
     seconds = sum(read_index(request.shards(name)).seconds for name in ("train", "dev"))
     size = int(seconds * encoder.out_len(100 * SAMPLE_RATE) / 100 * encoder.dim * BYTES_A_VALUE)
     free = free_bytes(request.out)

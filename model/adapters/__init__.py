@@ -32,19 +32,19 @@ def build_adapter(spec: AdapterSpec) -> Adapter:
 
 
 def require_buildable(settings: Mapping[str, Any]) -> None:
-    """UserError for an unknown type, for settings that its type does not have, and for sizes that do not go together.
+    """UserError for an unknown type, for settings that the type does not have, and for sizes that do not fit together.
     `settings` are those of a recipe's adapter."""
     require_known("adapter type", settings["type"], ADAPTERS)
     ADAPTERS[settings["type"]].require_buildable(settings)
 
 
 def adapter_spec(settings: Mapping[str, Any], encoder: Mapping[str, Any], llm: Any) -> AdapterSpec:
-    """The spec of a recipe's adapter between an encoder (`dim` and `layer` of its fingerprint) and an LLM, which is
-    measured for `match_norm`; one without storage has an rms of 1."""
-    own = {name: value for name, value in settings.items() if name != "match_norm"}
+    """The spec of a recipe's adapter between an encoder (`dim` and `layer` of its fingerprint) and an LLM. With
+    `match_norm` the rms of the LLM's embeddings is measured; it is 1 for an LLM on the meta device."""
+    stored = {name: value for name, value in settings.items() if name != "match_norm"}
     layers = layers_in_frame(encoder["layer"])
     return AdapterSpec(
-        **own,
+        **stored,
         encoder_dim=encoder["dim"] // layers,
         llm_dim=embedding_dim(llm),
         weighted_layers=layers,

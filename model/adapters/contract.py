@@ -1,4 +1,4 @@
-"""What every adapter offers, and what rebuilds one.
+"""The interface of every adapter, and the spec that rebuilds one.
 
 T encoder frames, D encoder width, n encoder layers in a frame, k frames stacked, W whole stacks, S speech embeddings,
 H LLM width."""
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from model.batch import Length, cumulative
 from model.errors import UserError, require_at_least
 
-OF_SOME = ("layers", "heads", "queries")  # settings that not every type has
+OF_SOME = ("layers", "heads", "queries")  # settings that only some types have
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """What rebuilds an adapter: stored in adapter.json beside its weights. A field that a file does not have is at its
-    default, as in the versions that wrote it."""
+    """Everything that rebuilds an adapter: stored in adapter.json beside its weights. A field that is missing in the
+    file of an earlier version has its default, which is what that version computed."""
 
     type: str
     stack: int
@@ -31,8 +31,8 @@ class AdapterSpec:
     layers: int = 2
     heads: int = 8
     queries: int = 1
-    weighted_layers: int = 1  # n, the encoder layers that a frame holds side by side
-    output_rms: float = 0.0  # that each embedding is scaled to; 0 = not scaled
+    weighted_layers: int = 1  # n, the encoder layers that are concatenated in a frame
+    output_rms: float = 0.0  # root mean square that each embedding is scaled to; 0 = not scaled
 
     @property
     def frame_dim(self) -> int:
@@ -41,10 +41,10 @@ class AdapterSpec:
 
 
 class Adapter(nn.Module):
-    """The trained part between encoder and LLM. Utterances lie end to end, and none depends on its neighbours."""
+    """The trained part between encoder and LLM. Utterances lie end to end, and none depends on the others."""
 
     has: ClassVar[tuple[str, ...]] = ()
-    """Those of OF_SOME that this type has."""
+    """The settings in OF_SOME that this type has."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Adapter(nn.Module):
 
     @classmethod
     def require_buildable(cls, settings: Mapping[str, Any]) -> None:
-        """UserError for settings (AdapterSpec's fields, without the widths) that no adapter of this type has."""
+        """UserError if no adapter of this type can have these settings (AdapterSpec's fields, without the widths)."""
         for name in ("stack", "hidden", *OF_SOME):
             require_at_least(f"model.adapter.{name}", settings[name], 1)
         kind, hidden, heads = settings["type"], settings["hidden"], settings["heads"]
@@ -64,11 +64,12 @@ class Adapter(nn.Module):
                 raise UserError(f"model.adapter.{name} is {settings[name]}, {has_none}")
         if "heads" in cls.has and hidden % heads:
             raise UserError(
-                f"model.adapter.hidden {hidden} is not a multiple of model.adapter.heads {heads}; give another of them"
+                f"model.adapter.hidden {hidden} is not a multiple of model.adapter.heads {heads}; change one of them"
             )
 
     def out_len(self, num_frames: Length) -> Length:
-        """Speech embeddings of so many encoder frames. A rest of fewer than k frames is left out, as in the paper."""
+        """Number of speech embeddings for `num_frames` encoder frames. Up to k - 1 frames at the end are dropped, as in
+        the paper."""
         return num_frames // self.spec.stack
 
     def forward(self, frames: Tensor, frame_cu: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +82,11 @@ class Adapter(nn.Module):
         return speech, cumulative(lengths)
 
     def embed(self, stacks: Tensor, lengths: Tensor) -> Tensor:
-        """stacks [sum W, k, D] float32, lengths [B] of S on the CPU -> embeddings [sum S, H] float32; W is not 0."""
+        """stacks [sum W, k, D] float32, lengths [B] of S on the CPU -> embeddings [sum S, H] float32; sum W > 0."""
         raise NotImplementedError
 
     def _mixed(self, frames: Tensor) -> Tensor:  # [sum T, n x D] -> [sum T, D]
-        """The layers' sum with trained weights that add up to 1, at first all the same (SUPERB, arXiv 2105.01051)."""
+        """The weighted sum of layers: trained weights that add up to 1, initially equal (SUPERB, arXiv 2105.01051)."""
         if self.spec.weighted_layers == 1:
             return frames
         weights = self.layer_weights.softmax(0)

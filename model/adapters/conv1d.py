@@ -8,12 +8,12 @@ from model.adapters.contract import Adapter, AdapterSpec
 
 
 class Conv1dAdapter(Adapter):
-    """Conv1d(D, D, kernel and stride k) - ReLU - Linear(D, hidden) - ReLU - Linear(hidden, H); dropout of the hidden
+    """Conv1d(D, D, kernel and stride k) - ReLU - Linear(D, hidden) - ReLU - Linear(hidden, H); dropout on the hidden
     layer.
 
-    Windows of such a convolution do not overlap, so it is a linear layer over a stack: that is how it is computed, as
-    cuDNN's convolutions would round to TF32. `conv.weight[:, i * D + j]` is nn.Conv1d's `weight[:, j, i]`, and both are
-    initialised alike."""
+    The windows of this convolution do not overlap, so it is computed as a linear layer over a stack: cuDNN's
+    convolutions would round to TF32. `conv.weight[:, i * D + j]` is nn.Conv1d's `weight[:, j, i]`, with the same
+    initialisation."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__(spec)

@@ -1,6 +1,6 @@
-"""SALMONN's window-level Q-Former (arXiv 2310.13289, section 3.1): a few trained queries read each window of frames.
+"""SALMONN's window-level Q-Former (arXiv 2310.13289, section 3.1): trained queries attend to each window of frames.
 
-The Q-Former is transformers' own, of BLIP-2 (arXiv 2301.12597)."""
+The Q-Former is transformers' implementation of BLIP-2's (arXiv 2301.12597)."""
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,10 @@ QUERY_STD = 0.02  # as in SALMONN and BLIP-2
 
 class QFormerAdapter(Adapter):
     """LayerNorm(D) - `layers` Q-Former layers of width `hidden` and inner width 4 hidden, in which `queries` queries
-    attend to each other and to the k frames of a window - Linear(hidden, H). Dropout as in the Q-Former: of attention,
-    and of what every sublayer adds.
+    attend to each other and to the k frames of a window - Linear(hidden, H). Dropout as in the Q-Former: on attention
+    weights, and on the output of every sublayer.
 
-    All windows have k frames, so there is no padding, and each is computed by itself."""
+    All windows have k frames, so there is no padding, and windows are independent of each other."""
 
     has = ("layers", "heads", "queries")
 
@@ -34,7 +34,7 @@ class QFormerAdapter(Adapter):
             hidden_dropout_prob=spec.dropout,
             attention_probs_dropout_prob=spec.dropout,
         )
-        config._attn_implementation = "eager"  # of a few frames: plain products, deterministic on a GPU too
+        config._attn_implementation = "eager"  # over a few frames only; deterministic on a GPU too
         self.norm = nn.LayerNorm(spec.encoder_dim)
         self.queries = nn.Parameter(QUERY_STD * torch.randn(spec.queries, spec.hidden))
         self.qformer = Blip2QFormerModel(config)
@@ -45,5 +45,5 @@ class QFormerAdapter(Adapter):
 
     def embed(self, stacks: Tensor, lengths: Tensor) -> Tensor:
         queries = self.queries.expand(len(stacks), -1, -1)
-        read = self.qformer(query_embeds=queries, encoder_hidden_states=self.norm(stacks)).last_hidden_state
-        return self.linear(read).flatten(0, 1)  # [sum W, queries, H] -> [sum S, H]
+        hidden = self.qformer(query_embeds=queries, encoder_hidden_states=self.norm(stacks)).last_hidden_state
+        return self.linear(hidden).flatten(0, 1)  # [sum W, queries, H] -> [sum S, H]

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from model.adapters.contract import Adapter, AdapterSpec
 from model.errors import UserError
 
-NORM_INIT = 0.4  # norm_init of ultravox_config.py, after arXiv 2206.10139: small weights at first train better
+NORM_INIT = 0.4  # norm_init of ultravox_config.py, after arXiv 2206.10139: small initial weights train better
 EPS = 1e-6
 
 
 class SwiGluAdapter(Adapter):
-    """RMSNorm(k D) - Linear(k D, hidden) - SwiGLU, which halves it - RMSNorm(hidden / 2) - Linear(hidden / 2, H), both
-    linear layers without bias; dropout before the last. Ultravox fills up the last stack with zeros, here a rest of
-    fewer than k frames is left out."""
+    """RMSNorm(k D) - Linear(k D, hidden) - SwiGLU, which halves the width - RMSNorm(hidden / 2) - Linear(hidden / 2,
+    H), both linear layers without bias; dropout before the last. Ultravox pads the last stack with zeros; here up to
+    k - 1 frames at the end are dropped."""
 
     def __init__(self, spec: AdapterSpec) -> None:
         super().__init__(spec)

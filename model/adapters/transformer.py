@@ -1,4 +1,4 @@
-"""A small transformer over stacked frames, so that an embedding may depend on its whole utterance."""
+"""A small transformer over stacked frames, so that a speech embedding may depend on its whole utterance."""
 
 import math
 
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from model.adapters.contract import Adapter, AdapterSpec
 from model.packing import PackedLengths, packed_attention, packed_lengths
 
-LONGEST_WAVE = 10_000  # of the positions, as in arXiv 1706.03762, section 3.5
+LONGEST_WAVE = 10_000  # base of the sinusoidal positions, as in arXiv 1706.03762, section 3.5
 
 
 class TransformerAdapter(Adapter):
     """Linear(k D, hidden) - sinusoidal positions - `layers` pre-norm blocks (arXiv 2002.04745), which attend within an
-    utterance - LayerNorm - Linear(hidden, H); dropout of the first layer and of what every sublayer adds."""
+    utterance - LayerNorm - Linear(hidden, H); dropout after the positions and on the output of every sublayer."""
 
     has = ("layers", "heads")
 
@@ -37,7 +37,7 @@ class TransformerAdapter(Adapter):
 
 
 class Block(nn.Module):
-    """Attention and a feed-forward layer of inner width 4 x width, each on a norm of its input, which it adds to."""
+    """Self-attention and a feed-forward layer of inner width 4 x width, both pre-norm with a residual connection."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class Block(nn.Module):
 
 
 def sinusoids(length: int, width: int, device: torch.device) -> Tensor:
-    """float32 [length, width]: sines in the first half, cosines of the same waves in the second."""
+    """float32 [length, width]: sines in the first half, cosines of the same frequencies in the second."""
     waves = torch.arange((width + 1) // 2, device=device) * (-2 * math.log(LONGEST_WAVE) / width)
     angles = torch.arange(length, device=device)[:, None] * waves.exp()
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width]

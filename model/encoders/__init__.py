@@ -1,6 +1,6 @@
-"""Frozen speech encoders, chosen by the checkpoint's own `model_type`: one file and one line below for each family.
+"""Frozen speech encoders, chosen by the checkpoint's `model_type`: one file and one line below for each family.
 
-Begin with encoder.py, what all offer, then hubert.py. May import the modules of model only."""
+Begin with encoder.py, their common interface, then hubert.py. May import the modules of model only."""
 
 import copy
 from typing import Any
@@ -77,9 +77,9 @@ def open_extractor(source: str, place: str, config: Any, trust_remote_code: bool
     family = ENCODER_FAMILIES[config.model_type]
     if lacking := [name for name in family.reads if not hasattr(extractor, name)]:
         kind = f"preprocessor_config.json is of a {type(extractor).__name__}, without {', '.join(lacking)}"
-        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint whose files belong together")
+        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint with files that belong together")
     if getattr(family.own_config(config), "add_adapter", False):
-        raise UserError(f"encoder {source!r} shortens its frames by a network of its own (add_adapter); use another")
+        raise UserError(f"encoder {source!r} subsamples its frames with an adapter (add_adapter); use another")
     return extractor
 
 
@@ -103,9 +103,9 @@ def random_encoder(
     depth: int | None = None,
 ) -> Encoder:
     """An encoder of a checkpoint's transformers configuration with random weights, or with none on the meta device;
-    `depth` cuts it to so many layers. UserError for a layer or window that it does not have."""
+    `depth` is the number of layers to build (default: all). UserError for a layer or window that it does not have."""
     family = ENCODER_FAMILIES[config.model_type]
-    config = copy.deepcopy(family.own_config(config))  # making it changes the attention that its configuration names
+    config = copy.deepcopy(family.own_config(config))  # building the model sets the configuration's attention
     if depth is not None:
         setattr(config, family.depth_name, depth)
     with torch.device(device):
@@ -117,8 +117,8 @@ def random_encoder(
 def known_fingerprint(
     source: str, layer: int | str | None, dtype: str, made: dict[str, Any], device: Any, window: str | None = None
 ) -> dict[str, Any]:
-    """The fingerprint of an encoder on `device` whose weights are those of the fingerprint `made`, read from its
-    configuration; `dtype` "auto" is that of `made`. UserError for a layer or window that the encoder does not have."""
+    """The fingerprint of an encoder on `device`, from its configuration and the fingerprint `made` of the same weights;
+    `dtype` "auto" is that of `made`. UserError for a layer or window that the encoder does not have."""
     from transformers import AutoConfig
 
     with loading("encoder", source), torch.device("meta"):
@@ -127,24 +127,24 @@ def known_fingerprint(
         config = family.own_config(config)
         if dtype != "auto":
             computed = str(encoder_dtype(family.build(config), dtype, device)[0]).removeprefix("torch.")
-    read, window = read_layers(layer, family.depth(config)).name, chosen_window(family, config.model_type, window)
-    known = {"layer": read, "dtype": computed, "dim": config.hidden_size * layers_in_frame(read)}
+    name, window = read_layers(layer, family.depth(config)).name, chosen_window(family, config.model_type, window)
+    known = {"layer": name, "dtype": computed, "dim": config.hidden_size * layers_in_frame(name)}
     return {**made, **known, **({"window": window} if window else {})}
 
 
-def encoder_dtype(model: nn.Module, asked: str, device: torch.device | str) -> tuple[torch.dtype, str]:
-    """The dtype for `model` on `device` if `asked` is wanted, and a note why it is float32 instead (else empty).
+def encoder_dtype(model: nn.Module, requested: str, device: torch.device | str) -> tuple[torch.dtype, str]:
+    """The dtype of `model` on `device` if `requested` is requested, and a note if it is float32 instead (else empty).
 
     On CPUs with AMX (Intel Sapphire Rapids and later) oneDNN's bfloat16 convolutions are wrong if there are several
     groups of fewer than 16 channels, as in the positional convolution of a narrow HuBERT (hidden_size / groups;
-    HuBERT-base has 48). Such an encoder computes in float32 on every CPU, so that its frames are the same on all."""
-    dtype = choose_dtype(asked, device)
+    HuBERT-base has 48). Such an encoder is computed in float32 on every CPU, so that its frames are the same on all."""
+    dtype = choose_dtype(requested, device)
     if dtype != torch.bfloat16 or torch.device(device).type != "cpu" or (narrow := narrow_groups(model)) is None:
         return dtype, ""
     name, channels = narrow
     return torch.float32, (
         f"the encoder is computed in float32, not bfloat16: its {name} has {channels} channels a group, and with fewer "
-        f"than {MIN_GROUP_CHANNELS} some CPUs get bfloat16 wrong"
+        f"than {MIN_GROUP_CHANNELS} some CPUs compute bfloat16 convolutions wrongly"
     )
 
 

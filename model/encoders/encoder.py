@@ -1,7 +1,7 @@
-"""What every encoder family offers: waveforms to frames, frozen.
+"""The interface of every encoder family: waveforms to frames, frozen.
 
-No utterance depends on the others of its batch. On a CPU utterances are encoded one by one, so that each has the same
-bits in any batch. On a GPU a family whose attention is transformers' shared one reads all frames packed
+No utterance depends on the others of its batch. On a CPU utterances are encoded one by one, so that the frames are
+bit-identical in any batch. On a GPU, families that use transformers' common attention interface encode a batch packed
 (model/packing.py): the same frames up to rounding.
 
 B utterances, N samples, T frames, D width of a layer's output, L layers."""
@@ -25,80 +25,81 @@ class Encoder(nn.Module):
     """A transformers model behind `out_len` and `forward`.
 
     A family defines prepare, preprocessing, out_len and encode_one; encode_packed, if its layers can be packed; and
-    what differs of the rest."""
+    overrides other methods where it differs."""
 
     reads: ClassVar[tuple[str, ...]] = ()
-    """What the family reads of the checkpoint's feature extractor, beside its sampling rate."""
+    """Attributes of the checkpoint's feature extractor that the family needs, besides the sampling rate."""
     windows: ClassVar[tuple[str, ...]] = ()
-    """Values of model.encoder_window, the default first; empty for a family that reads audio of any length at once."""
+    """Values of model.encoder_window, the default first; empty if the family encodes audio of any length at once."""
     own_attention: ClassVar[tuple[str, ...]] = ()
-    """Model types whose attention is not transformers' shared one: always encoded one by one."""
+    """Model types that do not use transformers' common attention interface: always encoded one by one."""
     depth_name: ClassVar[str] = "num_hidden_layers"
-    """Where the configuration has the number of layers."""
+    """The configuration's key for the number of layers."""
     key_mapping: ClassVar[dict[str, str]] = {}
-    """{pattern in the checkpoint's names of weights: its replacement}, where it holds more than the encoder."""
+    """{pattern in the checkpoint's weight names: replacement}, if the checkpoint holds more than the encoder."""
 
     def __init__(self, model: Any, extractor: Any, layer: int | str | None, weights: str, window: str | None = None):
         """`model` and `extractor` are transformers', as `open` and AutoFeatureExtractor load them; `layer` as in
-        model/encoder_layers.py; `weights` is the sha256 of all the model's; `window` is of `windows`, or None.
+        model/encoder_layers.py; `weights` is the sha256 of the model's weights; `window` is one of `windows`, or None.
 
-        A layer's output is what the next layer gets; the last one's comes with the norm after it, if there is one. A
-        mean is over the outputs without that norm, added up in float32, cast to the dtype; weighted ones are those
-        outputs side by side. Layers that are not read do not compute. UserError for a layer or window it lacks."""
+        The output of the last layer includes the final layer norm, if there is one, other layers' outputs do not. A
+        mean is over outputs without the final norm, summed in float32, then cast to the dtype; `weighted` layers are
+        the same outputs, concatenated. Layers above the last one used are removed. UserError for a layer or window that
+        does not exist."""
         super().__init__()
         self.source = self.dtype_note = ""
-        """The folder or id that it was loaded from; why it computes in another dtype than asked for, if it does."""
+        """The folder or id it was loaded from; the reason if it is computed in another dtype than requested."""
         self.model, self.weights = model, weights
         depth = self.depth(model.config)
         self.layers = read_layers(layer, depth)
         self.layer = self.layers.name
         self.dim = int(model.config.hidden_size) * layers_in_frame(self.layer)
-        """Width of a frame: D, or L x D of weighted layers."""
+        """Width of a frame: D, or D times the number of weighted layers."""
         self.sample_rate: int = extractor.sampling_rate
         self.window = chosen_window(type(self), model.config.model_type, window)
         self.packs: bool = model.config.model_type not in self.own_attention and switch_to_packed(model) is None
-        """Whether the transformer can read the utterances of a batch at once."""
+        """Whether the transformer can encode the utterances of a batch packed."""
         self.packed: bool = self.packs and self.device.type == "cuda"
-        """Whether it does. On a CPU it is no faster, and one by one an utterance has the same bits in any batch."""
+        """Whether it does. On a CPU that is no faster, and one by one the frames are bit-identical in any batch."""
         self.body.layers = self.body.layers[: self.layers.last]
         if self.layers.several or self.layers.last < depth:
             self.drop_final_norm()
         self.prepare(extractor)
 
     def prepare(self, extractor: Any) -> None:
-        """Keeps what the family reads of the feature extractor; the last part of making one. UserError where it does
-        not fit the model."""
+        """Takes over the family's settings of the feature extractor, at the end of `__init__`. UserError if they do not
+        fit the model."""
         raise NotImplementedError
 
     @classmethod
     def own_config(cls, config: Any) -> Any:
-        """The encoder's own configuration in that of a checkpoint."""
+        """The encoder's configuration within that of a checkpoint."""
         return config
 
     @classmethod
     def depth(cls, config: Any) -> int:
-        """Transformer layers of the encoder's own configuration."""
+        """Number of transformer layers in the encoder's configuration."""
         return int(getattr(config, cls.depth_name))
 
     @classmethod
     def architecture(cls, model_type: str) -> Any:
-        """The transformers class of the encoder alone."""
+        """The transformers class of the encoder, without a decoder."""
         from transformers import AutoModel
 
         return AutoModel
 
     @classmethod
     def open(cls, config: Any, source: str, place: str, trust_remote_code: bool) -> Any:
-        """The pretrained model of the encoder's own `config` at `place` (as open_pretrained), and nothing else of the
+        """The pretrained encoder with configuration `config` at `place` (as open_pretrained), without the rest of the
         checkpoint. UserError if it lacks weights."""
         options = {"config": config, "key_mapping": cls.key_mapping} if cls.key_mapping else {}
         made, never_read = cls.architecture(config.model_type), ("masked_spec_embed",)
-        with _only_errors():  # transformers warns of every weight that is left out, as of decoders and CTC heads
+        with _only_errors():  # transformers warns of weights that are not loaded, such as decoders and CTC heads
             return open_pretrained(made, "encoder", source, place, trust_remote_code, never_read, options)
 
     @classmethod
     def build(cls, config: Any, dtype: torch.dtype | None = None, trust_remote_code: bool = False) -> Any:
-        """The model of the encoder's own `config` with random weights, on torch's current device."""
+        """The encoder with configuration `config` and random weights, on torch's current device."""
         made, options = cls.architecture(config.model_type), {} if dtype is None else {"dtype": dtype}
         if hasattr(made, "from_config"):
             return made.from_config(config, trust_remote_code=trust_remote_code, **options)
@@ -106,32 +107,32 @@ class Encoder(nn.Module):
 
     @classmethod
     def usual_extractor(cls, config: Any) -> Any:
-        """The feature extractor that checkpoints of this configuration come with, for an encoder without weights."""
+        """The usual feature extractor of checkpoints with this configuration, for an encoder without a checkpoint."""
         from transformers import Wav2Vec2FeatureExtractor
 
         return Wav2Vec2FeatureExtractor(do_normalize=True)
 
     @property
     def body(self) -> Any:
-        """The module that has the list `layers`."""
+        """The module with the ModuleList `layers`."""
         return self.model.encoder
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer's layers that are computed."""
+        """The transformer layers that are computed."""
         return self.body.layers
 
     @property
     def device(self) -> torch.device:
-        """Of the layers; transformers' own `device` may be that of a weight that no layer reads."""
+        """Device of the layers; transformers' own `device` may be that of a weight that is never used."""
         return next(self.blocks.parameters()).device
 
     def drop_final_norm(self) -> None:
-        """Takes away what comes after the last layer, which is not read."""
+        """Removes the final layer norm, if the output of the last layer is not used by itself."""
         self.body.layer_norm = nn.Identity()
 
     def out_len(self, num_samples: Length) -> Length:
-        """Frames of an utterance of so many samples; below 1 if it is too short for `forward`."""
+        """Number of frames of an utterance with `num_samples` samples; below 1 if it is too short for `forward`."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -141,8 +142,8 @@ class Encoder(nn.Module):
         frame_cu = cumulative(self.out_len(audio_cu.diff()))
         if self.packed:
             return self.encode_packed(waves, frame_cu.diff()), frame_cu
-        with torch.random.fork_rng(devices=[]):  # transformers draws numbers for layer drop even without one; the
-            # adapter's dropout must not depend on whether frames are cached
+        with torch.random.fork_rng(devices=[]):  # transformers draws a random number for LayerDrop even in eval mode;
+            # the adapter's dropout must not depend on whether frames are cached
             return torch.cat([self.encode_one(wave) for wave in waves]), frame_cu
 
     def encode_one(self, wave: Tensor) -> Tensor:
@@ -150,33 +151,33 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def encode_packed(self, waves: tuple[Tensor, ...], lengths: Tensor) -> Tensor:
-        """B waves [N], lengths [B] of T on the CPU -> [sum T, dim]; of families that pack."""
+        """B waves [N], lengths [B] of T on the CPU -> [sum T, dim]; for families that can be packed."""
         raise NotImplementedError
 
     def outputs(self, hidden: Tensor, **options: Any) -> Iterator[Tensor]:
-        """hidden [1, T, D] -> every layer's output, in order; `options` are those of the layers."""
+        """hidden [1, T, D] -> every layer's output, in order; `options` are passed to the layers."""
         for block in self.blocks:
             hidden = block(hidden, **options)
             yield hidden
 
     def read(self, outputs: Iterator[Tensor]) -> Tensor:
-        """The outputs [1, T, D] of all layers, in order -> [1, T, dim] of those that are read."""
-        wanted = islice(outputs, self.layers.first - 1, None)
+        """The outputs [1, T, D] of all layers, in order -> frames [1, T, dim] of the selected layers."""
+        selected = islice(outputs, self.layers.first - 1, None)
         if not self.layers.several:
-            return next(wanted)
+            return next(selected)
         if self.layers.kind == "weighted":
-            return torch.cat(list(wanted), -1)
+            return torch.cat(list(selected), -1)
         total: Any = 0.0
-        for output in wanted:
+        for output in selected:
             total = total + output.float()
         return (total / (self.layers.last + 1 - self.layers.first)).to(self.model.dtype)
 
     def preprocessing(self) -> dict[str, Any]:
-        """What of the audio's preparation decides the frames, for the fingerprint."""
+        """The preprocessing settings that influence the frames, for the fingerprint."""
         raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
-        """All that determines the frames of a waveform; cached features of another fingerprint are refused."""
+        """Everything that determines the frames of a waveform; cached features of another fingerprint are refused."""
         return {
             "family": self.model.config.model_type,
             "weights": self.weights,
@@ -190,7 +191,7 @@ class Encoder(nn.Module):
 
 @contextmanager
 def _only_errors() -> Iterator[None]:
-    """transformers logs errors alone."""
+    """Inside, transformers logs errors only."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -201,14 +202,14 @@ def _only_errors() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def chosen_window(family: type[Encoder], model_type: str, asked: str | None) -> str | None:
-    """The window that is used where `asked` is asked for, None being the family's default. UserError for one that the
-    family does not have."""
-    if asked is not None and asked not in family.windows:
+def chosen_window(family: type[Encoder], model_type: str, requested: str | None) -> str | None:
+    """The requested window, or the family's default if that is None. UserError for one that the family does not
+    have."""
+    if requested is not None and requested not in family.windows:
         if not family.windows:
             raise UserError(
-                f"encoder window {asked!r}: an encoder of family {model_type} reads audio of any length, without a "
+                f"encoder window {requested!r}: encoders of family {model_type} encode audio of any length, without a "
                 "window; leave model.encoder_window (--window) out"
             )
-        raise UserError(f"encoder window {asked!r} is not known; give {' or '.join(family.windows)}")
-    return asked or next(iter(family.windows), None)
+        raise UserError(f"encoder window {requested!r} is not known; give {' or '.join(family.windows)}")
+    return requested or next(iter(family.windows), None)

@@ -1,8 +1,8 @@
-"""HuBERT (Hsu et al., arXiv 2106.07447) and its kin: waveform to 50 frames a second, frozen.
+"""HuBERT (Hsu et al., arXiv 2106.07447) and encoders of the same architecture: waveform to 50 frames a second, frozen.
 
-wav2vec 2.0 (2006.11477), WavLM (2110.13900), data2vec (2202.03555), UniSpeech (2101.07597) and UniSpeech-SAT
-(2110.05752) are built alike. No utterance is padded: with group norm in the convolutions (HuBERT-base) padding would
-change every frame. When packed, only the convolutions are computed one by one."""
+These are wav2vec 2.0 (2006.11477), WavLM (2110.13900), data2vec (2202.03555), UniSpeech (2101.07597) and UniSpeech-SAT
+(2110.05752). No utterance is padded: with group norm in the convolutions (HuBERT-base) padding would change every
+frame. When packed, only the convolutions are computed one utterance at a time."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from model.packing import packed_lengths
 
 
 class HubertEncoder(Encoder):
-    """A HubertModel or alike."""
+    """A HubertModel of transformers, or a model of the same architecture."""
 
     reads = ("do_normalize",)
     own_attention = ("wavlm",)
@@ -33,7 +33,7 @@ class HubertEncoder(Encoder):
             super().drop_final_norm()
 
     def out_len(self, num_samples: Length) -> Length:
-        """By the convolutions' arithmetic; the shortest utterance has 25 ms."""
+        """From kernel sizes and strides of the convolutions; the shortest utterance has 25 ms."""
         for kernel, stride in zip(self.model.config.conv_kernel, self.model.config.conv_stride, strict=True):
             num_samples = (num_samples - kernel) // stride + 1
         return num_samples
@@ -53,8 +53,8 @@ class HubertEncoder(Encoder):
         positions = [body.pos_conv_embed(utterance[None])[0] for utterance in frames.split(lengths.tolist())]
         hidden = (frames + torch.cat(positions))[None]
         hidden = hidden if self._stable_norm else body.layer_norm(hidden)
-        read = self.read(self.outputs(hidden, packing=packed_lengths(lengths, hidden.device)))
-        return (body.layer_norm(read) if self._stable_norm else read)[0]
+        selected = self.read(self.outputs(hidden, packing=packed_lengths(lengths, hidden.device)))
+        return (body.layer_norm(selected) if self._stable_norm else selected)[0]
 
     def _input(self, wave: Tensor) -> Tensor:  # [N] -> [1, N]
         return (normalise(wave) if self.do_normalize else wave).to(self.model.dtype)[None]

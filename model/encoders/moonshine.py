@@ -1,7 +1,7 @@
 """Moonshine's encoder (Jeffries et al., arXiv 2410.15608): waveform to 41.7 frames a second, frozen.
 
-The decoder is not loaded. Its group norm is over the whole utterance, so none is padded; when packed, only the
-convolutions are computed one by one."""
+The decoder is not loaded. Group norm is over the whole utterance, so no utterance is padded; when packed, only the
+convolutions are computed one utterance at a time."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ class MoonshineEncoder(Encoder):
         return {"normalise": self.do_normalize}
 
     def out_len(self, num_samples: Length) -> Length:
-        """By the convolutions' arithmetic; the shortest utterance has 56 ms."""
+        """From kernel sizes and strides of the convolutions; the shortest utterance has 56 ms."""
         for convolution in (self.model.conv1, self.model.conv2, self.model.conv3):
             num_samples = (num_samples - convolution.kernel_size[0]) // convolution.stride[0] + 1
         return num_samples

@@ -1,6 +1,6 @@
 """w2v-BERT 2.0 (Seamless Communication, arXiv 2312.05187): Kaldi filter banks to 50 frames a second, frozen.
 
-A conformer with positions of its own inside attention: utterances are encoded one by one."""
+A Conformer with relative positions inside its attention, which cannot be packed: utterances are encoded one by one."""
 
 from threading import Lock
 from typing import Any
@@ -12,15 +12,15 @@ from model.batch import Length
 from model.encoders.encoder import Encoder
 from model.errors import UserError
 
-LENGTH, HOP, POINTS = 400, 160, 512  # samples of a filter bank's frame, between two, and of its transform
+LENGTH, HOP, POINTS = 400, 160, 512  # samples: frame length, frame shift, FFT length
 PREEMPHASIS, FLOOR = 0.97, 1.192092955078125e-07
 
 _positions = Lock()
-"""transformers keeps the positions of the last length in the model, which threads share."""
+"""transformers caches the position embeddings of the last length in the model, which threads share."""
 
 
 class Wav2Vec2BertEncoder(Encoder):
-    """A Wav2Vec2BertModel."""
+    """A Wav2Vec2BertModel of transformers."""
 
     reads = ("mel_filters", "window", "stride")
 
@@ -39,8 +39,8 @@ class Wav2Vec2BertEncoder(Encoder):
         self.stride, needed = int(extractor.stride), self.model.config.feature_projection_input_dim
         if filters.shape[1] * self.stride != needed:
             raise UserError(
-                f"the encoder's preprocessor_config.json makes {filters.shape[1]} mel bins, {self.stride} frames side "
-                f"by side, its config.json reads {needed} numbers; use a checkpoint whose files belong together"
+                f"the encoder's preprocessor_config.json gives {filters.shape[1]} mel bins, {self.stride} frames "
+                f"stacked, its config.json expects {needed} values; use a checkpoint with files that belong together"
             )
         self.register_buffer("filters", filters.to(self.device), persistent=False)
         povey = torch.from_numpy(extractor.window).to(torch.float64)
@@ -50,8 +50,8 @@ class Wav2Vec2BertEncoder(Encoder):
         return {"fbank": f"{self.get_buffer('filters').shape[1]} bins, {self.stride} frames"}
 
     def out_len(self, num_samples: Length) -> Length:
-        """Pairs of 25 ms frames every 10 ms; a last one without its partner is left out. The shortest utterance has
-        35 ms."""
+        """Pairs of 25 ms filter bank frames, one every 10 ms; an odd frame at the end is dropped. The shortest
+        utterance has 35 ms."""
         return ((num_samples - LENGTH) // HOP + 1) // self.stride
 
     def encode_one(self, wave: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Wav2Vec2BertEncoder(Encoder):
     def fbank(self, wave: Tensor) -> Tensor:
         """[N] -> [T, stride x bins] float32, as SeamlessM4TFeatureExtractor: log mel filter banks, each bin with mean 0
         and variance 1 over the utterance. In float64, as there."""
-        frames = (wave.to(torch.float64) * 2**15).unfold(0, LENGTH, HOP)  # [F, LENGTH], as of 16-bit integers
+        frames = (wave.to(torch.float64) * 2**15).unfold(0, LENGTH, HOP)  # [F, LENGTH], in the range of 16-bit integers
         frames = frames - frames.mean(1, keepdim=True)
         before = torch.cat([frames[:, :1], frames[:, :-1]], 1)
         spectrum = torch.fft.rfft((frames - PREEMPHASIS * before) * self.get_buffer("povey"), POINTS)

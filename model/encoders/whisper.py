@@ -1,16 +1,16 @@
-"""Whisper's encoder (Radford et al., arXiv 2212.04356), and Voxtral's (2507.13264), which is built alike: log-mel
-spectrograms of 30 s to 50 frames a second, frozen. The decoder is not loaded.
+"""Whisper's encoder (Radford et al., arXiv 2212.04356), and Voxtral's (2507.13264), which has the same architecture:
+log-mel spectrograms of 30 s to 50 frames a second, frozen. The decoder is not loaded.
 
-Audio is read in windows of 30 s: one of more is cut at every 30 s, and each window is encoded by itself. 30 s are
-exactly 1,500 frames, so that N samples always give ceil(N / 320) frames. A window is
+Audio is encoded in windows of 30 s: longer audio is split every 30 s, and each window is encoded independently. 30 s
+are exactly 1,500 frames, so N samples always give ceil(N / 320) frames. A window is
 
-- `padded`: silence (zeros) follows the audio up to 30 s and is encoded with it, as in training; the frames of the audio
-  alone are kept;
-- `cut`: only the audio's own part of that spectrogram is encoded, with the positions of its frames. This takes less
-  time, and is not what the encoder was trained on.
+- `padded`: silence (zeros) is appended to the audio up to 30 s and encoded with it, as in training; only the frames of
+  the audio are kept;
+- `cut`: only the part of that spectrogram that belongs to the audio is encoded, with the positions of its frames. This
+  takes less time, but the encoder was not trained for it.
 
-Either way the spectrogram is that of the window with its silence: what is more than 8 (80 dB) below the largest value
-of the whole window is raised to that, as WhisperFeatureExtractor does.
+Either way the spectrogram is that of the whole window, silence included: values more than 8 (80 dB) below its maximum
+are raised to that floor, as in WhisperFeatureExtractor.
 
 W windows, N samples, M mel bins, F spectrogram frames (100 a second), T encoder frames."""
 
@@ -70,8 +70,8 @@ class WhisperEncoder(Encoder):
         made, needed = (len(filters), int(extractor.n_samples)), (config.num_mel_bins, self.samples)
         if made != needed:
             raise UserError(
-                f"the encoder's preprocessor_config.json makes {made[0]} mel bins of {made[1]:,} samples, its "
-                f"config.json reads {needed[0]} of {needed[1]:,}; use a checkpoint whose files belong together"
+                f"the encoder's preprocessor_config.json gives {made[0]} mel bins of {made[1]:,} samples, its "
+                f"config.json expects {needed[0]} of {needed[1]:,}; use a checkpoint with files that belong together"
             )
         if getattr(extractor, "dither", 0.0):
             raise UserError("the encoder's preprocessor_config.json adds noise (dither); set dither to 0.0 in it")
@@ -105,16 +105,16 @@ class WhisperEncoder(Encoder):
         frames = self.model.layer_norm(self.read(self.outputs(hidden, attention_mask=None, **options)))[0]
         if self.window == "cut":
             return frames
-        return torch.cat([own[:count] for own, count in zip(frames.split(self.frames), counts, strict=True)])
+        return torch.cat([window[:count] for window, count in zip(frames.split(self.frames), counts, strict=True)])
 
     def _embed(self, mels: Tensor) -> Tensor:  # [W, M, F] -> [W, F / 2, D]
         hidden = F.gelu(self.model.conv2(F.gelu(self.model.conv1(mels)))).permute(0, 2, 1)
         return hidden + self.model.embed_positions.weight[: hidden.shape[1]]
 
     def log_mel(self, windows: list[Tensor]) -> Tensor:
-        """W waveforms [N] of at most a window -> [W, M, F] float32 of whole windows, as WhisperFeatureExtractor gives.
+        """W waveforms [N] of at most one window -> [W, M, F] float32 of whole windows, as WhisperFeatureExtractor.
 
-        The transform ends n_fft samples after the longest one: there is no power in the silence after that."""
+        The STFT ends n_fft samples after the longest waveform: there is no power in the silence after that."""
         length = min(self.samples, -(-(max(map(len, windows)) + self.n_fft) // self.hop) * self.hop)
         padded = torch.stack([F.pad(wave.to(torch.float32), (0, length - len(wave))) for wave in windows])
         spectrum = torch.stft(padded, self.n_fft, self.hop, window=self.get_buffer("hann"), return_complex=True)

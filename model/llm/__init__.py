@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from model.errors import UserError, require_known
-from model.llm.bits import BYTES_A_WEIGHT, is_few_bits, require_few_bits, to_few_bits
+from model.llm.bits import BYTES_A_WEIGHT, is_quantised, quantise, require_quantisable
 from model.llm.generation import require_generating
 from model.llm.logits import logits_at, packed_logits_at, require_own_logits
 from model.loading import DTYPES, choose_dtype, fingerprint, kind_of, loading, open_pretrained, place_to_open
 from model.packing import PACKED, packed_lengths, switch_to_packed
 
-PROBE_WINDOW = 2  # tokens that a layer with a sliding window sees while packing is tried
+PROBE_WINDOW = 2  # tokens of every sliding window while packing is tested
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Llm:
     model: Any
     tokenizer: Any
     fingerprint: dict[str, Any]
-    padded_because: str | None = None  # why it computes padded batches only; None if it packs
+    padded_because: str | None = None  # the reason if it computes padded batches only; None if it packs
 
     @property
     def packs(self) -> bool:
-        """Whether it takes utterances that lie end to end (model/packing.py)."""
+        """Whether it computes packed batches, utterances end to end (model/packing.py)."""
         return self.model.config._attn_implementation == PACKED
 
 
 def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote_code: bool = False) -> Llm:
-    """A frozen LLM with its tokenizer, from a Hugging Face id or a local folder, on `device`; `dtype` may be of few
-    bits (bits.py). UserError if it cannot be loaded whole, if its logits are not what logits.py computes, or if it does
-    not generate from embeddings."""
+    """A frozen LLM with its tokenizer, from a Hugging Face id, a local folder or a GGUF file, on `device`; `dtype` may
+    be a quantised one (bits.py). UserError if it cannot be loaded whole, if logits.py cannot reproduce its logits, or
+    if it cannot generate from embeddings."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     computed = computing_dtype(dtype, device)
@@ -49,8 +49,8 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
         tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=trust_remote_code)
     model = open_pretrained(AutoModelForCausalLM, "LLM", source, place, trust_remote_code)
     weights = fingerprint(model)
-    if is_few_bits(dtype):
-        to_few_bits(model, dtype, device, source)
+    if is_quantised(dtype):
+        quantise(model, dtype, device, source)
     model = model.to(device=device, dtype=computed)
     require_own_logits(model, source)
     require_generating(model, source)
@@ -59,14 +59,14 @@ def load_llm(source: str, dtype: str = "auto", device: Any = "cpu", trust_remote
     return Llm(model, tokenizer, identity, try_packing(model))
 
 
-def computing_dtype(asked: str, device: Any) -> torch.dtype:
-    """What an LLM computes in on `device` if `asked` is its dtype; one of few bits as `auto`. UserError if unknown, or
-    if it cannot be had here."""
-    require_known("LLM dtype", asked, ("auto", *DTYPES, *BYTES_A_WEIGHT))
-    if is_few_bits(asked):
-        require_few_bits(asked)
+def computing_dtype(requested: str, device: Any) -> torch.dtype:
+    """The dtype that an LLM of the requested dtype computes in on `device`; for a quantised LLM, that of `auto`.
+    UserError if the dtype is unknown, or needs a library that is not installed."""
+    require_known("LLM dtype", requested, ("auto", *DTYPES, *BYTES_A_WEIGHT))
+    if is_quantised(requested):
+        require_quantisable(requested)
         return choose_dtype("auto", device)
-    return choose_dtype(asked, device)
+    return choose_dtype(requested, device)
 
 
 def require_llm_type(source: str, config: Any) -> None:
@@ -84,36 +84,36 @@ def embedding_dim(model: Any) -> int:
 
 @torch.no_grad()
 def embedding_rms(model: Any) -> float:
-    """Root mean square of the LLM's input embeddings, all tokens together, as it reads them; to three digits, which are
-    the same on any device and in any precision. 1 for a model without storage."""
+    """Root mean square of the LLM's input embeddings over all tokens, with the scaling that the LLM applies to them,
+    rounded to three digits so that it is the same on any device and in any precision. 1 on the meta device."""
     embed = model.get_input_embeddings()
     if embed.weight.is_meta:
         return 1.0
     tokens = torch.arange(len(embed.weight), device=embed.weight.device)
-    squares = sum(float(embed(some).double().square().sum()) for some in tokens.split(4096))
+    squares = sum(float(embed(chunk).double().square().sum()) for chunk in tokens.split(4096))
     return float(f"{(squares / (len(tokens) * embed.embedding_dim)) ** 0.5:.3g}")
 
 
 @torch.no_grad()
 def try_packing(model: Any) -> str | None:
-    """Makes a loaded LLM pack; or the reason why its packed logits would differ from its padded ones."""
-    own, reason = model.config._attn_implementation, switch_to_packed(model)
+    """Switches a loaded LLM to packed batches, if its logits stay the same; else the reason why not."""
+    attention, reason = model.config._attn_implementation, switch_to_packed(model)
     if reason is not None:
         return reason
     try:
         if _packs_exactly(model):
             return None
-        reason = "its packed logits are not its padded ones"
+        reason = "its packed logits differ from its padded ones"
     except Exception as error:  # of an architecture that was not written for it
-        reason = f"packed it fails ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-    model.set_attn_implementation(own)
+        reason = f"packing fails ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    model.set_attn_implementation(attention)
     return reason
 
 
 def _packs_exactly(model: Any) -> bool:
-    """Whether utterances of five and three tokens get the same logits packed and padded, also where layers see but
-    `PROBE_WINDOW` tokens, and the second the same after any first: recurrent and convolutional layers read across, by
-    how much depends on the weights."""
+    """Whether utterances of five and three tokens get the same logits packed and padded, also with sliding windows of
+    `PROBE_WINDOW` tokens, and the second the same logits after another first one: recurrent and convolutional layers
+    mix neighbouring utterances, more or less strongly depending on the weights."""
     ids = torch.tensor([[1, 2, 3, 4, 1], [0, 0, 4, 3, 1]], device=model.device)
     mask = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]], device=model.device)
     rows, columns = mask.nonzero(as_tuple=True)
@@ -139,8 +139,8 @@ def _packs_exactly(model: Any) -> bool:
 
 @contextmanager
 def _narrow_windows(model: Any) -> Iterator[bool]:
-    """With every sliding window of the LLM at `PROBE_WINDOW`; whether there is one. Padded batches read it from the
-    configuration, packed ones get it from each layer, and some families (Qwen2-MoE, PhiMoE) give none there."""
+    """Sets every sliding window of the LLM to `PROBE_WINDOW`; yields whether there is one. Padded batches use the
+    window of the configuration, packed ones that of each layer, which some families (Qwen2-MoE, PhiMoE) lack."""
     config = model.config.get_text_config()
     holders = [config, *(module for module in model.modules() if module is not model)]
     windows = [(holder, window) for holder in holders if (window := getattr(holder, "sliding_window", None))]

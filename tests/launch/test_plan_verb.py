@@ -80,7 +80,7 @@ def test_parameters_are_those_of_the_models_and_frozen_memory_is_their_bytes(tmp
     assert row(document, "zero3")["memory"]["frozen"] == 2 * real["encoder"] + real["llm"]  # half of the LLM on each
 
 
-def test_each_part_is_held_in_its_own_dtype_and_few_bits_are_not_sharded(tmp_path, capsys):
+def test_each_part_is_held_in_its_own_dtype_and_quantised_weights_are_not_sharded(tmp_path, capsys):
     encoder, llm = tiny_models(tmp_path)
     dtypes = ("model.encoder_dtype=float32", "model.llm_dtype=nf4")
     document = plan(capsys, write_recipe(tmp_path, llm, encoder), *dtypes, "--gpus", "2x24GB")

@@ -1,4 +1,4 @@
-"""Frozen LLM weights of few bits: near the float LLM, exact in their own arithmetic, and gradients pass through."""
+"""Quantised LLM weights: close to the float LLM, exact in their own arithmetic, and gradients pass through."""
 
 import sys
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from model.adapters import AdapterSpec, build_adapter
 from model.batch import pack
 from model.errors import UserError
 from model.llm import load_llm
-from model.llm.bits import replaced_weights, require_few_bits, weight_bytes
+from model.llm.bits import replaced_weights, require_quantisable, weight_bytes
 from model.slam_asr import SlamAsr
 from tests.model.test_llm import GROUPED, save_llm
 from tests.tiny import tiny_models
@@ -75,13 +75,13 @@ def test_eight_bits_are_a_scale_a_row_and_products_in_the_inputs_dtype(source):
 
 
 def test_what_cannot_be_had_is_refused_in_one_line(source, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="nf4, and ZeRO-3 does not shard weights of few bits; use --deepspeed zero0"):
-        require_few_bits("nf4", sharded=True)
+    with pytest.raises(UserError, match="nf4, and ZeRO-3 cannot shard quantised weights; use --deepspeed zero0"):
+        require_quantisable("nf4", sharded=True)
     with pytest.raises(UserError, match="LLM dtype 'nf5' is not known, did you mean 'nf4'.*int8"):
         load_llm(source, "nf5")
     gpt2 = save_llm(tmp_path / "gpt2", "gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4}, tiny_models(tmp_path)[1])
-    with pytest.raises(UserError, match=r"\(gpt2\) has no linear layers to hold as nf4; use model.llm_dtype: auto"):
+    with pytest.raises(UserError, match=r"\(gpt2\) has no linear layers to quantise; use model.llm_dtype: auto"):
         load_llm(gpt2, "nf4")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UserError, match=r"of int8 need bitsandbytes.*pip install 'slam-asr\[quant\]'"):
+    with pytest.raises(UserError, match=r"in int8 needs bitsandbytes.*pip install 'slam-asr\[quant\]'"):
         load_llm("nowhere/at/all", "int8")

@@ -77,7 +77,7 @@ def test_processes_that_open_a_file_at_once_make_its_folder_once(llm, tmp_path):
     ended = [process.communicate(timeout=300) for process in started]
     assert ended[0][0].splitlines()[0] == ended[1][0].splitlines()[0]
     (said,) = "".join(err for _, err in ended).splitlines()
-    assert "is kept as a Hugging Face folder in" in said
+    assert "into the Hugging Face folder" in said
     assert "DS_ACCELERATOR" not in "".join(out for out, _ in ended), "whatever is started next would compute on the CPU"
     made = [path for path in gguf_cache().iterdir() if path.is_dir()]
     assert made == [Path(ended[0][0].splitlines()[0])] and (made[0] / "model.safetensors").is_file()
@@ -87,7 +87,7 @@ def test_processes_that_open_a_file_at_once_make_its_folder_once(llm, tmp_path):
     "written, message",
     [
         ({"tokenizer": False}, "is a GGUF file without a tokenizer"),
-        ({"parts": 3}, "is one of 3 files that make one model.*llama-gguf-split --merge"),
+        ({"parts": 3}, "is one of 3 parts of a split model.*llama-gguf-split --merge"),
         ({"arch": "rwkv6"}, "transformers cannot read the GGUF file .*rwkv6.*; give the Hugging Face folder"),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_file_that_does_not_make_an_llm_is_refused_and_leaves_nothing(llm, tmp
     file = write_gguf(llm, tmp_path / "tiny.gguf", **written)
     with pytest.raises(UserError, match=message) as caught:
         load_llm(file)
-    assert ("is kept" in capfd.readouterr().err) == ("arch" in written)  # only transformers can say so
+    assert ("converting" in capfd.readouterr().err) == ("arch" in written)  # only transformers can say so
     assert "\n" not in str(caught.value) and not [path for path in gguf_cache().iterdir() if path.is_dir()]
 
 
@@ -103,7 +103,7 @@ def test_what_is_no_gguf_file_or_lacks_a_part_of_one_is_refused(llm, tmp_path, m
     whole = Path(write_gguf(llm, tmp_path / "tiny.gguf"))
     (tmp_path / "text.gguf").write_text("hello")
     (tmp_path / "short.gguf").write_bytes(whole.read_bytes()[:3000])
-    with pytest.raises(UserError, match="text.gguf' is no GGUF file"):
+    with pytest.raises(UserError, match="text.gguf' is not a GGUF file"):
         load_llm(str(tmp_path / "text.gguf"))
     with pytest.raises(UserError, match="short.gguf' is a damaged GGUF file .*; fetch it again"):
         load_llm(str(tmp_path / "short.gguf"))

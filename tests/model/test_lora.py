@@ -90,7 +90,7 @@ def test_targets_are_the_llms_own_names_and_others_are_refused_with_the_nearest(
 
 
 @pytest.mark.parametrize("dtype", ["int8", "nf4"])
-def test_updates_beside_weights_of_few_bits_are_float32_and_trained(tmp_path, dtype):
+def test_lora_beside_quantised_weights_is_float32_and_trained(tmp_path, dtype):
     llm = load_llm(str(tiny_models(tmp_path)[1]), dtype).model
     ids = torch.arange(3, 12)[None]
     before = llm(input_ids=ids, use_cache=False).logits

@@ -32,11 +32,11 @@ PACKING = {
 PADDED = {
     "gemma2": ({**SIZES, **GROUPED, "head_dim": 8}, "soft-caps its attention logits"),
     "bloom": ({"hidden_size": 32, "n_layer": 2, "n_head": 4}, "'eager', not 'sdpa'"),  # ALiBi
-    "falcon": (SIZES, "code of its own"),
+    "falcon": (SIZES, "common attention interface"),
     # Its convolution reads across ends, with such weights so little that the loss hardly shows it.
     "lfm2": (
         {**SIZES, **GROUPED, "layer_types": ["conv", "full_attention"], "initializer_range": 0.02},
-        "not its padded ones",
+        "differ from its padded ones",
     ),
 }
 

@@ -173,7 +173,7 @@ def test_a_system_text_stands_where_the_template_puts_it_or_is_refused():
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
     with pytest.raises(UserError, match=r"chat \(System role not supported\); leave model.chat_system out"):
         Prompt(chatting("Gemma"), "chat", None, system)
-    with pytest.raises(UserError, match=f"leaves out model.chat_system '{system}'; put its words"):
+    with pytest.raises(UserError, match=f"leaves out model.chat_system '{system}'; put its text"):
         Prompt(chatting("Mistral"), "chat", None, system)
 
 
@@ -183,7 +183,7 @@ def test_a_system_text_stands_where_the_template_puts_it_or_is_refused():
         (None, "the LLM's tokenizer has no chat template; write the prompt out, such as 'USER: <speech>"),
         (
             "{{ 'hello' }}",
-            "must show <speech> of model.chat_user '<speech> .* exactly once, it makes 'hello'",
+            "must contain <speech> of model.chat_user '<speech> .* exactly once, it gives 'hello'",
         ),
         ("{{ messages[0].content * 2 }}", "exactly once"),
         ("{{ messages[5].content.x }}", "refuses model.prompt chat .*; write the prompt out"),

@@ -81,7 +81,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("optim.warmup_step=5", "unknown key optim.warmup_step, did you mean warmup_steps?"),
         ("optm.lr=1", "unknown key optm, did you mean optim?"),
         ("lr=1", "unknown key lr, did you mean optim.lr or lora.lr?"),
-        ("lora.targets=[auto, k_proj]", "lora.targets has auto beside names; give it alone, or names only"),
+        ("lora.targets=[auto, k_proj]", "lora.targets has auto beside other names; give it alone, or names only"),
         ("lora.rank=-1", "lora.rank is -1, expected a number of at least 0"),
         ("model.stack=1", "unknown key model.stack, did you mean model.adapter.stack?"),
         ("seed=1", "unknown key seed, did you mean data.seed or run.seed?"),

@@ -132,6 +132,6 @@ def test_killed_and_resumed_to_the_same_bits_exported_decoded_and_begun_from(
 
     begun = [*given, f"model.init_from={tmp_path / 'export'}", "eval.at_start=true", "optim.max_steps=1"]
     said = run(ground, tmp_path / "begun", *begun, world=other[0], stage=other[1])
-    assert f"beginning with the adapter and LoRA of {tmp_path / 'export'}, of step 4" in said
+    assert f"starting from the adapter and LoRA of {tmp_path / 'export'}, of step 4" in said
     first, last = ranks.losses(tmp_path / "begun", "dev")[0], ranks.losses(tmp_path / "run", "dev")[-1]
     assert first == pytest.approx(last, rel=1e-6)

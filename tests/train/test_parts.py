@@ -1,4 +1,4 @@
-"""Trainings with dtypes, weights of few bits, GGUF files and chat prompts of the recipe's choice."""
+"""Trainings with dtypes, quantised weights, GGUF files and chat prompts of the recipe's choice."""
 
 import json
 import shutil
@@ -34,13 +34,13 @@ def test_an_llm_in_half_precision_trains_on_features_in_full(ground, straight, t
     assert ranks.losses(tmp_path / "other") == ranks.losses(tmp_path / "run")
 
 
-def test_an_llm_of_few_bits_trains_with_every_stage_that_does_not_shard_it(ground, tmp_path):
+def test_a_quantised_llm_trains_with_every_stage_that_does_not_shard_it(ground, tmp_path):
     for name, dtype, world, stage in (("one", "nf4", 1, 0), ("two", "nf4", 2, 2), ("eight", "int8", 2, 1)):
         run(ground, tmp_path / name, f"model.llm_dtype={dtype}", TWO_STEPS, world=world, stage=stage)
     assert ranks.losses(tmp_path / "two") == pytest.approx(ranks.losses(tmp_path / "one"), rel=1e-4)
     assert len(ranks.losses(tmp_path / "eight")) == 2
     said = refuse(ground, tmp_path / "three", "model.llm_dtype=nf4", stage=3)
-    assert "model.llm_dtype is nf4, and ZeRO-3 does not shard weights of few bits; use --deepspeed zero0" in said
+    assert "model.llm_dtype is nf4, and ZeRO-3 cannot shard quantised weights; use --deepspeed zero0" in said
     model = load_for_decoding(tmp_path / "two", llm_dtype="nf4")
     assert type(model.llm.model.layers[0].mlp.up_proj).__name__ == "LinearNF4"
 

@@ -34,7 +34,7 @@ def test_a_second_stage_begins_where_the_first_ended_and_needs_it_no_more_afterw
     second = [f"data.dev={ground / 'dev'}", "eval.at_start=true", "optim.max_steps=2", "lora.rank=2"]
     second += [f"model.init_from={tmp_path / 'export'}"]
     said = run(ground, tmp_path / "run", *second, world=2, stage=3)
-    assert "beginning with the adapter of" in said and "of step 2; LoRA is new" in said
+    assert "starting from the adapter of" in said and "of step 2; LoRA is newly initialised" in said
     losses, ended = ranks.losses(tmp_path / "run", "dev"), ranks.losses(first, "dev")[-1]
     assert losses[0] == pytest.approx(ended, rel=1e-6) and losses[-1] != losses[0]
     folders = find_adapter(first), tmp_path / "run/checkpoints/step-00000000"
@@ -94,10 +94,10 @@ def test_other_models_and_another_prompt_are_refused_unless_changes_are_allowed(
     ours = replace(theirs, encoder=card.encoder | {"weights": "00", "dtype": "float16"}, prompt="<speech>")
     ours = replace(ours, llm=card.llm | {"weights": "11"}, lora=replace(SPEC, alpha=9.0, dropout=0.5))
     ours = replace(ours, spec=replace(card.spec, dropout=0.7, output_rms=0.5))
-    with pytest.raises(UserError, match=r"trained differently: .*--allow-changes to begin with it all the same"):
+    with pytest.raises(UserError, match=r"trained differently: .*--allow-changes to start from it all the same"):
         require_fitting(source(theirs), ours, False)
     begun, *changes = require_fitting(source(theirs), ours, True)
-    assert begun == f"beginning with the adapter and LoRA of runs/first, of step {card.step}"
+    assert begun == f"starting from the adapter and LoRA of runs/first, of step {card.step}"
     named = [change.removeprefix("changed since runs/first was trained: ").partition(" was ")[0] for change in changes]
     assert named == [
         "lora.alpha",

@@ -24,7 +24,7 @@ class Augmentation:
     seed: int
     frames: Callable[[Any], Any]  # encoder frames of so many samples
     dim: int  # D, the encoder's width
-    layers: int  # of the encoder, side by side in a frame
+    layers: int  # encoder layers that are concatenated in a frame
 
     def samples(self, samples: np.ndarray, epoch: int) -> np.ndarray:
         """int64 [N], the samples that the N recordings of the corpus have in an epoch."""

@@ -109,7 +109,7 @@ def _require_cache_room(index: ShardIndex, shuffle_shards: int | None) -> None:
 def require_features(index: ShardIndex, encoder: dict[str, Any], dtype: str) -> None:
     """UserError unless cached features came from this `encoder` (fingerprint); `dtype` auto takes any precision."""
     settings = {"layer": "encoder_layer", "dtype": "encoder_dtype", "window": "encoder_window"}
-    last = [*settings, "dim"]  # those of the same encoder, set otherwise; the width follows from the layer
+    last = [*settings, "dim"]  # compared last: settings of the recipe, and the width, which follows from the layer
     for name, ours in sorted(encoder.items(), key=lambda item: last.index(item[0]) if item[0] in last else -1):
         made = index.fingerprint.get(name)
         if made == ours or (name == "dtype" and dtype == "auto"):

@@ -1,7 +1,7 @@
 """Checkpoints that do not depend on the number of GPUs, and are whole or not there.
 
     checkpoints/step-00000400/   adapter.safetensors, adapter.json   the adapter: an export as it stands
-                                 lora.safetensors                    the LLM's updates, if it is trained with LoRA
+                                 lora.safetensors                    the LoRA weights, if trained with LoRA
                                  optimizer.safetensors               AdamW's moments, unsharded, float32
                                  state.json                          step, recipe, fingerprints, best score so far
                                  MANIFEST.json                       length and sha256 of each

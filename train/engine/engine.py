@@ -1,6 +1,6 @@
 """DeepSpeed behind a few methods: forward, backward, step, and the optimizer's moments out and in.
 
-The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter and LoRA ask for
+The engine is given the whole recogniser, so that ZeRO-3 can shard the frozen LLM; only the adapter and LoRA require
 gradients, so only they have optimizer state. They are float32 and the frozen parts may be bfloat16, with DeepSpeed's
 own precision switched off: that way every ZeRO stage computes the same update."""
 
@@ -71,7 +71,7 @@ class Engine:
         self._clip, self._plain_norm = optim.clip, 0.0
         self._has_state = False  # AdamW makes its moments at the first update
         self._trained = model.trained
-        self._rates = [1.0, (lora_lr or optim.lr) / optim.lr]  # of the groups, as shares of the adapter's
+        self._rates = [1.0, (lora_lr or optim.lr) / optim.lr]  # learning rates of the groups, relative to the adapter's
         groups = [[p for name, p in self._trained.items() if name.startswith(PREFIX) == lora] for lora in (False, True)]
         adam = torch.optim.AdamW(
             [{"params": group} for group in groups if group],
@@ -163,8 +163,8 @@ class Engine:
             raise UserError(
                 f"GPU memory ran out on a micro-batch of {counted(len(batch), 'utterance')}, {int(speech.sum())} "
                 f"speech and {batch.num_targets} answer tokens, the longest being "
-                f"{batch.keys[int(speech.argmax())]}; lower batch.tokens and raise batch.micro_batches as much, or "
-                "shard the LLM with --deepspeed zero3"
+                f"{batch.keys[int(speech.argmax())]}; lower batch.tokens and raise batch.micro_batches as much, set "
+                "model.activation_checkpointing=true, or shard the LLM with --deepspeed zero3"
             ) from error
 
     def weights(self) -> dict[str, Tensor]:
@@ -214,8 +214,8 @@ class Engine:
                 self._set_moments(parameter, own)
 
     def _link_moments(self) -> None:
-        """Ties parameters to their moments in ZeRO 1 and 2. DeepSpeed does so once, after the update of its first group
-        of parameters, when those of LoRA have no moments yet."""
+        """Links parameters to their moments in ZeRO 1 and 2. DeepSpeed does so once, after updating its first parameter
+        group, when LoRA's parameters have no moments yet."""
         if self.stage in (1, 2):
             self._deepspeed.optimizer._hp_optimizer_states_linked = False
             self._deepspeed.optimizer._lazy_init_hp_params_optimizer_state()

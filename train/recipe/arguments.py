@@ -71,7 +71,7 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
     add("recipe", metavar="RECIPE", help=f"YAML file, such as {EXAMPLE}")
     add("overrides", nargs="*", metavar="section.key=value", help="values that replace the recipe's")
     add("--deepspeed", default="zero0", metavar="JSON", help="a file, or a name in ds_configs/ (zero0)")
-    add("--allow-changes", action="store_true", help="go on although recipe, data or models have changed")
+    add("--allow-changes", action="store_true", help="continue although recipe, data or models have changed")
 
 
 def _keys_of(option: str) -> list[str]:

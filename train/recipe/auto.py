@@ -87,9 +87,9 @@ def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
 def tokens_that_fit(config: Config, llm: Any, frozen_bytes: int, device_bytes: int | None, value_bytes: int) -> int:
     """LLM tokens of a micro-batch that a device holds beside `frozen_bytes` of weights.
 
-    `llm` is the LLM's configuration; a device of None bytes is a CPU. What backward keeps of a layer are about five
-    values of its width and three of its MLP's a token, with LoRA as many again; with activation checkpointing one value
-    of its width, and the rest of a single layer. Of the logits, two in float32 for one token in four."""
+    `llm` is the LLM's configuration; a device of None bytes is a CPU. For the backward pass a layer keeps about five
+    values of its width and three of its MLP's width per token, with LoRA twice as many; with activation checkpointing
+    one value of its width, and all of them in one layer at a time. Logits: two float32 values for one token in four."""
     if device_bytes is None:
         return CPU_TOKENS
     text = llm.get_text_config()

@@ -26,12 +26,12 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=1000)
 
 
-def result_fields(config: Config, begun_with: str = "") -> dict[str, Any]:
+def result_fields(config: Config, init_sha256: str = "") -> dict[str, Any]:
     """{dotted key: value} of all that the weights after a given number of steps depend on.
 
     Left out are what only observes or saves (eval, save, log), paths and ids (the index digest and the fingerprints of
-    encoder and LLM stand for them), `lora` without a rank, and the end of a run where the learning rate does not depend
-    on it. `begun_with` is the sha256 of the weights in model.init_from, and stands for its path."""
+    encoder and LLM stand for them), `lora` if its rank is 0, and the end of a run where the learning rate does not
+    depend on it. `init_sha256` is the sha256 of the weights of model.init_from, and replaces its path."""
     sections = config.model_dump(mode="json")
     fields: dict[str, Any] = {key: reduce(getitem, key.split("."), sections) for key in dotted_names(Config)}
     fields["data.seed"] = config.data_seed
@@ -40,8 +40,8 @@ def result_fields(config: Config, begun_with: str = "") -> dict[str, Any]:
     without = WITHOUT_INFLUENCE if config.lora.rank else WITHOUT_INFLUENCE | {"lora"}
     if config.optim.schedule == "constant" and config.optim.warmup_ratio is None:
         without = without | {"optim.max_steps", "optim.epochs"}
-    own = {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
-    return own | ({"model.init_from": begun_with} if begun_with else {})
+    kept = {key: value for key, value in fields.items() if not {key, key.split(".")[0]} & without}
+    return kept | ({"model.init_from": init_sha256} if init_sha256 else {})
 
 
 def default_of(key: str) -> Any:

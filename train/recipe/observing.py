@@ -1,5 +1,4 @@
-"""The recipe's sections that only observe or save: validation, checkpoints, warnings, reports. None has an influence on
-the weights."""
+"""The recipe's sections for validation, checkpoints, warnings and reports. None of them influences the weights."""
 
 from typing import Any, Literal
 

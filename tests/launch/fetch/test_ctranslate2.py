@@ -53,10 +53,10 @@ def test_a_file_with_any_byte_changed_is_read_or_refused(tmp_path):
     ("data", "why"),
     [
         (b"", "it ends 4 bytes early"),
-        (b"\3" + written({})[1:], "its version is 3, known are 4 to 6"),
+        (b"\3" + written({})[1:], "its version is 3, supported are 4 to 6"),
         (written(SMALL) + b"\0", "1 bytes follow its end"),
         (written(SMALL, {"encoder/b": "encoder/a"}), "'encoder/b' is there twice"),
-        (written(SMALL, {"x": "y"}), "'x' is an alias of 'y', which is not there"),
+        (written(SMALL, {"x": "y"}), "'x' is an alias of 'y', which does not exist"),
         (written({"a": SMALL["encoder/b"]}).replace(b"\2\0a\0\0\1", b"\2\0a\0\0\5"), "'a' is of type 5"),
         (written({"a": SMALL["encoder/b"]}).replace(b"\2\0a\0\0", b"\2\0a\0\x09"), "'a' has 9 dimensions"),
         (written({"a": np.zeros(7, "<i1")}).replace(b"\7\0\0\0\1", b"\xff\xff\xff\xff\1"), r"shape \[4294967295\]"),

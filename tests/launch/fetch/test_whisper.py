@@ -28,21 +28,21 @@ MISSHAPEN = np.zeros((3, 3), "<f2")
     ("changes", "why"),
     [
         ({"encoder/layer_1/ffn/linear_0/bias": None}, "lacks encoder/layer_1/ffn/linear_0/bias"),
-        ({"decoder/layer_0/gate": MISSHAPEN}, "holds what no Whisper has: decoder/layer_0/gate"),
+        ({"decoder/layer_0/gate": MISSHAPEN}, "has arrays that no Whisper has: decoder/layer_0/gate"),
         ({"encoder/layer_7/ffn/linear_0/bias": MISSHAPEN}, "lacks encoder/layer_2/self_attention"),
-        ({"decoder/layer_0/ffn/linear_1/weight": MISSHAPEN}, r"fc2.weight is \[3, 3\], it has to be \[8, 16\]"),
+        ({"decoder/layer_0/ffn/linear_1/weight": MISSHAPEN}, r"fc2.weight is \[3, 3\], expected \[8, 16\]"),
         ({"encoder/layer_0/self_attention/linear_0/weight": np.zeros((4, 8), "<f2")}, "not 3 equal parts"),
         ({"encoder/layer_0/self_attention/linear_0/bias": np.ones(24, "<f2")}, "bias is not zero for k"),
         ({"encoder/layer_norm/gamma": np.array(1, "<f2")}, r"layer_norm/gamma is \[\], "),
         ({"encoder/layer_norm/gamma": np.ones(8, "<i1")}, "is of int8, not of a floating-point type"),
-        ({"encoder/conv1/weight": MISSHAPEN}, "has to have 3 dimensions"),
-        ({"encoder/conv1/weight": np.zeros((8, 0, 3), "<f2")}, "has to have 3 dimensions"),
-        ({"encoder/conv1/weight": np.zeros((2_000_000, 1, 1), "<f2")}, "it has to be"),  # a layer of 4e12 weights
+        ({"encoder/conv1/weight": MISSHAPEN}, "expected 3 dimensions"),
+        ({"encoder/conv1/weight": np.zeros((8, 0, 3), "<f2")}, "expected 3 dimensions"),
+        ({"encoder/conv1/weight": np.zeros((2_000_000, 1, 1), "<f2")}, "expected"),  # a layer of 4e12 weights
         ({"encoder/num_heads": np.array(3, "<i2")}, "3, which does not divide the width 8"),
         ({"encoder/num_heads": np.array(0, "<i2")}, "0, which does not divide"),
-        ({"decoder/activation": np.array(0, "<i1")}, "decoder/activation is 0, of a Whisper it is 3"),
+        ({"decoder/activation": np.array(0, "<i1")}, "decoder/activation is 0, for Whisper it must be 3"),
         ({"decoder/alibi": MISSHAPEN}, "decoder/alibi is not one number"),
-        ({"decoder/projection/weight": np.zeros((40, 8), "<f2")}, "output layer is not its embeddings"),
+        ({"decoder/projection/weight": np.zeros((40, 8), "<f2")}, "output layer is not tied to its embeddings"),
     ],
 )
 def test_weights_that_are_not_exactly_a_whispers_are_refused(changes, why):
