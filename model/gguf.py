@@ -103,7 +103,7 @@ def _whole_fields(source: str, file: Path) -> dict[str, Any]:
 
 def convert(source: str, file: Path, out: Path, note: str = "") -> None:
     """Writes weights, configuration and tokenizer of a GGUF file into the new folder `out`; messages name `source`.
-    `note` is printed before the conversion, which may take minutes. UserError if transformers cannot load all of it."""
+    `note` is printed before the minutes that this takes. UserError if transformers cannot load all of it."""
     require_gguf_reader(source)
     import torch
     from tqdm import tqdm

@@ -68,7 +68,7 @@ def _skeleton_parts(config: Config, indexes: Indexes, device: torch.device) -> P
     open_extractor(m.encoder, str(local_folder(m.encoder) or m.encoder), encoder, m.trust_remote_code)
     if is_quantised(m.dtype_of_llm):
         require_quantisable(m.dtype_of_llm)
-        require_linear_layers(model.llm, m.dtype_of_llm, m.llm)
+        require_linear_layers(model.llm, m.llm)
     if m.activation_checkpointing:
         checkpoint_activations(model.llm)
     identity = _encoder_identity(config, indexes, model, device)

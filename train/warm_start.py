@@ -32,8 +32,8 @@ class Source:
 
 def open_source(config: Config, checkpoint: Checkpoint | None) -> Source | None:
     """The adapter of model.init_from; None if the recipe names none. UserError if it is missing or damaged. For a run
-    with a checkpoint it may be missing, and under the path that the run was last given it may be a run that has been
-    trained further since, to other weights."""
+    with a checkpoint it may be missing; under the path that the run was last given, it may be a run that has gone on
+    training since, to other weights."""
     path = config.model.init_from
     if path is None:
         return None

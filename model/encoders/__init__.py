@@ -77,9 +77,9 @@ def open_extractor(source: str, place: str, config: Any, trust_remote_code: bool
     family = ENCODER_FAMILIES[config.model_type]
     if lacking := [name for name in family.reads if not hasattr(extractor, name)]:
         kind = f"preprocessor_config.json is of a {type(extractor).__name__}, without {', '.join(lacking)}"
-        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint whose files belong together")
+        raise UserError(f"encoder {source!r}: its {kind}; use a checkpoint with files that belong together")
     if getattr(family.own_config(config), "add_adapter", False):
-        raise UserError(f"encoder {source!r} shortens its frames by a network of its own (add_adapter); use another")
+        raise UserError(f"encoder {source!r} subsamples its frames with an adapter (add_adapter); use another")
     return extractor
 
 

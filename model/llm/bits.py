@@ -59,19 +59,17 @@ def weight_bytes(model: Any, dtype: str, computed: torch.dtype) -> int:
     return int(others * computed.itemsize + BYTES_A_WEIGHT.get(dtype, 0) * replaced_weights(model) * bool(layers))
 
 
-def require_linear_layers(model: Any, dtype: str, source: str) -> None:
-    """UserError for an LLM, which may be without storage, that has no linear layers to quantise."""
+def require_linear_layers(model: Any, source: str) -> None:
+    """UserError for an LLM without linear layers; it may be without storage."""
     if not _linear_layers(model):
         kind = model.config.model_type
-        raise UserError(
-            f"LLM {source!r} ({kind}) has no linear layers to quantise to {dtype}; use model.llm_dtype: auto"
-        )
+        raise UserError(f"LLM {source!r} ({kind}) has no linear layers to quantise; use model.llm_dtype: auto")
 
 
 def quantise(model: Any, dtype: str, device: Any, source: str) -> None:
     """Replaces the linear layers of the body, whose weights are in their stored dtype on the CPU, by quantised layers
     on `device`, one at a time. UserError for an LLM that has none."""
-    require_linear_layers(model, dtype, source)
+    require_linear_layers(model, source)
     bnb = _bitsandbytes(dtype)
     for name, linear in _linear_layers(model):
         parent, _, attribute = name.rpartition(".")

@@ -73,7 +73,7 @@ REFUSED = {
     "speed of cached features": (["data.train={ground}/features", "augment.speed=[0.9,1.1]"], ["augment.speed"]),
     "a layer that is not there": (["model.encoder_layer=9"], ["9", "1 to 2"]),
     "an encoder of 8 kHz": (["model.encoder={other}/slow"], ["8000 Hz, not 16000 Hz"]),
-    "few bits of nothing": (["model.llm={other}/gpt2", "model.llm_dtype=int8"], ["no linear layers to hold as int8"]),
+    "few bits of nothing": (["model.llm={other}/gpt2", "model.llm_dtype=int8"], ["no linear layers to quantise"]),
 }
 
 
