@@ -31,6 +31,9 @@ def measure_here(
     config: Config, shapes: Shapes, work: Work, utilisation: float, gpu_type: str | None, as_json: bool
 ) -> None:
     """On this process's GPU, from a quarter of the recipe's batch.tokens up, doubling; prints a table."""
+    if not shapes.shardable:
+        quantised = f"--probe measures LLMs in full weights, and model.llm_dtype is {shapes.recipe.dtype_of_llm}"
+        raise UserError(f"{quantised}; plan without --probe predicts it")
     device = torch.device("cuda", torch.cuda.current_device())
     name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
     estimator = Estimator(shapes, work, this_gpu(name, memory, gpu_type), utilisation)
