@@ -1,9 +1,9 @@
-# make demo | test | quick | demo-check | cluster | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
+# make demo | test | quick | demo-check | cluster | last | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test quick demo-check cluster check soak bench stand-ins clean
+.PHONY: demo test quick demo-check cluster last check soak bench stand-ins clean
 
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
@@ -23,6 +23,10 @@ demo-check: $(INSTALLED)  ## the full demo, and a check of its word error rates:
 
 cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts and a real Prometheus; .ci/run says which packages
 	SLAM_ASR_CLUSTER=1 $(BIN)/python -m pytest $(TWO) tests/cluster/test_slurm.py tests/cluster
+
+last: $(INSTALLED)  ## cluster and demo-check side by side, as the first mostly waits: what .ci/run ends with
+	SLAM_ASR_CLUSTER=1 SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest $(TWO) -n 3 \
+		tests/test_demo.py tests/cluster/test_slurm.py tests/cluster
 
 check: $(INSTALLED)  ## ruff and pyright
 	$(BIN)/ruff check .
