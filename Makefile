@@ -12,8 +12,8 @@ demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 LONGEST := $(patsubst %,tests/train/test_%.py,launcher_faults training faults lora adapters warm_start)
 LONGEST += $(patsubst %,tests/test_%.py,newcomer demo pairs readme soak real_pair)
-test: $(INSTALLED)  ## every test, with the demo shortened to a few steps
-	$(BIN)/python -m pytest $(TWO) $(LONGEST) tests/launch tests/train tests
+test: $(INSTALLED)  ## every test but those of `make cluster`; of the demo a short one, which trains for 6 steps
+	$(BIN)/python -m pytest $(TWO) --ignore=tests/cluster $(LONGEST) tests/launch tests/train tests
 
 quick: $(INSTALLED)  ## every test that takes no training: about a minute
 	$(BIN)/python -m pytest $(TWO) -m "not slow" tests --ignore=tests/cluster
