@@ -98,7 +98,8 @@ class CacheFolder:
             try:
                 yield file
                 file.flush()
-                os.replace(file.name, path)
+                with self.locked():  # so that who counts the copies meanwhile meets this one under one of its names
+                    os.replace(file.name, path)
             except BaseException:
                 with suppress(OSError):
                     os.unlink(file.name)
