@@ -1,10 +1,19 @@
-"""Hashing of files, and the writing of models."""
+"""Hashing of files, the user's cache, and the writing of models."""
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+CACHE = "SLAM_ASR_CACHE"  # environment; processes that are started inherit it
+
+
+def cache_path() -> Path:
+    """The folder for what can be made again: copies of shards, and GGUF files as Hugging Face folders."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get(CACHE) or os.path.join(home, "slam-asr")).expanduser()
 
 
 def file_sha256(path: Path) -> str:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import TransientError, UserError
-from model.files import file_sha256, saving_pretrained
+from model.files import CACHE, cache_path, file_sha256, saving_pretrained
 
 MAGIC = b"GGUF"
-FOLDER = "SLAM_ASR_CACHE"  # environment; the cache of data_prep/shards/cache.py
 
 
 def is_gguf(source: str) -> bool:
@@ -24,9 +23,8 @@ def is_gguf(source: str) -> bool:
 
 
 def gguf_cache() -> Path:
-    """The folder that holds the converted folders."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get(FOLDER) or os.path.join(home, "slam-asr")).expanduser() / "gguf"
+    """Where the folders are kept."""
+    return cache_path() / "gguf"
 
 
 def gguf_folder(source: str) -> Path:
@@ -52,7 +50,7 @@ def gguf_folder(source: str) -> Path:
     except (OSError, SafetensorError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or _line(error)
         failed = f"cannot read the GGUF file {source!r}, or write its folder in {gguf_cache()}"
-        raise TransientError(f"{failed}: {reason}; check both, or set {FOLDER}") from None
+        raise TransientError(f"{failed}: {reason}; check both, or set {CACHE}") from None
     return folder
 
 

@@ -30,9 +30,9 @@ from data_prep.remote.objects import pieces
 from data_prep.retries import RemoteError
 from data_prep.shards.index import ShardError, ShardIndex
 from model.errors import UserError
-from model.files import file_sha256
+from model.files import CACHE, cache_path, file_sha256
 
-FOLDER, GIGABYTES = "SLAM_ASR_CACHE", "SLAM_ASR_CACHE_GB"  # environment; worker processes inherit it
+GIGABYTES = "SLAM_ASR_CACHE_GB"  # environment, beside CACHE
 DEFAULT_BYTES, SHARE_OF_FREE = 100 * 10**9, 0.5  # the less of the two
 LOCKS = 256  # shards with the same lock wait for each other, nothing worse
 TOUCH_SECONDS = 1.0  # a copy's time of use is updated at most this often
@@ -106,7 +106,7 @@ class CacheFolder:
                 raise
 
     def unusable(self, error: OSError) -> UserError:
-        return UserError(f"cannot use the cache {self.path}: {error.strerror}; set {FOLDER} to another folder")
+        return UserError(f"cannot use the cache {self.path}: {error.strerror}; set {CACHE} to another folder")
 
     def _reserve(self, path: Path, size: int, keep_seconds: float) -> BinaryIO | None:
         """A locked file of `size` bytes, for which old copies are removed; None while only younger ones are left."""
@@ -141,15 +141,14 @@ class CacheFolder:
 def configure(folder: str | os.PathLike[str] | None = None, gigabytes: float | None = None) -> None:
     """Sets the cache's folder and size for this process and those it starts; None leaves them as they are."""
     if folder is not None:
-        os.environ[FOLDER] = os.path.abspath(folder)
+        os.environ[CACHE] = os.path.abspath(folder)
     if gigabytes is not None:
         os.environ[GIGABYTES] = repr(float(gigabytes))
 
 
 def cache_folder() -> CacheFolder:
     """The cache that the environment names."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return _folder(os.environ.get(FOLDER) or os.path.join(home, "slam-asr"), os.environ.get(GIGABYTES, ""))
+    return _folder(cache_path(), os.environ.get(GIGABYTES, ""))
 
 
 def local_copy(url: str, size: int, sha256: str) -> Path:
@@ -237,14 +236,14 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _folder(path: str, gigabytes: str) -> CacheFolder:
+def _folder(path: Path, gigabytes: str) -> CacheFolder:
     """Made, with its limit; once a process, as the free space changes."""
     limit = 0
     with suppress(ValueError, OverflowError):
         limit = int(float(gigabytes) * 1e9)
     if gigabytes and limit <= 0:
         raise UserError(f"{GIGABYTES} is {gigabytes!r}, it must be gigabytes, such as 100")
-    folder = CacheFolder(Path(path).expanduser().absolute(), limit)
+    folder = CacheFolder(path.absolute(), limit)
     folder.make()
     if folder.limit:
         return folder
@@ -263,7 +262,7 @@ def _require_own(folder: Path) -> None:
     elif mode & (stat.S_IWGRP | stat.S_IWOTH):
         wrong = f"others may write to it (mode {stat.S_IMODE(mode):o}); chmod go-w it once you trust its files"
     if wrong:
-        raise UserError(f"cannot use the cache {folder}: {wrong}; set {FOLDER} to a folder of your own")
+        raise UserError(f"cannot use the cache {folder}: {wrong}; set {CACHE} to a folder of your own")
 
 
 def _is_abandoned(path: str) -> bool:
