@@ -91,7 +91,7 @@ def _facts(card: AdapterCard) -> dict[str, Any]:
     """Everything besides its weights that determines the output of an adapter."""
     facts = {f"model.adapter.{name}": value for name, value in asdict(card.spec).items()}
     facts["model.adapter.match_norm"] = facts.pop("model.adapter.output_rms") > 0  # the LLM's, which is compared
-    facts |= facts_of_models(card) | {"model.prompt": card.prompt, "lora.alpha": card.lora.alpha if card.lora else None}
+    facts |= facts_of_models(card) | {"lora.alpha": card.lora.alpha if card.lora else None}
     without_effect = {"model.adapter.dropout", "the encoder's dtype"}
     return {name: value for name, value in facts.items() if name not in without_effect}
 
