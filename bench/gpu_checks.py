@@ -15,7 +15,7 @@ from bench.gpu_parity import parity
 from bench.gpu_parts import padded_form, timed, useful_flops, wait
 from decode.generate import DecodeOptions, transcripts
 from model.batch import Batch
-from model.encoders.hubert import normalise
+from model.encoders.waveform import normalise
 from model.packing import packed_attention, packed_lengths
 from model.slam_asr import SlamAsr
 from train.dist.collectives import join_world

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from bench.toys import Spoken
-from model.encoders.hubert import normalise
+from model.encoders.waveform import normalise
 from model.slam_asr import SlamAsr
 
 IGNORED = -100

@@ -4,24 +4,18 @@ These are wav2vec 2.0 (2006.11477), WavLM (2110.13900), data2vec (2202.03555), U
 (2110.05752). No utterance is padded: with group norm in the convolutions (HuBERT-base) padding would change every
 frame. When packed, only the convolutions are computed one utterance at a time."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from model.batch import Length
-from model.encoders.encoder import Encoder
+from model.encoders.waveform import WaveformEncoder
 from model.packing import packed_lengths
 
 
-class HubertEncoder(Encoder):
+class HubertEncoder(WaveformEncoder):
     """A HubertModel of transformers, or a model of the same architecture."""
 
-    reads = ("do_normalize",)
     own_attention = ("wavlm",)
-
-    def prepare(self, extractor: Any) -> None:
-        self.do_normalize: bool = extractor.do_normalize
 
     @property
     def _stable_norm(self) -> bool:
@@ -39,7 +33,7 @@ class HubertEncoder(Encoder):
         return num_samples
 
     def encode_one(self, wave: Tensor) -> Tensor:
-        output = self.model(self._input(wave), output_hidden_states=self.layers.several)
+        output = self.model(self.prepared(wave), output_hidden_states=self.layers.several)
         if not self.layers.several:
             return output.last_hidden_state[0]
         return self.read(iter(output.hidden_states[1:]))[0]
@@ -47,7 +41,7 @@ class HubertEncoder(Encoder):
     def encode_packed(self, waves: tuple[Tensor, ...], lengths: Tensor) -> Tensor:
         """The forward of transformers' HubertModel, with each utterance's convolutions at its own length."""
         body = self.model.encoder
-        features = torch.cat([self.model.feature_extractor(self._input(wave))[0].T for wave in waves])  # [sum T, C]
+        features = torch.cat([self.model.feature_extractor(self.prepared(wave))[0].T for wave in waves])  # [sum T, C]
         projected = self.model.feature_projection(features)
         frames = projected[0] if isinstance(projected, tuple) else projected  # [sum T, D]
         positions = [body.pos_conv_embed(utterance[None])[0] for utterance in frames.split(lengths.tolist())]
@@ -55,15 +49,3 @@ class HubertEncoder(Encoder):
         hidden = hidden if self._stable_norm else body.layer_norm(hidden)
         selected = self.read(self.outputs(hidden, packing=packed_lengths(lengths, hidden.device)))
         return (body.layer_norm(selected) if self._stable_norm else selected)[0]
-
-    def _input(self, wave: Tensor) -> Tensor:  # [N] -> [1, N]
-        return (normalise(wave) if self.do_normalize else wave).to(self.model.dtype)[None]
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {"normalise": self.do_normalize}
-
-
-def normalise(wave: Tensor) -> Tensor:
-    """[N] -> [N] of zero mean and unit variance, as Wav2Vec2FeatureExtractor(do_normalize=True)."""
-    wave = wave.to(torch.float32)
-    return (wave - wave.mean()) / torch.sqrt(wave.var(unbiased=False) + 1e-7)

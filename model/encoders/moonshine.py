@@ -10,15 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Length
-from model.encoders.encoder import Encoder
-from model.encoders.hubert import normalise
+from model.encoders.waveform import WaveformEncoder
 from model.packing import packed_lengths
 
 
-class MoonshineEncoder(Encoder):
+class MoonshineEncoder(WaveformEncoder):
     """A MoonshineEncoder of transformers."""
 
-    reads = ("do_normalize",)
     depth_name = "encoder_num_hidden_layers"
     key_mapping = {r"^(model\.)?encoder\.": ""}
 
@@ -38,12 +36,6 @@ class MoonshineEncoder(Encoder):
     def body(self) -> Any:
         return self.model
 
-    def prepare(self, extractor: Any) -> None:
-        self.do_normalize: bool = extractor.do_normalize
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {"normalise": self.do_normalize}
-
     def out_len(self, num_samples: Length) -> Length:
         """From kernel sizes and strides of the convolutions; the shortest utterance has 56 ms."""
         for convolution in (self.model.conv1, self.model.conv2, self.model.conv3):
@@ -61,8 +53,8 @@ class MoonshineEncoder(Encoder):
         return self._encoded(hidden, positions.to(hidden.device, non_blocking=True), packing=packing)
 
     def _convolved(self, wave: Tensor) -> Tensor:  # [N] -> [T, D]
-        model, wave = self.model, normalise(wave) if self.do_normalize else wave
-        hidden = model.groupnorm(torch.tanh(model.conv1(wave.to(model.dtype)[None, None])))
+        model = self.model
+        hidden = model.groupnorm(torch.tanh(model.conv1(self.prepared(wave)[None])))
         return F.gelu(model.conv3(F.gelu(model.conv2(hidden))))[0].T
 
     def _encoded(self, hidden: Tensor, positions: Tensor, **packing: Any) -> Tensor:  # [1, T, D], [T] -> [T, dim]
