@@ -30,7 +30,8 @@ class Hypothesis:
     key: str
     reference: str
     hypothesis: str
-    note: str = ""  # empty if the model ended it; "cut" by the bound on tokens; "too-short" or "too-long" to transcribe
+    note: str = ""  # as Answer's; or "too-short" or "too-long" to transcribe
+    confidence: float = 0.0  # geometric mean of the tokens' probabilities, 0 to 1
 
 
 def decode_ids(
@@ -73,7 +74,7 @@ def decode_ids(
 def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
     batch = read_batch(index, ids, model.prompt)
     rows = zip(batch.keys, batch.texts, transcripts(model, batch, options), strict=True)
-    return [Hypothesis(key, text, answer.text, "cut" if answer.cut else "") for key, text, answer in rows]
+    return [Hypothesis(key, text, answer.text, answer.note, answer.confidence) for key, text, answer in rows]
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

@@ -98,7 +98,7 @@ def _transcribe(model: SlamAsr, window: list[TranscribedFile], options: DecodeOp
         keys = [window[i].path for i in chosen]
         packed = pack(keys, [""] * len(keys), [[]] * len(keys), waves=[waves[i] for i in chosen])
         for i, answer in zip(chosen, transcripts(model, packed, options), strict=True):
-            window[i] = replace(window[i], text=answer.text, note="cut" if answer.cut else "", wave=None)
+            window[i] = replace(window[i], text=answer.text, note=answer.note, wave=None)
     yield from window
 
 

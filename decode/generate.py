@@ -8,6 +8,7 @@
 
 B utterances, S width of the prompts, N new tokens, V vocabulary."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,17 +37,39 @@ class DecodeOptions:
     10 a second 200 s of speech, whose keys and values take 0.2 GB in a 1B LLM, 4 GB in a 7B one."""
     synced_gpus: bool = False
     """True under ZeRO-3 on several ranks: decoding is then a collective, which all ranks call equally often."""
+    nbest: int = 1  # alternatives of an answer, the best among them; at most `beams`
+    length_penalty: float = 1.0  # beams: a hypothesis's score is its log-probability / tokens ** this
+    repetition_penalty: float = 1.0  # above 1: tokens that the answer already has become less likely
+    strict: bool = False  # True: the first answer stands, whatever it looks like
 
 
-class Transcript(NamedTuple):
+class Alternative(NamedTuple):
+    """One hypothesis of an n-best list."""
+
     text: str
-    cut: bool
-    """Whether the bound on new tokens ended it, not the model."""
+    score: float  # log-probability in nats / tokens ** length_penalty, EOS included
+
+
+class Answer(NamedTuple):
+    """What the LLM wrote to one utterance."""
+
+    text: str
+    note: str = ""
+    """Empty if the model ended it. "cut": the bound on new tokens did. "loop", "echo", "refusal": the first answer was
+    one, and this text, unless `strict`, is of a second and safer search."""
+    tokens: tuple[int, ...] = ()  # of the LLM, without EOS
+    logprobs: tuple[float, ...] = ()  # nats, of each token and then of EOS, if the model ended the answer
+    alternatives: tuple[Alternative, ...] = ()  # the n best, best first; empty unless nbest > 1
+
+    @property
+    def confidence(self) -> float:
+        """The geometric mean of the tokens' probabilities, 0 to 1."""
+        return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else 0.0
 
 
 @torch.no_grad()
-def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[Transcript]:
-    """B transcripts, with dropout off; the batch may be on any device. UserError if an utterance is `unfit`."""
+def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[Answer]:
+    """B answers, with dropout off; the batch may be on any device. UserError if an utterance is `unfit`."""
     was_training = model.training
     model.eval()
     try:
@@ -58,7 +81,7 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[Tr
     eos = model.prompt.eos_id
     answers = [ids[: ids.index(eos)] if eos in ids else ids for ids in tokens.tolist()]
     pairs = zip(answers, bounds.tolist(), strict=True)
-    return [Transcript(model.prompt.decode(ids), cut=len(ids) >= bound) for ids, bound in pairs]
+    return [Answer(model.prompt.decode(ids), "cut" if len(ids) >= bound else "", tuple(ids)) for ids, bound in pairs]
 
 
 def token_bounds(model: SlamAsr, batch: Batch, prompt: Tensor, max_new_tokens: int | None = None) -> Tensor:

@@ -25,7 +25,7 @@ VERBS = {  # verb: (module, one line)
     "recipe": ("launch.recipes", "write a commented recipe for given data and models, or its JSON schema"),
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
     "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
-    "score": ("launch.score", "measure the word error rate of an adapter, or of hypotheses"),
+    "score": ("launch.scoring", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "copy the adapter, and LoRA, out of a run, as files to share"),
     "plan": ("launch.plan", "predict what a recipe needs on given GPUs: memory, tokens, hours, disk"),
     "fetch": ("launch.fetch", "download a small real encoder and LLM as Hugging Face folders"),

@@ -115,7 +115,7 @@ def test_killed_in_features_and_in_training_it_ends_with_the_same_figures(folder
     fourth = start(folder, place)
     assert fourth.wait(SECONDS_TO_END) == 0, log(place)
     assert "resuming from out/train/checkpoints/step-000000" in log(place)
-    for name in ("recipe.yaml", "scores/test/score.json", "scores/test/hypotheses.jsonl"):
+    for name in ("recipe.yaml", "scores/test/score.json", "scores/test/results.jsonl"):
         assert (out / name).read_bytes() == (straight[0] / name).read_bytes(), name
     assert adapters(out) == adapters(straight[0])
 

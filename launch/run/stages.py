@@ -14,7 +14,7 @@ from data_prep.utterance import read_rows
 from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
 from launch.run.request import RUN_JSON, Request, config_of, read_run_json
-from launch.score import HYPOTHESES, SCORE
+from launch.scoring.rows import HYPOTHESES, SCORE
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 

@@ -85,10 +85,10 @@ def test_a_batch_keeps_to_its_budget_or_is_one_row():
 
 def test_hypotheses_are_written_whole_or_not_at_all(tmp_path, model, audio_index):
     hypotheses = decode_ids(model, audio_index, [0, 2])
-    path = tmp_path / "hypotheses.jsonl"
+    path = tmp_path / "results.jsonl"
     write_hypotheses(path, hypotheses, [{"speaker": "anna"}] * 2)
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    assert [set(row) for row in rows] == [{"key", "reference", "hypothesis", "note", "speaker"}] * 2
+    assert [set(row) for row in rows] == [{"key", "reference", "hypothesis", "note", "confidence", "speaker"}] * 2
     before = path.read_bytes()
     with pytest.raises(TypeError):
         write_hypotheses(path, hypotheses, [{"speaker": "ben"}, {"speaker": object()}])

@@ -30,7 +30,7 @@ def test_batching_never_changes_an_utterances_transcript(model, beams, max_new_t
     alone = [transcripts(model, batch_of([i]), options)[0] for i in range(5)]
     assert together == alone
     assert len({one.text for one in together}) > 3
-    assert any(one.cut for one in together)
+    assert any(one.note for one in together)
 
 
 def test_greedy_search_is_the_most_likely_token_at_every_step(model):

@@ -100,7 +100,7 @@ def test_score_prints_a_table_and_writes_hypotheses_and_numbers(world, tmp_path,
     assert main([*command, "--max-new-tokens", "9"]) == 0
     lines = output(capsys)[0]
     assert [line.split()[:3] for line in lines[1:]] == [["anna", "2", "3"], ["ben", "1", "4"], ["all", "3", "7"]]
-    rows = [json.loads(line) for line in (tmp_path / "out" / "hypotheses.jsonl").read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text("utf-8").splitlines()]
     assert [(row["key"], row["reference"], row["speaker"]) for row in rows] == [
         (f"u{i}", TEXTS[i], SPEAKERS[i]) for i in range(3)
     ]
@@ -109,7 +109,7 @@ def test_score_prints_a_table_and_writes_hypotheses_and_numbers(world, tmp_path,
     assert summary["all"]["wer"] == sum(row["errors"] for row in rows) / 7
     assert summary["normaliser"] == "plain" and summary["aligner"].startswith("jiwer")
     assert set(summary["by"]) == {"anna", "ben"}
-    given = ["--ref", str(tmp_path / "out" / "hypotheses.jsonl"), "--hyp", str(tmp_path / "out" / "hypotheses.jsonl")]
+    given = ["--ref", str(tmp_path / "out" / "results.jsonl"), "--hyp", str(tmp_path / "out" / "results.jsonl")]
     assert main(["score", *given, "--by", "speaker"]) == 0
     assert output(capsys)[0] == lines, "scoring the written hypotheses again gives the same table"
 
@@ -118,24 +118,24 @@ def test_another_scoring_is_not_overwritten_unasked(world, tmp_path, capsys):
     out = tmp_path / "out"
     command = ["score", world.adapter, world.shards, "--max-new-tokens", "3", "--out", str(out)]
     assert main(command) == 0
-    first = (out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes()
+    first = (out / "score.json").read_bytes(), (out / "results.jsonl").read_bytes()
     assert main(command) == 0, "the same command again"
-    assert first == ((out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes())
+    assert first == ((out / "score.json").read_bytes(), (out / "results.jsonl").read_bytes())
     copy = shutil.copytree(world.shards, tmp_path / "copy")
     assert main([*command[:2], str(copy), *command[3:]]) == 0, "the same shards elsewhere"
-    before = (out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes()
+    before = (out / "score.json").read_bytes(), (out / "results.jsonl").read_bytes()
     capsys.readouterr()
-    texts = ["score", "--ref", str(out / "hypotheses.jsonl"), "--hyp", str(out / "hypotheses.jsonl"), "--out", str(out)]
+    texts = ["score", "--ref", str(out / "results.jsonl"), "--hyp", str(out / "results.jsonl"), "--out", str(out)]
     for other, what in (([*command, "--beams", "2"], "beams 1, not 2"), (texts, "references None, not")):
         assert main(other) == 2
         [line] = output(capsys)[1]
         assert str(out) in line and what in line and "--overwrite" in line
-    assert before == ((out / "score.json").read_bytes(), (out / "hypotheses.jsonl").read_bytes())
+    assert before == ((out / "score.json").read_bytes(), (out / "results.jsonl").read_bytes())
     assert main([*command, "--beams", "2", "--overwrite"]) == 0
     assert json.loads((out / "score.json").read_text())["beams"] == 2
     (out / "score.json").unlink()
     capsys.readouterr()
-    assert main(command) == 2 and "hypotheses.jsonl of another scoring" in output(capsys)[1][0]
+    assert main(command) == 2 and "results.jsonl of another scoring" in output(capsys)[1][0]
 
 
 def test_a_full_disk_leaves_the_score_that_was_there(world, tmp_path, capsys, monkeypatch):

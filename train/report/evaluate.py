@@ -8,7 +8,7 @@ import numpy as np
 
 from decode.dataset import Hypothesis, decode_ids, write_hypotheses
 from decode.generate import DecodeOptions
-from decode.score import score
+from decode.scoring.counts import score
 from model.batch import with_speech_rolled
 from train.data.corpus import Corpus
 from train.data.loader import Share

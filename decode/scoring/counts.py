@@ -134,7 +134,7 @@ def _score_one(reference: str, hypothesis: str) -> Score:
 def read_pairs(references: Path, hypotheses: Path) -> tuple[list[Hypothesis], list[dict[str, Any]]]:
     """The utterances of two JSONL files in the order of the references, and the references' whole rows.
 
-    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our hypotheses.jsonl can be
+    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our results.jsonl can be
     both files. UserError unless both files hold the same keys, each once, with text."""
     truth, answers = _texts(references, "reference"), _texts(hypotheses, "hypothesis")
     for keys, others, path, other in (truth, answers, references, hypotheses), (answers, truth, hypotheses, references):

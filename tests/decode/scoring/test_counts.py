@@ -7,7 +7,7 @@ from importlib.metadata import version
 import jiwer
 import pytest
 
-from decode.score import ALIGNER, NORMALISERS, Score, by_group, plain, score, score_each, table, verbatim
+from decode.scoring.counts import ALIGNER, NORMALISERS, Score, by_group, plain, score, score_each, table, verbatim
 from model.errors import UserError
 
 REFERENCES = ["the cat sat", "on a mat", "one two three four"]
@@ -79,7 +79,7 @@ def test_an_unknown_normaliser_names_the_known():
 
 
 def test_the_command_offers_the_normalisers():
-    from launch.score import NORMALISERS as CHOICES
+    from launch.scoring import NORMALISERS as CHOICES
 
     assert set(CHOICES) == set(NORMALISERS)
 

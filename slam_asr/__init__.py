@@ -1,0 +1,1 @@
+"""Transcribe speech from Python with a trained adapter."""
