@@ -1,8 +1,7 @@
-"""`slam-asr run` from recordings and a CSV to a word error rate; killed on the way, it ends with the same figures."""
+"""`slam-asr run` from recordings and a CSV to a word error rate, killed and stopped on the way."""
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.command import main
+from tests import ranks
 from tests.newcomer import command, write_digits
 
 SECONDS_TO_END = 300
@@ -25,15 +25,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("newcomer")
     write_digits(folder / "digits", of_each=4, of_each_test=2)
     return folder
-
-
-@pytest.fixture(scope="module")
-def straight(folder):
-    """DIR of an uninterrupted run, and what it printed."""
-    place = folder / "straight"
-    process = start(folder, place)
-    assert process.wait(SECONDS_TO_END) == 0, log(place)
-    return place / "out", log(place)
 
 
 def start(folder: Path, place: Path) -> subprocess.Popen:
@@ -81,13 +72,53 @@ def kill_all(process: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
-def test_one_command_ends_with_the_word_error_rate_of_an_unseen_voice(straight):
-    out, printed = straight
+@pytest.fixture(scope="module")
+def ended(folder):
+    """The working folder of a run that was killed in features and stopped in training, and what its last start
+    printed."""
+    place = folder / "place"
+    out = place / "out"
+    first = start(folder, place)
+    wait_for(first, lambda: any((out / "features" / "train").glob("*")), place)
+    kill_all(first)
+    second = start(folder, place)
+    wait_for(second, lambda: (out / "train" / "checkpoints" / "step-00000010").exists(), place)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(SECONDS_TO_END) in (75, 0), log(place)  # 0: it had taken its last step already
+    (out / "scores" / "test").mkdir(parents=True)
+    (out / "scores" / "test" / "score.json").write_text('{"weights_sha256": "0"}')  # of another checkpoint
+    before = len(log(place))
+    third = start(folder, place)
+    assert third.wait(SECONDS_TO_END) == 0, log(place)
+    return place, log(place)[before:]
+
+
+@pytest.fixture(scope="module")
+def straight(ended):
+    """The same frames, training and score with no command of `slam-asr run`, and nothing that happens to them."""
+    place, folder = ended[0], ended[0].parent / "straight"
+    out = place / "out"
+    features = [line.split()[2:] for line in log(place).splitlines() if line.startswith("$ slam-asr prep features ")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for words in {words[2]: words for words in features if "#" not in words}.values():
+            made = words[3].replace("out", str(folder), 1)
+            assert main([*words[:3], made, *words[4:]]) == 0
+        data = [f"data.{name}={folder / 'features' / name}" for name in ("train", "dev")]
+        given = [str(out / "recipe.yaml"), *data, f"run.dir={folder / 'train'}", EPOCHS]
+        ranks.train(given, 1, folder / "log")
+        test, scored = str(out / "shards" / "test"), str(folder / "scores" / "test")
+        assert main(["score", str(folder / "train"), test, "--out", scored, "--by", "speaker"]) == 0
+    return folder
+
+
+def test_one_command_ends_with_the_word_error_rate_of_an_unseen_voice(ended):
+    out, printed = ended[0] / "out", ended[1]
     summary = json.loads((out / "summary.json").read_text())
     score = summary["scores"]["test"]
     assert score["all"]["wer"] <= 0.1 and score["all"]["words"] == 20 and list(score["by"]) == ["en-us_m4"]
     assert list(summary["seconds"]) == ["import", "build", "features", "recipe", "train", "score", "total"]
-    assert "split by speaker" in printed and f"{100 * score['all']['wer']:.1f} %" in printed
+    assert "split by speaker" in log(ended[0]) and f"{100 * score['all']['wer']:.1f} %" in printed
     commands = [line.removeprefix("$ ") for line in printed.splitlines() if line.startswith("$ ")]
     verbs = [" ".join(line.split()[:3]) for line in commands]
     assert verbs == [
@@ -97,44 +128,27 @@ def test_one_command_ends_with_the_word_error_rate_of_an_unseen_voice(straight):
     ]
 
 
-def test_killed_in_features_and_in_training_it_ends_with_the_same_figures(folder, straight):
-    place, out = folder / "killed", folder / "killed" / "out"
-    for name in ("manifests", "shards"):  # as its own import and build would make them
-        shutil.copytree(straight[0] / name, out / name)
-    shutil.copy(straight[0] / "run.json", out)
-    first = start(folder, place)
-    wait_for(first, lambda: any((out / "features" / "train").glob("*")), place)
-    kill_all(first)
-    second = start(folder, place)
-    wait_for(second, lambda: (out / "train" / "checkpoints" / "step-00000010").exists(), place)
-    kill_all(second)
-    third = start(folder, place)
-    wait_for(third, lambda: (out / "train" / "checkpoints" / "step-00000020").exists(), place)
-    third.send_signal(signal.SIGTERM)
-    assert third.wait(SECONDS_TO_END) in (75, 0), log(place)  # 0: it had taken its last step already
-    fourth = start(folder, place)
-    assert fourth.wait(SECONDS_TO_END) == 0, log(place)
-    assert "resuming from out/train/checkpoints/step-000000" in log(place)
-    for name in ("recipe.yaml", "scores/test/score.json", "scores/test/results.jsonl"):
-        assert (out / name).read_bytes() == (straight[0] / name).read_bytes(), name
-    assert adapters(out) == adapters(straight[0])
+def test_killed_in_features_and_stopped_in_training_it_ends_with_the_figures_of_a_run_that_was_not(ended, straight):
+    out = ended[0] / "out"
+    assert "resuming from out/train/checkpoints/step-000000" in ended[1]
+    assert adapters(out) == adapters(straight)
+    results = [folder / "scores" / "test" / "results.jsonl" for folder in (out, straight)]
+    assert results[0].read_bytes() == results[1].read_bytes()
+    ours, theirs = (json.loads((file.parent / "score.json").read_text()) for file in results)
+    for name in ("all", "by", "step", "weights_sha256", "shards_digest"):
+        assert ours[name] == theirs[name]
 
 
-def test_given_again_it_only_asks_the_training_and_replaces_a_score_of_another_checkpoint(
-    folder, straight, monkeypatch, capsys
-):
-    before, path = adapters(straight[0]), straight[0] / "scores" / "test" / "score.json"
-    right = path.read_bytes()
-    path.write_bytes(right.replace(b'"weights_sha256": "', b'"weights_sha256": "0'))
-    process = start(folder, folder / "straight")
-    assert process.wait(SECONDS_TO_END) == 0 and path.read_bytes() == right
-    again = log(folder / "straight").removeprefix(straight[1])
-    run = [line for line in again.splitlines() if line.startswith("$ ") and "  # " not in line]
-    score = "$ slam-asr score out/train out/shards/test --out out/scores/test --by speaker"
-    assert run == [f"$ python -m train out/recipe.yaml {EPOCHS}", score] and adapters(straight[0]) == before
-    monkeypatch.chdir(folder / "straight")
-    assert main([*command(folder / "digits", Path("out"), EPOCHS)[1:], "--dry-run"]) == 0
-    assert f"{score}  # out/scores/test is of this checkpoint" in capsys.readouterr().out
+def test_given_again_it_only_asks_the_training(folder, ended, monkeypatch, capfd):
+    """The score, there for another checkpoint before the last start, was replaced in it."""
+    monkeypatch.chdir(ended[0])
+    before = adapters(Path("out"))
+    assert main(command(folder / "digits", Path("out"), EPOCHS)[1:]) == 0
+    again = [line.removeprefix("$ ") for line in capfd.readouterr().out.splitlines() if line.startswith("$ ")]
+    assert [line for line in again if "  # " not in line] == [f"python -m train out/recipe.yaml {EPOCHS}"]
+    score = "slam-asr score out/train out/shards/test --out out/scores/test --by speaker"
+    assert again[-1] == f"{score}  # out/scores/test is of this checkpoint"
+    assert adapters(Path("out")) == before
 
 
 def adapters(out: Path) -> dict[str, bytes]:
