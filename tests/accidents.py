@@ -59,30 +59,35 @@ class Signalled:
 
 
 @dataclass(frozen=True)
-class KilledSaving:
-    """kill -9 of rank 0 just before a system call of a save, a pattern for "rename checkpoints/.tmp-step-00000004-77".
+class CopiedSaving:
+    """What kill -9 of rank 0 would leave of `run` just before system calls of its saves, copied to `folder`/0, 1 ...
 
-    A file about to be synced is cut in half first: the disk had got no further.
+    `calls` are patterns for "rename checkpoints/.tmp-step-00000004-77", in the order in which they come. A file about
+    to be synced is cut in half in the copy: the disk had got no further.
     """
 
-    call: str
+    run: Path
+    calls: tuple[str, ...]
+    folder: Path
 
     def __call__(self, rank: int) -> None:
         if rank == 0:
             before_call(SAVE, 1, self._arm)
 
     def _arm(self) -> None:
+        left = list(enumerate(self.calls))
         for name in ("fsync", "rename", "symlink", "unlink", "rmdir"):
-            setattr(os, name, self._watched(name, getattr(os, name)))
+            setattr(os, name, self._watched(name, getattr(os, name), left))
 
-    def _watched(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _watched(self, name: str, original: Callable[..., Any], left: list[tuple[int, str]]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             target = args[1] if name == "symlink" else args[0]
             path = Path(os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else target)
-            if fnmatchcase(f"{name} {path.parent.name}/{path.name}", self.call):
+            if left and fnmatchcase(f"{name} {path.parent.name}/{path.name}", left[0][1]):
+                number, _ = left.pop(0)
+                copy = shutil.copytree(self.run, self.folder / f"{number}", symlinks=True)
                 if name == "fsync" and path.is_file():
-                    os.truncate(path, path.stat().st_size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
+                    os.truncate(copy / path.relative_to(self.run), path.stat().st_size // 2)
             return original(*args, **kwargs)
 
         return call
