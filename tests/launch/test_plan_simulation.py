@@ -139,11 +139,10 @@ WHISPER: dict[str, Any] = {
     **{"encoder_attention_heads": 4, "encoder_ffn_dim": 1024, "decoder_attention_heads": 4, "vocab_size": 100},
 }
 GEMMA3: dict[str, Any] = {**MIDDLING, "model_type": "gemma3_text", "head_dim": 64, "sliding_window": 100}
+LORA: dict[str, Any] = {"rank": 8, "targets": ["all-linear"]}
 PAIRS: list[tuple[Any, Any, tuple[int, int], dict[str, Any]]] = [
-    (None, None, (600, 1500), {}),
-    (None, MIDDLING, (1000, 2400), {"model": {"activation_checkpointing": True}}),
-    (WHISPER, GEMMA3, (500, 1200), {"lora": {"rank": 8, "targets": ["all-linear"]}}),
-    (WHISPER, {**MIDDLING, "model_type": "granite"}, (500, 1200), {"model": {"encoder_window": "cut"}}),
+    (None, {**MIDDLING, "num_hidden_layers": 3}, (600, 1500), {"model": {"activation_checkpointing": True}}),
+    (WHISPER, GEMMA3, (500, 1200), {"lora": LORA, "model": {"encoder_window": "cut"}}),
 ]
 
 
