@@ -95,7 +95,8 @@ def run_command(command: str, dry: bool) -> None:
     """One line of a page, in the current folder. Fails unless its exit code is 0."""
     for name, folder in MODELS.items():
         command = command.replace(name, os.path.abspath(folder))
-    words = shlex.split(re.sub(r"(--nproc_per_node|--num_accelerators) 8\b", r"\1 2", command), comments=True)
+    command = command.replace("--nproc_per_node 8 -m train", "--nproc_per_node 2 -m train")  # the others: one rank
+    words = shlex.split(re.sub(r"(--nproc_per_node|--num_accelerators) 8\b", r"\1 1", command), comments=True)
     models = [f"model.{name}={os.path.abspath(name)}" for name in MODELS.values()]
     if re.search(r"(-m|--module) train ", command):
         words += [*models, *SMALLER]

@@ -1,5 +1,6 @@
 """The GPU bench without a GPU: its checks at toy size, and that none of them can stop the others."""
 
+import multiprocessing
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ from bench.gpu_train import Record
 from bench.toys import TOYS
 from launch.plan.shapes import random_recogniser, shapes_of
 from model.encoders import HubertEncoder
+from tests import ranks
 from tests.test_house import OWNERS
 from train.recipe.models import ModelConfig
 
@@ -56,7 +58,10 @@ def dies(lab: Lab) -> None:
     os._exit(7)
 
 
-def test_a_check_that_fails_breaks_hangs_or_dies_is_named_and_stops_no_other(tmp_path, capsys):
+def test_a_check_that_fails_breaks_hangs_or_dies_is_named_and_stops_no_other(tmp_path, capsys, monkeypatch):
+    """Processes are forked from a server that has torch: each that is spawned, as above, imports it for seconds."""
+    forked = ranks.fork_server()
+    monkeypatch.setattr(multiprocessing, "get_context", lambda way: forked)
     checks = [Check(work.__name__, work, 600.0) for work in (fails, breaks, dies, passes)]
     checks.insert(1, Check("hangs", hangs, 0.2))
     with closing(Record(tmp_path, 60.0, "gpu_first.txt")) as record:
