@@ -95,7 +95,7 @@ def test_a_run_writes_and_prints_its_auto_values_and_resumes_with_them(ground, t
         assert figure in printed
     assert "only" not in printed and "2 steps in all: an adapter rarely learns" in printed
     # More steps decide another warm-up; the run keeps the one that its weights follow from.
-    ranks.train([*arguments, "optim.max_steps=20"], world, tmp_path / "log")
+    ranks.train([*arguments, "optim.max_steps=11"], world, tmp_path / "log")
     assert load_config(tmp_path / "run" / "config.yaml").optim.warmup_steps == 1
 
 
