@@ -1,10 +1,11 @@
 """How far a WER may be off: bootstrap intervals, and whether two systems differ.
 
-Bootstrap (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004):
-utterances of one speaker have errors in common, so whole speakers are drawn again, with replacement, as many as there
-are; the WER of each such draw is one of 10,000, and the middle 95 % of these are the interval. Few speakers say little
-about others, so with fewer than MIN_SPEAKERS, or where an utterance names none, utterances are drawn instead: such an
-interval holds for these speakers only.
+Bootstrap (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004),
+by speaker (Liu and Peng, "Statistical testing on ASR performance via blockwise bootstrap", Interspeech 2020): errors of
+one speaker's utterances are alike, so whole speakers are drawn again, with replacement, as many as there are; the WER
+of each such draw is one of 10,000, and the middle 95 % of these are the interval. Few speakers say little about others,
+so with fewer than MIN_SPEAKERS, or where an utterance names none, utterances are drawn instead: such an interval holds
+for these speakers only.
 
 Two systems on the same utterances: the difference of WERs with an interval from the same draws, and the paired
 sign-flip test (Fisher, The Design of Experiments, 1935, section 21): if both were equally good, the difference of
