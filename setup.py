@@ -71,6 +71,7 @@ setup(
         "train.report",
     ],
     package_data={
+        "data_prep": ["*.json"],
         "data_prep.synth": ["*.json"],
         "launch.deepspeed": ["*.example"],
         "launch.monitoring": ["*.json", "*.yml"],

@@ -1,4 +1,4 @@
-"""Transcripts: which are refused, which are kept as they are, and the spellings of --normalise.
+"""Transcripts: which are refused, which are kept as they are, and the normalisers of `prep build` and `score`.
 
 | the transcript has | rule |
 |---|---|
@@ -11,12 +11,14 @@
 | only CAPITALS, as most transcripts of the corpus | kept, with a warning |
 | anything else | kept, character by character; nothing is ever cut off |"""
 
+import json
 import re
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 
 from data_prep.refusals import Refused
 from model.errors import require_known
@@ -26,6 +28,8 @@ JOINERS = "\u200c\u200d"  # Persian and the scripts of India are spelt with them
 SPOKEN_SIGNS = frozenset("%&@#\u00a7$\u20ac\u00a3\u00a5\u00b0+='.,:")  # signs that may be words, or parts of them
 NOT_IN_A_WORD = re.compile(r"(?<!\w)'|'(?!\w)|(?<!\d)[.,:]|[.,:](?!\d)")
 MISREAD_AS = ("cp1252", "cp1251")
+NUMERIC_FORMS = ("<super>", "<sub>", "<fraction>")  # compatibility characters that mean more than their letters
+SPELLINGS = Path(__file__).with_name("spellings.json")
 
 
 def tidy_text(text: str) -> str:
@@ -49,10 +53,11 @@ def tidy_text(text: str) -> str:
 
 
 def normalised(text: str, name: str) -> str:
-    """A tidy transcript in the spelling that NORMALISERS has under `name`. Refused where nothing is left of it."""
+    """A tidy transcript in the spelling of a normaliser of `prep build`, or as it is under "none". Refused where
+    nothing is left of it."""
     if name == "none":
         return text
-    spelt = " ".join(NORMALISERS[name](text).split())
+    spelt = normaliser(name)(text)
     if not spelt:
         raise Refused("no-words", f"nothing is left of the transcript {text[:40]!r} by --normalise {name}")
     return spelt
@@ -63,36 +68,87 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def spoken(text: str) -> str:
-    """Lower case without punctuation, but with apostrophes in words, and marks in numbers (3.5, 10:30). Curly
-    apostrophes are straightened, hyphens part words, signs that are spoken (% & @ $ + ...) stay, invisible format
-    characters vanish."""
-    text = unicodedata.normalize("NFC", text.translate(APOSTROPHES)).lower()
-    text = "".join(" " if unicodedata.category(c)[0] in "PS" and c not in SPOKEN_SIGNS else _visible(c) for c in text)
-    return " ".join(NOT_IN_A_WORD.sub(" ", text).split())
+def verbatim(text: str) -> str:
+    """Every character counts; Unicode NFC, so that one letter is one spelling."""
+    return unicodedata.normalize("NFC", text)
+
+
+def plain(text: str) -> str:
+    """Lower case without punctuation, but with apostrophes in words and marks in numbers (3.5, 10:30). Hyphens part
+    words; signs that are spoken (% & @ $ + ...) stay, where they are written; curly apostrophes are straightened,
+    ligatures and full-width forms are spelt out (but not ½ or ²), invisible format characters vanish.
+
+    Nothing that is said is lost, so that training and scoring share it: case is not folded (ß stays ß)."""
+    text = unicodedata.normalize("NFC", "".join(map(_letters, text)).lower())
+    return NOT_IN_A_WORD.sub(" ", "".join(map(_in_words, text)))
+
+
+@cache
+def _letters(character: str) -> str:
+    straight = _visible(character.translate(APOSTROPHES))
+    if straight != character or unicodedata.decomposition(character).startswith(NUMERIC_FORMS):
+        return straight
+    return unicodedata.normalize("NFKC", character).translate(APOSTROPHES)
+
+
+@cache
+def _in_words(character: str) -> str:
+    return " " if unicodedata.category(character)[0] in "PS" and character not in SPOKEN_SIGNS else character
 
 
 @cache
 def _whisper(kind: str) -> Callable[[str], str]:
     from transformers.models.whisper import english_normalizer as normalizers
 
-    return normalizers.EnglishTextNormalizer({}) if kind == "english" else normalizers.BasicTextNormalizer()
+    if kind == "basic":
+        return normalizers.BasicTextNormalizer()
+    spellings = json.loads(SPELLINGS.read_text("utf-8"))["spellings"] if kind == "paper" else {}
+    english = normalizers.EnglishTextNormalizer(spellings)
+
+    def spelt(text: str) -> str:
+        with _numbers_of_any_length():
+            return english(text)
+
+    return spelt
+
+
+@contextmanager
+def _numbers_of_any_length() -> Iterator[None]:
+    """Python refuses to print integers of more than 4,300 digits, and "million" said 800 times is one."""
+    limit = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(limit)
 
 
 NORMALISERS: dict[str, Callable[[str], str]] = {
-    "none": str,
+    "verbatim": verbatim,
     "lowercase": str.lower,
-    "spoken": spoken,
-    # Whisper's evaluation: for any language, no marks, nothing in brackets; for English, numbers as digits, but without
-    # its list of British spellings.
+    "plain": plain,
+    # Whisper's evaluation (Radford et al. 2022, appendix C), as in transformers: for any language, no marks, nothing in
+    # brackets; for English, numbers as digits, contractions and titles in full, British spellings as they are.
     "whisper-basic": lambda text: _whisper("basic")(text),
     "whisper-english": lambda text: _whisper("english")(text),
+    # The SLAM-ASR paper's numbers: SLAM-LLM's examples/asr_librispeech/scripts/decode_*.sh run whisper_tn.py, which is
+    # Whisper's English normaliser with its list of British spellings, over references and hypotheses.
+    "paper": lambda text: _whisper("paper")(text),
 }
+OLD_NAMES = {"spoken": "plain"}  # in the index.json of shards, and in scripts
 
 
-def require_normaliser(name: str) -> None:
-    """UserError for a name that NORMALISERS does not have."""
-    require_known("normaliser", name, NORMALISERS)
+def normaliser(name: str) -> Callable[[str], str]:
+    """The function, whose result has single spaces. UserError for an unknown name; old names are known."""
+    require_normaliser(name)
+    function = NORMALISERS[OLD_NAMES.get(name, name)]
+    return lambda text: " ".join(function(text).split())
+
+
+def require_normaliser(name: str, *others: str) -> None:
+    """UserError for a name that neither NORMALISERS nor `others` have."""
+    if name not in OLD_NAMES:
+        require_known("normaliser", name, (*others, *NORMALISERS))
 
 
 def warn_about(texts: Iterable[str], normaliser: str) -> None:
@@ -108,7 +164,7 @@ def warn_about(texts: Iterable[str], normaliser: str) -> None:
         problem = "are in CAPITALS, which language models spell badly; --lowercase writes them in lower case"
         print(f"warning: {capitals:,} of {total:,} transcripts {problem}", file=sys.stderr)
     if invisible:
-        problem = "hold direction marks or other invisible characters, which are kept; --normalise spoken removes them"
+        problem = "hold direction marks or other invisible characters, which are kept; --normalise plain removes them"
         print(f"warning: {invisible:,} of {total:,} transcripts {problem}", file=sys.stderr)
 
 

@@ -116,7 +116,7 @@ def test_one_command_ends_with_the_word_error_rate_of_an_unseen_voice(ended):
     out, printed = ended[0] / "out", ended[1]
     summary = json.loads((out / "summary.json").read_text())
     score = summary["scores"]["test"]
-    assert score["all"]["wer"] <= 0.1 and score["all"]["words"] == 20 and list(score["by"]) == ["en-us_m4"]
+    assert score["all"]["wer"] <= 0.1 and score["all"]["words"] == 20 and list(score["by"]["speaker"]) == ["en-us_m4"]
     assert list(summary["seconds"]) == ["import", "build", "features", "recipe", "train", "score", "total"]
     assert "split by speaker" in log(ended[0]) and f"{100 * score['all']['wer']:.1f} %" in printed
     commands = [line.removeprefix("$ ") for line in printed.splitlines() if line.startswith("$ ")]

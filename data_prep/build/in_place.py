@@ -41,13 +41,13 @@ class ForeignOptions(RunOptions):
     """How tars of other programs are indexed in place."""
 
     samples: SampleOptions = field(default_factory=SampleOptions)
-    normalise: str = "none"  # one of text.NORMALISERS
+    normalise: str = "none"  # "none", or one of text.NORMALISERS
     verify: bool = True
     """Decode every recording; else lengths are calculated from headers, and damage is found when it is trained on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_normaliser(self.normalise)
+        require_normaliser(self.normalise, "none")
 
     def shaping(self) -> dict[str, Any]:
         """The options that change what is written."""

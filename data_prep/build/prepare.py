@@ -28,7 +28,7 @@ ALWAYS_RECORDED = ("min_seconds", "max_seconds", "verify")
 class Limits:
     """The requirements on an utterance, and how its audio and transcript are changed."""
 
-    normalise: str = "none"  # one of text.NORMALISERS
+    normalise: str = "none"  # "none", or one of text.NORMALISERS
     min_seconds: float = 0.0  # shorter utterances are dropped, with a count
     max_seconds: float = float(MAX_SECONDS)  # longer ones too
     verify: bool = True  # decode even what is copied as it is, once, to find what is damaged
@@ -38,7 +38,7 @@ class Limits:
     """Decibels below its loudest moment at which the ends of an utterance are silence, and cut off; None for never."""
 
     def __post_init__(self) -> None:
-        require_normaliser(self.normalise)
+        require_normaliser(self.normalise, "none")
         require_known("format", self.media, AUDIO_ENCODERS)
         require_seconds(self.min_seconds, self.max_seconds)
         if self.trim_silence is not None and not 0 < self.trim_silence <= 120:

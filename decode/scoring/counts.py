@@ -8,23 +8,16 @@ beside the numbers."""
 
 import math
 import re
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jiwer
 
-from data_prep import figures
-from data_prep.utterance import read_rows
-from decode.dataset import Hypothesis
-from model.errors import UserError, counted
+from data_prep.text import normaliser as normaliser_of
 
 ALIGNER = f"jiwer {version('jiwer')}, Levenshtein, each error counts 1"
-APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
-OUTSIDE_A_WORD = re.compile(r"(?<!\w)'|'(?!\w)")
 
 
 @dataclass(frozen=True)
@@ -69,51 +62,24 @@ def score(references: Sequence[str], hypotheses: Sequence[str], normaliser: str 
 
 
 def score_each(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> list[Score]:
-    """One score an utterance; UserError for a normaliser that is not in NORMALISERS."""
-    if normaliser not in NORMALISERS:
-        raise UserError(f"unknown normaliser {normaliser!r}; known: {', '.join(NORMALISERS)}")
-    clean = NORMALISERS[normaliser]
-    return [_score_one(clean(ref), clean(hyp)) for ref, hyp in zip(references, hypotheses, strict=True)]
+    """One score an utterance; UserError for a normaliser that data_prep.text does not have."""
+    spelt = normaliser_of(normaliser)
+    return [_score_one(spelt(ref), spelt(hyp)) for ref, hyp in zip(references, hypotheses, strict=True)]
 
 
 def by_group(groups: Sequence[str], scores: Sequence[Score]) -> dict[str, Score]:
-    """The scores added up by group, in the order of the groups' names."""
+    """The scores added up by group, in the order of the groups' names, numbers in them by value."""
     sums: dict[str, Score] = {}
     for group, utterance in zip(groups, scores, strict=True):
         sums[group] = sums.get(group, Score()) + utterance
-    return dict(sorted(sums.items()))
+    return {name: sums[name] for name in sorted(sums, key=_by_value)}
 
 
-def table(rows: Iterable[tuple[str, Score]], heading: str = "") -> str:
-    """Lines of aligned text, one a row, rates in per cent."""
-
-    def cells(name: str, s: Score) -> list[object]:
-        wer, cer = ("-" if math.isnan(rate) else f"{100 * rate:.2f}" for rate in (s.wer, s.cer))
-        counts = (s.utterances, s.words, wer, s.substitutions, s.deletions, s.insertions, cer)
-        return [name, *(f"{cell:,}" if isinstance(cell, int) else cell for cell in counts)]
-
-    head = (heading, "utterances", "words", "WER %", "sub", "del", "ins", "CER %")
-    return "\n".join(figures.table([cells(*row) for row in rows], head))
-
-
-def verbatim(text: str) -> str:
-    """Every character counts: Unicode NFC, and white space collapsed to single spaces."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def plain(text: str) -> str:
-    """Only words count: NFKC, case folded, punctuation and symbols to spaces ("well-known" is two words), but
-    straightened apostrophes inside words stay; invisible characters vanish, and white space is collapsed."""
-    text = unicodedata.normalize("NFKC", text.translate(APOSTROPHES)).casefold()
-    characters = []
-    for character in unicodedata.normalize("NFKC", text):
-        category = unicodedata.category(character)
-        if category != "Cf":  # zero-width joiners, soft hyphens, direction marks
-            characters.append(" " if category[0] in "PS" and character != "'" else character)
-    return " ".join(OUTSIDE_A_WORD.sub(" ", "".join(characters)).split())
-
-
-NORMALISERS: dict[str, Callable[[str], str]] = {"verbatim": verbatim, "plain": plain}
+def longest_deletion(reference: str, hypothesis: str, normaliser: str = "plain") -> int:
+    """Most words of the reference in a row that the alignment has no word for."""
+    spelt = normaliser_of(normaliser)
+    [chunks] = jiwer.process_words([spelt(reference)], [spelt(hypothesis)]).alignments
+    return max((c.ref_end_idx - c.ref_start_idx for c in chunks if c.type == "delete"), default=0)
 
 
 def _score_one(reference: str, hypothesis: str) -> Score:
@@ -131,31 +97,7 @@ def _score_one(reference: str, hypothesis: str) -> Score:
     )
 
 
-def read_pairs(references: Path, hypotheses: Path) -> tuple[list[Hypothesis], list[dict[str, Any]]]:
-    """The utterances of two JSONL files in the order of the references, and the references' whole rows.
-
-    A reference is in "reference", else "text"; a hypothesis in "hypothesis", else "text": our results.jsonl can be
-    both files. UserError unless both files hold the same keys, each once, with text."""
-    truth, answers = _texts(references, "reference"), _texts(hypotheses, "hypothesis")
-    for keys, others, path, other in (truth, answers, references, hypotheses), (answers, truth, hypotheses, references):
-        if missing := [key for key in keys if key not in others]:
-            names = ", ".join(missing[:3]) + " ..." * (len(missing) > 3)
-            where = f"{counted(len(missing), 'utterance')} of {path} missing in {other}"
-            raise UserError(f"{where}: {names}; give files of the same data")
-    if not truth:
-        raise UserError(f"{references} holds no utterances; there is nothing to score")
-    rows = [Hypothesis(key, text, answers[key][0]) for key, (text, _) in truth.items()]
-    return rows, [fields for _, fields in truth.values()]
-
-
-def _texts(path: Path, name: str) -> dict[str, tuple[str, dict[str, Any]]]:
-    """{key: (text, the whole row)}."""
-    rows: dict[str, tuple[str, dict[str, Any]]] = {}
-    for place, row in read_rows(path):
-        key, text = row.get("key"), row.get(name, row.get("text"))
-        if not isinstance(key, str) or not isinstance(text, str):
-            raise UserError(f'{place}: a line needs "key" and "{name}" (or "text"), both text')
-        if key in rows:
-            raise UserError(f"{place}: key {key!r} is there twice; every utterance has one line")
-        rows[key] = (text, row)
-    return rows
+def _by_value(name: str) -> list[tuple[int, int, str]]:
+    """A sort key: speaker 9 before speaker 10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(part[:18]), part) if part[:1].isdecimal() else (1, 0, part) for part in parts if part]

@@ -45,7 +45,7 @@ def configure_build(parser: argparse.ArgumentParser) -> None:
     add("--split", default="", metavar="A=0.9,B=0.1", help="build OUT/A and OUT/B of so much of the corpus")
     add("--split-by", default="speaker", metavar="UNIT", help=SPLIT_HELP)
     add("--format", default="flac", metavar="FORMAT", help=FORMAT_HELP)
-    text, known = parser.add_mutually_exclusive_group(), ", ".join(NORMALISERS)
+    text, known = parser.add_mutually_exclusive_group(), ", ".join(("none", *NORMALISERS))
     text.add_argument("--normalise", default="none", metavar="NAME", help=f"spelling of transcripts: {known} (none)")
     text.add_argument("--lowercase", action="store_true", help="short for --normalise lowercase")
     add("--max-seconds", type=float, default=3600.0, metavar="S", help="drop longer ones (3600)")

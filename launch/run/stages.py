@@ -145,10 +145,10 @@ def _is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
 
     try:
         score = json.loads((out / SCORE).read_text("utf-8"))
-        wanted = (read_card(find_adapter(run)).digest, read_index(shards).digest(), by)
+        wanted = (read_card(find_adapter(run)).digest, read_index(shards).digest(), [by] if by else [])
     except (OSError, ValueError):  # a UserError is a ValueError
         return False
-    return (score.get("weights_sha256"), score.get("shards_digest"), score.get("group") or "") == wanted
+    return (score.get("weights_sha256"), score.get("shards_digest"), list(score.get("by") or {})) == wanted
 
 
 def caches(request: Request) -> bool:

@@ -1,52 +1,54 @@
-"""What is scored: the utterances, their groups, and whether --out may be written to."""
+"""What is known before anything is scored: the groups that are asked for, and whether --out may be written to."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from model.errors import UserError, hint
+from model.errors import UserError
 
 if TYPE_CHECKING:
     from decode.dataset import Hypothesis
 
     ScoredRows = tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]
-    """Hypotheses, their metadata, and what score.json says of their origin."""
+    """Hypotheses, their metadata, and what score.json says of their origin; "decoding" in it is how long that took."""
 
 HYPOTHESES, SCORE = "results.jsonl", "score.json"
+FILES = (SCORE, "nemo.jsonl", "ref.trn", "hyp.trn", "report.html", HYPOTHESES)
+PASSING = {"step", "decoding"}  # of the origin, what another run of the same command may have otherwise
 
 
-def groups(field: str, meta: list[dict[str, Any]]) -> list[str]:
-    """The field's value for each utterance: a field beside the text, else one of the corpus's own in `meta`."""
-    rows = [{**row.get("meta", {}), **{name: value for name, value in row.items() if name != "meta"}} for row in meta]
-    if not any(row.get(field) for row in rows):
-        fields = {name for row in rows for name, value in row.items() if value}
-        known = sorted(fields - {"text", "reference", "hypothesis", "seconds", "words", "errors"})
-        there = f"there is {', '.join(known) or 'none'}"
-        raise UserError(f"no utterance has a field {field!r}{hint(field, known)}; {there}")
-    return [str(row.get(field) or "(none)") for row in rows]
+def groups(fields: Sequence[str], meta: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """{field: its value for each utterance}, from metadata as shards have it. UserError for a field that none has."""
+    from decode.scoring.reading import Row, flat, known, seconds_of
+    from decode.scoring.summary import groups as values
+
+    rows = [Row("", "", "", seconds=seconds_of(one), fields=known(flat(one))) for one in meta]
+    return {field: values(field, rows) for field in fields}
 
 
-def require_replaceable(args: argparse.Namespace, about: dict[str, Any]) -> None:
+def require_replaceable(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
     """UserError if --out holds another scoring than `about`, and --overwrite is not given. The same scoring is of the
     same adapter (path or weights), shards (path or content) and options."""
     from data_prep.durable import strict_json
 
     if args.out is None or args.overwrite:
         return
-    present = [name for name in (HYPOTHESES, SCORE) if os.path.lexists(args.out / name)]
+    present = [name for name in FILES if os.path.lexists(args.out / name)]
     try:
         stated = strict_json((args.out / SCORE).read_bytes())
     except (OSError, ValueError):
         stated = None
     stated = stated if isinstance(stated, dict) else {}
-    wanted = about | {"normaliser": args.normaliser, "group": args.by}
-    differs = {name for name in wanted.keys() - {"step"} if stated.get(name) != wanted[name]}
+    said = stated | {name: sorted(stated.get(name) or ()) for name in ("normalisers", "by")}
+    wanted = {**about, "normaliser": args.normaliser[0], "normalisers": sorted(args.normaliser), "by": sorted(args.by)}
+    differs = {name for name in wanted.keys() - PASSING if said.get(name) != wanted[name]}
     for alike in ({"adapter", "weights_sha256"}, {"shards", "shards_digest"}):
         differs = differs if alike <= differs else differs - alike
     names = sorted(differs - {"weights_sha256", "shards_digest"})
     if present and names:
-        other = ", ".join(f"{name} {stated.get(name)!r}, not {wanted[name]!r}" for name in names)
+        other = ", ".join(f"{name} {said.get(name)!r}, not {wanted[name]!r}" for name in names)
         scoring = f"of another scoring ({other if stated else f'{SCORE} does not say of what'})"
         raise UserError(f"{args.out} holds {' and '.join(present)} {scoring}; give another --out, or --overwrite")

@@ -184,7 +184,7 @@ def test_no_part_of_another_split_stays_beside_the_new_ones(tmp_path, corpus, ca
     ("arguments", "message"),
     [
         (["--shuffle", "sort"], "did you mean 'sorted'"),
-        (["--normalise", "spokn"], "did you mean 'spoken'"),
+        (["--normalise", "plian"], "did you mean 'plain'"),
         (["--format", "mp3"], "known: flac, opus"),
         (["--trim-silence", "-40"], "decibels below"),
         (["--shard-bytes", "many"], "write 500MB"),

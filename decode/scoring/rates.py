@@ -1,0 +1,56 @@
+"""What goes wrong as a whole, from texts: loops, words where nothing is said, stretches left out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from decode.scoring.counts import Score, longest_deletion
+from decode.scoring.reading import Row
+
+BURST_WORDS = 5  # deleted in a row: a lost part of the audio, rather than words misheard
+LOOP_REPEATS, LOOP_WORDS = 4, 16  # a phrase as often in a row, of so many words in all, is a loop
+
+
+def flags_of(row: Row, score: Score, normaliser: str) -> list[str]:
+    """Of "loop", "hallucination" (words where the reference has none) and "deletion-burst", those that apply."""
+    burst = score.deletions >= BURST_WORDS and _burst(row, normaliser) >= BURST_WORDS
+    found = {
+        "loop": is_loop(row.hypothesis),
+        "hallucination": is_silent(row, score) and score.hits + score.substitutions + score.insertions > 0,
+        "deletion-burst": burst,
+    }
+    return [name for name, applies in found.items() if applies]
+
+
+def is_silent(row: Row, score: Score) -> bool:
+    """Whether nothing is said: the reference has no word, or the corpus says `silent`."""
+    return score.words == 0 or bool(row.fields.get("silent"))
+
+
+def rates(rows: Sequence[Row], scores: Sequence[Score], flags: Sequence[list[str]]) -> dict[str, Any]:
+    """Counts over all utterances, by flag."""
+    having = {name: [i for i, row in enumerate(flags) if name in row] for name in ("loop", "hallucination")}
+    heard = [scores[i].hits + scores[i].substitutions + scores[i].insertions for i in having["hallucination"]]
+    return {
+        "loops": len(having["loop"]),
+        "silent_utterances": sum(map(is_silent, rows, scores)),
+        "hallucinated_utterances": len(heard),
+        "hallucinated_words": sum(heard),
+        "deletion_bursts": sum("deletion-burst" in row for row in flags),
+        "deletion_burst_words": BURST_WORDS,
+    }
+
+
+def _burst(row: Row, normaliser: str) -> int:
+    return longest_deletion(row.reference, row.hypothesis, normaliser)
+
+
+def is_loop(text: str) -> bool:
+    """Whether a phrase is said again and again in a row."""
+    words = text.lower().split()
+    for size in range(1, len(words) // LOOP_REPEATS + 1):
+        wanted, same = max(LOOP_WORDS, size * LOOP_REPEATS) - size, 0
+        for word, before in zip(words[size:], words, strict=False):
+            same = same + 1 if word == before else 0
+            if same >= wanted:
+                return True
+    return False

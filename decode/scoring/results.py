@@ -1,0 +1,39 @@
+"""A scoring's utterances as JSON objects: results.jsonl, and the manifest that NeMo's tools read."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from decode.scoring.reading import Row
+from decode.scoring.summary import DURATION, Summary
+
+OF_AN_UTTERANCE = ("speaker", "language", "voice")
+
+
+def result_rows(summary: Summary, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One an utterance; speaker, language, voice and each of `fields` where they are known. Errors are those under the
+    first normaliser."""
+    found = []
+    names = dict.fromkeys([*OF_AN_UTTERANCE, *(name for name in fields if name != DURATION)])
+    for row, score, flags in zip(summary.rows, summary.scores[summary.normaliser], summary.flags, strict=True):
+        texts = {"key": row.key, "reference": row.reference, "hypothesis": row.hypothesis, "note": row.note}
+        known = {name: row.fields[name] for name in names if row.fields.get(name)}
+        counts = {"words": score.words, "errors": score.errors, "substitutions": score.substitutions}
+        counts |= {"deletions": score.deletions, "insertions": score.insertions}
+        heard = {"confidence": row.confidence, "seconds": row.seconds}
+        found.append(known | texts | heard | counts | {"flags": flags})
+    return found
+
+
+def nemo_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """As NeMo's transcribe_speech.py writes them: audio_filepath (the key, where the path is not known), duration in
+    seconds, text, pred_text; and the key."""
+    return [
+        {
+            "audio_filepath": str(row.fields.get("audio") or row.fields.get("audio_filepath") or row.key),
+            "duration": row.seconds,
+            "text": row.reference,
+            "pred_text": row.hypothesis,
+            "key": row.key,
+        }
+        for row in rows
+    ]
