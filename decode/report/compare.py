@@ -1,5 +1,6 @@
 """Two systems on the same utterances: A, whose scoring the page is about, and B, the other."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ class Comparison:
     difference: str  # A less B, in points
     relative: str  # to B's, in per cent
     significance: Sequence[tuple[str, str]]
-    right: Sequence[Sequence[int]]  # [A right, A wrong][B right, B wrong], utterances
+    right: Sequence[Sequence[int]]  # utterances, [A right, A wrong][B right, B wrong]
     kinds: Sequence[Kind]
     remarks: Sequence[str]
 
@@ -56,19 +57,21 @@ def compare(
     """A's utterances against B's `rows` of the same keys, under A's normaliser. UserError as `align`."""
     theirs = {one.row["key"]: one for one in align(rows, str(score["normaliser"]))}
     pairs = [Pair(one, theirs[one.row["key"]]) for one in ours if one.row["key"] in theirs]
-    both = [
-        [sum((not p.a.errors) == a and (not p.b.errors) == b for p in pairs) for b in (True, False)]
-        for a in (True, False)
-    ]
+    outcomes = Counter((not pair.a.errors, not pair.b.errors) for pair in pairs)
     a_all, b_all = score.get("all") or {}, other.get("all") or {}
     a_wer, b_wer = a_all.get("wer"), b_all.get("wer")
     difference = a_wer - b_wer if is_number(a_wer) and is_number(b_wer) else None
     return Comparison(
-        *(name_of(score), name_of(other), percent(a_wer), percent(b_wer)),
-        *(span(a_all.get("interval")), span(b_all.get("interval")), signed(difference)),
+        a=name_of(score),
+        b=name_of(other),
+        a_wer=percent(a_wer),
+        b_wer=percent(b_wer),
+        a_interval=span(a_all.get("interval")),
+        b_interval=span(b_all.get("interval")),
+        difference=signed(difference),
         relative=signed(difference / b_wer) if difference is not None and b_wer else "",
         significance=_significance(score.get("against")),
-        right=both,
+        right=[[outcomes[a, b] for b in (True, False)] for a in (True, False)],
         kinds=_kinds(pairs),
         remarks=_remarks(ours, theirs, pairs, score, other),
     )

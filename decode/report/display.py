@@ -2,7 +2,7 @@
 
 import math
 import unicodedata
-from typing import Any
+from typing import Any, TypeGuard
 
 ABSENT = "\u2013"
 HIDDEN = {0xAD, 0x61C, 0xFEFF, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070)} - {
@@ -26,7 +26,7 @@ def _is_hidden(character: str) -> bool:
     return category in ("Cc", "Cs") or ord(character) in HIDDEN or ord(character) & 0xFFFE == 0xFFFE
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """A finite int or float; not bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 

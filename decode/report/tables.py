@@ -3,6 +3,8 @@
 score.json may have more or less than is known here: what it lacks is left out, and a fact without a name of ours is
 shown under its own."""
 
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -70,15 +72,14 @@ class Row:
     deletions: str
     insertions: str
     cer: str
-    other_wer: str = ""
-    change: str = ""
+    other_wer: str
+    change: str
 
 
 @dataclass(frozen=True)
 class Table:
     """Rows of error rates; the first `shown` are in sight, the others unfold; `left_out` more are in score.json."""
 
-    name: str
     field: str
     rows: list[Row]
     shown: int = FIRST_GROUPS
@@ -95,14 +96,13 @@ def facts(score: Mapping[str, Any]) -> list[tuple[str, str]]:
 def rates(score: Mapping[str, Any]) -> list[Rate]:
     """score["rates"] and the numbers of notes."""
     given = dict(score.get("rates") or {})
-    wholes = given | {"utterances": (score.get("all") or {}).get("utterances")}
+    burst = given.pop("deletion_burst_words", None)
+    wholes = {"silent_utterances": given.pop("silent_utterances", None)}
+    wholes["utterances"] = (score.get("all") or {}).get("utterances")
     rows = []
-    burst = f", {given['deletion_burst_words']} words or more" if is_number(given.get("deletion_burst_words")) else ""
     for name, times in given.items():
-        if name in ("silent_utterances", "deletion_burst_words"):  # what others are counted of
-            continue
         label, of = RATES.get(name, (visible(name.replace("_", " ")), ""))
-        label += burst if name == "deletion_bursts" else ""
+        label += f" of {burst} words or more" if name == "deletion_bursts" and is_number(burst) else ""
         whole = wholes.get(of)
         rows.append(Rate(label, value(times), number(whole) if of else "", share(times, whole) if of else ""))
     utterances = wholes["utterances"]
@@ -113,35 +113,41 @@ def rates(score: Mapping[str, Any]) -> list[Rate]:
 
 
 def groups(score: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[Table]:
-    """A table for each field of score["by"], the groups with the highest WER first, durations in their order."""
-    others = (other or {}).get("by") or {}
-    return [
-        _table(visible(name), by, score, others.get(name) or {}, name != "duration", other is not None)
-        for name, by in (score.get("by") or {}).items()
-        if isinstance(by, dict) and by
-    ]
+    """A table for each field of score["by"], beside another system's score if there is one."""
+    overall = (score.get("all") or {}).get("wer")
+    tables = []
+    for field, by in (score.get("by") or {}).items():
+        others = None if other is None else (other.get("by") or {}).get(field) or {}
+        items = sorted(by.items(), key=_shortest_first if field == "duration" else _worst_first)
+        tables.append(_table(visible(field), items, others, overall))
+    return [table for table in tables if table.rows]
 
 
 def normalisers(score: Mapping[str, Any], other: Mapping[str, Any] | None) -> Table | None:
-    """The same hypotheses under each normaliser; None for one alone."""
-    by, others = score.get("normalisers") or {}, (other or {}).get("normalisers") or {}
-    if len(by) < 2:
-        return None
-    return _table("normaliser", by, {}, others, False, other is not None)
+    """The same hypotheses under each normaliser, the main one first; None for one alone."""
+    items = sorted((score.get("normalisers") or {}).items(), key=lambda item: item[0] != score["normaliser"])
+    others = None if other is None else other.get("normalisers") or {}
+    return _table("normaliser", items, others) if len(items) > 1 else None
+
+
+def _worst_first(item: tuple[str, Mapping[str, Any]]) -> tuple[float, str]:
+    name, one = item
+    return -one["wer"] if is_number(one.get("wer")) else math.inf, name
+
+
+def _shortest_first(item: tuple[str, Mapping[str, Any]]) -> float:
+    number = re.match(r"[\d.]+", item[0])
+    return float(number[0]) if number else math.inf
 
 
 def _table(
-    field: str, by: Mapping[str, Any], score: Mapping[str, Any], others: Mapping[str, Any], worst_first: bool, two: bool
+    field: str, items: Sequence[tuple[str, Mapping[str, Any]]], others: Mapping[str, Any] | None, overall: Any = None
 ) -> Table:
-    """`by` is {group: its Score and interval}."""
-    items = [(group, one) for group, one in by.items() if isinstance(one, dict)]
-    if worst_first:
-        items.sort(key=lambda item: item[1]["wer"] if is_number(item[1].get("wer")) else -1.0, reverse=True)
-    overall = (score.get("all") or {}).get("wer")
+    """`items` are names and what score.json says of them, `others` that of the second system by name."""
     scale = _scale([one for _, one in items], overall)
     kept = items[:MOST_GROUPS]
-    rows = [_row(group, one, others.get(group) if two else None, scale, overall) for group, one in kept]
-    return Table(f"WER by {field}", field, rows, left_out=len(items) - len(kept), compared=two)
+    rows = [_row(name, one, (others or {}).get(name), scale, overall) for name, one in kept]
+    return Table(field, rows, left_out=len(items) - len(kept), compared=others is not None)
 
 
 def _scale(scores: Sequence[Mapping[str, Any]], overall: Any) -> float:
@@ -153,13 +159,19 @@ def _scale(scores: Sequence[Mapping[str, Any]], overall: Any) -> float:
 
 def _row(group: str, one: Mapping[str, Any], other: Any, scale: float, overall: Any) -> Row:
     wer, was = one.get("wer"), other.get("wer") if isinstance(other, dict) else None
-    counts = [number(one.get(n)) for n in ("substitutions", "deletions", "insertions")]
     return Row(
-        *(visible(str(group)) or "(none)", number(one.get("utterances")), number(one.get("words"))),
-        *(percent(wer), span(one.get("interval")), bar(wer, one.get("interval"), scale, overall), *counts),
-        percent(one.get("cer")),
-        percent(was),
-        signed(wer - was) if is_number(wer) and is_number(was) else ABSENT,
+        name=visible(str(group)) or "(none)",
+        utterances=number(one.get("utterances")),
+        words=number(one.get("words")),
+        wer=percent(wer),
+        interval=span(one.get("interval")),
+        bar=bar(wer, one.get("interval"), scale, overall),
+        substitutions=number(one.get("substitutions")),
+        deletions=number(one.get("deletions")),
+        insertions=number(one.get("insertions")),
+        cer=percent(one.get("cer")),
+        other_wer=percent(was),
+        change=signed(wer - was) if is_number(wer) and is_number(was) else ABSENT,
     )
 
 

@@ -46,10 +46,9 @@ def align(rows: Sequence[dict[str, Any]], normaliser: str) -> list[Aligned]:
     """Every row's "reference" and "hypothesis", aligned by jiwer; UserError for a normaliser that is not known."""
     require_known("normaliser", normaliser, NORMALISERS)
     clean = NORMALISERS[normaliser]
-    texts = [(clean(row["reference"]), clean(row["hypothesis"])) for row in rows]
-    if not texts:
+    if not rows:
         return []
-    output = jiwer.process_words(*map(list, zip(*texts, strict=True)))
+    output = jiwer.process_words([clean(row["reference"]) for row in rows], [clean(row["hypothesis"]) for row in rows])
     parts = zip(rows, output.references, output.hypotheses, output.alignments, strict=True)
     return [_aligned(row, list(_pairs(said, written, chunks))) for row, said, written, chunks in parts]
 
