@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from decode.report.display import is_number, number, percent
+from decode.report.display import is_number, number, percent, visible
 from decode.report.words import Aligned
 
 WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 40, 14, 20, 36  # margins
 MOST_BINS, LEAST_IN_A_BIN = 10, 20
-MOST_DOTS, MOST_POINTS = 5000, 400
+MOST_DOTS, MOST_POINTS, FEW_POINTS = 5000, 400, 40
 LOG_FROM = 5  # a curve whose highest value is so many times its lowest is drawn on a logarithmic scale
+
+CURVES = (("Loss, nats a token", "loss", 1), ("WER, %", "wer", 100), ("Token accuracy, %", "accuracy", 100))
 
 Point = tuple[float, float]
 
@@ -40,10 +42,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, as the `d` of a path."""
+    """One curve, as the `d` of a path; of a few points these, too."""
 
     name: str
     path: str
+    points: str
 
 
 @dataclass(frozen=True)
@@ -101,18 +104,19 @@ def _round_values(low: float, high: float, log: bool) -> list[float]:
 
 
 def wer_against(name: str, unit: str, utterances: Sequence[Aligned], title: str) -> Chart | None:
-    """WER against the rows' field `name`; None unless some utterance with words has a value above 0 there."""
+    """WER against the rows' field `name`; None for fewer than LEAST_IN_A_BIN utterances with
+    words and a value above 0 there, or if that is the same for all."""
     have = [u for u in utterances if u.words and is_number(u.row.get(name)) and u.row[name] > 0]
     have.sort(key=lambda utterance: utterance.row[name])
-    if not have:
+    if len(have) < LEAST_IN_A_BIN or have[0].row[name] == have[-1].row[name]:
         return None
-    count = max(1, min(MOST_BINS, len(have) // LEAST_IN_A_BIN))
+    count = min(MOST_BINS, len(have) // LEAST_IN_A_BIN)
     bins = [have[len(have) * i // count : len(have) * (i + 1) // count] for i in range(count)]
     rates = [sum(u.errors for u in group) / sum(u.words for u in group) for group in bins]
     highest = max(u.errors / u.words for u in have)
     top = max(0.01, min(highest, 2 * max(rates)) or 0.1)
     low, high = have[0].row[name], have[-1].row[name]
-    margin = 0.02 * (high - low) or 0.05 * high
+    margin = 0.02 * (high - low)
     x = Axis(low - margin, high + margin, LEFT, WIDTH - RIGHT)
     y = Axis(0, top, HEIGHT - BOTTOM, TOP)
     edges = [low, *((a[-1].row[name] + b[0].row[name]) / 2 for a, b in zip(bins, bins[1:], strict=False)), high]
@@ -136,32 +140,36 @@ def _says(low: float, high: float, unit: str, rate: float, group: Sequence[Align
 def curves_of(records: Sequence[Mapping[str, Any]], scored: Any = None) -> list[Chart]:
     """Loss, WER and token accuracy over the steps of a run's metrics.jsonl; those that it has. `scored` is the step
     that is marked."""
+    steps = [record["step"] for record in records if is_number(record.get("step"))]
+    x = Axis(min(0, 0, *steps), max(1, 1, *steps), LEFT, WIDTH - RIGHT)
     charts = []
-    for title, field, scale in (
-        ("Loss, nats a token", "loss", 1),
-        ("WER, %", "wer", 100),
-        ("Token accuracy, %", "accuracy", 100),
-    ):
+    for title, field, scale in CURVES:
         series: dict[str, list[Point]] = {}
         for record in records:
             step, value = record.get("step"), record.get(field)
             if is_number(step) and is_number(value):
                 series.setdefault(str(record.get("kind", "train")), []).append((step, scale * value))
         if series:
-            charts.append(_curves(title, series, scored))
+            charts.append(_curves(title, series, x, scored))
     return charts
 
 
-def _curves(title: str, series: Mapping[str, Sequence[Point]], scored: Any) -> Chart:
-    steps, values = zip(*(point for points in series.values() for point in points), strict=True)
+def _curves(title: str, series: Mapping[str, Sequence[Point]], x: Axis, scored: Any) -> Chart:
+    values = [value for points in series.values() for _, value in points]
     low, high = min(values), max(values)
     log = low > 0 and high > LOG_FROM * low
     room = 0 if log else 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    x = Axis(min(0, *steps), max(1, *steps), LEFT, WIDTH - RIGHT)
-    y = Axis(low - room if low < 0 else max(0.0, low - room) or low, high + room, HEIGHT - BOTTOM, TOP, log)
-    lines = [Line(name, _path([(x(a), y(b)) for a, b in thinned(points)])) for name, points in sorted(series.items())]
+    bottom = low - room if low < 0 else max(0.0, low - room)
+    y = Axis(bottom, high + room, HEIGHT - BOTTOM, TOP, log)
+    lines = [_line(name, [(x(a), y(b)) for a, b in thinned(points)]) for name, points in sorted(series.items())]
     mark = Tick(x(scored), f"step {scored:,} scored") if is_number(scored) and x.low <= scored <= x.high else None
     return Chart(title, "step", x.ticks(), y.ticks(), lines=lines, mark=mark)
+
+
+def _line(name: str, points: Sequence[Point]) -> Line:
+    places = [f"{x:g} {y:g}" for x, y in points]
+    dots = "".join(f"M{place}h0" for place in places) if len(places) <= FEW_POINTS else ""
+    return Line(visible(name), "M" + "L".join(places), dots)
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -169,9 +177,3 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     ordered, every = sorted(points), math.ceil(len(points) / most)
     groups = [ordered[first : first + every] for first in range(0, len(ordered), every)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
-
-
-def _path(points: Sequence[Point]) -> str:
-    """A line through the points; a lone one is a dot."""
-    first, *others = (f"{x:g} {y:g}" for x, y in points)
-    return f"M{first}" + ("".join(f"L{point}" for point in others) or "h0")

@@ -20,7 +20,7 @@ from data_prep.durable import replacing
 from decode.report import tables
 from decode.report.charts import curves_of, wer_against
 from decode.report.compare import compare, name_of
-from decode.report.display import is_number, number, percent, share, span, visible
+from decode.report.display import ABSENT, is_number, number, percent, share, span, visible
 from decode.report.words import Aligned, align, confusions, marked
 from model.errors import counted
 
@@ -109,7 +109,7 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "visible": visible}
+    environment.filters |= {"percent": percent, "number": number, "visible": visible, "counted": counted}
     return environment.get_template("report.html").render(
         name=name_of(score),
         data=visible(str(score.get("shards") or score.get("references") or ""), 120),
@@ -130,26 +130,31 @@ def render(
         utterances=len(utterances),
         right=len(utterances) - len(wrong),
         confident=any(is_number(row.get("confidence")) for row in rows),
-        most_flagged=WORST_FLAGGED,
+        only_flagged=WORST_FLAGGED if sum(bool(one.row.get("flags")) for one in wrong) > WORST_FLAGGED else None,
         marked=marked,
     )
 
 
 def headline(score: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Names, values and remarks of the numbers at the head."""
+    """Names, values and remarks of the numbers at the head; the remark of a number that is not known is empty."""
     whole, decoding = score.get("all") or {}, score.get("decoding") or {}
-    words = whole.get("words")
-    errors = [
-        (name, number(whole.get(name)), share(whole.get(name), words, 2))
-        for name in ("substitutions", "deletions", "insertions")
+    interval, characters, words = span(whole.get("interval")), whole.get("characters"), whole.get("words")
+    figures = [
+        ("WER", with_sign(whole.get("wer")), f"95 % interval {interval}" if interval != ABSENT else ""),
+        ("CER", with_sign(whole.get("cer")), f"of {number(characters)} characters" if characters else ""),
     ]
-    return [
-        ("WER", f"{percent(whole.get('wer'))} %", f"95 % interval {span(whole.get('interval'))}"),
-        ("CER", f"{percent(whole.get('cer'))} %", f"of {number(whole.get('characters'))} characters"),
-        *((name, times, f"{part} % of the words") for name, times, part in errors),
-        ("words", number(words), f"in {number(whole.get('utterances'))} utterances"),
-        *([("RTFx", number(decoding["rtfx"], 1), "audio seconds a second")] if is_number(decoding.get("rtfx")) else []),
-    ]
+    for name in ("substitutions", "deletions", "insertions"):
+        times = whole.get(name)
+        figures.append((name, number(times), f"{share(times, words, 2)} % of the words" if times and words else ""))
+    utterances = whole.get("utterances")
+    figures.append(("words", number(words), f"in {counted(utterances, 'utterance')}" if utterances else ""))
+    if is_number(decoding.get("rtfx")):
+        figures.append(("RTFx", number(decoding["rtfx"], 1), "audio seconds a second"))
+    return figures
+
+
+def with_sign(fraction: Any) -> str:
+    return f"{percent(fraction)} %" if is_number(fraction) else ABSENT
 
 
 def unsure(utterances: Sequence[Aligned]) -> str:
@@ -168,10 +173,12 @@ def _worst_first(one: Aligned) -> tuple[float, float, str]:
 
 
 def _worst(wrong: Sequence[Aligned]) -> list[Aligned]:
-    """WORST utterances with most errors. Loops would fill the list, so few of those that are flagged."""
-    flagged = [one for one in wrong if one.row.get("flags")][:WORST_FLAGGED]
-    others = [one for one in wrong if not one.row.get("flags")][: WORST - len(flagged)]
-    return sorted([*flagged, *others], key=_worst_first)
+    """WORST utterances with most errors. Loops would fill the list, so few of those that are flagged if there are
+    others."""
+    flagged = [one for one in wrong if one.row.get("flags")]
+    others = [one for one in wrong if not one.row.get("flags")]
+    chosen = [*flagged[:WORST_FLAGGED], *others, *flagged[WORST_FLAGGED:]][:WORST]
+    return sorted(chosen, key=_worst_first)
 
 
 def _with_clips(worst: Sequence[Aligned], audio: Audio | None) -> list[Line]:

@@ -127,7 +127,7 @@ def normalisers(score: Mapping[str, Any], other: Mapping[str, Any] | None) -> Ta
     """The same hypotheses under each normaliser, the main one first; None for one alone."""
     items = sorted((score.get("normalisers") or {}).items(), key=lambda item: item[0] != score["normaliser"])
     others = None if other is None else other.get("normalisers") or {}
-    return _table("normaliser", items, others) if len(items) > 1 else None
+    return _table("normaliser", items, others, (score.get("all") or {}).get("wer")) if len(items) > 1 else None
 
 
 def _worst_first(item: tuple[str, Mapping[str, Any]]) -> tuple[float, str]:
@@ -141,7 +141,7 @@ def _shortest_first(item: tuple[str, Mapping[str, Any]]) -> float:
 
 
 def _table(
-    field: str, items: Sequence[tuple[str, Mapping[str, Any]]], others: Mapping[str, Any] | None, overall: Any = None
+    field: str, items: Sequence[tuple[str, Mapping[str, Any]]], others: Mapping[str, Any] | None, overall: Any
 ) -> Table:
     """`items` are names and what score.json says of them, `others` that of the second system by name."""
     scale = _scale([one for _, one in items], overall)

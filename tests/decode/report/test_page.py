@@ -168,7 +168,7 @@ def test_clips_of_the_worst_utterances_are_bounded_in_number_and_size():
     assert len(html.encode()) < 10e6
 
 
-@pytest.mark.parametrize("rows", [[], rows_of(1), [row | {"reference": ""} for row in rows_of(3)]])
+@pytest.mark.parametrize("rows", [[], rows_of(1), rows_of(25, seconds=2), [row | {"reference": ""} for row in rows_of(3)]])
 def test_few_utterances_or_none_or_no_words(rows):
     whole = Score().as_json() | {"interval": None, "wer": math.nan, "cer": None}
     bare = {"normaliser": "plain", "all": whole, "by": {"speaker": {"": whole}}, "rates": {"loops": math.nan}}
