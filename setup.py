@@ -72,6 +72,7 @@ setup(
     ],
     package_data={
         "data_prep": ["*.json"],
+        "decode.report": ["*.html", "*.css"],
         "data_prep.synth": ["*.json"],
         "launch.deepspeed": ["*.example"],
         "launch.monitoring": ["*.json", "*.yml"],
@@ -96,6 +97,7 @@ setup(
         'miniaudio>=1.70; platform_machine == "x86_64"',  # dr_flac: reads our shards at 0.6 of libFLAC's cost
         "tqdm>=4.67",
         "rich>=14.0",  # tables
+        "jinja2>=3.1",  # comes with torch: escapes whatever is put into the HTML report
     ],
     extras_require={
         "synth": SYNTH,

@@ -1,0 +1,132 @@
+"""Two systems on the same utterances: A, whose scoring the page is about, and B, the other."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from decode.report.display import is_number, percent, share, signed, span, value, visible
+from decode.report.words import Aligned, align
+
+MOST_PAIRS = 10  # utterances of each kind that are shown
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One utterance, by both."""
+
+    a: Aligned
+    b: Aligned
+
+    @property
+    def gain(self) -> int:
+        """Errors that B makes more than A."""
+        return self.b.errors - self.a.errors
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Utterances of one kind, those that differ most first; `count` of them are there."""
+
+    title: str
+    count: int
+    pairs: Sequence[Pair]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All of the section on two systems."""
+
+    a: str
+    b: str
+    a_wer: str
+    b_wer: str
+    a_interval: str
+    b_interval: str
+    difference: str  # A less B, in points
+    relative: str  # to B's, in per cent
+    significance: Sequence[tuple[str, str]]
+    right: Sequence[Sequence[int]]  # utterances, [A right, A wrong][B right, B wrong]
+    kinds: Sequence[Kind]
+    remarks: Sequence[str]
+
+
+def compare(
+    ours: Sequence[Aligned], score: Mapping[str, Any], rows: Sequence[dict[str, Any]], other: Mapping[str, Any]
+) -> Comparison:
+    """A's utterances against B's `rows` of the same keys, under A's normaliser. UserError as `align`."""
+    theirs = {one.row["key"]: one for one in align(rows, str(score["normaliser"]))}
+    pairs = [Pair(one, theirs[one.row["key"]]) for one in ours if one.row["key"] in theirs]
+    outcomes = Counter((not pair.a.errors, not pair.b.errors) for pair in pairs)
+    a_all, b_all = score.get("all") or {}, other.get("all") or {}
+    a_wer, b_wer = a_all.get("wer"), b_all.get("wer")
+    difference = a_wer - b_wer if is_number(a_wer) and is_number(b_wer) else None
+    return Comparison(
+        a=name_of(score),
+        b=name_of(other),
+        a_wer=percent(a_wer),
+        b_wer=percent(b_wer),
+        a_interval=span(a_all.get("interval")),
+        b_interval=span(b_all.get("interval")),
+        difference=signed(difference),
+        relative=signed(difference / b_wer) if difference is not None and b_wer else "",
+        significance=_significance(score.get("against")),
+        right=[[outcomes[a, b] for b in (True, False)] for a in (True, False)],
+        kinds=_kinds(pairs),
+        remarks=_remarks(ours, theirs, pairs, score, other),
+    )
+
+
+def name_of(score: Mapping[str, Any]) -> str:
+    """What was scored, in a few words: adapter and step, or the file of hypotheses."""
+    name = visible(str(score.get("adapter") or score.get("hypotheses") or "hypotheses"), 120)
+    return f"{name}, step {score['step']:,}" if is_number(score.get("step")) else name
+
+
+def _kinds(pairs: Sequence[Pair]) -> list[Kind]:
+    """Of A's gains and losses, first those where one of both made no error at all."""
+    won = sorted((p for p in pairs if p.gain > 0), key=lambda p: (-p.gain, p.a.row["key"]))
+    lost = sorted((p for p in pairs if p.gain < 0), key=lambda p: (p.gain, p.a.row["key"]))
+    named = [
+        ("A right, B wrong", [p for p in won if not p.a.errors]),
+        ("B right, A wrong", [p for p in lost if not p.b.errors]),
+        ("both wrong, A better", [p for p in won if p.a.errors]),
+        ("both wrong, A worse", [p for p in lost if p.b.errors]),
+    ]
+    return [Kind(title, len(of), of[:MOST_PAIRS]) for title, of in named if of]
+
+
+def _significance(against: Any) -> list[tuple[str, str]]:
+    """score["against"] as names and values."""
+    facts = []
+    for name, fact in (against if isinstance(against, dict) else {}).items():
+        if name == "difference":
+            facts.append(("A \u2212 B, points", signed(fact)))
+        elif name == "interval":
+            facts.append(("its 95 % interval", span(fact)))
+        elif name != "wer" and not isinstance(fact, dict):
+            facts.append((visible(name.replace("_", " ")), value(fact)))
+    return facts
+
+
+def _remarks(
+    ours: Sequence[Aligned],
+    theirs: Mapping[str, Aligned],
+    pairs: Sequence[Pair],
+    score: Mapping[str, Any],
+    other: Mapping[str, Any],
+) -> list[str]:
+    """What makes both less comparable."""
+    remarks = []
+    if len(pairs) < max(len(ours), len(theirs)):
+        missing = f"{len(ours) - len(pairs):,} utterances are only in A, {len(theirs) - len(pairs):,} only in B"
+        remarks.append(f"{missing}; those of both are compared below, and each WER is of all its own utterances")
+    if differing := sum(_reference(p.a) != _reference(p.b) for p in pairs):
+        remarks.append(f"{differing:,} references differ ({share(differing, len(pairs))} %)")
+    if score.get("normaliser") != other.get("normaliser"):
+        remarks.append(f"B was scored under the normaliser {value(other.get('normaliser'))}; below both are under A's")
+    return remarks
+
+
+def _reference(one: Aligned) -> list[str]:
+    return [old for old, _ in one.pairs if old]

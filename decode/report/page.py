@@ -1,0 +1,203 @@
+"""One HTML file about one scoring, readable without network and without JavaScript.
+
+1. words.py aligns the utterances, and counts what is confused; compare.py does so for a second system.
+2. tables.py and charts.py turn score.json, rows and a run's metrics into what is drawn.
+3. report.html draws it. Jinja escapes all text by itself; the one exception is `words.marked`, which escapes each word.
+   The page's Content-Security-Policy forbids scripts, and any address but data:.
+
+Every list is bounded, so that the size is too: below 5 MB for any number of utterances, without audio."""
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from data_prep.durable import replacing
+from decode.report import tables
+from decode.report.charts import curves_of, wer_against
+from decode.report.compare import compare, name_of
+from decode.report.display import ABSENT, is_number, number, percent, share, span, visible
+from decode.report.words import Aligned, align, confusions, marked
+from model.errors import counted
+
+WORST, WORST_FLAGGED = 20, 8  # utterances with most errors, shown first; so many loops and the like among them
+MOST_CLIPS, CLIP_BYTES = WORST, 5_000_000  # of audio; bytes of base64 of all clips
+LISTED_BYTES, ROW_BYTES = 3_000_000, 500  # for the list of all utterances; of one row without its text and key
+UNSURE = 0.1  # of the utterances, those of least confidence, whose part of all errors is stated
+
+Audio = Callable[[str], bytes | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One utterance of a list."""
+
+    one: Aligned
+    text: Markup
+    clip: str = ""  # a data: address, or empty
+
+    @property
+    def key(self) -> str:
+        return visible(self.one.row["key"], 120)
+
+    @property
+    def seconds(self) -> str:
+        return number(self.one.row.get("seconds"), 1)
+
+    @property
+    def confidence(self) -> str:
+        return number(self.one.row.get("confidence"))
+
+    @property
+    def tags(self) -> list[str]:
+        """Flags and note."""
+        row = self.one.row
+        return list(dict.fromkeys(visible(str(tag)) for tag in (*(row.get("flags") or ()), row.get("note")) if tag))
+
+    @property
+    def about(self) -> str:
+        """Who, how long, how wrong."""
+        row, one = self.one.row, self.one
+        who = [f"{name} {visible(str(row[name]))}" for name in ("speaker", "voice", "language") if row.get(name)]
+        parts = [*who, f"{self.seconds} s" if is_number(row.get("seconds")) else ""]
+        parts += [f"confidence {self.confidence}" if is_number(row.get("confidence")) else ""]
+        parts += [f"WER {percent(one.wer, 1)} % of {counted(one.words, 'word')}"]
+        parts += [f"{one.substitutions:,} sub, {one.deletions:,} del, {one.insertions:,} ins"]
+        return " \u00b7 ".join(filter(None, parts))
+
+
+def write_report(
+    path: Path,
+    rows: Sequence[dict[str, Any]],
+    score: Mapping[str, Any],
+    other: tuple[Sequence[dict[str, Any]], Mapping[str, Any]] | None = None,
+    curves: Sequence[Mapping[str, Any]] | None = None,
+    audio: Audio | None = None,
+) -> None:
+    """Writes the page to `path`, whole or not at all. OSError if that fails.
+
+    `rows` and `score` are what results.jsonl and score.json hold, `other` those of a second system; `curves` records
+    of a run's metrics.jsonl; `audio` gives the FLAC file of an utterance by its key, or None."""
+    with replacing(Path(path)) as file:
+        file.write(render(rows, score, other, curves, audio).encode())
+
+
+def render(
+    rows: Sequence[dict[str, Any]],
+    score: Mapping[str, Any],
+    other: tuple[Sequence[dict[str, Any]], Mapping[str, Any]] | None = None,
+    curves: Sequence[Mapping[str, Any]] | None = None,
+    audio: Audio | None = None,
+) -> str:
+    """The page as text, which can always be encoded as UTF-8. UserError for a normaliser that is not known."""
+    utterances = align(rows, str(score["normaliser"]))
+    wrong = sorted((one for one in utterances if one.errors), key=_worst_first)
+    worst, listed = _worst(wrong), list(_within_bytes(sorted(utterances, key=_worst_first)))
+    second = other[1] if other else None
+    charts = [
+        wer_against("seconds", "seconds", utterances, "WER against duration"),
+        wer_against("confidence", "confidence", utterances, "WER against confidence"),
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "number": number, "visible": visible, "counted": counted}
+    return environment.get_template("report.html").render(
+        name=name_of(score),
+        data=visible(str(score.get("shards") or score.get("references") or ""), 120),
+        normaliser=visible(str(score["normaliser"])),
+        headline=headline(score),
+        facts=tables.facts(score),
+        rates=tables.rates(score),
+        normalisers=tables.normalisers(score, second),
+        groups=tables.groups(score, second),
+        comparison=compare(utterances, score, *other) if other else None,
+        charts=[chart for chart in charts if chart is not None],
+        unsure=unsure(utterances),
+        curves=curves_of(curves or [], score.get("step")),
+        confusions=confusions(utterances),
+        worst=list(_with_clips(worst, audio)),
+        worst_share=share(sum(one.errors for one in worst), sum(one.errors for one in wrong)),
+        listed=listed,
+        utterances=len(utterances),
+        right=len(utterances) - len(wrong),
+        confident=any(is_number(row.get("confidence")) for row in rows),
+        only_flagged=WORST_FLAGGED if sum(bool(one.row.get("flags")) for one in wrong) > WORST_FLAGGED else None,
+        marked=marked,
+    )
+
+
+def headline(score: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Names, values and remarks of the numbers at the head; the remark of a number that is not known is empty."""
+    whole, decoding = score.get("all") or {}, score.get("decoding") or {}
+    interval, characters, words = span(whole.get("interval")), whole.get("characters"), whole.get("words")
+    figures = [
+        ("WER", with_sign(whole.get("wer")), f"95 % interval {interval}" if interval != ABSENT else ""),
+        ("CER", with_sign(whole.get("cer")), f"of {number(characters)} characters" if characters else ""),
+    ]
+    for name in ("substitutions", "deletions", "insertions"):
+        times = whole.get(name)
+        figures.append((name, number(times), f"{share(times, words, 2)} % of the words" if times and words else ""))
+    utterances = whole.get("utterances")
+    figures.append(("words", number(words), f"in {counted(utterances, 'utterance')}" if utterances else ""))
+    if is_number(decoding.get("rtfx")):
+        figures.append(("RTFx", number(decoding["rtfx"], 1), "audio seconds a second"))
+    return figures
+
+
+def with_sign(fraction: Any) -> str:
+    return f"{percent(fraction)} %" if is_number(fraction) else ABSENT
+
+
+def unsure(utterances: Sequence[Aligned]) -> str:
+    """What part of the errors is in the utterances of least confidence, as a sentence; empty if no row has any."""
+    have = [one for one in utterances if is_number(one.row.get("confidence")) and one.row["confidence"] > 0]
+    errors = sum(one.errors for one in have)
+    if len(have) < 1 / UNSURE or not errors:
+        return ""
+    least = sorted(have, key=lambda one: one.row["confidence"])[: round(UNSURE * len(have))]
+    part = share(sum(one.errors for one in least), errors)
+    return f"The {percent(UNSURE, 0)} % of the utterances with the lowest confidence have {part} % of the errors."
+
+
+def _worst_first(one: Aligned) -> tuple[float, float, str]:
+    return -one.errors, -(one.wer or 0.0), one.row["key"]
+
+
+def _worst(wrong: Sequence[Aligned]) -> list[Aligned]:
+    """WORST utterances with most errors. Loops would fill the list, so few of those that are flagged if there are
+    others."""
+    flagged = [one for one in wrong if one.row.get("flags")]
+    others = [one for one in wrong if not one.row.get("flags")]
+    chosen = [*flagged[:WORST_FLAGGED], *others, *flagged[WORST_FLAGGED:]][:WORST]
+    return sorted(chosen, key=_worst_first)
+
+
+def _with_clips(worst: Sequence[Aligned], audio: Audio | None) -> list[Line]:
+    lines, left = [], CLIP_BYTES
+    for place, one in enumerate(worst):
+        flac = audio(one.row["key"]) if audio is not None and place < MOST_CLIPS else None
+        clip = f"data:audio/flac;base64,{base64.b64encode(flac).decode()}" if flac else ""
+        clip = clip if len(clip) <= left else ""
+        left -= len(clip)
+        lines.append(Line(one, marked(one), clip))
+    return lines
+
+
+def _within_bytes(ordered: Iterable[Aligned]) -> Iterator[Line]:
+    """The first lines, as long as LISTED_BYTES last."""
+    left = LISTED_BYTES
+    for one in ordered:
+        line = Line(one, marked(one))
+        left -= ROW_BYTES + len(line.text.encode()) + 5 * len(line.key.encode())  # a key is escaped, too
+        if left < 0:
+            return
+        yield line
