@@ -130,7 +130,7 @@ def test_given_again_it_only_asks_the_training_and_replaces_a_score_of_another_c
     assert process.wait(SECONDS_TO_END) == 0 and path.read_bytes() == right
     again = log(folder / "straight").removeprefix(straight[1])
     run = [line for line in again.splitlines() if line.startswith("$ ") and "  # " not in line]
-    score = "$ slam-asr score out/train out/shards/test --out out/scores/test --by speaker"
+    score = "$ slam-asr score out/train out/shards/test --out out/scores/test --by speaker --overwrite"
     assert run == [f"$ python -m train out/recipe.yaml {EPOCHS}", score] and adapters(straight[0]) == before
     monkeypatch.chdir(folder / "straight")
     assert main([*command(folder / "digits", Path("out"), EPOCHS)[1:], "--dry-run"]) == 0

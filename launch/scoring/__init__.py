@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launch import decoding
-from launch.scoring.decoded import decoded
+from launch.scoring.decoded import RANKS, decoded, forget
 from launch.scoring.rows import HYPOTHESES, SCORE, groups, require_replaceable
 from model.errors import TransientError, UserError, counted
 
@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.usage = (
         f"{parser.prog} ADAPTER SHARDS [options]\n       {parser.prog} --ref REF.jsonl --hyp HYP.jsonl [options]"
     )
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     parser.description = "Count word errors: of every utterance of a shard directory, decoded now, or of given texts."
     add = parser.add_argument
     add("adapter", metavar="ADAPTER", nargs="?", help="run, checkpoint or export folder")
@@ -50,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
             args.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make --out {str(args.out)!r}: {error.strerror}; name another folder") from None
-    rows, meta, about = (decoded if _wants_decoding(args) else _given)(args)
+    decodes = _wants_decoding(args)
+    rows, meta, about = (decoded if decodes else _given)(args)
     scores = score_each([row.reference for row in rows], [row.hypothesis for row in rows], args.normaliser)
     by, total = by_group(groups(args.by, meta), scores) if args.by else {}, sum(scores, Score())
     print(table([*by.items(), ("all", total)], args.by or ""))
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         about |= {"all": total.as_json(), "by": {name: score.as_json() for name, score in by.items()}}
         about["notes"] = {note: len(keys) for note, keys in notes.items()}
         _write(args, rows, meta, scores, about)
+        if decodes:
+            forget(args.out)
     return 0
 
 
