@@ -2,24 +2,28 @@
 
 1. Batches follow from the utterances' lengths: longest first, rows x longest within a budget, so that there is little
    padding and a budget too large for the memory fails at once.
-2. Rank r of R decodes batches r, r + R ...; the last round is filled up with the cheapest batch again, so that all
-   ranks decode equally often, as ZeRO-3 needs. The hypotheses do not depend on R.
+2. Scoring: a rank that is free takes the next batch (`decode_batches`), so that none waits long for the others at the
+   end. Training: rank r of R decodes batches r, r + R ... (`decode_ids`); the last round is filled up with the cheapest
+   batch again, so that all ranks decode equally often, as ZeRO-3 needs. The hypotheses depend on neither, as the
+   batches are the same.
 3. Utterances too short or too long to transcribe get an empty hypothesis and a note that says why."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_prep.durable import canonical_json, replacing
-from data_prep.progress import Progress
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_meta
 from decode.generate import DecodeOptions, transcripts, unfit
 from model.errors import UserError
+from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 
@@ -31,7 +35,72 @@ class Hypothesis:
     reference: str
     hypothesis: str
     note: str = ""  # as Answer's; or "too-short" or "too-long" to transcribe
-    confidence: float = 0.0  # geometric mean of the tokens' probabilities, 0 to 1
+    confidence: float = 0.0  # geometric mean of the tokens' probabilities, 0 to 1, to four digits
+
+
+@dataclass(frozen=True)
+class DecodedBatch:
+    """What was decoded at once, and how fast."""
+
+    rows: list[Hypothesis]
+    seconds: float  # that it took one rank: reading, encoder and search
+    audio_seconds: float
+
+
+@dataclass(frozen=True)
+class DecodingPlan:
+    """Utterances of an index, by their numbers in it."""
+
+    batches: list[list[int]]  # longest first
+    unfit: dict[int, str]  # too short or too long to transcribe: the note
+
+
+def plan_decoding(
+    model: SlamAsr, index: ShardIndex, ids: Sequence[int] | np.ndarray, options: DecodeOptions
+) -> DecodingPlan:
+    """Batches of the utterances `ids`. UserError for audio without an encoder."""
+    chosen = np.asarray(ids, dtype=np.int64)
+    frames = index.frames[chosen]
+    if index.kind == "audio":
+        if model.encoder is None:
+            raise UserError(f"{index.root} holds audio, which needs an encoder; load one, or give cached features")
+        frames = model.encoder.out_len(index.samples[chosen])
+    notes = {int(i): unfit(model, int(frames_of)) for i, frames_of in zip(chosen, frames, strict=True)}
+    speech = {int(i): int(model.adapter.out_len(int(n))) for i, n in zip(chosen, frames, strict=True) if not notes[i]}
+    fit = list(speech)
+    batches = plan_batches(list(speech.values()), options.batch_tokens // options.beams)
+    unfit_ids = {i: note for i, note in notes.items() if note}
+    return DecodingPlan([[fit[place] for place in batch] for batch in batches], unfit_ids)
+
+
+def rest_of(plan: DecodingPlan, done: Container[int]) -> DecodingPlan:
+    """The plan without the utterances `done`. Batches of which nothing is done stay as they are, and so, to the bit,
+    does what is decoded of them."""
+    batches = [[i for i in batch if i not in done] for batch in plan.batches]
+    return replace(plan, batches=[batch for batch in batches if batch])
+
+
+def decode_batches(
+    model: SlamAsr, index: ShardIndex, plan: DecodingPlan, options: DecodeOptions, turns: Iterable[int] | None = None
+) -> Iterator[DecodedBatch]:
+    """Decodes the plan's batches of the numbers that `turns` gives, until one is beyond the last; all of them if it is
+    None. ShardError for a damaged shard."""
+    for turn in count() if turns is None else turns:
+        if turn >= len(plan.batches):
+            return
+        began, ids = time.monotonic(), plan.batches[turn]
+        rows = _decode(model, index, ids, options)
+        yield DecodedBatch(rows, round(time.monotonic() - began, 4), audio_seconds(index, ids))
+
+
+def audio_seconds(index: ShardIndex, ids: Sequence[int]) -> float:
+    """Of the utterances `ids` together."""
+    return round(float(index.samples[np.asarray(ids, dtype=np.int64)].sum()) / SAMPLE_RATE, 4)
+
+
+def undecoded(index: ShardIndex, plan: DecodingPlan) -> list[Hypothesis]:
+    """The rows of utterances that cannot be transcribed."""
+    return [Hypothesis(index.key[i], read_meta(index, i)["text"], "", note) for i, note in plan.unfit.items()]
 
 
 def decode_ids(
@@ -47,23 +116,12 @@ def decode_ids(
 
     `progress` gets the number done after each batch. With `options.synced_gpus` a collective. ShardError for a damaged
     shard, UserError for audio without an encoder."""
-    options, chosen = options or DecodeOptions(), np.asarray(ids, dtype=np.int64)
-    frames = index.frames[chosen]
-    if index.kind == "audio":
-        if model.encoder is None:
-            raise UserError(f"{index.root} holds audio, which needs an encoder; load one, or give cached features")
-        frames = model.encoder.out_len(index.samples[chosen])
-    notes = {int(i): unfit(model, int(count)) for i, count in zip(chosen, frames, strict=True)}
-    speech = {int(i): int(model.adapter.out_len(int(n))) for i, n in zip(chosen, frames, strict=True) if not notes[i]}
-    batches = plan_batches(list(speech.values()), options.batch_tokens // options.beams)
-    fit, hypotheses = list(speech), list[Hypothesis]()
-    if rank == 0:
-        unanswered = [(i, note) for i, note in notes.items() if note]
-        hypotheses = [Hypothesis(index.key[i], read_meta(index, i)["text"], "", note) for i, note in unanswered]
-    for turn in range(0, len(batches), world):
-        mine = turn + rank < len(batches)
-        batch = batches[turn + rank if mine else -1]
-        decoded = _decode(model, index, [fit[place] for place in batch], options)
+    options = options or DecodeOptions()
+    plan = plan_decoding(model, index, ids, options)
+    hypotheses = undecoded(index, plan) if rank == 0 else []
+    for turn in range(0, len(plan.batches), world):
+        mine = turn + rank < len(plan.batches)
+        decoded = _decode(model, index, plan.batches[turn + rank if mine else -1], options)
         if mine:
             hypotheses += decoded
             if progress is not None:
@@ -74,7 +132,7 @@ def decode_ids(
 def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
     batch = read_batch(index, ids, model.prompt)
     rows = zip(batch.keys, batch.texts, transcripts(model, batch, options), strict=True)
-    return [Hypothesis(key, text, answer.text, answer.note, answer.confidence) for key, text, answer in rows]
+    return [Hypothesis(key, text, answer.text, answer.note, round(answer.confidence, 4)) for key, text, answer in rows]
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -86,18 +144,6 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
-
-
-def decode_dataset(
-    model: SlamAsr, index: ShardIndex, options: DecodeOptions | None = None, label: str = "decode"
-) -> list[Hypothesis]:
-    """Every utterance of the directory in its order, behind a progress bar; UserError if there is none."""
-    if len(index) == 0:
-        raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
-    with Progress(len(index), label=label) as progress:
-        hypotheses = decode_ids(model, index, range(len(index)), options, progress=progress.advance)
-    by_key = {hypothesis.key: hypothesis for hypothesis in hypotheses}
-    return [by_key[key] for key in index.key]
 
 
 def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dict[str, Any]]) -> None:

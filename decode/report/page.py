@@ -16,7 +16,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from data_prep.durable import replacing
 from decode.report import tables
 from decode.report.charts import curves_of, wer_against
 from decode.report.compare import compare, name_of
@@ -70,22 +69,6 @@ class Line:
         return " \u00b7 ".join(filter(None, parts))
 
 
-def write_report(
-    path: Path,
-    rows: Sequence[dict[str, Any]],
-    score: Mapping[str, Any],
-    other: tuple[Sequence[dict[str, Any]], Mapping[str, Any]] | None = None,
-    curves: Sequence[Mapping[str, Any]] | None = None,
-    audio: Audio | None = None,
-) -> None:
-    """Writes the page to `path`, whole or not at all. OSError if that fails.
-
-    `rows` and `score` are what results.jsonl and score.json hold, `other` those of a second system; `curves` records
-    of a run's metrics.jsonl; `audio` gives the FLAC file of an utterance by its key, or None."""
-    with replacing(Path(path)) as file:
-        file.write(render(rows, score, other, curves, audio).encode())
-
-
 def render(
     rows: Sequence[dict[str, Any]],
     score: Mapping[str, Any],
@@ -93,7 +76,10 @@ def render(
     curves: Sequence[Mapping[str, Any]] | None = None,
     audio: Audio | None = None,
 ) -> str:
-    """The page as text, which can always be encoded as UTF-8. UserError for a normaliser that is not known."""
+    """The page as text, which can always be encoded as UTF-8. UserError for a normaliser that is not known.
+
+    `rows` and `score` are what results.jsonl and score.json hold, `other` those of a second system; `curves` records
+    of a run's metrics.jsonl; `audio` gives the FLAC file of an utterance by its key, or None."""
     utterances = align(rows, str(score["normaliser"]))
     wrong = sorted((one for one in utterances if one.errors), key=_worst_first)
     worst, listed = _worst(wrong), list(_within_bytes(sorted(utterances, key=_worst_first)))

@@ -13,9 +13,8 @@ from typing import Any
 import jiwer
 from markupsafe import Markup, escape
 
+from data_prep.text import normaliser as normaliser_of
 from decode.report.display import visible
-from decode.scoring.counts import NORMALISERS
-from model.errors import require_known
 
 MOST_WORDS, MOST_CHARACTERS = 250, 12_000  # of one alignment that are shown, the latter as HTML
 MOST_INSERTED, FIRST_INSERTED = 16, 10  # words inserted in a row, as in loops: of more than these, the first are shown
@@ -44,8 +43,7 @@ class Aligned:
 
 def align(rows: Sequence[dict[str, Any]], normaliser: str) -> list[Aligned]:
     """Every row's "reference" and "hypothesis", aligned by jiwer; UserError for a normaliser that is not known."""
-    require_known("normaliser", normaliser, NORMALISERS)
-    clean = NORMALISERS[normaliser]
+    clean = normaliser_of(normaliser)
     if not rows:
         return []
     output = jiwer.process_words([clean(row["reference"]) for row in rows], [clean(row["hypothesis"]) for row in rows])

@@ -13,10 +13,10 @@ from launch.deepspeed.hostfile import read_hostfile
 from launch.deepspeed.ssh import keepalive_seconds, reach
 from launch.doctor import gpus, host
 from launch.doctor.host import FAIL, OK, WARN, CheckResult, failures, lines_of
-from launch.doctor.rendezvous import agent_has_the_port, check_ranks
+from launch.doctor.rendezvous import check_ranks
 from model.errors import UserError, counted
 from train.dist.collectives import rank_device, versions
-from train.dist.launch_env import RankEnv, read_rank_env, require_master
+from train.dist.launch_env import RankEnv, agent_has_the_port, read_rank_env, require_master
 from train.liveness.exit_status import mark_permanent
 from train.recipe.config import Config, load_config
 from train.recipe.identity import config_digest

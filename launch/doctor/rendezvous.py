@@ -3,7 +3,6 @@
 Results travel through the key-value store of the rendezvous, so that they arrive also where collectives fail."""
 
 import json
-import os
 import socket
 import statistics
 import time
@@ -20,7 +19,7 @@ from launch.doctor.gpus import seconds_of, slow_gpus
 from launch.doctor.host import FAIL, OK, WARN, CheckResult
 from model.errors import UserError, counted
 from train.dist.collectives import require_own_gpu
-from train.dist.launch_env import RankEnv
+from train.dist.launch_env import RankEnv, agent_has_the_port
 
 SECONDS_FOR_COLLECTIVES = 60.0
 CLOCK_SECONDS = 1.0
@@ -60,11 +59,6 @@ def check_ranks(
     if store.get("next") == b"exchange":
         exchange(store, place, device)
     return []
-
-
-def agent_has_the_port() -> bool:
-    """Whether torchrun's agent serves the store; else rank 0 does."""
-    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
 def _collect(store: Any, place: RankEnv, device: torch.device, seconds: float) -> list[CheckResult]:

@@ -134,7 +134,7 @@ def _scores(request: Request) -> Iterator[Command]:
         speakers = not manifest.exists() or any(row.get("speaker") for _, row in read_rows(manifest))
         by, shards, out = "speaker" if speakers else "", request.shards(name), request.out / "scores" / name
         words = commands.score(str(request.run), str(shards), str(out), config_of(request).model)
-        words += [*(["--by", by] if by else []), *_trust(request)]
+        words += [*(["--by", by] if by else []), *_trust(request), "--overwrite"]  # also of a decoding left unfinished
         done = f"{out} is of this checkpoint" if _is_scored(request.run, shards, out, by) else ""
         yield Command(("slam-asr", *words), done, tuple(out / name for name in (SCORE, HYPOTHESES)))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launch import decoding
+from launch.scoring.decoded import RANKS, forget
 from launch.scoring.rows import FILES
 from model.errors import UserError, counted
 
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Count word errors: of every utterance of a shard directory, decoded now; of a run's own dev data; again of an "
         "earlier scoring's folder, without a model; or of texts in files."
     )
+    parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     add = parser.add_argument
     add("adapter", metavar="ADAPTER", nargs="?", help="run, checkpoint or export folder; or what --out wrote before")
     add(
@@ -81,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
         from launch.scoring.writing import write
 
         write(args, texts, summary, other, differences)
+        if texts.decoded:
+            forget(args.out)
     return 0
 
 

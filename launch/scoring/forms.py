@@ -22,6 +22,7 @@ class Texts(NamedTuple):
     """Utterances to score."""
 
     rows: list[Row]
+    decoded: bool  # by this process, now
     about: dict[str, Any]  # their origin, as score.json states it
     decoding: dict[str, Any] | None  # seconds, audio_seconds, rtfx, ranks; None where texts were given
     others: list[Row] | None  # of --against
@@ -38,14 +39,15 @@ def gather(args: argparse.Namespace) -> Texts:
         raise UserError("give ADAPTER and SHARDS, or --ref and --hyp; `slam-asr score --help` says more")
     others, other = read_scoring(args.against) if args.against is not None else (None, None)
     clips = None
-    if any(files) or (not two and (Path(args.adapter) / SCORE).exists()):
+    decodes = not any(files) and (two or not (Path(args.adapter) / SCORE).exists())
+    if not decodes:
         rows, about = _files(args) if any(files) else _again(args)
         clips = clips_of(about.get("shards")) if args.audio else None
     else:
         args.shards = args.shards or _dev_of(Path(args.adapter))
         clips = clips_of(args.shards) if args.audio else None
         rows, about = _decoded(args)
-    return Texts(rows, about, about.pop("decoding", None), others, other, clips)
+    return Texts(rows, decodes, about, about.pop("decoding", None), others, other, clips)
 
 
 def _files(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:

@@ -33,20 +33,14 @@ def clips_of(shards: str | None) -> Callable[[str], bytes | None]:
     return lambda key: bytes(read_sample(index, place[key]).media) if key in place else None
 
 
-def write_report(
-    path: Path,
+def page(
     rows: list[dict[str, Any]],
     score: Mapping[str, Any],
     other: tuple[list[dict[str, Any]], dict[str, Any]] | None,
     clips: Callable[[str], bytes | None] | None,
-) -> None:
+) -> bytes:
     """The page of rows as in results.jsonl and of score.json, beside another system's if there is one."""
-    import importlib
+    from decode.report.page import render
 
     curves = curves_of(Path(score["adapter"])) if score.get("adapter") else None
-    try:
-        page = importlib.import_module("decode.report.page")
-    except ModuleNotFoundError:
-        path.write_text("<!doctype html><title>report</title>\n")
-        return
-    page.write_report(path, rows, dict(score), other, curves, clips)
+    return render(rows, score, other, curves, clips).encode()

@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launch.scoring.report import write_report
+from launch.scoring.report import page
 from launch.scoring.rows import FILES, HYPOTHESES, SCORE
 from model.errors import TransientError
 
@@ -43,16 +42,14 @@ def write(
         SCORE: canonical_json(document, indent=1) + b"\n",
         "nemo.jsonl": b"".join(canonical_json(row) + b"\n" for row in nemo_rows(summary.rows)),
         **_trn(summary),
+        "report.html": page(rows, document, second, texts.clips),
         HYPOTHESES: b"".join(canonical_json(row) + b"\n" for row in rows),
     }
     try:
         with ExitStack() as stack:
             opened = {name: stack.enter_context(replacing(args.out / name)) for name in FILES}
             for name, file in opened.items():
-                if name in content:
-                    file.write(content[name])
-                else:
-                    write_report(Path(file.name), rows, document, second, texts.clips)
+                file.write(content[name])
                 file.flush()
                 os.fsync(file.fileno())
     except OSError as error:

@@ -1,13 +1,19 @@
 """Whole directories: every utterance once, whatever the batches, ranks and kind of shards."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
-from data_prep.shards.opening import read_index
 from decode import dataset
-from decode.dataset import decode_dataset, decode_ids, plan_batches, write_hypotheses
+from decode.dataset import (
+    decode_batches,
+    decode_ids,
+    plan_batches,
+    plan_decoding,
+    rest_of,
+    undecoded,
+    write_hypotheses,
+)
 from decode.generate import DecodeOptions, transcripts
 from model.errors import UserError
 from model.weights import load_for_decoding
@@ -16,12 +22,30 @@ from tests.decode.conftest import SAMPLES, TEXTS
 KEYS = [f"u{i}" for i in range(len(SAMPLES))]
 
 
-def test_every_utterance_is_decoded_once_in_the_order_of_the_index(model, audio_index):
-    hypotheses = decode_dataset(model, audio_index)
-    assert [row.key for row in hypotheses] == KEYS
-    assert [row.reference for row in hypotheses] == list(TEXTS)
-    assert all(row.hypothesis for row in hypotheses if row.key != "u2")
-    assert (hypotheses[2].reference, hypotheses[2].hypothesis, hypotheses[2].note) == ("a", "", "too-short")
+def test_every_utterance_is_decoded_once_or_noted(model, audio_index):
+    options = DecodeOptions(batch_tokens=60)
+    plan = plan_decoding(model, audio_index, range(6), options)
+    batches = list(decode_batches(model, audio_index, plan, options))
+    assert [[row.key for row in batch.rows] for batch in batches] == [[KEYS[i] for i in ids] for ids in plan.batches]
+    assert all(batch.seconds > 0 for batch in batches)
+    assert sum(batch.audio_seconds for batch in batches) == pytest.approx((sum(SAMPLES) - SAMPLES[2]) / 16000, abs=1e-3)
+    rows = {row.key: row for batch in batches for row in batch.rows}
+    assert sorted(rows) == [key for key in KEYS if key != "u2"] and all(row.hypothesis for row in rows.values())
+    assert [rows[key].reference for key in sorted(rows)] == [TEXTS[i] for i in (0, 1, 3, 4, 5)]
+    [short] = undecoded(audio_index, plan)
+    assert (short.key, short.reference, short.hypothesis, short.note) == ("u2", "a", "", "too-short")
+
+
+def test_what_is_left_of_a_plan_keeps_its_batches_and_turns_are_taken_by_one_rank_each(model, audio_index):
+    options = DecodeOptions(batch_tokens=60, max_new_tokens=3)
+    plan = plan_decoding(model, audio_index, range(6), options)
+    whole = [batch.rows for batch in decode_batches(model, audio_index, plan, options)]
+    assert len(whole) > 2 and rest_of(plan, ()) == plan
+    rest = rest_of(plan, set(plan.batches[0]) | {plan.batches[-1][0]})
+    assert rest.batches == [*plan.batches[1:-1], *filter(None, [plan.batches[-1][1:]])] and rest.unfit == plan.unfit
+    turns = iter(range(100))  # shared, as by ranks
+    taken = [next(iter(decode_batches(model, audio_index, plan, options, turns))).rows for _ in plan.batches]
+    assert taken == whole and list(decode_batches(model, audio_index, plan, options, turns)) == []
 
 
 def test_some_ids_only_and_an_answer_that_the_bound_ended_is_noted(model, audio_index):
@@ -63,16 +87,10 @@ def test_cached_features_need_no_encoder_and_audio_without_one_is_refused(tiny, 
     assert without.encoder is None
     with pytest.raises(UserError, match="holds audio, which needs an encoder"):
         decode_ids(without, audio_index, [0])
-    hypotheses = decode_dataset(without, feature_index)
+    hypotheses = sorted(decode_ids(without, feature_index, range(6)), key=lambda row: row.key)
     assert [row.key for row in hypotheses] == KEYS
     assert hypotheses[2].note == "too-short"
     assert all(row.hypothesis for row in hypotheses if row.key != "u2")
-
-
-def test_an_empty_directory_is_refused(model, audio_folder):
-    empty = replace(read_index(audio_folder), key=[], shards=())
-    with pytest.raises(UserError, match="holds no utterances"):
-        decode_dataset(model, empty)
 
 
 def test_a_batch_keeps_to_its_budget_or_is_one_row():

@@ -63,6 +63,11 @@ def require_master(ranks: RankEnv) -> None:
             )
 
 
+def agent_has_the_port() -> bool:
+    """Whether torchrun's agent serves the store at MASTER_PORT; else rank 0 does."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _torch(env: Mapping[str, str], around: RankEnv | None) -> RankEnv:
     launcher = "deepspeed" if "CROSS_SIZE" in env else "torchrun" if "TORCHELASTIC_RUN_ID" in env else "hand"
     around = around if launcher == "hand" else None
