@@ -8,24 +8,26 @@ INSTALLED := .venv/installed
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
 
-# The files that take longest begin first; a file's tests stay together, as they share what they train.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
-LONGEST := $(patsubst %,tests/train/test_%.py,launcher_faults training faults lora adapters warm_start)
-LONGEST += $(patsubst %,tests/test_%.py,newcomer demo pairs readme soak real_pair)
-test: $(INSTALLED)  ## every test but those of `make cluster`; of the demo a short one, which trains for 6 steps
-	$(BIN)/python -m pytest $(TWO) --ignore=tests/cluster $(LONGEST) tests/launch tests/train tests
+# The files that take longest begin first; a file's tests stay together, as they share what they train. Three workers are
+# for two cores: many tests wait.
+THREE := -n 3 --dist loadfile --no-loadscope-reorder
+LONGEST := $(patsubst %,tests/test_%.py,newcomer readme pairs)
+LONGEST += $(patsubst %,tests/train/test_%.py,launcher_faults damage training faults)
+LONGEST += tests/train/liveness/test_watchdog.py tests/launch/test_plan_simulation.py tests/launch/test_launch_verbs.py
+test: $(INSTALLED)  ## every test but those of `make last`
+	$(BIN)/python -m pytest $(THREE) --ignore=tests/cluster $(LONGEST) tests/launch tests/train tests
 
 quick: $(INSTALLED)  ## every test that takes no training: about a minute
-	$(BIN)/python -m pytest $(TWO) -m "not slow" tests --ignore=tests/cluster
+	$(BIN)/python -m pytest $(THREE) -m "not slow" tests --ignore=tests/cluster
 
 demo-check: $(INSTALLED)  ## the full demo, and a check of its word error rates: about five minutes
 	SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest tests/test_demo.py
 
 cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts and a real Prometheus; .ci/run says which packages
-	SLAM_ASR_CLUSTER=1 $(BIN)/python -m pytest $(TWO) tests/cluster/test_slurm.py tests/cluster
+	SLAM_ASR_CLUSTER=1 $(BIN)/python -m pytest $(THREE) tests/cluster/test_slurm.py tests/cluster
 
 last: $(INSTALLED)  ## cluster and demo-check side by side, as the first mostly waits: what .ci/run ends with
-	SLAM_ASR_CLUSTER=1 SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest $(TWO) -n 3 \
+	SLAM_ASR_CLUSTER=1 SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest $(THREE) \
 		tests/test_demo.py tests/cluster/test_slurm.py tests/cluster
 
 check: $(INSTALLED)  ## ruff and pyright

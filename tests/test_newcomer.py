@@ -85,7 +85,7 @@ def ended(folder):
     wait_for(second, lambda: (out / "train" / "checkpoints" / "step-00000010").exists(), place)
     second.send_signal(signal.SIGTERM)
     assert second.wait(SECONDS_TO_END) in (75, 0), log(place)  # 0: it had taken its last step already
-    (out / "scores" / "test").mkdir(parents=True)
+    (out / "scores" / "test").mkdir(parents=True, exist_ok=True)
     (out / "scores" / "test" / "score.json").write_text('{"weights_sha256": "0"}')  # of another checkpoint
     before = len(log(place))
     third = start(folder, place)
