@@ -6,7 +6,7 @@ A verb is a module of this folder with two functions, and nothing heavy at its t
     run(args: argparse.Namespace) -> int                  its work; the exit code
 
 Exit codes: 0 done; 1 a check failed, or a bug (with its traceback); 2 a mistake that the user can correct (one line on
-stderr); 130 stopped with Ctrl-C; 141 the reader of the output closed the pipe."""
+stderr); 130 stopped with Ctrl-C, or SIGTERM where it is caught; 141 the reader of the output closed the pipe."""
 
 import argparse
 import importlib

@@ -82,8 +82,8 @@ def _decoded(args: argparse.Namespace, place: RankEnv, ranks: Ranks, until_decod
         args.device = all_ranks_or_raise(ranks, lambda: own_device(args.device, place))
     task: Task = all_ranks_or_raise(ranks, lambda: _read(args, ranks.first))
     if ranks.size > 1:
-        facts = task.content | {"device": args.device.partition(":")[0]} | versions()
-        agree_on(ranks, {name: str(value) for name, value in facts.items()})
+        own = {"device": args.device.partition(":")[0], "--batch-tokens": args.batch_tokens}
+        agree_on(ranks, {name: str(value) for name, value in (task.content | own | versions()).items()})
         require_gpus_apart(ranks, args.device)
     kept: list[DecodedBatch] = rank0_broadcast(ranks, lambda: _kept(args, task, until_decoded)) if args.out else []
     index = task.index
