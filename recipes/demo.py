@@ -2,9 +2,7 @@
 
 Speech is made; `slam-asr run` builds shards, encodes them once, trains the adapter with DeepSpeed on two ranks and
 scores held-out sentences in held-out voices; the untrained adapter is scored too, and three recordings are transcribed.
-The figures end up in runs/demo/summary.json. With --short, all of this takes about a minute, with 20 sentences per
-split and 6 steps: that is enough to run every stage, but the adapter learns next to nothing.
-"""
+The figures end up in runs/demo/summary.json."""
 
 import argparse
 import json
@@ -21,7 +19,6 @@ CORPUS = DEMO / "corpus"
 RUN = DEMO / "run"
 TRAINED = RUN / "train"
 UNTRAINED = TRAINED / "checkpoints" / "step-00000000"
-SHORT = "optim.max_steps=6 eval.every_steps=3 eval.max_new_tokens=12"  # what --short adds to the recipe
 PROGRAMS = Path(sys.executable).parent  # slam-asr and deepspeed lie beside this python
 
 
@@ -50,16 +47,12 @@ class Demo:
 def main(arguments: list[str] | None = None) -> None:
     """The demo, from an empty runs/demo."""
     parser = argparse.ArgumentParser(prog="python -m recipes.demo", description="From speech to a word error rate.")
-    parser.add_argument("--short", action="store_true", help="every stage, with 20 sentences per split and 6 steps")
-    short = parser.parse_args(arguments).short
+    parser.parse_args(arguments)
     if DEMO.exists():
         shutil.rmtree(DEMO)
     demo = Demo()
-    synth, run = f"slam-asr prep synth {CORPUS}", run_command()
-    if short:
-        synth, run = f"{synth} --utterances 20", f"{run} {SHORT}"
-    demo.stage("speech", "a synthesiser reads invented sentences", synth)
-    demo.stage("run", "from the recordings to word error rates, training on two ranks", run)
+    demo.stage("speech", "a synthesiser reads invented sentences", f"slam-asr prep synth {CORPUS}")
+    demo.stage("run", "from the recordings to word error rates, training on two ranks", run_command())
     demo.stage(
         "untrained",
         "the same test before the first step",
