@@ -9,6 +9,7 @@ from decode.report.display import is_number, percent, share, signed, span, value
 from decode.report.words import Aligned, align
 
 MOST_PAIRS = 10  # utterances of each kind that are shown
+BESIDE = {"wer", "difference", "interval"}  # of score["against"], shown beside the WERs
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Comparison:
     b_interval: str
     difference: str  # A less B, in points
     relative: str  # to B's, in per cent
+    difference_interval: str
     significance: Sequence[tuple[str, str]]
     right: Sequence[Sequence[int]]  # utterances, [A right, A wrong][B right, B wrong]
     kinds: Sequence[Kind]
@@ -58,7 +60,7 @@ def compare(
     theirs = {one.row["key"]: one for one in align(rows, str(score["normaliser"]))}
     pairs = [Pair(one, theirs[one.row["key"]]) for one in ours if one.row["key"] in theirs]
     outcomes = Counter((not pair.a.errors, not pair.b.errors) for pair in pairs)
-    a_all, b_all = score.get("all") or {}, other.get("all") or {}
+    a_all, b_all, against = score.get("all") or {}, other.get("all") or {}, score.get("against") or {}
     a_wer, b_wer = a_all.get("wer"), b_all.get("wer")
     difference = a_wer - b_wer if is_number(a_wer) and is_number(b_wer) else None
     return Comparison(
@@ -70,7 +72,8 @@ def compare(
         b_interval=span(b_all.get("interval")),
         difference=signed(difference),
         relative=signed(difference / b_wer) if difference is not None and b_wer else "",
-        significance=_significance(score.get("against")),
+        difference_interval=span(against.get("interval")),
+        significance=_significance(against),
         right=[[outcomes[a, b] for b in (True, False)] for a in (True, False)],
         kinds=_kinds(pairs),
         remarks=_remarks(ours, theirs, pairs, score, other),
@@ -96,17 +99,10 @@ def _kinds(pairs: Sequence[Pair]) -> list[Kind]:
     return [Kind(title, len(of), of[:MOST_PAIRS]) for title, of in named if of]
 
 
-def _significance(against: Any) -> list[tuple[str, str]]:
-    """score["against"] as names and values."""
-    facts = []
-    for name, fact in (against if isinstance(against, dict) else {}).items():
-        if name == "difference":
-            facts.append(("A \u2212 B, points", signed(fact)))
-        elif name == "interval":
-            facts.append(("its 95 % interval", span(fact)))
-        elif name != "wer" and not isinstance(fact, dict):
-            facts.append((visible(name.replace("_", " ")), value(fact)))
-    return facts
+def _significance(against: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """score["against"] without what stands beside the WERs, as names and values."""
+    facts = [(name, fact) for name, fact in against.items() if name not in BESIDE and not isinstance(fact, dict)]
+    return [(visible(name.replace("_", " ")), value(fact)) for name, fact in facts]
 
 
 def _remarks(
@@ -119,7 +115,7 @@ def _remarks(
     """What makes both less comparable."""
     remarks = []
     if len(pairs) < max(len(ours), len(theirs)):
-        missing = f"{len(ours) - len(pairs):,} utterances are only in A, {len(theirs) - len(pairs):,} only in B"
+        missing = f"utterances only in A: {len(ours) - len(pairs):,}, only in B: {len(theirs) - len(pairs):,}"
         remarks.append(f"{missing}; those of both are compared below, and each WER is of all its own utterances")
     if differing := sum(_reference(p.a) != _reference(p.b) for p in pairs):
         remarks.append(f"{differing:,} references differ ({share(differing, len(pairs))} %)")

@@ -98,7 +98,7 @@ def render(
     environment.filters |= {"percent": percent, "number": number, "visible": visible, "counted": counted}
     return environment.get_template("report.html").render(
         name=name_of(score),
-        data=visible(str(score.get("shards") or score.get("references") or ""), 120),
+        data=visible(str(score.get("shards") or ""), 120),
         normaliser=visible(str(score["normaliser"])),
         headline=headline(score),
         facts=tables.facts(score),
