@@ -40,6 +40,11 @@ class Row:
     seconds: float | None = None  # of audio; None if not known
     fields: Mapping[str, Any] = field(default_factory=dict)  # speaker, language, voice, and what else is known of it
 
+    def value(self, name: str) -> str:
+        """A field as text; empty where it is not known."""
+        value = self.fields.get(name)
+        return "" if value is None else str(value)
+
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata without a level: what stands beside the text, and before it what the corpus itself has in `meta`."""

@@ -16,7 +16,7 @@ def result_rows(summary: Summary, fields: Sequence[str] = ()) -> list[dict[str, 
     names = dict.fromkeys([*OF_AN_UTTERANCE, *(name for name in fields if name != DURATION)])
     for row, score, flags in zip(summary.rows, summary.scores[summary.normaliser], summary.flags, strict=True):
         texts = {"key": row.key, "reference": row.reference, "hypothesis": row.hypothesis, "note": row.note}
-        known = {name: row.fields[name] for name in names if row.fields.get(name)}
+        known = {name: row.fields[name] for name in names if row.value(name)}
         counts = {"words": score.words, "errors": score.errors, "substitutions": score.substitutions}
         counts |= {"deletions": score.deletions, "insertions": score.insertions}
         heard = {"confidence": row.confidence, "seconds": row.seconds}
@@ -29,7 +29,7 @@ def nemo_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
     seconds, text, pred_text; and the key."""
     return [
         {
-            "audio_filepath": str(row.fields.get("audio") or row.fields.get("audio_filepath") or row.key),
+            "audio_filepath": row.value("audio") or row.value("audio_filepath") or row.key,
             "duration": row.seconds,
             "text": row.reference,
             "pred_text": row.hypothesis,

@@ -75,12 +75,12 @@ def summarise(rows: Sequence[Row], normalisers: Sequence[str], fields: Sequence[
 
 
 def speakers(rows: Sequence[Row]) -> list[str]:
-    return [str(row.fields.get("speaker") or "") for row in rows]
+    return [row.value("speaker") for row in rows]
 
 
 def groups(field: str, rows: Sequence[Row]) -> list[str]:
     """The value of a field for each utterance; of "duration", the seconds between which it is."""
-    values = [_duration(row.seconds) if field == DURATION else str(row.fields.get(field) or "") for row in rows]
+    values = [_duration(row.seconds) if field == DURATION else row.value(field) for row in rows]
     if not any(values):
         known = {name for row in rows for name, value in row.fields.items() if value and not isinstance(value, dict)}
         known = sorted(known | ({DURATION} if any(row.seconds is not None for row in rows) else set()))

@@ -51,9 +51,11 @@ def gather(args: argparse.Namespace) -> Texts:
 
 
 def _files(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
+    from data_prep.durable import encodable
     from decode.scoring.reading import read_pairs
 
-    rows, about = read_pairs(args.ref, args.hyp), {"references": str(args.ref), "hypotheses": str(args.hyp)}
+    rows = read_pairs(args.ref, args.hyp)
+    about = {"references": encodable(str(args.ref)), "hypotheses": encodable(str(args.hyp))}
     require_replaceable(args, about)
     return rows, about
 

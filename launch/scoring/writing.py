@@ -27,7 +27,7 @@ def write(
     differences: Mapping[str, Difference],
 ) -> None:
     """Whatever fills the disk does so before the first file gets its name."""
-    from data_prep.durable import canonical_json, replacing
+    from data_prep.durable import canonical_json, encodable, replacing
     from decode.scoring.results import nemo_rows, result_rows
 
     document = texts.about | summary.as_json() | {"decoding": texts.decoding}
@@ -35,7 +35,7 @@ def write(
     if other is not None:
         each = {name: difference.as_json() for name, difference in differences.items()}
         first = each.get(summary.normaliser, {})
-        document["against"] = {"results": str(args.against), **first, "normalisers": each}
+        document["against"] = {"results": encodable(str(args.against)), **first, "normalisers": each}
         second = result_rows(other, args.by), (texts.other or {}) | other.as_json()
     rows = result_rows(summary, args.by)
     content = {

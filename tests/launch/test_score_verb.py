@@ -4,12 +4,19 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from launch.command import main
+from launch.scoring.forms import _dev_of
 from launch.scoring.report import curves_of
 from launch.scoring.rows import FILES
+from model.errors import UserError
+from train.recipe.config import load_config
+from train.recipe.identity import to_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -100,6 +107,27 @@ def test_audio_needs_recordings_and_says_so_before_anything_is_scored(texts, tmp
     assert main(given) == 2
     assert "--audio needs shards, and these are texts from files" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_run_alone_is_scored_on_its_dev_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, recipe = tmp_path / "elsewhere" / "run", ROOT / "recipes" / "librispeech_tinyllama.yaml"
+    (run / "checkpoints" / "step-3").mkdir(parents=True)
+
+    def with_dev(*dev: str) -> Path:
+        (run / "config.yaml").write_text(
+            to_yaml(load_config(recipe, [f"data.dev=[{', '.join(dev)}]", "save.best=none"]))
+        )
+        return run
+
+    assert _dev_of(with_dev("data/dev")) == "data/dev", "there is none: reading it will say so"
+    (tmp_path / "elsewhere" / "data" / "dev").mkdir(parents=True)
+    assert _dev_of(with_dev("data/dev")) == str(tmp_path / "elsewhere" / "data" / "dev"), "beside the run"
+    (tmp_path / "data" / "dev").mkdir(parents=True)
+    assert _dev_of(with_dev("data/dev")) == "data/dev", "where the training was started"
+    for dev, problem in (((), "has no data.dev"), (("a", "b"), r"has 2 directories in data.dev \(a, b\)")):
+        with pytest.raises(UserError, match=f"{problem}; give SHARDS, one directory, after it"):
+            _dev_of(with_dev(*dev))
 
 
 def test_the_curves_of_a_report_are_those_of_the_run(tmp_path):

@@ -67,6 +67,7 @@ def test_a_field_that_no_utterance_has_is_refused():
         UserError, match="no utterance has a field 'speeker', did you mean speaker.; there is audio, dur"
     ):
         groups("speeker", ROWS)
+    assert groups("speaker", [Row("a", "", "", fields={"speaker": 0}), Row("b", "", "")]) == ["0", "(none)"]
     with pytest.raises(UserError, match="no utterance has a field 'duration'; there is speaker"):
         summarise([Row("a", "x", "x", fields={"speaker": "s"})], ["plain"], ["duration"])
 
