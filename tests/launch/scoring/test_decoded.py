@@ -17,6 +17,7 @@ from data_prep.durable import lock, read_records
 from data_prep.shards.index import shard_name, write_index
 from data_prep.shards.tar import ShardWriter
 from launch.command import main
+from launch.scoring import ranks as scoring_ranks
 from launch.scoring.ranks import own_device
 from model.errors import UserError
 from tests import ranks
@@ -174,3 +175,12 @@ def test_several_ranks_need_a_folder_and_a_gpu_each(world, monkeypatch, capsys):
     for device, message in (("cuda:1", "each takes its own; give auto, cuda or cpu"), ("cuda", "shows it 0 GPUs")):
         with pytest.raises(UserError, match=message):
             own_device(device, place)
+
+
+def test_ranks_that_do_not_start_are_not_waited_for_long(monkeypatch):
+    port = str(ranks.free_port())
+    monkeypatch.setattr(scoring_ranks, "SECONDS_TO_JOIN", 1.0)
+    for rank, message in ((0, "only 1 of 2 ranks have started in 1 s"), (1, f"reach the others at 127.0.0.1:{port}")):
+        place = RankEnv(rank, 2, rank, 2, "hand", "127.0.0.1", port)
+        with pytest.raises(UserError, match=message), scoring_ranks.joined(place):
+            pass
