@@ -14,6 +14,7 @@ PARQUET = ["pyarrow>=20"]  # to import Hugging Face's Parquet files
 LORA = ["peft>=0.21"]  # LoRA layers of the LLM, saved under names that other tools can load
 GGUF = ["gguf>=0.19", "accelerate>=1.15"]  # both are needed by transformers' own reader of GGUF files
 QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights quantised to 4 or 8 bits
+VAD = ["silero-vad>=6.2"]  # the weights of a network that finds speech; the package itself is never imported
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
 # What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
 AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", *PARQUET, *S3]
@@ -62,6 +63,7 @@ setup(
         "model.llm",
         "recipes",
         "recipes.stand_in",
+        "slam_asr",
         "train",
         "train.data",
         "train.dist",
@@ -109,6 +111,7 @@ setup(
         "gguf": GGUF,
         "quant": QUANT,
         "s3": S3,
+        "vad": VAD,
         "bench": [*BENCH, *SYNTH],
         "dev": [
             "pytest>=9.0",
@@ -120,6 +123,7 @@ setup(
             *LORA,
             *GGUF,
             *QUANT,
+            *VAD,
             *SYNTH,
             *BENCH,
             *AGAINST,

@@ -1,37 +1,62 @@
-"""Transcribes recordings: whatever soundfile reads, in the order given, a few minutes of speech at a time."""
+"""Transcribes recordings: whatever soundfile reads, or arrays, in the order given.
 
+1. A recording of at most `longest` seconds is one window; a longer one is split at silences (decode/segments.py) while
+   it is read, so that memory does not depend on its length. Silence is not decoded.
+2. Windows are read ahead, over the ends of recordings, until there are READ_AHEAD_SECONDS of them.
+3. They are decoded in batches of about equal lengths; a recording is given once all of its windows are decoded."""
+
+import math
 import os
 from bisect import bisect_left
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from data_prep.audio import decode as audio
+from data_prep.audio.stream import from_array, stream
 from data_prep.importers.parsing.files import walked
 from decode.dataset import plan_batches
-from decode.generate import DecodeOptions, transcripts, unfit
+from decode.generate import Answer, DecodeOptions, transcripts, unfit
+from decode.segments import LEAST_SECONDS, Stretch, require_vad, split, whole
+from decode.transcript import Segment, Transcript
 from model.batch import pack
-from model.errors import UserError, counted
+from model.errors import UserError, counted, require_at_least
 from model.slam_asr import SlamAsr
 
 READ_AHEAD_SECONDS = 300  # of speech: full batches, and the first texts still come soon
-READ_AHEAD_FILES = 256
+READ_AHEAD_WINDOWS = 256
+LONGEST_SECONDS = 30.0  # of a window: as long as training utterances commonly are, and Whisper's window
+
+Source = str | Path | bytes | np.ndarray | torch.Tensor
+Progress = Callable[[float], None]  # gets the seconds of audio that are done since the last call
 
 
-@dataclass(frozen=True)
-class TranscribedFile:
-    """One file and its transcript, or why there is none."""
+@dataclass
+class _Recording:
+    """One that is being read or decoded."""
 
-    path: str
-    seconds: float = 0.0
-    text: str = ""
-    note: str = ""  # "cut" if the bound on new tokens ended the answer
-    error: str = ""  # one line
-    wave: Tensor | None = None  # float32 [N] at 16 kHz while it waits for its batch
+    name: str
+    seconds: float = 0.0  # read so far
+    silent_seconds: float = 0.0
+    segments: list[Segment] = field(default_factory=list)
+    logprob: float = 0.0  # nats, the sum over all tokens
+    tokens: int = 0
+    waiting: int = 0  # windows read and not yet decoded
+    is_read: bool = False
+    error: str = ""
+
+    def transcript(self) -> Transcript:
+        if self.error:
+            return Transcript(self.name, self.seconds, error=self.error)
+        confidence = math.exp(self.logprob / self.tokens) if self.tokens else 0.0
+        return Transcript(self.name, self.seconds, tuple(self.segments), confidence, self.silent_seconds)
+
+
+Window = tuple[_Recording, Stretch]
 
 
 def recordings_in(folder: str) -> tuple[list[str], str]:
@@ -57,49 +82,123 @@ def recordings_in(folder: str) -> tuple[list[str], str]:
     return sorted(paths), rest
 
 
-def transcribe_files(
-    model: SlamAsr, paths: Iterable[str], options: DecodeOptions | None = None
-) -> Iterator[TranscribedFile]:
-    """Every path's transcript, in order; a file that cannot be transcribed has an error, and the others go on."""
-    options, window = options or DecodeOptions(), list[TranscribedFile]()
-    for path in paths:
-        window.append(_read(model, path))
-        if len(window) >= READ_AHEAD_FILES or sum(file.seconds for file in window) >= READ_AHEAD_SECONDS:
-            yield from _transcribe(model, window, options)
-            window = []
-    yield from _transcribe(model, window, options)
+def transcribe_each(
+    model: SlamAsr,
+    sources: Iterable[Source],
+    options: DecodeOptions | None = None,
+    sample_rate: int = audio.SAMPLE_RATE,
+    longest: float = LONGEST_SECONDS,
+    vad: str = "energy",
+    progress: Progress | None = None,
+) -> Iterator[Transcript]:
+    """The transcript of every recording, in order; one that cannot be transcribed has an error, and the others go on.
+    `sample_rate` is that of arrays. UserError for an unknown `vad` and a `longest` under LEAST_SECONDS."""
+    require_at_least("longest", longest, LEAST_SECONDS)
+    require_vad(vad)
+    options, done = options or DecodeOptions(), progress or (lambda seconds: None)
+    recordings, windows = deque[_Recording](), list[Window]()
+    for source in sources:
+        recording = _Recording(os.fspath(source) if isinstance(source, str | Path) else "")
+        recordings.append(recording)
+        for stretch in _read(recording, _stretches(model, source, sample_rate, longest, vad)):
+            recording.waiting += 1
+            windows.append((recording, stretch))
+            if len(windows) >= READ_AHEAD_WINDOWS or sum(s.seconds for _, s in windows) >= READ_AHEAD_SECONDS:
+                _decode(model, windows, options, done)
+                yield from _finished(recordings)
+                windows = []
+        if not windows:
+            yield from _finished(recordings)
+    _decode(model, windows, options, done)
+    yield from _finished(recordings)
 
 
-def _read(model: SlamAsr, path: str) -> TranscribedFile:
+def _read(recording: _Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+    """The windows to decode; silence and errors are noted in the recording."""
+    while not recording.is_read:
+        try:
+            stretch = next(stretches, None)
+        except OSError as error:
+            recording.error, stretch = error.strerror or type(error).__name__, None
+        except audio.AudioError as error:
+            recording.error, stretch = str(error), None
+        if stretch is None:
+            recording.is_read = True
+            continue
+        recording.seconds = stretch.end / audio.SAMPLE_RATE
+        if stretch.wave is None:
+            recording.silent_seconds += stretch.seconds
+        else:
+            yield stretch
+
+
+def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float, vad: str) -> Iterator[Stretch]:
+    """Windows that can be decoded, and silences. AudioError, OSError."""
     assert model.encoder is not None, "audio needs an encoder"
-    try:
-        wave = torch.from_numpy(audio.decode(path))
-    except OSError as error:
-        return TranscribedFile(path, error=error.strerror or type(error).__name__)
-    except audio.AudioError as error:
-        return TranscribedFile(path, error=str(error))
-    seconds, reason = len(wave) / audio.SAMPLE_RATE, unfit(model, model.encoder.out_len(len(wave)))
-    if reason is None:
-        return TranscribedFile(path, seconds, wave=wave)
-    error = f"{seconds:.1f} s is too long, the LLM's input has {model.max_positions} places; cut it into parts"
-    if reason == "too-short":
-        least = bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda n: _speech_embeddings(model, n))
-        error = f"{seconds:.3f} s is too short to transcribe; {least / audio.SAMPLE_RATE:.3f} s is enough"
-    return TranscribedFile(path, seconds, error=error)
+    if isinstance(source, str | Path | bytes):
+        is_short = audio.probe(source).seconds <= longest
+        blocks = iter([audio.decode(source)]) if is_short else stream(source)
+    else:
+        samples = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
+        wave = from_array(samples, sample_rate)
+        is_short, blocks = len(wave) <= longest * audio.SAMPLE_RATE, iter([wave])
+    if is_short:
+        wave = next(blocks)
+        reason = unfit(model, model.encoder.out_len(len(wave)))
+        if reason == "too-short":
+            least = bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda n: _speech_embeddings(model, n))
+            raise audio.AudioError(
+                reason,
+                f"{len(wave) / audio.SAMPLE_RATE:.3f} s is too short to transcribe; "
+                f"{least / audio.SAMPLE_RATE:.3f} s is enough",
+            )
+        if reason is None:
+            yield whole(wave, vad)
+            return
+        blocks = iter([wave])
+    yield from split(blocks, _longest_that_fits(model, longest), vad)
 
 
-def _transcribe(model: SlamAsr, window: list[TranscribedFile], options: DecodeOptions) -> Iterator[TranscribedFile]:
-    """The window with its texts, batched by length, in its own order."""
-    waves = {i: file.wave for i, file in enumerate(window) if file.wave is not None}
-    places = list(waves)
-    lengths = [_speech_embeddings(model, len(wave)) for wave in waves.values()]
+def _longest_that_fits(model: SlamAsr, longest: float) -> float:
+    """Seconds of the longest window up to `longest` whose speech takes at most half of the LLM's positions; the other
+    half is for the answer."""
+    if model.max_positions is None:
+        return longest
+    words = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
+    places = (model.max_positions - words) // 2
+    samples = range(int(longest * audio.SAMPLE_RATE) + 1)
+    fits = bisect_left(samples, places + 1, key=lambda n: _speech_embeddings(model, n)) - 1
+    if fits < LEAST_SECONDS * audio.SAMPLE_RATE:
+        few = f"the LLM's input has {model.max_positions} places, too few for {LEAST_SECONDS:g} s of speech"
+        raise audio.AudioError("too-long", f"{few} and its text; use another LLM")
+    return fits / audio.SAMPLE_RATE
+
+
+def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done: Progress) -> None:
+    """Adds the windows' texts to their recordings, in the order of the windows."""
+    answers = list[Answer | None]([None] * len(windows))
+    waves = [torch.from_numpy(stretch.wave) for _, stretch in windows]
+    lengths = [_speech_embeddings(model, len(wave)) for wave in waves]
     for batch in plan_batches(lengths, options.batch_tokens // options.beams):
-        chosen = [places[j] for j in batch]
-        keys = [window[i].path for i in chosen]
-        packed = pack(keys, [""] * len(keys), [[]] * len(keys), waves=[waves[i] for i in chosen])
-        for i, answer in zip(chosen, transcripts(model, packed, options), strict=True):
-            window[i] = replace(window[i], text=answer.text, note=answer.note, wave=None)
-    yield from window
+        names = [windows[i][0].name for i in batch]
+        packed = pack(names, [""] * len(batch), [[]] * len(batch), waves=[waves[i] for i in batch])
+        for i, answer in zip(batch, transcripts(model, packed, options), strict=True):
+            answers[i] = answer
+        done(sum(windows[i][1].seconds for i in batch))
+    for (recording, stretch), answer in zip(windows, answers, strict=True):
+        assert answer is not None
+        start, end = (place / audio.SAMPLE_RATE for place in stretch.speech)
+        segment = Segment(start, end, answer.text, answer.confidence, answer.note, answer.alternatives)
+        recording.segments.append(segment)
+        recording.logprob += math.fsum(answer.logprobs)
+        recording.tokens += len(answer.logprobs)
+        recording.waiting -= 1
+
+
+def _finished(recordings: deque[_Recording]) -> Iterator[Transcript]:
+    """The transcripts of the first recordings, which are removed, up to one that is not finished."""
+    while recordings and recordings[0].is_read and not recordings[0].waiting:
+        yield recordings.popleft().transcript()
 
 
 def _speech_embeddings(model: SlamAsr, samples: int) -> int:

@@ -1,74 +1,139 @@
-"""`slam-asr transcribe ADAPTER FILES...`: one line of text a recording."""
+"""`slam-asr transcribe ADAPTER FILES...`: transcripts printed, or written as text, JSON and captions."""
 
 import argparse
-import json
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from decode.outputs import FORMATS, as_format, one_line
+from decode.segments import LEAST_SECONDS, require_vad
+from decode.transcript import SILENCE
 from launch import decoding
-from model.errors import UserError, counted
+from launch.audio_progress import AudioProgress
+from launch.recordings import on_one_line, own_names, readable, recordings
+from model.errors import UserError, counted, require_known
+
+if TYPE_CHECKING:
+    from decode.transcript import Transcript
+    from launch.transcripts import Transcripts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Transcribe recordings with an adapter: prints `path<TAB>text`, one line a recording, in the order given; of a "
-        "folder all recordings in it and below, by path. A file that cannot be transcribed gets a line on stderr, the "
-        "others go on, and the exit code is 2."
+        "Transcribe recordings of any length with an adapter. Prints `path<TAB>text`, one line a recording, in the "
+        "order given, or the chosen format; with --out each recording gets files of its own, and those that are done "
+        "are left as they are. A recording that cannot be transcribed stops nothing; they are listed at the end, and "
+        "the exit code is 1."
     )
     parser.add_argument("adapter", metavar="ADAPTER", help="run, checkpoint or export folder")
-    files = "recording of any rate and number of channels (WAV, FLAC, MP3, Ogg ...), or a folder of them"
+    files = (
+        "recording of any rate, length and number of channels (WAV, FLAC, MP3, Ogg ...), folder, glob, or - for stdin"
+    )
     parser.add_argument("files", metavar="FILE", nargs="+", help=files)
-    parser.add_argument("--jsonl", action="store_true", help="print JSON objects: path, text, seconds, note")
+    add = parser.add_argument_group("output").add_argument
+    several = f"{', '.join(FORMATS)}; several with commas (default: a line of text each; with --out, txt)"
+    add("--format", metavar="FORMAT", help=several)
+    add("--out", metavar="DIR", type=Path, help="folder for the transcripts, one file a recording and format")
+    add("--overwrite", action="store_true", help="transcribe again what --out already has")
+    add = parser.add_argument_group("long recordings").add_argument
+    add("--longest", type=_seconds, default=30.0, metavar="SECONDS", help="longest part decoded at once (default: 30)")
+    vad = "what is silence, and so not decoded: energy (default), silero (a network; extra vad) or off (nothing)"
+    add("--vad", default="energy", metavar="NAME", help=vad)
     decoding.add_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from decode.files import transcribe_files
+    from decode.recogniser import Recogniser
 
-    paths = _recordings(args.files)
+    formats = _formats(args.format, args.out is not None)
+    require_vad(args.vad)
+    found = recordings(args.files)
+    if args.out is None and formats and formats != ["jsonl"] and len(found) > 1:
+        many = counted(len(found), "recording")
+        raise UserError(f"--format {formats[0]} of {many} needs --out; or print jsonl, a line a recording")
     model = decoding.load(args)
-    failed = False
-    for file in transcribe_files(model, paths, decoding.options(args)):
-        name = os.fsencode(file.path).decode("utf-8", "backslashreplace")  # a file name need not be UTF-8
-        path = _on_one_line(name)
-        if file.error:
-            failed = True
-            print(f"slam-asr: {path}: {file.error}", file=sys.stderr)
+    search = asdict(decoding.options(args))
+    search.pop("synced_gpus")
+    names, out = {recording.path: "" for recording in found}, None
+    paths = [recording.path for recording in found]
+    with ExitStack() as stack:
+        if args.out is not None:
+            from launch.transcripts import transcripts_in
+
+            names = own_names(found)
+            settings = {"adapter": _digest(args.adapter), **search, "longest": args.longest, "vad": args.vad}
+            settings.pop("batch_tokens")
+            out = stack.enter_context(transcripts_in(args.out, formats, settings, names, args.overwrite))
+            paths = [path for path in names if not out.has(path)]
+        sources = stack.enter_context(readable(paths))
+        progress = stack.enter_context(AudioProgress(sources, to_terminal=out is None and sys.stdout.isatty()))
+        heard = Recogniser(model).transcribe_each(
+            sources, longest=args.longest, vad=args.vad, progress=progress.advance, **search
+        )
+        named = (replace(transcript, path=path) for path, transcript in zip(paths, heard, strict=True))
+        failed, silent = _publish(progress.over(named), formats, out)
+    if out is not None:
+        before = len(names) - len(paths)
+        there = f", {counted(before, 'other')} were there before (--overwrite)" if before else ""
+        done = counted(len(paths) - len(failed), "recording")
+        print(f"slam-asr: {args.out}: {done} transcribed{there}", file=sys.stderr)
+    if silent:
+        print(f"slam-asr: {counted(silent, 'recording')} without speech: empty text, note silence", file=sys.stderr)
+    if failed:
+        print(f"slam-asr: {counted(len(failed), 'recording')} could not be transcribed:", file=sys.stderr)
+    for transcript in failed:
+        print(f"slam-asr: {on_one_line(transcript.path)}: {transcript.error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _publish(
+    heard: Iterator["Transcript"], formats: list[str], out: "Transcripts | None"
+) -> tuple[list["Transcript"], int]:
+    """Prints or writes the transcripts as they come; those that failed, and the number of those without speech."""
+    failed, silent = [], 0
+    for transcript in heard:
+        if transcript.error:
+            failed.append(transcript)
             continue
-        if file.note == "cut":
+        silent += transcript.note == SILENCE
+        path = on_one_line(transcript.path)
+        if "cut" in transcript.note.split():
             print(f"slam-asr: {path}: the answer was cut at the bound on tokens (--max-new-tokens)", file=sys.stderr)
-        row = {"path": name, "text": file.text, "seconds": round(file.seconds, 3), "note": file.note}
-        print(json.dumps(row, ensure_ascii=False) if args.jsonl else f"{path}\t{_words(file.text)}", flush=True)
-    return 2 if failed else 0
+        if out is not None:
+            out.write(transcript.path, transcript)
+        elif formats:
+            print(as_format(transcript, formats[0]), end="", flush=True)
+        else:
+            print(f"{path}\t{one_line(transcript.text)}", flush=True)
+    return failed, silent
 
 
-def _recordings(given: list[str]) -> list[str]:
-    """The files as given, and the recordings in each folder, counted on stderr."""
-    from decode.files import recordings_in
-    from model.weights import describe
-
-    if not any(map(os.path.exists, given)):
-        more = f" and {counted(len(given) - 1, 'other')}" if given[1:] else ""
-        raise UserError(f"no file {_on_one_line(given[0])!r}{more}; give recordings, or folders of them")
-    paths = []
-    for path in given:
-        recordings = [path]
-        if os.path.isdir(path):
-            if (kind := describe(Path(path))) is not None:
-                raise UserError(f"{path!r} holds {kind}, not recordings; give audio files, or a folder of them")
-            recordings, others = recordings_in(path)
-            rest = f", {others} left out" if others else ""
-            print(f"slam-asr: {_on_one_line(path)}: {counted(len(recordings), 'recording')}{rest}", file=sys.stderr)
-        paths += recordings
-    return paths
+def _formats(given: str | None, to_files: bool) -> list[str]:
+    """The formats asked for, none to print lines of text. UserError for an unknown one, and for several to print."""
+    if given is None:
+        return ["txt"] if to_files else []
+    names = list(dict.fromkeys(name.strip() for name in given.split(",")))
+    for name in names:
+        require_known("format", name, FORMATS)
+    if len(names) > 1 and not to_files:
+        raise UserError(f"--format {given} needs --out, a folder for the files; to print, give one format")
+    return names
 
 
-def _on_one_line(name: str) -> str:
-    """A file name with line feeds and terminal codes escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not LEAST_SECONDS <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from {LEAST_SECONDS:g} on")
+    return seconds
 
 
-def _words(text: str) -> str:
-    """An LLM's text with line feeds and terminal codes as spaces."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+def _digest(adapter: str) -> str:
+    from model.weights import find_adapter, read_card
+
+    return read_card(find_adapter(adapter)).digest

@@ -51,34 +51,45 @@ Source = bytes | bytearray | str | Path | Openable
 
 def probe(source: Source) -> AudioInfo:
     """Reads the header only. Raises AudioError for what is no recording, or one of an impossible kind."""
-    with _opened(source) as (_, _, info):
+    with opened(source) as (_, _, info):
         return info
 
 
 def decode(source: Source, start: float | None = None, duration: float | None = None) -> np.ndarray:
     """Float32 [N] mono 16 kHz in [-1, 1] of the cut (seconds), or of all. Raises AudioError, OSError for a path."""
-    with _opened(source) as (stream, file, info):
+    with opened(source) as (stream, file, info):
         first, count = cut_frames(info, start, duration)
         wave = np.empty(count, np.float32)  # the system gives memory only for what is written
         if first:
             _start_at(file, info, first)
-        wave = wave[: _read_blocks(file, info, wave)]
+        wave = wave[: read_frames(file, info, wave)]
         if not len(wave):
             raise AudioError("empty", "no samples")
-        peak = 0.0 if info.is_integer else float(np.abs(wave).max())
-        if not np.isfinite(peak):
-            bad = np.flatnonzero(~np.isfinite(wave))
-            raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
-        if peak > MAX_PEAK:
-            raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
+        if not info.is_integer:
+            require_in_scale(wave)
         lacks = what_mp3_lacks(stream, info.frames) if info.format == "MP3" else ("truncated", what_is_cut_off(stream))
         if lacks[1]:
             raise AudioError(*lacks)
     exact = info.is_integer and info.rate == SAMPLE_RATE  # neither a source nor a filter that goes beyond full scale
     wave = resample(wave, info.rate)
-    if len(wave) < MIN_SAMPLES:
-        raise AudioError("too-short", f"{len(wave)} samples at 16 kHz, an utterance needs {MIN_SAMPLES}")
+    require_long_enough(len(wave))
     return wave if exact else np.clip(wave, -1.0, 1.0)
+
+
+def require_in_scale(wave: np.ndarray) -> None:
+    """AudioError for NaN and Inf in float [N], N > 0, and for samples that are no sound in -1 to 1."""
+    peak = float(np.abs(wave).max())
+    if not np.isfinite(peak):
+        bad = np.flatnonzero(~np.isfinite(wave))
+        raise AudioError("nan", f"{len(bad):,} of {len(wave):,} samples are NaN or Inf, the first at {bad[0]:,}")
+    if peak > MAX_PEAK:
+        raise AudioError("bad-scale", f"peak {peak:,.1f}, samples belong in -1 to 1")
+
+
+def require_long_enough(samples: int) -> None:
+    """AudioError for fewer samples at 16 kHz than the encoder's first frame needs."""
+    if samples < MIN_SAMPLES:
+        raise AudioError("too-short", f"{samples} samples at 16 kHz, an utterance needs {MIN_SAMPLES}")
 
 
 def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
@@ -92,12 +103,12 @@ def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
     expected = AudioInfo(SAMPLE_RATE, 1, len(wave), "FLAC", "PCM_16")
     if HAS_DR_FLAC and stream_info(data) == expected and decode_by_dr_flac(data, wave):
         return  # any error is left to the slower decoder, which explains it
-    with _opened(data) as (_, file, info):
+    with opened(data) as (_, file, info):
         if not is_ready(data, info):
             given = f"{info.rate:,} Hz {info.format} {info.subtype} of {info.channels} channels"
             raise AudioError("not-ready", f"{given}, a shard holds 16 kHz mono 16-bit FLAC")
         _require_samples(info.frames, wave)
-        _read_blocks(file, info, wave)
+        read_frames(file, info, wave)
 
 
 def decode_by_dr_flac(data: bytes | bytearray, wave: np.ndarray) -> bool:
@@ -127,7 +138,7 @@ def resample(wave: np.ndarray, rate: int, target: int = SAMPLE_RATE) -> np.ndarr
         return wave
     import torch
 
-    ratio = _ratio(rate, target)
+    ratio = ratio_of(rate, target)
     tensor = torch.from_numpy(np.ascontiguousarray(wave, dtype=np.float32))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -141,12 +152,13 @@ def resampled_count(count: int, rate: int, target: int = SAMPLE_RATE) -> int:
     """How many samples `resample` gives for `count`, by torchaudio's own arithmetic, which rounds to float32."""
     if rate == target:
         return count
-    ratio = _ratio(rate, target)
+    ratio = ratio_of(rate, target)
     there = (count // ratio.denominator + 1) * ratio.numerator
     return min(there, int(np.ceil(np.float32(ratio.numerator * count / ratio.denominator))))
 
 
-def _ratio(rate: int, target: int) -> Fraction:
+def ratio_of(rate: int, target: int = SAMPLE_RATE) -> Fraction:
+    """`target` over `rate`, as resampling takes it."""
     return Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
 
 
@@ -221,7 +233,7 @@ def open_stream(source: Source) -> BinaryIO:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, AudioInfo]]:
+def opened(source: Source) -> Iterator[tuple[BinaryIO, soundfile.SoundFile, AudioInfo]]:
     """The recording, opened for decoding; AudioError for what soundfile cannot open or decode."""
     with open_stream(source) as stream:
         size = stream.seek(0, io.SEEK_END)
@@ -258,7 +270,7 @@ def _start_at(file: soundfile.SoundFile, info: AudioInfo, first: int) -> None:
         at += count
 
 
-def _read_blocks(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -> int:
+def read_frames(file: soundfile.SoundFile, info: AudioInfo, wave: np.ndarray) -> int:
     """Fills float32 [N] block by block, channels averaged; returns N, or less where a format only estimates it."""
     got = 0
     while got < len(wave):

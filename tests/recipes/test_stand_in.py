@@ -12,7 +12,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, 
 
 from data_prep.synth import sentences
 from data_prep.synth.corpus import write_corpus
-from decode.files import transcribe_files
+from decode.files import transcribe_each
 from decode.scoring.counts import score
 from model.weights import load_for_decoding
 from recipes.stand_in.spelling import AFTER_SPEECH, BEFORE_SPEECH
@@ -111,7 +111,5 @@ def test_the_toy_adapter_reads_held_out_sentences_in_voices_it_never_heard(tmp_p
     monkeypatch.chdir(STAND_IN.parents[1])  # its adapter.json names the other two as the checkout does
     rows = [json.loads(line) for line in write_corpus(tmp_path, "test", 12, seed=5, workers=2).read_text().splitlines()]
     recogniser = load_for_decoding(STAND_IN / "adapter")
-    heard = [
-        recording.text for recording in transcribe_files(recogniser, [str(tmp_path / row["audio"]) for row in rows])
-    ]
+    heard = [recording.text for recording in transcribe_each(recogniser, [tmp_path / row["audio"] for row in rows])]
     assert score([row["text"] for row in rows], heard).wer < 0.25

@@ -1,0 +1,108 @@
+"""Transcripts as files: txt, json, jsonl, srt, vtt and tsv.
+
+| format | what it holds |
+|---|---|
+| txt | the text, a line a segment |
+| json | `Transcript.to_json`, indented |
+| jsonl | the same on one line |
+| srt | SubRip captions |
+| vtt | WebVTT captions (www.w3.org/TR/webvtt1) |
+| tsv | a segment a line: start and end in whole milliseconds, text; with a header, as Whisper writes it |
+
+A caption is a segment, or a part of one that can be read: at most two lines of 42 characters and about seven seconds.
+Where a segment is divided, its time is divided by characters: an estimate."""
+
+import html
+import json
+import textwrap
+from collections.abc import Callable, Iterator
+
+from data_prep.durable import encodable
+from decode.transcript import Transcript
+from model.errors import require_known
+
+LINE_CHARACTERS, LINES, CAPTION_SECONDS = 42, 2, 7.0  # of a caption, as subtitlers' guidelines have them
+MOST_CHARACTERS = LINE_CHARACTERS * LINES
+SLACK_CHARACTERS = 10  # that a part may be longer than the others: about a word
+
+
+def as_format(transcript: Transcript, name: str) -> str:
+    """The whole text of a file of that format. UserError for an unknown one."""
+    require_known("format", name, FORMATS)
+    return encodable(FORMATS[name](transcript))
+
+
+def one_line(text: str) -> str:
+    """An LLM's text with line feeds and terminal codes as spaces."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _txt(transcript: Transcript) -> str:
+    return "".join(f"{one_line(segment.text)}\n" for segment in transcript.segments)
+
+
+def _json(transcript: Transcript) -> str:
+    return json.dumps(transcript.to_json(), ensure_ascii=False, indent=1) + "\n"
+
+
+def _jsonl(transcript: Transcript) -> str:
+    return json.dumps(transcript.to_json(), ensure_ascii=False) + "\n"
+
+
+def _tsv(transcript: Transcript) -> str:
+    rows = (f"{_milliseconds(s.start)}\t{_milliseconds(s.end)}\t{one_line(s.text)}\n" for s in transcript.segments)
+    return "".join(["start\tend\ttext\n", *rows])
+
+
+def _srt(transcript: Transcript) -> str:
+    cues = enumerate(captions(transcript), 1)
+    return "\n".join(
+        f"{i}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text.replace('-->', '->')}\n"
+        for i, (start, end, text) in cues
+    )
+
+
+def _vtt(transcript: Transcript) -> str:
+    cues = [
+        f"{_clock(start, '.')} --> {_clock(end, '.')}\n{html.escape(text, quote=False)}\n"
+        for start, end, text in captions(transcript)
+    ]
+    return "\n".join(["WEBVTT\n", *cues])
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    **{"txt": _txt, "json": _json, "jsonl": _jsonl},
+    **{"srt": _srt, "vtt": _vtt, "tsv": _tsv},
+}
+
+
+def captions(transcript: Transcript) -> Iterator[tuple[int, int, str]]:
+    """(begin, end, text of one or two lines): milliseconds in order of time, none overlap."""
+    for segment in transcript.segments:
+        parts = _parts(one_line(segment.text), segment.end - segment.start)
+        total, begin, before = sum(map(len, parts)), _milliseconds(segment.start), 0
+        for part in parts:
+            before += len(part)
+            end = max(begin + 1, _milliseconds(segment.start + (segment.end - segment.start) * before / total))
+            lines = textwrap.wrap(part, LINE_CHARACTERS, break_on_hyphens=False)
+            if len(lines) > LINES:  # long words
+                lines = textwrap.wrap(part, MOST_CHARACTERS * 2 // 3, break_on_hyphens=False)
+            yield begin, end, "\n".join(lines)
+            begin = end
+
+
+def _parts(text: str, seconds: float) -> list[str]:
+    """The text in parts of about equal length, each a caption."""
+    count = max(1, -(-len(text) // MOST_CHARACTERS), round(seconds / CAPTION_SECONDS))
+    width = min(MOST_CHARACTERS, -(-len(text) // count) + SLACK_CHARACTERS)
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _clock(milliseconds: int, point: str) -> str:
+    """01:02:03,456"""
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}{point}{rest:03}"

@@ -1,0 +1,104 @@
+"""Which recordings a command line means: files, folders, quoted globs, `-`; and a name of its own for each."""
+
+import glob
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from model.errors import UserError, counted
+
+STDIN = "-"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording and where it lies among those given."""
+
+    path: str  # as it was given, or below a folder that was; "-" for standard input
+    place: str  # below the folder that was given, else the file's name
+
+    @property
+    def stem(self) -> str:
+        return os.path.splitext(self.place)[0]
+
+
+def recordings(given: list[str]) -> list[Recording]:
+    """The files as given, those that match a glob, and those in each folder, which are counted on stderr. UserError
+    where there is nothing at all, or a folder holds something else."""
+    from decode.files import recordings_in
+    from model.weights import describe
+
+    paths = [match for path in given for match in _matches(path)]
+    if not any(path == STDIN or os.path.exists(path) for path in paths):
+        more = f" and {counted(len(given) - 1, 'other')}" if given[1:] else ""
+        raise UserError(f"no file {on_one_line(given[0])!r}{more}; give recordings, or folders of them")
+    found = []
+    for path in paths:
+        if not os.path.isdir(path):
+            found.append(Recording(path, "stdin" if path == STDIN else os.path.basename(path)))
+            continue
+        if (kind := describe(Path(path))) is not None:
+            raise UserError(f"{path!r} holds {kind}, not recordings; give audio files, or a folder of them")
+        inside, others = recordings_in(path)
+        rest = f", {others} left out" if others else ""
+        print(f"slam-asr: {on_one_line(path)}: {counted(len(inside), 'recording')}{rest}", file=sys.stderr)
+        found += [Recording(name, os.path.relpath(name, path)) for name in inside]
+    if sum(recording.path == STDIN for recording in found) > 1:
+        raise UserError("- is there twice; standard input is one recording")
+    return found
+
+
+def _matches(path: str) -> list[str]:
+    """What a glob matches, sorted; the path itself if it is there, is no glob, or nothing matches."""
+    if path == STDIN or os.path.lexists(path) or not glob.has_magic(path):
+        return [path]
+    return sorted(glob.glob(path, recursive=True)) or [path]
+
+
+def own_names(found: list[Recording]) -> dict[str, str]:
+    """{path: a name without extension that no other path has}: the place below the given folder, as far as that is
+    unambiguous, else below the folder of all, with the extension if need be. Names differ in more than case."""
+    unique = {recording.path: recording for recording in found}
+    absolute = {path: os.path.abspath(path) for path in unique}
+    top = os.path.commonpath([os.path.dirname(path) for path in absolute.values()])
+    ways = {
+        path: (
+            recording.stem,
+            os.path.splitext(os.path.relpath(absolute[path], top))[0],
+            os.path.relpath(absolute[path], top),
+        )
+        for path, recording in unique.items()
+    }
+    level = dict.fromkeys(ways, 0)
+    while True:
+        names = {path: way[level[path]] for path, way in ways.items()}
+        times = Counter(name.casefold() for name in names.values())
+        shared = [path for path, name in names.items() if times[name.casefold()] > 1 and level[path] < 2]
+        if not shared:
+            return names
+        for path in shared:
+            level[path] += 1
+
+
+@contextmanager
+def readable(paths: list[str]) -> Iterator[list[str]]:
+    """The paths, with standard input as a temporary file: a header may say only at its end how long a stream is."""
+    if STDIN not in paths:
+        yield paths
+        return
+    with tempfile.NamedTemporaryFile(prefix="slam-asr-") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield [file.name if path == STDIN else path for path in paths]
+
+
+def on_one_line(name: str) -> str:
+    """A file name, which need not be UTF-8, with line feeds and terminal codes escaped."""
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
