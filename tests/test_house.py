@@ -3,6 +3,7 @@
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,12 @@ def test_a_file_does_one_job(file):
     assert len(text.splitlines()) <= MAX_FILE_LINES
     functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     assert not [f.name for f in functions if (f.end_lineno or f.lineno) - f.lineno >= MAX_FUNCTION_LINES]
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig):
+    folders = {file.parent.name for file in (ROOT / "tests").rglob("test_*.py")}
+    patterns = pytestconfig.getini("norecursedirs")
+    assert {name for name in folders if any(fnmatch(name, pattern) for pattern in patterns)} == set()
 
 
 def test_setup_lists_every_package_and_no_other():

@@ -146,7 +146,7 @@ def test_given_again_it_only_asks_the_training(folder, ended, monkeypatch, capfd
     assert main(command(folder / "digits", Path("out"), EPOCHS)[1:]) == 0
     again = [line.removeprefix("$ ") for line in capfd.readouterr().out.splitlines() if line.startswith("$ ")]
     assert [line for line in again if "  # " not in line] == [f"python -m train out/recipe.yaml {EPOCHS}"]
-    score = "slam-asr score out/train out/shards/test --out out/scores/test --by speaker"
+    score = "slam-asr score out/train out/shards/test --out out/scores/test --by speaker --overwrite"
     assert again[-1] == f"{score}  # out/scores/test is of this checkpoint"
     assert adapters(Path("out")) == before
 

@@ -101,12 +101,13 @@ def test_of_the_ranks_that_see_one_gpu_each_the_first_alone_says_that_it_stops(g
 def test_features_are_made_on_the_gpu_that_training_would_take(gpus, monkeypatch):
     chosen = []
 
-    def load(source: str, layer: Any, dtype: str, device: str, trusted: bool) -> Any:
-        chosen.append(device)
+    def load(*given: Any) -> Any:
+        chosen.append(given[3])
         return SimpleNamespace(dtype_note="")
 
     monkeypatch.setattr("model.encoders.load_encoder", load)
-    given: Any = SimpleNamespace(device="auto", encoder="E", layer=None, dtype="auto", trust_remote_code=False)
+    options = {"device": "auto", "encoder": "E", "layer": None, "dtype": "auto", "trust_remote_code": False}
+    given: Any = SimpleNamespace(**options, window=None)
     for visible, place in ((1, RankEnv(3, 8, 3, 8, "srun")), (8, RankEnv(3, 8, 3, 8, "torchrun")), (2, RankEnv())):
         gpus(visible, {})
         features._encoder(given, place)
