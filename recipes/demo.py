@@ -81,9 +81,9 @@ def finish(demo: Demo) -> None:
     summary = {
         "wer_untrained": untrained["all"]["wer"],
         "wer": test["all"]["wer"],
-        "wer_by_voice": {voice: score["wer"] for voice, score in test["by"]["voice"].items()},
+        "wer_by_voice": {voice: score["wer"] for voice, score in test["by"]["speaker"].items()},
         "wer_hard": hard["all"]["wer"],
-        "wer_hard_by_voice": {voice: score["wer"] for voice, score in hard["by"]["voice"].items()},
+        "wer_hard_by_voice": {voice: score["wer"] for voice, score in hard["by"]["speaker"].items()},
         "seconds": seconds | {"total": round(sum(seconds.values()), 1)},
     }
     (DEMO / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")

@@ -14,7 +14,7 @@ from data_prep.utterance import read_rows
 from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
 from launch.run.request import RUN_JSON, Request, config_of, read_run_json
-from launch.scoring.rows import HYPOTHESES, SCORE
+from launch.scoring.rows import FILES, SCORE
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 
@@ -136,7 +136,7 @@ def _scores(request: Request) -> Iterator[Command]:
         words = commands.score(str(request.run), str(shards), str(out), config_of(request).model)
         words += [*(["--by", by] if by else []), *_trust(request), "--overwrite"]  # also of a decoding left unfinished
         done = f"{out} is of this checkpoint" if _is_scored(request.run, shards, out, by) else ""
-        yield Command(("slam-asr", *words), done, tuple(out / name for name in (SCORE, HYPOTHESES)))
+        yield Command(("slam-asr", *words), done, tuple(out / name for name in FILES))
 
 
 def _is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:

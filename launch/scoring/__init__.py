@@ -28,9 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     add = parser.add_argument
     add("adapter", metavar="ADAPTER", nargs="?", help="run, checkpoint or export folder; or what --out wrote before")
-    add(
-        "shards", metavar="SHARDS", nargs="?", help="directory made by prep build or prep features (default: RUN's dev)"
-    )
+    add("shards", metavar="SHARDS", nargs="?", help="made by prep build or prep features (default: RUN's own dev data)")
     files = 'JSON lines with "key" and {} or "text"; or trn, `words (KEY)`; or as Kaldi, `KEY words`'
     add("--ref", type=Path, metavar="FILE", help=files.format('"reference"'))
     add("--hyp", type=Path, metavar="FILE", help=files.format('"hypothesis"'))
