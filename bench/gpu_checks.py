@@ -230,10 +230,12 @@ def _cudnn_attention(on: bool) -> Iterator[None]:
 def decoding(lab: Lab) -> None:
     """Greedy search, a token of 8 utterances at a time, with attention by cuDNN and without."""
     batch, tokens = lab.batch(60, 8), 8 if lab.toy else 64
-    transcripts(lab.model, batch, DecodeOptions(max_new_tokens=2))
+    transcripts(lab.model, batch, DecodeOptions(max_new_tokens=2, strict=True))
     for on in (True, False):
         with _cudnn_attention(on):
-            seconds = timed(lab.device, lambda: transcripts(lab.model, batch, DecodeOptions(max_new_tokens=tokens)))
+            seconds = timed(
+                lab.device, lambda: transcripts(lab.model, batch, DecodeOptions(max_new_tokens=tokens, strict=True))
+            )
         lab.say(f"decoding, cuDNN {'allowed' if on else 'off'}: {1e3 * seconds / tokens:.0f} ms a token")
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from typing import TYPE_CHECKING
+
+from model.errors import UserError
 
 if TYPE_CHECKING:
     from decode.generate import DecodeOptions
@@ -26,6 +29,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--trust-remote-code", action="store_true", help=code)
     add = parser.add_argument_group("search").add_argument
     add("--beams", type=positive, default=1, metavar="N", help="hypotheses kept in the search (default: 1, greedy)")
+    add(
+        "--nbest", type=positive, default=1, metavar="N", help="alternatives of an answer, at most --beams (default: 1)"
+    )
+    lengths = "a hypothesis's score is its log-probability / tokens ** X; higher prefers longer ones (default: 1)"
+    add("--length-penalty", type=float, default=1.0, metavar="X", help=f"with --beams: {lengths}")
+    repeated = "above 1: tokens that the answer already has become less likely (default: 1, none)"
+    add("--repetition-penalty", type=float, default=1.0, metavar="X", help=repeated)
+    strict = "let every first answer stand; else loops are ended, and loops, echoes and refusals decoded again"
+    add("--strict", action="store_true", help=strict)
     bound = "most LLM tokens of one answer (default: 25 for each second of its audio, and 8)"
     add("--max-new-tokens", type=positive, metavar="N", help=bound)
     budget = "speech embeddings decoded at a time, times beams; bounds memory (default: 2000, 200 s of speech)"
@@ -39,13 +51,39 @@ def positive(text: str) -> int:
 
 
 def options(args: argparse.Namespace) -> DecodeOptions:
+    """UserError for flags that do not go together, or are out of range."""
     from decode.generate import DecodeOptions
 
-    return DecodeOptions(beams=args.beams, max_new_tokens=args.max_new_tokens, batch_tokens=args.batch_tokens)
+    require_search(args)
+    return DecodeOptions(
+        beams=args.beams,
+        max_new_tokens=args.max_new_tokens,
+        batch_tokens=args.batch_tokens,
+        nbest=args.nbest,
+        length_penalty=args.length_penalty,
+        repetition_penalty=args.repetition_penalty,
+        strict=args.strict,
+    )
+
+
+def require_search(args: argparse.Namespace) -> None:
+    """UserError for flags of the search that do not go together, or are out of range."""
+    if args.nbest > args.beams:
+        more = f"a search with {args.beams} beam{'s' * (args.beams > 1)} has no {args.nbest} alternatives"
+        raise UserError(f"--nbest {args.nbest}: {more}; give --beams {args.nbest} or more")
+    if not 0 < args.repetition_penalty < math.inf:
+        raise UserError(
+            f"--repetition-penalty {args.repetition_penalty:g}: give a number above 0, such as 1.2; 1 is none"
+        )
+    if not 0 < args.length_penalty < math.inf:
+        raise UserError(f"--length-penalty {args.length_penalty:g}: give a number above 0; 1 scores by the mean")
+    if args.length_penalty != 1.0 and args.beams == 1:
+        raise UserError(f"--length-penalty {args.length_penalty:g} is of a beam search; give --beams 2 or more")
 
 
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
-    """The recogniser of `args.adapter`; UserError as `load_for_decoding` says."""
+    """The recogniser of `args.adapter`; UserError as `load_for_decoding` and `require_search` say."""
+    require_search(args)
     from model.loading import choose_device
     from model.weights import load_for_decoding
 

@@ -271,3 +271,24 @@ def test_no_transcript_or_file_name_can_break_the_lines_or_drive_the_terminal():
 
     assert _words("one\ttwo\n\x1b[31mthree\x00 caf\u00e9 ") == "one two [31mthree caf\u00e9"
     assert _on_one_line("a\n\x1b caf\u00e9.wav") == "a\\n\\x1b caf\u00e9.wav"
+
+
+def test_flags_of_the_search_that_do_not_go_together_are_refused(world, capsys):
+    cases = {
+        (
+            "--nbest",
+            "3",
+            "--beams",
+            "2",
+        ): "--nbest 3: a search with 2 beams has no 3 alternatives; give --beams 3 or more",
+        ("--repetition-penalty", "0"): "--repetition-penalty 0: give a number above 0",
+        ("--repetition-penalty", "nan"): "--repetition-penalty nan",
+        ("--length-penalty", "-1", "--beams", "2"): "--length-penalty -1: give a number above 0",
+        ("--length-penalty", "2"): "--length-penalty 2 is of a beam search; give --beams 2 or more",
+    }
+    for flags, message in cases.items():
+        assert main(["transcribe", world.adapter, world.recordings[2], *flags]) == 2
+        [line] = output(capsys)[1]
+        assert message in line
+    good = ["--beams", "2", "--nbest", "2", "--length-penalty", "0.8", "--repetition-penalty", "1.1", "--strict"]
+    assert main(["transcribe", world.adapter, world.recordings[2], "--max-new-tokens", "4", *good]) == 0
