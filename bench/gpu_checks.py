@@ -13,7 +13,8 @@ from torch import Tensor
 from bench.gpu_lab import Check, CheckFailedError, Lab
 from bench.gpu_parity import parity
 from bench.gpu_parts import padded_form, timed, useful_flops, wait
-from decode.generate import DecodeOptions, transcripts
+from decode.generate import transcripts
+from decode.options import DecodeOptions
 from model.batch import Batch
 from model.encoders.waveform import normalise
 from model.packing import packed_attention, packed_lengths
@@ -230,10 +231,12 @@ def _cudnn_attention(on: bool) -> Iterator[None]:
 def decoding(lab: Lab) -> None:
     """Greedy search, a token of 8 utterances at a time, with attention by cuDNN and without."""
     batch, tokens = lab.batch(60, 8), 8 if lab.toy else 64
-    transcripts(lab.model, batch, DecodeOptions(max_new_tokens=2))
+    transcripts(lab.model, batch, DecodeOptions(max_new_tokens=2, strict=True))
     for on in (True, False):
         with _cudnn_attention(on):
-            seconds = timed(lab.device, lambda: transcripts(lab.model, batch, DecodeOptions(max_new_tokens=tokens)))
+            seconds = timed(
+                lab.device, lambda: transcripts(lab.model, batch, DecodeOptions(max_new_tokens=tokens, strict=True))
+            )
         lab.say(f"decoding, cuDNN {'allowed' if on else 'off'}: {1e3 * seconds / tokens:.0f} ms a token")
 
 

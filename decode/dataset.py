@@ -21,7 +21,8 @@ from data_prep.durable import canonical_json, replacing
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_meta
-from decode.generate import DecodeOptions, transcripts, unfit
+from decode.generate import transcripts, unfit
+from decode.options import DecodeOptions
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr

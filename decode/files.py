@@ -20,7 +20,8 @@ from data_prep.audio import decode as audio
 from data_prep.audio.stream import from_array, stream
 from data_prep.importers.parsing.files import walked
 from decode.dataset import plan_batches
-from decode.generate import Answer, DecodeOptions, transcripts, unfit
+from decode.generate import transcripts, unfit
+from decode.options import Answer, DecodeOptions
 from decode.segments import LEAST_SECONDS, Stretch, require_vad, split, whole
 from decode.transcript import Segment, Transcript
 from model.batch import pack

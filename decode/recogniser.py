@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
 from decode.transcript import Transcript
-from model.errors import UserError, require_at_least, require_known
+from model.errors import UserError, require_known
 from model.sample_rate import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from decode.generate import DecodeOptions
+    from decode.options import DecodeOptions
     from model.slam_asr import SlamAsr
 
     Audio = str | Path | bytes | np.ndarray | Tensor
@@ -131,15 +131,8 @@ class Recogniser:
 
 
 def _options(**search: Unpack[Search]) -> DecodeOptions:
-    from decode.generate import DecodeOptions
+    from decode.options import DecodeOptions
 
     for name in search:
         require_known("search option", name, Search.__annotations__)
-    options = DecodeOptions(**search)
-    for name in ("beams", "nbest", "batch_tokens"):
-        require_at_least(name, getattr(options, name), 1)
-    if options.max_new_tokens is not None:
-        require_at_least("max_new_tokens", options.max_new_tokens, 1)
-    if options.nbest > options.beams:
-        raise UserError(f"nbest is {options.nbest}, at most the number of beams, {options.beams}; raise beams")
-    return options
+    return DecodeOptions(**search)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from decode.generate import Alternative
+    from decode.options import Alternative
 
 SILENCE = "silence"  # note of a recording in which nothing was found to decode
 

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from decode.generate import DecodeOptions
+    from decode.options import DecodeOptions
     from model.slam_asr import SlamAsr
 
 
@@ -26,6 +26,15 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--trust-remote-code", action="store_true", help=code)
     add = parser.add_argument_group("search").add_argument
     add("--beams", type=positive, default=1, metavar="N", help="hypotheses kept in the search (default: 1, greedy)")
+    add(
+        "--nbest", type=positive, default=1, metavar="N", help="alternatives of an answer, at most --beams (default: 1)"
+    )
+    lengths = "a hypothesis's score is its log-probability / tokens ** X; higher prefers longer ones (default: 1)"
+    add("--length-penalty", type=float, default=1.0, metavar="X", help=f"with --beams: {lengths}")
+    repeated = "above 1: tokens that the answer already has become less likely (default: 1, none)"
+    add("--repetition-penalty", type=float, default=1.0, metavar="X", help=repeated)
+    strict = "let every first answer stand; else loops are ended, and loops, echoes and refusals decoded again"
+    add("--strict", action="store_true", help=strict)
     bound = "most LLM tokens of one answer (default: 25 for each second of its audio, and 8)"
     add("--max-new-tokens", type=positive, metavar="N", help=bound)
     budget = "speech embeddings decoded at a time, times beams; bounds memory (default: 2000, 200 s of speech)"
@@ -39,13 +48,16 @@ def positive(text: str) -> int:
 
 
 def options(args: argparse.Namespace) -> DecodeOptions:
-    from decode.generate import DecodeOptions
+    """UserError for flags that do not go together, or are out of range."""
+    from decode.options import DecodeOptions
 
-    return DecodeOptions(beams=args.beams, max_new_tokens=args.max_new_tokens, batch_tokens=args.batch_tokens)
+    names = ("beams", "max_new_tokens", "batch_tokens", "nbest", "length_penalty", "repetition_penalty", "strict")
+    return DecodeOptions(**{name: getattr(args, name) for name in names})
 
 
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
-    """The recogniser of `args.adapter`; UserError as `load_for_decoding` says."""
+    """The recogniser of `args.adapter`; UserError as `load_for_decoding` and `options` say."""
+    options(args)
     from model.loading import choose_device
     from model.weights import load_for_decoding
 

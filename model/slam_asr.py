@@ -56,6 +56,8 @@ class SlamAsr(nn.Module):
         module tree: ranks call it unequally often, and ZeRO-3, which shards whatever is in the tree, would wait."""
         super().__init__()
         self._encoder = (encoder,)
+        self.samples_per_frame = (encoder or Encoder).samples_per_frame
+        """Samples at 16 kHz between frames; without the encoder those of most, to be set if its own differ."""
         self.adapter = adapter
         self.llm = llm.model
         self.prompt = prompt

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from model.adapters import Adapter, AdapterSpec, build_adapter
-from model.encoders import Encoder, load_encoder
+from model.encoders import Encoder, load_encoder, samples_per_frame
 from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
 from model.llm import Llm, computing_dtype, load_llm
@@ -218,6 +218,7 @@ def load_for_decoding(
     if card.lora is not None:
         add_lora(frozen_llm.model, card.lora)
     model = SlamAsr(frozen_encoder, build_adapter(card.spec), frozen_llm, Prompt(frozen_llm.tokenizer, card.prompt))
+    model.samples_per_frame = samples_per_frame(card.encoder)
     load_trained(model, weights)
     return model.to(device).eval()
 

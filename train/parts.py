@@ -9,7 +9,7 @@ import torch
 
 from data_prep.shards.index import ShardIndex
 from model.adapters import adapter_spec, build_adapter
-from model.encoders import known_fingerprint, load_encoder
+from model.encoders import known_fingerprint, load_encoder, samples_per_frame
 from model.errors import counted
 from model.llm import computing_dtype, load_llm
 from model.llm.activation_checkpointing import checkpoint_activations
@@ -85,6 +85,7 @@ def build_parts(
         add_lora(llm.model, lora)
     prompt = Prompt(llm.tokenizer, *m.prompt_texts)
     model = SlamAsr(encoder, adapter, llm, prompt, config.batch.layout)
+    model.samples_per_frame = samples_per_frame(identity)
     model.adapter.to(device)
     card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, prompt.template, lora=lora)
     return Parts(model, card, *open_corpora(config, indexes, model, identity))

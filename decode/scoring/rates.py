@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+from decode.guard import is_loop
 from decode.scoring.counts import Score, longest_deletion
 from decode.scoring.reading import Row
 
 BURST_WORDS = 5  # deleted in a row: a lost part of the audio, rather than words misheard
-LOOP_REPEATS, LOOP_WORDS = 4, 16  # a phrase as often in a row, of so many words in all, is a loop
 
 
 def flags_of(row: Row, score: Score, normaliser: str) -> list[str]:
@@ -42,15 +42,3 @@ def rates(rows: Sequence[Row], scores: Sequence[Score], flags: Sequence[list[str
 
 def _burst(row: Row, normaliser: str) -> int:
     return longest_deletion(row.reference, row.hypothesis, normaliser)
-
-
-def is_loop(text: str) -> bool:
-    """Whether a phrase is said again and again in a row."""
-    words = text.lower().split()
-    for size in range(1, len(words) // LOOP_REPEATS + 1):
-        wanted, same = max(LOOP_WORDS, size * LOOP_REPEATS) - size, 0
-        for word, before in zip(words[size:], words, strict=False):
-            same = same + 1 if word == before else 0
-            if same >= wanted:
-                return True
-    return False

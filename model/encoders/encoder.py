@@ -35,6 +35,8 @@ class Encoder(nn.Module):
     """Model types that do not use transformers' common attention interface: always encoded one by one."""
     depth_name: ClassVar[str] = "num_hidden_layers"
     """The configuration's key for the number of layers."""
+    samples_per_frame: ClassVar[int] = 320
+    """Samples at 16 kHz from one frame to the next."""
     key_mapping: ClassVar[dict[str, str]] = {}
     """{pattern in the checkpoint's weight names: replacement}, if the checkpoint holds more than the encoder."""
 

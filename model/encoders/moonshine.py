@@ -18,6 +18,7 @@ class MoonshineEncoder(WaveformEncoder):
     """A MoonshineEncoder of transformers."""
 
     depth_name = "encoder_num_hidden_layers"
+    samples_per_frame = 384  # 64 x 3 x 2
     key_mapping = {r"^(model\.)?encoder\.": ""}
 
     @classmethod

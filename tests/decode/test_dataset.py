@@ -14,7 +14,8 @@ from decode.dataset import (
     undecoded,
     write_hypotheses,
 )
-from decode.generate import DecodeOptions, transcripts
+from decode.generate import transcripts
+from decode.options import DecodeOptions
 from model.errors import UserError
 from model.weights import load_for_decoding
 from tests.decode.conftest import SAMPLES, TEXTS

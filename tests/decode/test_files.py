@@ -9,7 +9,7 @@ import soundfile
 from data_prep.audio.decode import SAMPLE_RATE, encode_flac, write_flac
 from decode import files
 from decode.files import transcribe_each
-from decode.generate import DecodeOptions
+from decode.options import DecodeOptions
 from tests.decode.conftest import noise
 
 

@@ -1,14 +1,20 @@
 """An answer depends on its utterance and the search, on nothing else."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GenerationConfig
 
-from decode.generate import EXTRA_TOKENS, DecodeOptions, EndAtBound, token_bounds, transcripts, unfit
+from decode.generate import EXTRA_TOKENS, token_bounds, transcripts, unfit
+from decode.options import Answer, DecodeOptions
 from model.batch import Batch, pack
+from model.encoders import load_encoder, samples_per_frame
 from model.errors import UserError
 from model.llm import logits_at
 from tests.decode.conftest import noise
+from tests.tiny_encoders import tiny_encoder
 
 LENGTHS = (16_000, 48_000, 8_000, 3_000, 100_000)
 
@@ -19,16 +25,25 @@ def batch_of(numbers, lengths=LENGTHS) -> Batch:
 
 
 def texts(model, batch, beams=1, max_new_tokens=None) -> list[str]:
-    return [answer.text for answer in transcripts(model, batch, DecodeOptions(beams, max_new_tokens))]
+    return [answer.text for answer in transcripts(model, batch, DecodeOptions(beams, max_new_tokens, strict=True))]
+
+
+def same(together: list[Answer], alone: list[Answer]) -> None:
+    """Tokens, texts and notes; what is computed in batches of other shapes is rounded otherwise."""
+    for one, other in zip(together, alone, strict=True):
+        assert (one.text, one.note, one.tokens) == (other.text, other.note, other.tokens)
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+        assert [text for text, _ in one.alternatives] == [text for text, _ in other.alternatives]
+        assert [x for _, x in one.alternatives] == pytest.approx([x for _, x in other.alternatives], abs=1e-4)
 
 
 @pytest.mark.parametrize("max_new_tokens", [None, 3])
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_batching_never_changes_an_utterances_transcript(model, beams, max_new_tokens):
-    options = DecodeOptions(beams, max_new_tokens)
+    options = DecodeOptions(beams, max_new_tokens, nbest=beams)
     together = transcripts(model, batch_of(range(5)), options)
     alone = [transcripts(model, batch_of([i]), options)[0] for i in range(5)]
-    assert together == alone
+    same(together, alone)
     assert len({one.text for one in together}) > 3
     assert any(one.note for one in together)
 
@@ -108,10 +123,43 @@ def test_utterances_too_short_or_too_long_are_known_from_their_frames(model, mon
         texts(model, batch_of([0, 1], lengths=(16_000, 400)))
 
 
-def test_a_closed_row_has_only_eos_left_at_its_own_score_and_open_rows_are_untouched():
-    scores = torch.arange(12.0).view(4, 3)
-    ended = EndAtBound(torch.tensor([2, 5]), beams=2, eos_id=1)
-    assert ended(torch.zeros(4, 1), scores) is scores
-    after = ended(torch.zeros(4, 2), scores)
-    assert after[:2].tolist() == [[-torch.inf, 1.0, -torch.inf], [-torch.inf, 4.0, -torch.inf]]
-    assert torch.equal(after[2:], scores[2:])
+def test_the_bound_follows_seconds_where_frames_are_longer(tmp_path, model):
+    """Moonshine has 41.7 frames a second."""
+    encoder = load_encoder(tiny_encoder(tmp_path, "moonshine"))
+    seconds = encoder.out_len(torch.tensor([160_000])) * encoder.samples_per_frame / 16_000
+    assert float(seconds) == pytest.approx(10, abs=0.05)
+    assert samples_per_frame(encoder.fingerprint()) == 384
+
+
+def test_log_probabilities_are_the_llms_own_with_and_without_penalties(model):
+    batch = batch_of([0, 2])
+    embeds, mask = model.prompt_embeds(batch)
+    for options in (DecodeOptions(max_new_tokens=9), DecodeOptions(3, 9), DecodeOptions(3, 9, repetition_penalty=1.5)):
+        for i, answer in enumerate(transcripts(model, batch, replace(options, strict=True))):
+            ids = torch.tensor([*answer.tokens, model.prompt.eos_id])[None]
+            row = torch.cat([embeds[i : i + 1, mask[i] > 0], model.llm.get_input_embeddings()(ids)], 1)
+            chances = model.llm(inputs_embeds=row).logits[0, -len(ids[0]) - 1 : -1].log_softmax(-1)
+            own = chances.gather(1, ids.T)[:, 0].tolist()
+            assert answer.logprobs == pytest.approx(own[: len(answer.logprobs)], abs=1e-4)
+            assert len(answer.logprobs) == len(answer.tokens) + (answer.note != "cut")
+            assert answer.confidence == pytest.approx(math.exp(sum(answer.logprobs) / len(answer.logprobs)))
+
+
+def test_the_n_best_come_with_scores_best_first(model):
+    [answer] = transcripts(model, batch_of([0]), DecodeOptions(4, 6, nbest=3, length_penalty=0.5, strict=True))
+    assert len(answer.alternatives) == 3 and answer.alternatives[0].text == answer.text
+    scores = [score for _, score in answer.alternatives]
+    assert scores == sorted(scores, reverse=True)
+    count = len(answer.tokens) + 1
+    if answer.note == "":
+        assert scores[0] == pytest.approx(sum(answer.logprobs) / count**0.5, abs=1e-4)
+    [only] = transcripts(model, batch_of([0]), DecodeOptions(4, 6, strict=True))
+    assert only.alternatives == ()
+
+
+def test_a_repetition_penalty_is_of_the_answers_tokens_only(model):
+    """The first token has nothing before it that could be penalised."""
+    plain = transcripts(model, batch_of([0, 1]), DecodeOptions(max_new_tokens=30, strict=True))
+    penal = transcripts(model, batch_of([0, 1]), DecodeOptions(max_new_tokens=30, strict=True, repetition_penalty=5.0))
+    assert [one.tokens[0] for one in plain] == [one.tokens[0] for one in penal]
+    assert all(len(set(one.tokens)) > len(set(other.tokens)) for one, other in zip(penal, plain, strict=True))

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from decode.generate import Alternative
+from decode.options import Alternative
 from decode.outputs import FORMATS, as_format
 from decode.transcript import Segment, Transcript
 from model.errors import UserError

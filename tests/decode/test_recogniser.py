@@ -12,7 +12,7 @@ import torch
 
 import slam_asr
 from data_prep.audio.decode import encode_flac, write_flac
-from decode.generate import DecodeOptions
+from decode.options import DecodeOptions
 from decode.recogniser import Search
 from slam_asr import Recogniser, Transcript, UserError, load
 from tests.decode.conftest import noise

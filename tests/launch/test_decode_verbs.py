@@ -279,3 +279,19 @@ def test_a_mistake_is_one_line_and_exit_2(world, capsys, arguments, message):
 def test_numbers_below_one_are_refused(flag, capsys):
     assert main(["transcribe", "a", "b", flag, "0"]) == 2
     assert "'0' is no whole number from 1 on" in capsys.readouterr().err
+
+
+def test_flags_of_the_search_that_do_not_go_together_are_refused(world, capsys):
+    cases = {
+        ("--nbest", "3", "--beams", "2"): "nbest 3: a search with 2 beams has no 3 alternatives; give beams 3 or more",
+        ("--repetition-penalty", "0"): "repetition_penalty 0: give a number above 0",
+        ("--repetition-penalty", "nan"): "repetition_penalty nan",
+        ("--length-penalty", "-1", "--beams", "2"): "length_penalty -1: give a number above 0",
+        ("--length-penalty", "2"): "length_penalty 2 is of a beam search; give beams 2 or more",
+    }
+    for flags, message in cases.items():
+        assert main(["transcribe", world.adapter, world.recordings[2], *flags]) == 2
+        [line] = output(capsys)[1]
+        assert message in line
+    good = ["--beams", "2", "--nbest", "2", "--length-penalty", "0.8", "--repetition-penalty", "1.1", "--strict"]
+    assert main(["transcribe", world.adapter, world.recordings[2], "--max-new-tokens", "4", *good]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from decode.dataset import Hypothesis, decode_ids, write_hypotheses
-from decode.generate import DecodeOptions
+from decode.options import DecodeOptions
 from decode.scoring.counts import score
 from model.batch import with_speech_rolled
 from train.data.corpus import Corpus

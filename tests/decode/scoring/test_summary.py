@@ -2,7 +2,6 @@
 
 import pytest
 
-from decode.scoring.rates import is_loop
 from decode.scoring.reading import Row
 from decode.scoring.results import nemo_rows, result_rows
 from decode.scoring.summary import against, groups, matched, summarise
@@ -70,12 +69,6 @@ def test_a_field_that_no_utterance_has_is_refused():
     assert groups("speaker", [Row("a", "", "", fields={"speaker": 0}), Row("b", "", "")]) == ["0", "(none)"]
     with pytest.raises(UserError, match="no utterance has a field 'duration'; there is speaker"):
         summarise([Row("a", "x", "x", fields={"speaker": "s"})], ["plain"], ["duration"])
-
-
-def test_a_loop_is_a_phrase_again_and_again():
-    assert is_loop("so " + "of the " * 9) and is_loop("no " * 17) and is_loop("a b c d e f " * 4)
-    assert not is_loop("no no no no") and not is_loop("very very good and very very long " * 2) and not is_loop("")
-    assert not is_loop(" ".join(f"w{i}" for i in range(1000)))
 
 
 def test_two_systems_need_the_same_utterances_and_references():
