@@ -40,8 +40,12 @@ def test_the_window_read_ahead_changes_nothing(model, recordings, monkeypatch):
     paths = [str(recordings[name]) for name in ("short", "long", "broken", "long", "short")]
     whole = list(transcribe_each(model, paths, DecodeOptions(max_new_tokens=9)))
     monkeypatch.setattr(files, "READ_AHEAD_SECONDS", 1)
-    assert list(transcribe_each(model, paths, DecodeOptions(max_new_tokens=9))) == whole
-    assert list(transcribe_each(model, paths, DecodeOptions(max_new_tokens=9, batch_tokens=1))) == whole
+    for options in (DecodeOptions(max_new_tokens=9), DecodeOptions(max_new_tokens=9, batch_tokens=1)):
+        others = list(transcribe_each(model, paths, options))
+        assert [(one.text, one.note, one.seconds) for one in others] == [
+            (one.text, one.note, one.seconds) for one in whole
+        ]
+        assert [one.confidence for one in others] == pytest.approx([one.confidence for one in whole], rel=1e-4)
 
 
 def test_what_the_llm_has_no_room_for_is_split_or_says_so(model, recordings, monkeypatch, tmp_path):

