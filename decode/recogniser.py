@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
@@ -87,7 +87,7 @@ class Recogniser:
     ) -> Transcript: ...
     def transcribe(
         self,
-        audio: Audio | Sequence[Audio],
+        audio: Audio | list[Audio] | tuple[Audio, ...],
         sample_rate: int = SAMPLE_RATE,
         *,
         longest: float = 30.0,
@@ -100,16 +100,17 @@ class Recogniser:
         silences into windows of at most that; silence is not decoded. `vad` says what is silence: "energy", a rule on
         levels, "silero", a network (extra `vad`), or "off", nothing is. UserError, a ValueError, for the first
         recording that cannot be transcribed; `transcribe_each` goes on."""
-        several = isinstance(audio, list | tuple)
-        transcripts = []
-        for transcript in self.transcribe_each(
-            audio if several else [audio], sample_rate, longest=longest, vad=vad, **search
-        ):
+        if not isinstance(audio, list | tuple):
+            [transcript] = self.transcribe_each([audio], sample_rate, longest=longest, vad=vad, **search)
             if transcript.error:
-                name = transcript.path or f"recording {len(transcripts)}" if several else transcript.path
-                raise UserError(f"{name}: {transcript.error}" if name else transcript.error)
+                raise UserError(f"{transcript.path}: {transcript.error}".removeprefix(": "))
+            return transcript
+        transcripts = []
+        for transcript in self.transcribe_each(audio, sample_rate, longest=longest, vad=vad, **search):
+            if transcript.error:
+                raise UserError(f"{transcript.path or f'recording {len(transcripts)}'}: {transcript.error}")
             transcripts.append(transcript)
-        return transcripts if several else transcripts[0]
+        return transcripts
 
     def transcribe_each(
         self,

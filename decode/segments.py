@@ -107,8 +107,8 @@ def _first_stretch(active: np.ndarray, levels: np.ndarray, longest: int, ended: 
         return first - margin, True
     end = len(active) if ended else len(active) + silence
     begins = np.flatnonzero(np.diff(active.astype(np.int8)) < 0) + 1  # of what is not active behind what is
-    for begin in begins:
-        following = active[begin:].argmax() if active[begin:].any() else len(active) - begin
+    for begin in begins.tolist():
+        following = int(active[begin:].argmax()) if active[begin:].any() else len(active) - begin
         if following >= silence:
             end = begin + margin
             break
@@ -184,7 +184,7 @@ def risen(levels: np.ndarray) -> np.ndarray:
     places = np.arange(len(power))
     low, high = np.maximum(places - reach, 0), np.minimum(places + reach + 1, len(power))
     smooth = 10 * np.log10((sums[high] - sums[low]) / (high - low)[:, None])
-    return (smooth > np.percentile(smooth, FLOOR_PERCENTILE, axis=0) + RISE_DB).any(1)
+    return np.any(smooth > np.percentile(smooth, FLOOR_PERCENTILE, axis=0) + RISE_DB, axis=1)
 
 
 def band_levels(frames: np.ndarray) -> np.ndarray:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decode.outputs import FORMATS, as_format, one_line
-from decode.segments import LEAST_SECONDS, require_vad
 from decode.transcript import SILENCE
 from launch import decoding
 from launch.audio_progress import AudioProgress
@@ -47,6 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from decode.recogniser import Recogniser
+    from decode.segments import require_vad
 
     formats = _formats(args.format, args.out is not None)
     require_vad(args.vad)
@@ -124,6 +124,8 @@ def _formats(given: str | None, to_files: bool) -> list[str]:
 
 
 def _seconds(text: str) -> float:
+    from decode.segments import LEAST_SECONDS
+
     try:
         seconds = float(text)
     except ValueError:
