@@ -79,7 +79,7 @@ def _searching(model: SlamAsr, prompt: Prompt, index: ShardIndex, beams: int, sh
         with torch.no_grad():
             embeds, mask = model.prompt_embeds(batch)
         prepared.append((Prompts(embeds, mask, len(prompt.prefix_ids)), token_bounds(model, batch, mask.sum(1))))
-    return lambda: [len(row[0].tokens) for parts in prepared for row in search(model.llm, *parts, how)]
+    return lambda: [search(model.llm, prompts, bounds, how) for prompts, bounds in prepared]
 
 
 def _say(what: str, works: dict[str, Callable[[], object]], seconds: float) -> None:

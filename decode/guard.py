@@ -2,8 +2,9 @@
 
 A *loop* is a pattern of words that follows itself without a break, 4 times or more and over 16 words or more: speech
 does not. "no no no", "ha ha ha ha" and "zero zero zero zero" are none, and of the 2,608 transcripts of LibriSpeech
-dev-clean-2 and train-clean-5 none has more than 2 in a row. Punctuation marks count as words, and so do characters of
-scripts written without spaces; inside one word the pattern is of characters, over 32 or more ("hahaha ...").
+dev-clean-2 and train-clean-5 none has more than 2 in a row. Punctuation may differ between the rounds, and may loop
+itself; characters of scripts written without spaces count as words; inside one word the pattern is of characters, over
+32 or more ("hahaha ...").
 
 An *echo* has four words in a row of the prompt's own instruction. A *refusal* is an LLM that speaks of itself, or of
 audio that it cannot hear; that somebody is sorry is no sign of one."""
@@ -41,10 +42,12 @@ def is_loop(text: str) -> bool:
 
 def loop_start(text: str) -> int | None:
     """Characters of the text up to the end of a loop's first round; None if there is no loop."""
-    words = list(_WORD.finditer(text))
-    found = _first_repetition([word.group().casefold() for word in words], WORDS, LONGEST_PATTERN)
-    if found is not None:
-        return words[found].end()
+    everything = list(_WORD.finditer(text))
+    words = [word for word in everything if word.group()[0].isalnum()]
+    for found in (words, everything):
+        last = _first_repetition([word.group().casefold() for word in found], WORDS, LONGEST_PATTERN)
+        if last is not None:
+            return found[last].end()
     for word in words:
         if len(word.group()) >= CHARACTERS:
             found = _first_repetition(word.group().casefold(), CHARACTERS, CHARACTERS)

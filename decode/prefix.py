@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+LEAST_PREFIX = 8
+"""Tokens; a shorter one is computed for every utterance, as one forward more costs as much (bench/decoding.py)."""
+
 
 class Prompts(NamedTuple):
     """What generation starts from."""
@@ -33,10 +36,11 @@ def prompt_cache(llm: Any, prompts: Prompts, beams: int, most_new: int) -> tuple
 
     embeds, mask, prefix = prompts
     rows, width = mask.shape
-    cache, done = DynamicCache(config=llm.config.get_text_config(decoder=True)), 0
+    cache: Any = DynamicCache(config=llm.config.get_text_config(decoder=True))
+    done = 0
     if any(cache.is_linear) or not _takes_caches(llm):
         return prompts, None
-    if prefix and rows > 1 and _prefix_comes_first(cache, width + most_new):
+    if prefix >= LEAST_PREFIX and rows > 1 and _prefix_comes_first(cache, width + most_new):
         embeds, mask, done = *_with_prefix_first(prompts), prefix
         _extend(llm, cache, embeds[:1, :prefix], mask[:1, :prefix], 0)
         cache.reorder_cache(torch.zeros(rows, dtype=torch.int64, device=mask.device))

@@ -61,7 +61,8 @@ def search(llm: Any, prompts: Prompts, bounds: Tensor, how: Search) -> list[list
     if how.repetition_penalty != 1.0:
         steps.append(RepetitionPenaltyLogitsProcessor(how.repetition_penalty))
     if how.forbidden:
-        steps.append(EncoderNoRepeatNGramLogitsProcessor(FORBIDDEN_RUN, _padded(how.forbidden, -1, device)))
+        ids: Any = _padded(how.forbidden, -1, device)
+        steps.append(EncoderNoRepeatNGramLogitsProcessor(FORBIDDEN_RUN, ids))
     if how.is_loop is not None:
         steps.append(EndLoops(how.is_loop, how.beams, how.eos_id))
     steps.append(EndAtBound(bounds.to(device), how.beams, how.eos_id))

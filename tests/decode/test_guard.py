@@ -14,6 +14,7 @@ SPEECH = (
 LOOPS = (
     "the cat " * 10, "no " * 16, "I'm so glad you're here. " * 4, "it was " + "the birds sang, " * 5 + "and then",
     "." * 40, "ha" * 20, "\u54c8" * 16, "a way of life that we have to make, " * 4, "The cat the CAT " * 5,
+    'this is the text you want: "this is the text you want:  this is the text you want. this is the text, you want: "',
 )  # fmt: skip
 
 

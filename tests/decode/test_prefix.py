@@ -7,7 +7,7 @@ import torch
 
 from decode.generate import transcripts
 from decode.options import DecodeOptions
-from decode.prefix import Prompts, prompt_cache
+from decode.prefix import LEAST_PREFIX, Prompts, prompt_cache
 from decode.search import Search, search
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import pack
@@ -17,7 +17,9 @@ from model.slam_asr import SlamAsr
 from tests.model.test_llm import FAMILIES, save_llm
 from tests.tiny import tiny_models
 
-TEMPLATE = "the cat sat: <speech> :"  # with few tokens after the speech, so that narrow windows reach it
+TEMPLATE = (
+    "the cat sat on a mat, on a mat: <speech> :"  # with few tokens after the speech, so that narrow windows reach it
+)
 DIM, PLACES = 12, 5  # width of a frame; utterances that batches are drawn from
 BATCHES = 12
 """A family, 200 and more in all; 200 a family were tried once."""
@@ -71,6 +73,7 @@ def test_tokens_are_the_same_with_and_without_sharing(family, beams, monkeypatch
     """Where a layer's window is narrower than the batch, the prefix is not shared, as padding would count in it."""
     embeds, mask = family.prompt_embeds(utterances(range(PLACES)))
     prompts = Prompts(embeds, mask, len(family.prompt.prefix_ids))
+    assert prompts.prefix >= LEAST_PREFIX
     windows = [part for part in (family.llm.config, *family.llm.modules()) if getattr(part, "sliding_window", None)]
     for wide in (False, True):
         for part in windows if wide else ():
