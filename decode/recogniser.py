@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack, overload
 
-from decode.transcript import Transcript
+from decode.recordings.transcript import Transcript
 from model.errors import UserError, require_known
 from model.sample_rate import SAMPLE_RATE
 
@@ -125,7 +125,7 @@ class Recogniser:
         """As `transcribe`, of any number of recordings: transcripts come in order, as soon as they are ready. That of a
         recording which cannot be transcribed has an `error`, and the others go on. `progress` gets the seconds of audio
         decoded since its last call."""
-        from decode.files import transcribe_each
+        from decode.recordings.files import transcribe_each
 
         options = _options(**search)
         return transcribe_each(self.model, audio, options, sample_rate, longest, vad, progress)

@@ -24,7 +24,7 @@ VERBS = {  # verb: (module, one line)
     "run": ("launch.run", "from a corpus to a word error rate on this host: every stage, resumable"),
     "recipe": ("launch.recipes", "write a commented recipe for given data and models, or its JSON schema"),
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
-    "transcribe": ("launch.transcribe", "transcribe recordings with an adapter"),
+    "transcribe": ("launch.transcribing", "transcribe recordings with an adapter"),
     "score": ("launch.scoring", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "copy the adapter, and LoRA, out of a run, as files to share"),
     "plan": ("launch.plan", "predict what a recipe needs on given GPUs: memory, tokens, hours, disk"),

@@ -19,7 +19,7 @@ Arrays work too: floats in -1 to 1, [samples] or [channels, samples], of any sam
 What is wrong with an argument or a recording is a UserError, a ValueError of one line."""
 
 from decode.recogniser import Recogniser, load
-from decode.transcript import Segment, Transcript
+from decode.recordings.transcript import Segment, Transcript
 from model.errors import UserError
 
 __all__ = ["Recogniser", "Segment", "Transcript", "UserError", "load"]

@@ -13,7 +13,7 @@ from transformers import AutoFeatureExtractor, AutoModel, AutoModelForCausalLM, 
 from data_prep.audio.decode import decode
 from data_prep.synth import sentences
 from data_prep.synth.corpus import write_corpus
-from decode.files import transcribe_each
+from decode.recordings.files import transcribe_each
 from decode.scoring.counts import score
 from model.weights import load_for_decoding
 from recipes.stand_in.spelling import AFTER_SPEECH, BEFORE_SPEECH

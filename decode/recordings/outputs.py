@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 from data_prep.durable import encodable
-from decode.transcript import Transcript
+from decode.recordings.transcript import Transcript
 from model.errors import require_known
 
 LINE_CHARACTERS, LINES, CAPTION_SECONDS = 42, 2, 7.0  # of a caption, as subtitlers' guidelines have them

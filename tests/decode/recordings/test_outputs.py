@@ -6,8 +6,8 @@ import re
 import pytest
 
 from decode.options import Alternative
-from decode.outputs import FORMATS, as_format
-from decode.transcript import Segment, Transcript
+from decode.recordings.outputs import FORMATS, as_format
+from decode.recordings.transcript import Segment, Transcript
 from model.errors import UserError
 
 LONG = " ".join(f"word{i}," for i in range(60))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from decode.silero import Silero, weights_path
+from decode.recordings.silero import Silero, weights_path
 from model.errors import require_known
 from model.sample_rate import SAMPLE_RATE
 

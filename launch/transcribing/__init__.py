@@ -8,16 +8,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from decode.outputs import FORMATS, as_format, one_line
-from decode.transcript import SILENCE
+from decode.recordings.outputs import FORMATS, as_format, one_line
+from decode.recordings.transcript import SILENCE
 from launch import decoding
-from launch.audio_progress import AudioProgress
-from launch.recordings import on_one_line, own_names, readable, recordings
+from launch.transcribing.progress import AudioProgress
+from launch.transcribing.recordings import on_one_line, own_names, readable, recordings
 from model.errors import UserError, counted, require_known
 
 if TYPE_CHECKING:
-    from decode.transcript import Transcript
-    from launch.transcripts import Transcripts
+    from decode.recordings.transcript import Transcript
+    from launch.transcribing.transcripts import Transcripts
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from decode.recogniser import Recogniser
-    from decode.segments import require_vad
+    from decode.recordings.segments import require_vad
 
     formats = _formats(args.format, args.out is not None)
     require_vad(args.vad)
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     paths = [recording.path for recording in found]
     with ExitStack() as stack:
         if args.out is not None:
-            from launch.transcripts import transcripts_in
+            from launch.transcribing.transcripts import transcripts_in
 
             names = own_names(found)
             settings = {"adapter": _digest(args.adapter), **search, "longest": args.longest, "vad": args.vad}
@@ -124,7 +124,7 @@ def _formats(given: str | None, to_files: bool) -> list[str]:
 
 
 def _seconds(text: str) -> float:
-    from decode.segments import LEAST_SECONDS
+    from decode.recordings.segments import LEAST_SECONDS
 
     try:
         seconds = float(text)

@@ -7,9 +7,9 @@ import pytest
 
 from data_prep.audio.decode import SAMPLE_RATE
 from data_prep.synth.espeak import speak
-from decode import silero
-from decode.segments import require_vad, split, whole
-from decode.silero import FRAME, Silero
+from decode.recordings import silero
+from decode.recordings.segments import require_vad, split, whole
+from decode.recordings.silero import FRAME, Silero
 from model.errors import UserError
 
 installed = pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="needs the extra vad")

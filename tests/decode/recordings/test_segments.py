@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.audio.decode import SAMPLE_RATE, AudioError, decode
 from data_prep.audio.stream import stream
-from decode.segments import split, whole
+from decode.recordings.segments import split, whole
 
 SPEECH = Path(__file__).parents[3] / "shared" / "speech"
 

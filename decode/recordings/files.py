@@ -1,6 +1,6 @@
 """Transcribes recordings: whatever soundfile reads, or arrays, in the order given.
 
-1. A recording of at most `longest` seconds is one window; a longer one is split at silences (decode/segments.py) while
+1. A recording of at most `longest` seconds is one window; a longer one is split at silences (decode/recordings/segments.py) while
    it is read, so that memory does not depend on its length. Silence is not decoded.
 2. Windows are read ahead, over the ends of recordings, until there are READ_AHEAD_SECONDS of them.
 3. They are decoded in batches of about equal lengths; a recording is given once all of its windows are decoded."""
@@ -22,8 +22,8 @@ from data_prep.importers.parsing.files import walked
 from decode.dataset import plan_batches
 from decode.generate import transcripts, unfit
 from decode.options import Answer, DecodeOptions
-from decode.segments import LEAST_SECONDS, Stretch, require_vad, split, whole
-from decode.transcript import Segment, Transcript
+from decode.recordings.segments import LEAST_SECONDS, Stretch, require_vad, split, whole
+from decode.recordings.transcript import Segment, Transcript
 from model.batch import pack
 from model.errors import UserError, counted, require_at_least
 from model.slam_asr import SlamAsr

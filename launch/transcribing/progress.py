@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from data_prep.progress import Progress, Silent
 
 if TYPE_CHECKING:
-    from decode.transcript import Transcript
+    from decode.recordings.transcript import Transcript
 
 SHOWN_SECONDS = 60  # of audio, from which on progress is shown
 

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from data_prep.audio.decode import SAMPLE_RATE, encode_flac, write_flac
-from decode import files
-from decode.files import transcribe_each
 from decode.options import DecodeOptions
+from decode.recordings import files
+from decode.recordings.files import transcribe_each
 from tests.decode.conftest import noise
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import encodable, locked_folder, read_records, write_whole
-from decode.outputs import as_format
-from decode.transcript import Transcript
+from decode.recordings.outputs import as_format
+from decode.recordings.transcript import Transcript
 from model.errors import UserError
 
 LIST = "transcribed.jsonl"

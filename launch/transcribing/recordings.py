@@ -31,7 +31,7 @@ class Recording:
 def recordings(given: list[str]) -> list[Recording]:
     """The files as given, those that match a glob, and those in each folder, which are counted on stderr. UserError
     where there is nothing at all, or a folder holds something else."""
-    from decode.files import recordings_in
+    from decode.recordings.files import recordings_in
     from model.weights import describe
 
     paths = [match for path in given for match in _matches(path)]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from data_prep.audio.decode import encode_wav, write_flac
-from launch import audio_progress
 from launch.command import main
-from launch.recordings import Recording, on_one_line, own_names
+from launch.transcribing import progress as audio_progress
+from launch.transcribing.recordings import Recording, on_one_line, own_names
 from slam_asr import load
 from tests.decode.conftest import noise
 from tests.tiny import tiny_recogniser
