@@ -1,7 +1,7 @@
 """Transcribes recordings: whatever soundfile reads, or arrays, in the order given.
 
-1. A recording of at most `longest` seconds is one window; a longer one is split at silences (decode/recordings/segments.py) while
-   it is read, so that memory does not depend on its length. Silence is not decoded.
+1. A recording of at most `longest` seconds is one window; a longer one is split at silences (segments.py) while it is
+   read, so that memory does not depend on its length. Silence is not decoded.
 2. Windows are read ahead, over the ends of recordings, until there are READ_AHEAD_SECONDS of them.
 3. They are decoded in batches of about equal lengths; a recording is given once all of its windows are decoded."""
 
