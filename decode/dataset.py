@@ -10,7 +10,7 @@
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_meta
 from decode.generate import transcripts, unfit
-from decode.options import DecodeOptions
+from decode.options import Answer, DecodeOptions
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
@@ -37,6 +37,7 @@ class Hypothesis:
     hypothesis: str
     note: str = ""  # as Answer's; or "too-short" or "too-long" to transcribe
     confidence: float = 0.0  # geometric mean of the tokens' probabilities, 0 to 1, to four digits
+    alternatives: list[dict[str, Any]] = field(default_factory=list)  # {"text", "score"}, best first, if nbest > 1
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,12 @@ def decode_ids(
 def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOptions) -> list[Hypothesis]:
     batch = read_batch(index, ids, model.prompt)
     rows = zip(batch.keys, batch.texts, transcripts(model, batch, options), strict=True)
-    return [Hypothesis(key, text, answer.text, answer.note, round(answer.confidence, 4)) for key, text, answer in rows]
+    return [_hypothesis(key, text, answer) for key, text, answer in rows]
+
+
+def _hypothesis(key: str, reference: str, answer: Answer) -> Hypothesis:
+    best = [{"text": text, "score": round(score, 4)} for text, score in answer.alternatives]
+    return Hypothesis(key, reference, answer.text, answer.note, round(answer.confidence, 4), best)
 
 
 def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -151,4 +157,5 @@ def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dic
     """One JSON object a line: key, reference, hypothesis, note and what `extra` adds; whole or not at all."""
     with replacing(path) as file:
         for row, more in zip(rows, extra, strict=True):
-            file.write(canonical_json(asdict(row) | more) + b"\n")
+            known = {name: value for name, value in asdict(row).items() if value != []}
+            file.write(canonical_json(known | more) + b"\n")

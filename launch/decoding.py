@@ -6,9 +6,24 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from model.errors import counted
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from decode.options import DecodeOptions
     from model.slam_asr import SlamAsr
+
+
+NOTES = {
+    "cut": "with an answer that the bound on tokens ended",
+    "loop": "whose first answer was a loop (--strict lets it stand)",
+    "echo": "whose first answer repeated the prompt (--strict lets it stand)",
+    "refusal": "whose first answer refused to transcribe (--strict lets it stand)",
+    "silence": "without speech: the text is empty",
+    "too-short": "too short to transcribe, scored as empty",
+    "too-long": "too long to transcribe, scored as empty",
+}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +68,14 @@ def options(args: argparse.Namespace) -> DecodeOptions:
 
     names = ("beams", "max_new_tokens", "batch_tokens", "nbest", "length_penalty", "repetition_penalty", "strict")
     return DecodeOptions(**{name: getattr(args, name) for name in names})
+
+
+def say_notes(notes: Mapping[str, Sequence[str]], what: str) -> None:
+    """Which answers are not as the model would have ended them: {note: names of those}, a line each on stderr."""
+    for note, names in notes.items():
+        print(
+            f"slam-asr: {counted(len(names), what)} {NOTES.get(note, note)} (the first is {names[0]})", file=sys.stderr
+        )
 
 
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:

@@ -9,7 +9,7 @@
 Of a hypothesis in JSON the text is "hypothesis", "pred_text" (as NeMo has it) or "text"."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,18 @@ RESULTS, SCORE = "results.jsonl", "score.json"
 TRN_LINE = re.compile(r"(?P<text>.*)\((?P<id>[^\s()]+)\)")
 ALTERNATIVES = re.compile(r"\{[^{}]* / [^{}]*\}")  # "{ GREY / GRAY }", of which sclite takes the nearer
 SPEAKER_OF_AN_ID = re.compile(r"([^-_]+)[-_]")  # as sclite's -i spu_id
-OF_THE_TEXTS = {"key", "text", "reference", "hypothesis", "pred_text", "note", "confidence", "seconds", "duration"}
+OF_THE_TEXTS = {
+    "key",
+    "text",
+    "reference",
+    "hypothesis",
+    "pred_text",
+    "note",
+    "confidence",
+    "seconds",
+    "duration",
+    "alternatives",
+}
 COUNTED = {"words", "errors", "substitutions", "deletions", "insertions", "flags"}  # in results.jsonl
 REFERENCE, HYPOTHESIS = ("reference", "text"), ("hypothesis", "pred_text", "text")
 
@@ -39,6 +50,7 @@ class Row:
     confidence: float | None = None  # 0 to 1; None where no model gave one
     seconds: float | None = None  # of audio; None if not known
     fields: Mapping[str, Any] = field(default_factory=dict)  # speaker, language, voice, and what else is known of it
+    alternatives: Sequence[Mapping[str, Any]] = ()  # of an n-best list: {"text", "score"}, best first
 
     def value(self, name: str) -> str:
         """A field as text; empty where it is not known."""
@@ -104,9 +116,13 @@ def require_same_keys(some: Iterable[str], others: Iterable[str], name: str, oth
 
 def _said_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """What the file of hypotheses says of one beside its text."""
-    note, confidence = fields.get("note"), fields.get("confidence")
+    note, confidence, alternatives = (fields.get(name) for name in ("note", "confidence", "alternatives"))
     sure = isinstance(confidence, int | float) and not isinstance(confidence, bool)
-    return {"note": note if isinstance(note, str) else "", "confidence": confidence if sure else None}
+    return {
+        "note": note if isinstance(note, str) else "",
+        "confidence": confidence if sure else None,
+        "alternatives": alternatives if isinstance(alternatives, list) else (),
+    }
 
 
 def _texts(path: Path, names: tuple[str, ...]) -> dict[str, tuple[str, dict[str, Any]]]:

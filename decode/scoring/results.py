@@ -20,7 +20,8 @@ def result_rows(summary: Summary, fields: Sequence[str] = ()) -> list[dict[str, 
         counts = {"words": score.words, "errors": score.errors, "substitutions": score.substitutions}
         counts |= {"deletions": score.deletions, "insertions": score.insertions}
         heard = {"confidence": row.confidence, "seconds": row.seconds}
-        found.append(known | texts | heard | counts | {"flags": flags})
+        best = {"alternatives": list(row.alternatives)} if row.alternatives else {}
+        found.append(known | texts | heard | best | counts | {"flags": flags})
     return found
 
 

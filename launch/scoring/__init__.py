@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launch import decoding
 from launch.scoring.decoded import RANKS, forget
 from launch.scoring.rows import FILES
-from model.errors import UserError, counted
-
-if TYPE_CHECKING:
-    from decode.scoring.summary import Summary
+from model.errors import UserError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         other = summarise(others, args.normaliser, args.by)
     differences = against(summary, other) if other is not None else {}
     print(report(summary, texts.decoding, differences))
-    _say_notes(summary)
+    decoding.say_notes(summary.notes, "utterance")
     if args.out is not None:
         from launch.scoring.writing import write
 
@@ -84,15 +79,3 @@ def run(args: argparse.Namespace) -> int:
         if texts.decoded:
             forget(args.out)
     return 0
-
-
-def _say_notes(summary: Summary) -> None:
-    """Which answers are not as the model would have ended them, on stderr."""
-    for note, keys in summary.notes.items():
-        words = note.replace("-", " ")
-        what, then = counted(len(keys), f"utterance {words}", f"utterances {words}"), "to transcribe, scored as empty"
-        if note == "cut":
-            what, then = counted(len(keys), "answer"), "cut at the bound on tokens (--max-new-tokens)"
-        elif not note.startswith("too-"):
-            what, then = counted(len(keys), "utterance"), f"noted as {note}"
-        print(f"slam-asr: {what} {then} (the first is {keys[0]})", file=sys.stderr)

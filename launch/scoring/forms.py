@@ -77,7 +77,7 @@ def _decoded(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     rows = []
     for said, one in zip(hypotheses, meta, strict=True):
         texts = (said.key, said.reference, said.hypothesis, said.note, said.confidence)
-        rows.append(Row(*texts, seconds_of(one), known(flat(one))))
+        rows.append(Row(*texts, seconds_of(one), known(flat(one)), said.alternatives))
     return rows, about
 
 

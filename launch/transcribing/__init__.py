@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decode.recordings.outputs import FORMATS, as_format, one_line
-from decode.recordings.transcript import SILENCE
 from launch import decoding
 from launch.transcribing.progress import AudioProgress
 from launch.transcribing.recordings import on_one_line, own_names, readable, recordings
@@ -74,14 +73,13 @@ def run(args: argparse.Namespace) -> int:
             sources, longest=args.longest, vad=args.vad, progress=progress.advance, **search
         )
         named = (replace(transcript, path=path) for path, transcript in zip(paths, heard, strict=True))
-        failed, silent = _publish(progress.over(named), formats, out)
+        failed, notes = _publish(progress.over(named), formats, out)
+    decoding.say_notes(notes, "recording")
     if out is not None:
         before = len(names) - len(paths)
         there = f", {counted(before, 'other')} were there before (--overwrite)" if before else ""
         done = counted(len(paths) - len(failed), "recording")
         print(f"slam-asr: {args.out}: {done} transcribed{there}", file=sys.stderr)
-    if silent:
-        print(f"slam-asr: {counted(silent, 'recording')} without speech: empty text, note silence", file=sys.stderr)
     if failed:
         print(f"slam-asr: {counted(len(failed), 'recording')} could not be transcribed:", file=sys.stderr)
     for transcript in failed:
@@ -91,24 +89,23 @@ def run(args: argparse.Namespace) -> int:
 
 def _publish(
     heard: Iterator["Transcript"], formats: list[str], out: "Transcripts | None"
-) -> tuple[list["Transcript"], int]:
-    """Prints or writes the transcripts as they come; those that failed, and the number of those without speech."""
-    failed, silent = [], 0
+) -> tuple[list["Transcript"], dict[str, list[str]]]:
+    """Prints or writes the transcripts as they come; those that failed, and the paths of others by their notes."""
+    failed, notes = [], dict[str, list[str]]()
     for transcript in heard:
         if transcript.error:
             failed.append(transcript)
             continue
-        silent += transcript.note == SILENCE
         path = on_one_line(transcript.path)
-        if "cut" in transcript.note.split():
-            print(f"slam-asr: {path}: the answer was cut at the bound on tokens (--max-new-tokens)", file=sys.stderr)
+        for note in transcript.note.split():
+            notes.setdefault(note, []).append(path)
         if out is not None:
             out.write(transcript.path, transcript)
         elif formats:
             print(as_format(transcript, formats[0]), end="", flush=True)
         else:
             print(f"{path}\t{one_line(transcript.text)}", flush=True)
-    return failed, silent
+    return failed, notes
 
 
 def _formats(given: str | None, to_files: bool) -> list[str]:

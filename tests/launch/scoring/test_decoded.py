@@ -184,3 +184,14 @@ def test_ranks_that_do_not_start_are_not_waited_for_long(monkeypatch):
         place = RankEnv(rank, 2, rank, 2, "hand", "127.0.0.1", port)
         with pytest.raises(UserError, match=message), scoring_ranks.joined(place):
             pass
+
+
+def test_the_n_best_texts_are_in_the_results_and_stay_there(world, tmp_path):
+    assert main([*world.words, "--beams", "3", "--nbest", "2", "--out", str(tmp_path / "out")]) == 0
+    assert main(["score", str(tmp_path / "out"), "--normaliser", "verbatim", "--out", str(tmp_path / "again")]) == 0
+    once, again = (read_records(tmp_path / name / "results.jsonl") for name in ("out", "again"))
+    for row, other in zip(once[:-1], again, strict=False):
+        best, second = row["alternatives"]
+        assert best["text"] == row["hypothesis"] and best["score"] >= second["score"]
+        assert other["alternatives"] == row["alternatives"]
+    assert len(once) == 9 and "alternatives" not in once[-1], "too short to decode"
