@@ -19,7 +19,9 @@ class DecodeOptions:
     synced_gpus: bool = False
     """True under ZeRO-3 on several ranks: decoding is then a collective, which all ranks call equally often."""
     nbest: int = 1  # alternatives of an answer, the best among them; at most `beams`
-    length_penalty: float = 1.0  # beams: a hypothesis's score is its log-probability / tokens ** this
+    length_penalty: float = 0.0
+    """Beams: a hypothesis's score is its log-probability / tokens ** this. With 0 the search looks for the most likely
+    answer. transformers' default, 1, looks for the highest mean over tokens, which favours long answers."""
     repetition_penalty: float = 1.0  # above 1: tokens that the answer already has become less likely
     strict: bool = False  # True: the first answer stands, whatever it looks like
 
@@ -34,9 +36,10 @@ class DecodeOptions:
             raise UserError(f"nbest {self.nbest}: {more}; give beams {self.nbest} or more")
         if not 0 < self.repetition_penalty < math.inf:
             raise UserError(f"repetition_penalty {self.repetition_penalty:g}: give a number above 0; 1 is none")
-        if not 0 < self.length_penalty < math.inf:
-            raise UserError(f"length_penalty {self.length_penalty:g}: give a number above 0; 1 scores by the mean")
-        if self.length_penalty != 1.0 and self.beams == 1:
+        if not 0 <= self.length_penalty < math.inf:
+            advice = "give 0 or more; 0 scores by the sum of log-probabilities, 1 by their mean"
+            raise UserError(f"length_penalty {self.length_penalty:g}: {advice}")
+        if self.length_penalty and self.beams == 1:
             raise UserError(f"length_penalty {self.length_penalty:g} is of a beam search; give beams 2 or more")
 
 

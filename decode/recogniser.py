@@ -27,7 +27,7 @@ class Search(TypedDict, total=False):
 
     beams: int  # hypotheses kept; 1, the default, is greedy search
     nbest: int  # texts given of each window, at most `beams`; default 1
-    length_penalty: float  # a hypothesis's score is its log-probability / tokens ** this; default 1
+    length_penalty: float  # a hypothesis's score is its log-probability / tokens ** this; default 0
     repetition_penalty: float  # above 1, the default: tokens that the answer already has become less likely
     max_new_tokens: int | None  # most LLM tokens of a window; default None, by its length
     batch_tokens: int  # speech embeddings decoded at a time, times beams; bounds memory, changes no text; default 2000

@@ -31,7 +31,7 @@ class Search:
     pad_id: int
     beams: int = 1
     nbest: int = 1
-    length_penalty: float = 1.0
+    length_penalty: float = 0.0
     repetition_penalty: float = 1.0
     is_loop: Callable[[list[int]], bool] | None = None  # of the tokens of an answer so far: it ends there
     forbidden: Sequence[Sequence[int]] = ()  # [B] tokens, no FORBIDDEN_RUN of which an answer may have; () allows all

@@ -44,8 +44,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--nbest", type=positive, default=1, metavar="N", help="alternatives of an answer, at most --beams (default: 1)"
     )
-    lengths = "a hypothesis's score is its log-probability / tokens ** X; higher prefers longer ones (default: 1)"
-    add("--length-penalty", type=float, default=1.0, metavar="X", help=f"with --beams: {lengths}")
+    lengths = "a hypothesis's score is its log-probability / tokens ** X; higher favours longer ones (default: 0)"
+    add("--length-penalty", type=float, default=0.0, metavar="X", help=f"with --beams: {lengths}")
     repeated = "above 1: tokens that the answer already has become less likely (default: 1, none)"
     add("--repetition-penalty", type=float, default=1.0, metavar="X", help=repeated)
     strict = "let every first answer stand; else loops are ended, and loops, echoes and refusals decoded again"

@@ -63,18 +63,21 @@ def test_greedy_search_is_the_most_likely_token_at_every_step(model):
     assert texts(model, batch) == [model.prompt.decode(tokens)]
 
 
-def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_of_all_answers(model):
-    """At most one token: every answer is tried, its score the mean log probability of its tokens, EOS included."""
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_of_all_answers(model, length_penalty):
+    """At most one token: every answer is tried. Its score is the sum of the log-probabilities of its tokens, EOS
+    included, or their mean."""
     embeds, _ = model.prompt_embeds(batch_of([2]))
     words = model.llm.get_input_embeddings().weight[:, None]  # [V, 1, H]
     vocabulary, eos = len(words), model.prompt.eos_id
     answers = torch.cat([embeds.expand(vocabulary, -1, -1), words], 1)
     scores = model.llm(inputs_embeds=answers).logits[:, -2:].log_softmax(-1)  # [V, 2, V]
-    with_eos = (scores[0, 0] + scores[:, 1, eos]) / 2
+    with_eos = (scores[0, 0] + scores[:, 1, eos]) / 2**length_penalty
     with_eos[eos] = scores[0, 0, eos]
     best = int(with_eos.argmax())
-    assert texts(model, batch_of([2]), vocabulary, 1) == [model.prompt.decode([best])]
-    assert best not in (eos, int(scores[0, 0].argmax())), "greedy search would have found it too"
+    [answer] = transcripts(model, batch_of([2]), DecodeOptions(vocabulary, 1, length_penalty=length_penalty))
+    assert answer.text == model.prompt.decode([] if best == eos else [best])
+    assert length_penalty == 0 or best not in (eos, int(scores[0, 0].argmax())), "greedy search would have found it too"
 
 
 def test_a_checkpoints_own_generation_settings_change_nothing(model, capfd):

@@ -286,7 +286,7 @@ def test_flags_of_the_search_that_do_not_go_together_are_refused(world, capsys):
         ("--nbest", "3", "--beams", "2"): "nbest 3: a search with 2 beams has no 3 alternatives; give beams 3 or more",
         ("--repetition-penalty", "0"): "repetition_penalty 0: give a number above 0",
         ("--repetition-penalty", "nan"): "repetition_penalty nan",
-        ("--length-penalty", "-1", "--beams", "2"): "length_penalty -1: give a number above 0",
+        ("--length-penalty", "-1", "--beams", "2"): "length_penalty -1: give 0 or more",
         ("--length-penalty", "2"): "length_penalty 2 is of a beam search; give beams 2 or more",
     }
     for flags, message in cases.items():
