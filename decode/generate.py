@@ -27,7 +27,7 @@ TOKENS_PER_SECOND = 25
 """The fastest of the 2,608 utterances of LibriSpeech's dev-clean-2 and train-clean-5 has 23 characters a second (5.3
 words), so this is enough even for a tokenizer with one token per character. It limits the cost of an answer without
 EOS."""
-EXTRA_TOKENS = 8  # leaves room for less than a second of speech
+EXTRA_TOKENS = 8  # enough for utterances of less than a second
 SILENT_TOKENS = 32  # in a row without text, as a repeated special token: a loop
 SAFER_PENALTY = 1.2  # repetition penalty of the second search, see docs/decoding.md
 

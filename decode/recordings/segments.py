@@ -26,7 +26,7 @@ FRAME = 512  # samples, 32 ms
 BANDS_HERTZ = ((150, 500), (500, 1000), (1000, 2000), (2000, 4000), (4000, 7500))
 RISE_DB = 8.0
 """Above the noise floor. An hour of white, pink or brown noise stays within 6 dB of it; each of 2,608 recordings of
-speech rises by 26 dB or more, and by 10 dB or more in noise as loud as the speech (docs/decoding.md)."""
+speech rises by 26 dB or more, and by 10 dB or more in noise as loud as the speech, as measured in `risen`."""
 SMOOTHED_FRAMES = 5  # 0.16 s, about a syllable; smoothing keeps noise closer to its floor
 QUIETEST_DB = -90.0  # re full scale: rounding of 16-bit samples; anything lower is not sound
 FLOOR_PERCENTILE = 5

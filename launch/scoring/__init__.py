@@ -17,8 +17,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     given = ("ADAPTER SHARDS", "RUN", "DIR", "--ref FILE --hyp FILE")
     parser.usage = "\n       ".join(f"{parser.prog} {form} [options]" for form in given)
     parser.description = (
-        "Count word errors: decode a shard directory, or a run's own dev data, and score it; or score without a model, "
-        "either an earlier scoring's folder again, or texts from files."
+        "Count word errors: decode a shard directory, or a run's own dev data, and score it;\n"
+        "or score without a model, either an earlier scoring's folder again, or texts from files."
     )
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     add = parser.add_argument
