@@ -8,8 +8,8 @@ INSTALLED := .venv/installed
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo
 
-# The files that take longest begin first; a file's tests stay together, as they share what they train. Three workers are
-# for two cores: many tests wait.
+# The slowest files start first; a file's tests stay on one worker, as they share trained models. Three workers on two
+# cores, as many tests mostly wait.
 THREE := -n 3 --dist loadfile --no-loadscope-reorder
 LONGEST := $(patsubst %,tests/test_%.py,newcomer readme pairs)
 LONGEST += $(patsubst %,tests/train/test_%.py,launcher_faults damage training faults)

@@ -14,7 +14,7 @@ PARQUET = ["pyarrow>=20"]  # to import Hugging Face's Parquet files
 LORA = ["peft>=0.21"]  # LoRA layers of the LLM, saved under names that other tools can load
 GGUF = ["gguf>=0.19", "accelerate>=1.15"]  # both are needed by transformers' own reader of GGUF files
 QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights quantised to 4 or 8 bits
-VAD = ["silero-vad>=6.2"]  # the weights of a network that finds speech; the package itself is never imported
+VAD = ["silero-vad>=6.2"]  # weights of the Silero voice activity detector; the package itself is never imported
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
 # What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
 AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", *PARQUET, *S3]
@@ -101,7 +101,7 @@ setup(
         'miniaudio>=1.70; platform_machine == "x86_64"',  # dr_flac: reads our shards at 0.6 of libFLAC's cost
         "tqdm>=4.67",
         "rich>=14.0",  # tables
-        "jinja2>=3.1",  # comes with torch: escapes whatever is put into the HTML report
+        "jinja2>=3.1",  # the HTML report, with automatic escaping; torch needs it too
     ],
     extras_require={
         "synth": SYNTH,

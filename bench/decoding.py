@@ -1,10 +1,10 @@
-"""What decoding costs: batched against one by one, with prompts shared and not, and on an LLM that loops.
+"""The cost of decoding: batched against one by one, prompts shared or not, and an LLM that loops, guarded or not.
 
-`python -m bench.decoding`. The stand-ins on the demo's dev speech, encoded before; greedy and 4 beams. Each pair side
-by side in one run, repeats interleaved: how many times as long the second takes, on the wall, and real-time factors
-(seconds of decoding a second of audio). Both of a pair write the same tokens, but for the guard, so that the ratio is
-that of tokens a second too. The LLM that loops is the stand-in without its attention: what follows a token depends on
-that token alone, so that every answer runs in a circle.
+`python -m bench.decoding`. The stand-in models on cached features of the demo's dev speech; greedy and 4 beams. Each
+pair runs side by side with interleaved repeats; printed are the ratio of their wall-clock times, second over first,
+and the real-time factors (seconds of decoding per second of audio). The two cases of a pair generate the same tokens,
+except with the guard, so the ratio is also that of tokens per second. The LLM that loops is the stand-in without
+attention: each token depends on the one before alone, so every answer becomes periodic.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _decoding(model: SlamAsr, index: ShardIndex, options: DecodeOptions) -> Call
 
 
 def _searching(model: SlamAsr, prompt: Prompt, index: ShardIndex, beams: int, share: bool) -> Callable[[], object]:
-    """The search alone, of batches that are laid out before."""
+    """The search alone, on batches that are prepared beforehand."""
     model = copy.copy(model)
     model.prompt = prompt
     how = replace(first_search(model, DecodeOptions(beams=beams)), share=share)
@@ -83,7 +83,7 @@ def _searching(model: SlamAsr, prompt: Prompt, index: ShardIndex, beams: int, sh
 
 
 def _say(what: str, works: dict[str, Callable[[], object]], seconds: float) -> None:
-    """One line: how many times as long the second takes as the first."""
+    """Prints one line: the time of the second over that of the first."""
     walls = {name: [cost.wall for cost in costs] for name, costs in side_by_side(works, REPEATS).items()}
     (first, ours), (second, theirs) = walls.items()
     times = ratios(theirs, ours)

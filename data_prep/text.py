@@ -28,7 +28,7 @@ JOINERS = "\u200c\u200d"  # Persian and the scripts of India are spelt with them
 SPOKEN_SIGNS = frozenset("%&@#\u00a7$\u20ac\u00a3\u00a5\u00b0+='.,:")  # signs that may be words, or parts of them
 NOT_IN_A_WORD = re.compile(r"(?<!\w)'|'(?!\w)|(?<!\d)[.,:]|[.,:](?!\d)")
 MISREAD_AS = ("cp1252", "cp1251")
-NUMERIC_FORMS = ("<super>", "<sub>", "<fraction>")  # compatibility characters that mean more than their letters
+NUMERIC_FORMS = ("<super>", "<sub>", "<fraction>")  # compatibility characters whose letters alone would lose meaning
 SPELLINGS = Path(__file__).with_name("spellings.json")
 
 
@@ -53,8 +53,7 @@ def tidy_text(text: str) -> str:
 
 
 def normalised(text: str, name: str) -> str:
-    """A tidy transcript in the spelling of a normaliser of `prep build`, or as it is under "none". Refused where
-    nothing is left of it."""
+    """A tidy transcript after a normaliser of `prep build`; unchanged for "none". Refused if nothing is left of it."""
     if name == "none":
         return text
     spelt = normaliser(name)(text)
@@ -69,16 +68,16 @@ def printable(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Every character counts; Unicode NFC, so that one letter is one spelling."""
+    """Every character counts; Unicode NFC, so that a letter has one encoding."""
     return unicodedata.normalize("NFC", text)
 
 
 def plain(text: str) -> str:
-    """Lower case without punctuation, but with apostrophes in words and marks in numbers (3.5, 10:30). Hyphens part
-    words; signs that are spoken (% & @ $ + ...) stay, where they are written; curly apostrophes are straightened,
-    ligatures and full-width forms are spelt out (but not ½ or ²), invisible format characters vanish.
+    """Lower case without punctuation, but with apostrophes in words and marks in numbers (3.5, 10:30). Hyphens split
+    words; signs that are spoken (% & @ $ + ...) are kept; curly apostrophes are straightened, ligatures and full-width
+    forms become plain letters (but not ½ or ²), and invisible format characters are removed.
 
-    Nothing that is said is lost, so that training and scoring share it: case is not folded (ß stays ß)."""
+    No spoken content is lost, so it suits both training and scoring: case is not folded (ß stays ß)."""
     text = unicodedata.normalize("NFC", "".join(map(_letters, text)).lower())
     return NOT_IN_A_WORD.sub(" ", "".join(map(_in_words, text)))
 
@@ -114,7 +113,7 @@ def _whisper(kind: str) -> Callable[[str], str]:
 
 @contextmanager
 def _numbers_of_any_length() -> Iterator[None]:
-    """Python refuses to print integers of more than 4,300 digits, and "million" said 800 times is one."""
+    """Lifts Python's limit of 4,300 digits for printing integers: "million" 800 times is such a number."""
     limit = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(0)
     try:
@@ -127,26 +126,26 @@ NORMALISERS: dict[str, Callable[[str], str]] = {
     "verbatim": verbatim,
     "lowercase": str.lower,
     "plain": plain,
-    # Whisper's evaluation (Radford et al. 2022, appendix C), as in transformers: for any language, no marks, nothing in
-    # brackets; for English, numbers as digits, contractions and titles in full, British spellings as they are.
+    # Whisper's evaluation (Radford et al. 2022, appendix C), as in transformers: for any language, no punctuation,
+    # nothing in brackets; for English, numbers as digits, contractions and titles in full, British spellings kept.
     "whisper-basic": lambda text: _whisper("basic")(text),
     "whisper-english": lambda text: _whisper("english")(text),
-    # The SLAM-ASR paper's numbers: SLAM-LLM's examples/asr_librispeech/scripts/decode_*.sh run whisper_tn.py, which is
-    # Whisper's English normaliser with its list of British spellings, over references and hypotheses.
+    # For the SLAM-ASR paper's results: SLAM-LLM's examples/asr_librispeech/scripts/decode_*.sh apply whisper_tn.py,
+    # Whisper's English normaliser with its list of British spellings, to references and hypotheses.
     "paper": lambda text: _whisper("paper")(text),
 }
-OLD_NAMES = {"spoken": "plain"}  # in the index.json of shards, and in scripts
+OLD_NAMES = {"spoken": "plain"}  # still in the index.json of older shards, and in scripts
 
 
 def normaliser(name: str) -> Callable[[str], str]:
-    """The function, whose result has single spaces. UserError for an unknown name; old names are known."""
+    """The function, with single spaces in its result. UserError for an unknown name; old names are accepted."""
     require_normaliser(name)
     function = NORMALISERS[OLD_NAMES.get(name, name)]
     return lambda text: " ".join(function(text).split())
 
 
 def require_normaliser(name: str, *others: str) -> None:
-    """UserError for a name that neither NORMALISERS nor `others` have."""
+    """UserError for a name that is neither in NORMALISERS nor in `others`."""
     if name not in OLD_NAMES:
         require_known("normaliser", name, (*others, *NORMALISERS))
 

@@ -1,4 +1,3 @@
-"""Speech to text with a trained adapter. Begin with generate.py, the search; dataset.py and files.py feed it, and
-segments.py splits long recordings; recogniser.py is what Python and the command line use, outputs.py writes
-transcripts; scoring/ counts word errors, report/ shows them, export.py copies an adapter. Imports data_prep and
-model."""
+"""Speech to text with a trained adapter. Start with generate.py, the search; dataset.py decodes shards with it,
+recordings/ recordings of any length; recogniser.py is the interface for Python and the command line. scoring/ counts
+word errors, report/ shows them, export.py copies an adapter. Imports data_prep and model."""

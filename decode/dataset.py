@@ -1,12 +1,12 @@
 """Decodes the utterances of a shard directory, audio or cached features.
 
-1. Batches follow from the utterances' lengths: longest first, rows x longest within a budget, so that there is little
-   padding and a budget too large for the memory fails at once.
-2. Scoring: a rank that is free takes the next batch (`decode_batches`), so that none waits long for the others at the
-   end. Training: rank r of R decodes batches r, r + R ... (`decode_ids`); the last round is filled up with the cheapest
-   batch again, so that all ranks decode equally often, as ZeRO-3 needs. The hypotheses depend on neither, as the
-   batches are the same.
-3. Utterances too short or too long to transcribe get an empty hypothesis and a note that says why."""
+1. Batches are planned from the utterances' lengths: longest first, rows x longest within a budget, so that there is
+   little padding and a budget too large for the memory fails at once.
+2. Scoring: each free rank takes the next batch (`decode_batches`), so that no rank waits long for the others at the
+   end. Training: rank r of R decodes batches r, r + R ... (`decode_ids`); the last round is filled up by repeating the
+   cheapest batch, so that all ranks decode equally often, as ZeRO-3 needs. The batches, and so the hypotheses, are the
+   same either way.
+3. Utterances too short or too long to transcribe get an empty hypothesis and a note with the reason."""
 
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -35,17 +35,17 @@ class Hypothesis:
     key: str
     reference: str
     hypothesis: str
-    note: str = ""  # as Answer's; or "too-short" or "too-long" to transcribe
+    note: str = ""  # as in Answer; or "too-short" or "too-long" to transcribe
     confidence: float = 0.0  # geometric mean of the tokens' probabilities, 0 to 1, to four digits
     alternatives: list[dict[str, Any]] = field(default_factory=list)  # {"text", "score"}, best first, if nbest > 1
 
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """What was decoded at once, and how fast."""
+    """The hypotheses of one batch, and the time it took."""
 
     rows: list[Hypothesis]
-    seconds: float  # that it took one rank: reading, encoder and search
+    seconds: float  # of one rank: reading, encoder and search
     audio_seconds: float
 
 
@@ -54,7 +54,7 @@ class DecodingPlan:
     """Utterances of an index, by their numbers in it."""
 
     batches: list[list[int]]  # longest first
-    unfit: dict[int, str]  # too short or too long to transcribe: the note
+    unfit: dict[int, str]  # {utterance: note} of those too short or too long to transcribe
 
 
 def plan_decoding(
@@ -85,8 +85,8 @@ def rest_of(plan: DecodingPlan, done: Container[int]) -> DecodingPlan:
 def decode_batches(
     model: SlamAsr, index: ShardIndex, plan: DecodingPlan, options: DecodeOptions, turns: Iterable[int] | None = None
 ) -> Iterator[DecodedBatch]:
-    """Decodes the plan's batches of the numbers that `turns` gives, until one is beyond the last; all of them if it is
-    None. ShardError for a damaged shard."""
+    """Decodes the batches whose numbers `turns` yields, until one is past the end; all batches if it is None.
+    ShardError for a damaged shard."""
     for turn in count() if turns is None else turns:
         if turn >= len(plan.batches):
             return
@@ -96,7 +96,7 @@ def decode_batches(
 
 
 def audio_seconds(index: ShardIndex, ids: Sequence[int]) -> float:
-    """Of the utterances `ids` together."""
+    """Total seconds of audio of the utterances `ids`."""
     return round(float(index.samples[np.asarray(ids, dtype=np.int64)].sum()) / SAMPLE_RATE, 4)
 
 
@@ -154,7 +154,8 @@ def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
 
 
 def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dict[str, Any]]) -> None:
-    """One JSON object a line: key, reference, hypothesis, note and what `extra` adds; whole or not at all."""
+    """Writes one JSON object per line: key, reference, hypothesis, note and the fields of `extra`; all lines or
+    none."""
     with replacing(path) as file:
         for row, more in zip(rows, extra, strict=True):
             known = {name: value for name, value in asdict(row).items() if value != []}

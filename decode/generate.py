@@ -1,12 +1,12 @@
 """Speech to text: greedy or beam search over the frozen LLM, never sampling.
 
-1. `SlamAsr.prompt_embeds` lays the prompts out, padded on the left, with a mask that positions follow from.
-2. Every utterance gets a bound on its new tokens, from its own seconds alone. So batching never changes an utterance's
-   transcript (up to rounding in half precision).
-3. transformers' `generate` searches (search.py), under a configuration of ours: what a checkpoint's
-   generation_config.json asks for (temperature, repetition penalty, suppressed tokens ...) is not applied.
-4. An answer that begins to loop is ended at once. Answers that are no transcripts (guard.py) are searched once more,
-   in batches of their own, so that the others' tokens never change.
+1. `SlamAsr.prompt_embeds` builds the prompts, padded on the left, with a mask from which positions follow.
+2. Every utterance gets a limit on its new tokens from its own duration alone, so batching never changes a transcript
+   (up to rounding in half precision).
+3. transformers' `generate` searches (search.py) with our configuration: the checkpoint's generation_config.json
+   (temperature, repetition penalty, suppressed tokens ...) is not applied.
+4. An answer that loops is stopped early. Utterances whose answer is not a transcript (guard.py) are searched once more,
+   in separate batches, so that the others' tokens never change.
 
 B utterances, S width of the prompts, N new tokens, V vocabulary."""
 
@@ -24,17 +24,18 @@ from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 TOKENS_PER_SECOND = 25
-"""The fastest of 2,608 LibriSpeech utterances has 23 characters a second (5.3 words), so this is enough even for a
-tokenizer with one token a character. It only bounds what a model that does not stop can cost."""
-EXTRA_TOKENS = 8  # for answers to less than a second of speech
-SILENT_TOKENS = 32
+"""The fastest of the 2,608 utterances of LibriSpeech's dev-clean-2 and train-clean-5 has 23 characters a second (5.3
+words), so this is enough even for a tokenizer with one token per character. It limits the cost of an answer without
+EOS."""
+EXTRA_TOKENS = 8  # enough for utterances of less than a second
+SILENT_TOKENS = 32  # in a row without text, as a repeated special token: a loop
 SAFER_PENALTY = 1.2  # repetition penalty of the second search, see docs/decoding.md
 
 
 @torch.no_grad()
 def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[Answer]:
-    """B answers, with dropout off; the batch may be on any device. UserError if an utterance is `unfit`. With
-    `synced_gpus` a collective, which has no second search, as ranks would search unequally often."""
+    """The answers for B utterances, with dropout off; the batch may be on any device. UserError if an utterance is
+    `unfit`. With `synced_gpus` a collective without a second search, as all ranks must search equally often."""
     was_training = model.training
     model.eval()
     try:
@@ -53,7 +54,7 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[An
 
 
 def first_search(model: SlamAsr, options: DecodeOptions) -> Search:
-    """The search of `options`, which ends loops unless `strict`."""
+    """The search that `options` describe; it stops loops unless `strict`."""
 
     def is_loop(ids: list[int]) -> bool:
         return guard.is_loop(model.prompt.decode(ids)) or _is_silent(model, ids)
@@ -71,7 +72,7 @@ def first_search(model: SlamAsr, options: DecodeOptions) -> Search:
 
 
 def token_bounds(model: SlamAsr, batch: Batch, prompt: Tensor, max_new_tokens: int | None = None) -> Tensor:
-    """Most new tokens of each utterance, EOS not counted, int64 [B] on the CPU; prompts take `prompt` [B] places."""
+    """Maximum new tokens of each utterance, EOS not counted, int64 [B] on the CPU; `prompt` [B] are prompt lengths."""
     samples = model.num_frames(batch) * model.samples_per_frame
     bounds = EXTRA_TOKENS - (-samples * TOKENS_PER_SECOND // SAMPLE_RATE)
     if max_new_tokens is not None:
@@ -80,7 +81,7 @@ def token_bounds(model: SlamAsr, batch: Batch, prompt: Tensor, max_new_tokens: i
 
 
 def unfit(model: SlamAsr, frames: int) -> str | None:
-    """Why an utterance of so many encoder frames cannot be transcribed, "too-short" or "too-long"; None if it can."""
+    """Why an utterance of `frames` encoder frames cannot be transcribed, "too-short" or "too-long"; None if it can."""
     speech = model.adapter.out_len(frames)
     if speech < 1:
         return "too-short"
@@ -89,7 +90,7 @@ def unfit(model: SlamAsr, frames: int) -> str | None:
 
 
 def _is_silent(model: SlamAsr, ids: list[int]) -> bool:
-    """Whether the last tokens have no text at all, as a repeated special token."""
+    """Whether the last SILENT_TOKENS tokens have no text, as a repeated special token."""
     return len(ids) >= SILENT_TOKENS and not guard.has_words(model.prompt.decode(ids[-SILENT_TOKENS:]))
 
 
@@ -114,9 +115,9 @@ def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: Decode
 def _search_again(
     model: SlamAsr, prompts: Prompts, bounds: Tensor, options: DecodeOptions, note: str, answers: list[Answer]
 ) -> None:
-    """Replaces the answers that have this note by those of a safer search, where these are better.
+    """Replaces the answers that have this note with those of a safer search, where these are better.
 
-    Their bound is as many characters as the first had tokens, which speech does not exceed."""
+    The first limit, taken as characters and not tokens, is the limit of the second; speech stays below it."""
     rows = [i for i, answer in enumerate(answers) if answer.note == note]
     if not rows:
         return
@@ -138,7 +139,7 @@ def _search_again(
 
 
 def _cleaned(model: SlamAsr, answer: Answer) -> Answer:
-    """The answer up to the end of its loop's first round, if it has one."""
+    """The answer up to the end of its loop's first round, if it loops."""
     end, count = guard.loop_start(answer.text), len(answer.tokens)
     if end is None:
         return answer
@@ -150,5 +151,5 @@ def _cleaned(model: SlamAsr, answer: Answer) -> Answer:
 
 
 def _in_characters(bound: int, answer: Answer) -> int:
-    """Tokens of as many characters as `bound`, at the answer's own characters a token."""
+    """The tokens that `bound` characters take, at the answer's own ratio of tokens to characters."""
     return -(-bound * max(1, len(answer.tokens)) // max(1, len(answer.text), len(answer.tokens)))

@@ -1,13 +1,13 @@
-"""The keys and values of what prompts have in common, computed once for a batch.
+"""Keys and values of the common part of the prompts, computed once per batch.
 
-The words before the speech are the same for every utterance, and all of an utterance's prompt is the same for its
-beams. So the LLM computes the first once for the batch and, for beam search, the second once for each utterance;
-`generate` goes on from there. With prefix, padding and speech in this order,
+The words before the speech, the prefix, are the same for every utterance, and an utterance's whole prompt is the same
+for its beams. So the LLM computes the prefix once per batch and, for beam search, the rest once per utterance;
+`generate` continues from this cache. With the columns in this order,
 
     prefix | padding | speech | suffix          instead of          padding | prefix | speech | suffix
 
-the prefix has the same columns in every row, so that all rows can begin with one cache. Positions follow from the mask,
-and are the same in both.
+the prefix has the same columns in every row, so all rows can start from one cache. Positions follow from the mask, and
+are the same in both orders.
 
 B utterances, S width of the prompts, P length of the prefix, H width of the LLM."""
 
@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 LEAST_PREFIX = 8
-"""Tokens; a shorter one is computed for every utterance, as one forward more costs as much (bench/decoding.py)."""
+"""Tokens; a shorter prefix is not shared, as the extra forward pass costs as much (`python -m bench.decoding`)."""
 
 
 class Prompts(NamedTuple):
-    """What generation starts from."""
+    """The prompts of a batch."""
 
     embeds: Tensor  # [B, S, H], padding on the left
     mask: Tensor  # int64 [B, S], 0 on padding
-    prefix: int  # P, the first tokens of every row that are the same in all
+    prefix: int  # P, the number of first tokens that are the same in all rows
 
 
 def prompt_cache(llm: Any, prompts: Prompts, beams: int, most_new: int) -> tuple[Prompts, Any]:
-    """Prompts for `generate`, and a cache of their first columns with B x beams rows; None if nothing can be shared.
-    `most_new` tokens may follow."""
+    """Prompts for `generate`, and the cache of their first columns, with B x beams rows; None if nothing can be shared.
+    Up to `most_new` tokens may follow."""
     from transformers import DynamicCache
 
     embeds, mask, prefix = prompts
@@ -59,9 +59,9 @@ def _extend(llm: Any, cache: Any, embeds: Tensor, mask: Tensor, done: int) -> No
 
 
 def _with_prefix_first(prompts: Prompts) -> tuple[Tensor, Tensor]:
-    """embeds and mask, the prefix moved before the padding."""
+    """embeds and mask with the prefix before the padding."""
     embeds, mask, prefix = prompts
-    fullest = mask.sum(1).argmax()  # without padding, its prefix is in the first columns already
+    fullest = mask.sum(1).argmax()  # it has no padding, so its prefix is in the first columns
     rest = mask.cumsum(1) > prefix
     first = torch.arange(mask.shape[1], device=mask.device) < prefix
     moved = torch.where(first[None, :, None], embeds[fullest], embeds * rest[..., None])
@@ -69,15 +69,15 @@ def _with_prefix_first(prompts: Prompts) -> tuple[Tensor, Tensor]:
 
 
 def _takes_caches(llm: Any) -> bool:
-    """Whether the LLM takes positions, and a cache of the kind that transformers makes for most families."""
+    """Whether the LLM accepts positions and transformers' standard cache."""
     own_cache = hasattr(llm, "_reorder_cache") or not llm._supports_default_dynamic_cache()
     accepted = inspect.signature(llm.base_model.forward).parameters
     return not own_cache and {"position_ids", "past_key_values"} <= accepted.keys()
 
 
 def _prefix_comes_first(cache: Any, columns: int) -> bool:
-    """Whether padding may lie between prefix and speech: in every layer attention reaches over all columns, and follows
-    positions. Recurrent layers would read the padding; windows and chunks are counted in columns, padding included."""
+    """Whether padding may lie between prefix and speech: every layer must attend to all columns. Recurrent layers would
+    process the padding, and sliding windows and chunks count columns, padding included."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     def reaches(layer: Any) -> bool:

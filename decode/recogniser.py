@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from model.slam_asr import SlamAsr
 
     Audio = str | Path | bytes | np.ndarray | Tensor
-    """A file (WAV, FLAC, MP3, Ogg ...) by its path or its content, or samples [N] or [channels, N]: floats in -1 to 1
-    or signed integers."""
+    """A file (WAV, FLAC, MP3, Ogg ...), as a path or as bytes, or samples [N] or [channels, N]: floats in -1 to 1 or
+    signed integers."""
 
 
 class Search(TypedDict, total=False):
-    """How to search: keyword arguments of `transcribe`, with the meaning and default of DecodeOptions' fields."""
+    """Search options: keyword arguments of `transcribe`, with the meaning and default of DecodeOptions' fields."""
 
     beams: int  # hypotheses kept; 1, the default, is greedy search
-    nbest: int  # texts given of each window, at most `beams`; default 1
+    nbest: int  # hypotheses returned per window, at most `beams`; default 1
     length_penalty: float  # a hypothesis's score is its log-probability / tokens ** this; default 0
-    repetition_penalty: float  # above 1, the default: tokens that the answer already has become less likely
-    max_new_tokens: int | None  # most LLM tokens of a window; default None, by its length
-    batch_tokens: int  # speech embeddings decoded at a time, times beams; bounds memory, changes no text; default 2000
-    strict: bool  # True: the first answer stands, even if it is a loop; default False
+    repetition_penalty: float  # above 1: tokens already in the answer become less likely; default 1
+    max_new_tokens: int | None  # maximum LLM tokens per window; default None, by its duration
+    batch_tokens: int  # speech embeddings per batch, times beams: limits memory, not the text; default 2000
+    strict: bool  # True: the first answer is kept, even if it is a loop; default False
 
 
 def load(
@@ -45,13 +45,13 @@ def load(
     llm_dtype: str | None = None,
     trust_remote_code: bool = False,
 ) -> Recogniser:
-    """The recogniser of an adapter: of a run (its best checkpoint, else its newest), a checkpoint or an export.
+    """The recogniser with the adapter of a run (its best checkpoint, else its newest), a checkpoint or an export.
 
     `encoder` and `llm` are Hugging Face ids or folders; by default those in adapter.json, or wherever they were moved
     to. `device`: "auto" is cuda if there is a GPU, else cpu. `dtype`: "float32", "bfloat16", "float16", or "auto",
-    bfloat16 on a GPU that has it, else float32; `encoder_dtype` and `llm_dtype` (also "int8", "nf4") are that of one
-    part. `trust_remote_code` allows Python code that comes with a model to run. UserError, a ValueError, for what is
-    not there or does not belong together."""
+    which is bfloat16 on a GPU that supports it, else float32; `encoder_dtype` and `llm_dtype` (also "int8", "nf4") set
+    that of one part. `trust_remote_code` allows Python code shipped with a model to run. UserError, a ValueError, if a
+    part is missing or is not the one that the adapter was trained with."""
     from model.loading import choose_device
     from model.weights import load_for_decoding
 
@@ -66,7 +66,7 @@ def load(
 
 
 class Recogniser:
-    """A loaded encoder, adapter and LLM. Not for several threads at once."""
+    """A loaded encoder, adapter and LLM. Not thread-safe."""
 
     def __init__(self, model: SlamAsr) -> None:
         self.model = model
@@ -96,10 +96,10 @@ class Recogniser:
     ) -> Transcript | list[Transcript]:
         """The transcript of a recording, or of each in a list, which are decoded together: faster, with the same texts.
 
-        `sample_rate` in Hz is that of arrays; a file has its own. Recordings over `longest` seconds are split at
-        silences into windows of at most that; silence is not decoded. `vad` says what is silence: "energy", a rule on
-        levels, "silero", a network (extra `vad`), or "off", nothing is. UserError, a ValueError, for the first
-        recording that cannot be transcribed; `transcribe_each` goes on."""
+        `sample_rate` in Hz is that of arrays; files have their own. Recordings over `longest` seconds are split at
+        silences into windows of at most `longest`; silence is not decoded. `vad` is the voice activity detector:
+        "energy", by level, "silero", a network (extra `vad`), or "off", which decodes everything. UserError, a
+        ValueError, for the first recording that cannot be transcribed; `transcribe_each` continues after it."""
         if not isinstance(audio, list | tuple):
             [transcript] = self.transcribe_each([audio], sample_rate, longest=longest, vad=vad, **search)
             if transcript.error:
@@ -122,9 +122,9 @@ class Recogniser:
         progress: Callable[[float], None] | None = None,
         **search: Unpack[Search],
     ) -> Iterator[Transcript]:
-        """As `transcribe`, of any number of recordings: transcripts come in order, as soon as they are ready. That of a
-        recording which cannot be transcribed has an `error`, and the others go on. `progress` gets the seconds of audio
-        decoded since its last call."""
+        """As `transcribe`, for any number of recordings: yields transcripts in order, each as soon as it is ready. One
+        that cannot be transcribed has an `error`, and the others continue. `progress` is called with the seconds of
+        audio decoded since its last call."""
         from decode.recordings.files import transcribe_each
 
         options = _options(**search)

@@ -1,4 +1,4 @@
-"""transformers' `generate` from prompts of speech: greedy or beam search, and what ends, forbids or records a token.
+"""Greedy or beam search by transformers' `generate`, with the logits processors that limit, forbid and record tokens.
 
 B utterances, R rows of the search (B x beams), N new tokens, V vocabulary."""
 
@@ -17,7 +17,7 @@ from transformers.generation.logits_process import (
 from decode.prefix import Prompts, prompt_cache
 from model.llm import logits_at
 
-UNFILLED = -1e8  # places in the list of hypotheses that transformers' beam search did not fill score below
+UNFILLED = -1e8  # transformers' beam search gives unfilled hypotheses a score below this
 LOGITS_AT_ONCE = 2**26  # 0.25 GB in float32
 LOOP_CHECK_EVERY = 16  # tokens
 FORBIDDEN_RUN = 3  # tokens
@@ -25,7 +25,7 @@ FORBIDDEN_RUN = 3  # tokens
 
 @dataclass(frozen=True)
 class Search:
-    """How to search."""
+    """Options of one search."""
 
     eos_id: int
     pad_id: int
@@ -33,28 +33,28 @@ class Search:
     nbest: int = 1
     length_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    is_loop: Callable[[list[int]], bool] | None = None  # of the tokens of an answer so far: it ends there
-    forbidden: Sequence[Sequence[int]] = ()  # [B] tokens, no FORBIDDEN_RUN of which an answer may have; () allows all
-    share: bool = True  # what prompts have in common is computed once
+    is_loop: Callable[[list[int]], bool] | None = None  # given an answer's tokens so far; true stops it
+    forbidden: Sequence[Sequence[int]] = ()  # [B] tokens: no FORBIDDEN_RUN of them in a row in an answer
+    share: bool = True  # compute the common part of the prompts once
     synced: bool = False  # as DecodeOptions.synced_gpus
 
 
 class Hypothesis(NamedTuple):
-    """One answer that the search found."""
+    """One hypothesis of the search."""
 
     tokens: list[int]  # without EOS
     score: float  # sum of the log-probabilities, after penalties, EOS included, / tokens ** length_penalty; 0 if greedy
-    logprobs: list[float]  # nats, the LLM's own, of the tokens and of EOS; of the best hypothesis only
+    logprobs: list[float]  # nats, before penalties, of the tokens and EOS; the best hypothesis only
 
 
 @torch.no_grad()
 def search(llm: Any, prompts: Prompts, bounds: Tensor, how: Search) -> list[list[Hypothesis]]:
-    """Up to `nbest` hypotheses of each of B utterances, the best first; at least one, that may be empty.
+    """Up to `nbest` hypotheses of each of B utterances, best first; at least one, which may be empty.
 
-    `bounds` [B] on the CPU are the most tokens of each. With `synced` a collective."""
+    `bounds` [B] on the CPU: maximum tokens of each. With `synced` a collective."""
     device, most_new = prompts.embeds.device, int(bounds.max()) + 1  # room for the last EOS
     ahead, cache = prompts, None
-    if how.share and not how.synced:  # ranks would share unequally often
+    if how.share and not how.synced:  # all ranks must compute equally often
         ahead, cache = prompt_cache(llm, prompts, how.beams, most_new)
     recorder = Recorder()
     steps: list[LogitsProcessor] = [recorder] if how.beams == 1 else []
@@ -66,7 +66,7 @@ def search(llm: Any, prompts: Prompts, bounds: Tensor, how: Search) -> list[list
     if how.is_loop is not None:
         steps.append(EndLoops(how.is_loop, how.beams, how.eos_id))
     steps.append(EndAtBound(bounds.to(device), how.beams, how.eos_id))
-    llm.generation_config = GenerationConfig()  # else `generate` takes from it what ours leaves open
+    llm.generation_config = GenerationConfig()  # else `generate` takes what ours does not set from it
     made = llm.generate(
         inputs_embeds=ahead.embeds,
         attention_mask=ahead.mask,
@@ -106,7 +106,7 @@ def search(llm: Any, prompts: Prompts, bounds: Tensor, how: Search) -> list[list
 
 @torch.no_grad()
 def answer_logprobs(llm: Any, prompts: Prompts, answers: list[list[int]], how: Search) -> list[list[float]]:
-    """Log-probabilities in nats of every answer's tokens and of EOS, by a forward over prompt and answer."""
+    """Log-probabilities in nats of every answer's tokens and EOS, from a forward pass over prompt and answer."""
     device, vocabulary = prompts.embeds.device, llm.config.get_text_config().vocab_size
     longest = max(map(len, answers))
     rows = len(answers) if how.synced else max(1, LOGITS_AT_ONCE // (vocabulary * (longest + 1)))
@@ -136,8 +136,8 @@ def _padded(rows: Sequence[Sequence[int]], padding: int, device: torch.device) -
 
 
 class Recorder(LogitsProcessor):
-    """Records the log-probability of each token of a greedy search as it is chosen; first of the processors, so that it
-    is the LLM's own."""
+    """Records the log-probability of each token chosen by greedy search; the first processor, so that these are before
+    penalties."""
 
     def __init__(self) -> None:
         self.chosen: list[Tensor] = []  # [R] of each step but the last
@@ -161,8 +161,8 @@ class Recorder(LogitsProcessor):
 
 
 class EndAtBound(LogitsProcessor):
-    """Leaves EOS as a row's only choice, at the score that the LLM gives it, once the row has its bound of tokens. A
-    stopping criterion would end hypotheses of a beam without EOS, and only the best ones of a step."""
+    """Allows only EOS, at the LLM's score for it, once a row has its maximum tokens. A stopping criterion would end
+    beam hypotheses without EOS, and only the best ones of a step."""
 
     def __init__(self, bounds: Tensor, beams: int, eos_id: int) -> None:
         """bounds [B] on the scores' device; rows come as B x beams."""
@@ -178,8 +178,8 @@ class EndAtBound(LogitsProcessor):
 
 
 class EndLoops(LogitsProcessor):
-    """Ends answers that loop, looking every LOOP_CHECK_EVERY tokens. Of a beam the hypotheses that loop are dropped, as
-    their many likely tokens would win; if all do, they end. Other rows keep their scores to the bit."""
+    """Stops answers that loop, checked every LOOP_CHECK_EVERY tokens. In a beam, looping hypotheses are dropped, as
+    their probable tokens would win; if all loop, they are ended. Other rows keep their scores exactly."""
 
     def __init__(self, is_loop: Callable[[list[int]], bool], beams: int, eos_id: int) -> None:
         self.is_loop, self.beams, self.eos_id = is_loop, beams, eos_id
@@ -197,7 +197,7 @@ class EndLoops(LogitsProcessor):
 
 
 def only_eos(scores: Tensor, rows: Tensor, eos_id: int) -> Tensor:
-    """scores [R, V], in the rows where `rows` [R] is true -inf for every token but EOS."""
+    """The scores [R, V], with -inf for every token but EOS in the rows where `rows` [R] is true."""
     closed = rows[:, None].repeat(1, scores.shape[1])
     closed[:, eos_id] = False
     return scores.masked_fill(closed, -torch.inf)

@@ -1,4 +1,4 @@
-"""Flags that transcribe and score share, and the recogniser that they describe."""
+"""The flags common to transcribe and score, and the model that they specify."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 NOTES = {
-    "cut": "with an answer that the bound on tokens ended",
-    "loop": "whose first answer was a loop (--strict lets it stand)",
-    "echo": "whose first answer repeated the prompt (--strict lets it stand)",
-    "refusal": "whose first answer refused to transcribe (--strict lets it stand)",
-    "silence": "without speech: the text is empty",
+    "cut": "with an answer truncated at the token limit",
+    "loop": "whose first answer was a loop (--strict keeps it)",
+    "echo": "whose first answer repeated the prompt (--strict keeps it)",
+    "refusal": "whose first answer was a refusal (--strict keeps it)",
+    "silence": "without speech, with empty text",
     "too-short": "too short to transcribe, scored as empty",
     "too-long": "too long to transcribe, scored as empty",
 }
@@ -31,39 +31,43 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     encoder = "speech encoder, Hugging Face id or folder (default: that in adapter.json, or wherever it was moved to)"
     add("--encoder", metavar="ID", help=encoder)
     add("--llm", metavar="ID", help="LLM, Hugging Face id, folder or GGUF file (default: the same)")
-    add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if there is one)")
-    dtypes = "dtype of both: float32, bfloat16, float16 (default: auto, bfloat16 on a GPU that has it, else float32)"
+    add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if available)")
+    dtypes = "dtype of both: float32, bfloat16, float16 (default: auto, bfloat16 if the GPU has it, else float32)"
     add("--dtype", default="auto", help=dtypes)
     add("--encoder-dtype", metavar="DTYPE", help="dtype of the encoder (default: that of --dtype)")
     llm_dtype = "dtype of the LLM; also int8 and nf4, quantised by bitsandbytes (default: that of --dtype)"
     add("--llm-dtype", metavar="DTYPE", help=llm_dtype)
-    code = "run Python code that comes with encoder or LLM (default: refuse)"
+    code = "run Python code shipped with the encoder or LLM (default: refuse)"
     add("--trust-remote-code", action="store_true", help=code)
     add = parser.add_argument_group("search").add_argument
     add("--beams", type=positive, default=1, metavar="N", help="hypotheses kept in the search (default: 1, greedy)")
     add(
-        "--nbest", type=positive, default=1, metavar="N", help="alternatives of an answer, at most --beams (default: 1)"
+        "--nbest",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="hypotheses returned per answer, at most --beams (default: 1)",
     )
-    lengths = "a hypothesis's score is its log-probability / tokens ** X; higher favours longer ones (default: 0)"
+    lengths = "a hypothesis's score is its log-probability / tokens ** X; higher prefers longer (default: 0)"
     add("--length-penalty", type=float, default=0.0, metavar="X", help=f"with --beams: {lengths}")
-    repeated = "above 1: tokens that the answer already has become less likely (default: 1, none)"
+    repeated = "above 1: tokens already in the answer become less likely (default: 1, off)"
     add("--repetition-penalty", type=float, default=1.0, metavar="X", help=repeated)
-    strict = "let every first answer stand; else loops are ended, and loops, echoes and refusals decoded again"
+    strict = "keep every first answer; by default loops are stopped, and loops, echoes, refusals decoded again"
     add("--strict", action="store_true", help=strict)
-    bound = "most LLM tokens of one answer (default: 25 for each second of its audio, and 8)"
+    bound = "maximum LLM tokens per answer (default: 25 per second of its audio, plus 8)"
     add("--max-new-tokens", type=positive, metavar="N", help=bound)
-    budget = "speech embeddings decoded at a time, times beams; bounds memory (default: 2000, 200 s of speech)"
+    budget = "speech embeddings per batch, times beams; limits memory (default: 2000, about 200 s of speech)"
     add("--batch-tokens", type=positive, default=2000, metavar="N", help=budget)
 
 
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
 def options(args: argparse.Namespace) -> DecodeOptions:
-    """UserError for flags that do not go together, or are out of range."""
+    """UserError for flags that contradict each other, or are out of range."""
     from decode.options import DecodeOptions
 
     names = ("beams", "max_new_tokens", "batch_tokens", "nbest", "length_penalty", "repetition_penalty", "strict")
@@ -71,7 +75,7 @@ def options(args: argparse.Namespace) -> DecodeOptions:
 
 
 def say_notes(notes: Mapping[str, Sequence[str]], what: str) -> None:
-    """Which answers are not as the model would have ended them: {note: names of those}, a line each on stderr."""
+    """Prints {note: names of the utterances with it} on stderr, one line per note."""
     for note, names in notes.items():
         print(
             f"slam-asr: {counted(len(names), what)} {NOTES.get(note, note)} (the first is {names[0]})", file=sys.stderr

@@ -57,7 +57,7 @@ class SlamAsr(nn.Module):
         super().__init__()
         self._encoder = (encoder,)
         self.samples_per_frame = (encoder or Encoder).samples_per_frame
-        """Samples at 16 kHz between frames; without the encoder those of most, to be set if its own differ."""
+        """Samples at 16 kHz between frames; without the encoder the usual 320, to be set if its own differs."""
         self.adapter = adapter
         self.llm = llm.model
         self.prompt = prompt

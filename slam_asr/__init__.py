@@ -8,7 +8,7 @@
     >>> [(segment.start, segment.end, segment.text) for segment in transcript.segments]
     [(0.0, 1.9, 'red lamp near seven doors')]
 
-Several recordings at once are faster, with the same texts:
+Several recordings at once are decoded faster, with the same texts:
 
     >>> transcripts = recogniser.transcribe(["one.wav", "two.flac"], beams=4)
 
@@ -16,7 +16,7 @@ Arrays work too: floats in -1 to 1, [samples] or [channels, samples], of any sam
 
     >>> text = recogniser.transcribe(samples, sample_rate=44_100).text
 
-What is wrong with an argument or a recording is a UserError, a ValueError of one line."""
+An argument or a recording that is wrong raises UserError, a ValueError with a one-line message."""
 
 from decode.recogniser import Recogniser, load
 from decode.recordings.transcript import Segment, Transcript

@@ -1,6 +1,6 @@
-"""Imported last by the server that ranks are forked from: transformers compiles some 700 regular expressions, which
-rename weights of old checkpoints, when the first model is opened. What is there then is left out of garbage collection,
-which in every rank would walk over all of it, and so copy the pages that it shares with the server."""
+"""Imported last by the server from which ranks are forked: preloads what transformers does with the first model, the
+compilation of some 700 regular expressions for old checkpoints. Existing objects are then excluded from garbage
+collection, which in every rank would touch, and so copy, the pages shared with the server."""
 
 import gc
 

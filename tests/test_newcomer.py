@@ -84,7 +84,7 @@ def ended(folder):
     second = start(folder, place)
     wait_for(second, lambda: (out / "train" / "checkpoints" / "step-00000010").exists(), place)
     second.send_signal(signal.SIGTERM)
-    assert second.wait(SECONDS_TO_END) in (75, 0), log(place)  # 0: it had taken its last step already
+    assert second.wait(SECONDS_TO_END) in (75, 0), log(place)  # 0: its last step was done before the signal
     (out / "scores" / "test").mkdir(parents=True, exist_ok=True)
     (out / "scores" / "test" / "score.json").write_text('{"weights_sha256": "0"}')  # of another checkpoint
     before = len(log(place))
@@ -95,7 +95,7 @@ def ended(folder):
 
 @pytest.fixture(scope="module")
 def straight(ended):
-    """The same frames, training and score with no command of `slam-asr run`, and nothing that happens to them."""
+    """The same features, training and scoring without `slam-asr run`, and without interruptions."""
     place, folder = ended[0], ended[0].parent / "straight"
     out = place / "out"
     features = [line.split()[2:] for line in log(place).splitlines() if line.startswith("$ slam-asr prep features ")]
@@ -128,7 +128,7 @@ def test_one_command_ends_with_the_word_error_rate_of_an_unseen_voice(ended):
     ]
 
 
-def test_killed_in_features_and_stopped_in_training_it_ends_with_the_figures_of_a_run_that_was_not(ended, straight):
+def test_a_run_killed_in_features_and_stopped_in_training_has_the_figures_of_an_uninterrupted_one(ended, straight):
     out = ended[0] / "out"
     assert "resuming from out/train/checkpoints/step-000000" in ended[1]
     assert adapters(out) == adapters(straight)
@@ -140,7 +140,7 @@ def test_killed_in_features_and_stopped_in_training_it_ends_with_the_figures_of_
 
 
 def test_given_again_it_only_asks_the_training(folder, ended, monkeypatch, capfd):
-    """The score, there for another checkpoint before the last start, was replaced in it."""
+    """The score of another checkpoint, present before the last start, was replaced by it."""
     monkeypatch.chdir(ended[0])
     before = adapters(Path("out"))
     assert main(command(folder / "digits", Path("out"), EPOCHS)[1:]) == 0

@@ -77,7 +77,7 @@ def decode(source: Source, start: float | None = None, duration: float | None = 
 
 
 def require_in_scale(wave: np.ndarray) -> None:
-    """AudioError for NaN and Inf in float [N], N > 0, and for samples that are no sound in -1 to 1."""
+    """AudioError for NaN or Inf in float [N], N > 0, and for samples far outside -1 to 1."""
     peak = float(np.abs(wave).max())
     if not np.isfinite(peak):
         bad = np.flatnonzero(~np.isfinite(wave))
@@ -158,7 +158,7 @@ def resampled_count(count: int, rate: int, target: int = SAMPLE_RATE) -> int:
 
 
 def ratio_of(rate: int, target: int = SAMPLE_RATE) -> Fraction:
-    """`target` over `rate`, as resampling takes it."""
+    """`target` / `rate` as a fraction."""
     return Fraction(target, rate).limit_denominator(1000)  # 22,255 Hz would ask for a kernel of 1 GB
 
 

@@ -1,7 +1,7 @@
-"""A recording of any length, block by block in little memory: the samples that `decode` gives, to 1e-6 (the filter of
-resampling sums in another order; at 16 kHz they are the same bits).
+"""Decodes a recording of any length block by block, in constant memory.
 
-What the header tells of a cut-off file is found before the first block, what only decoding finds in its place."""
+The samples are those of `decode` to within 1e-6, as resampling sums in another order; at 16 kHz they are identical.
+A truncation that the header shows is reported before the first block, other errors in the block where they occur."""
 
 from collections.abc import Iterator
 
@@ -25,12 +25,12 @@ from data_prep.audio.decode import (
 from data_prep.audio.truncation import what_is_cut_off, what_mp3_lacks
 
 BLOCK_SECONDS = 10
-EDGE_UNITS = 64  # of `rate` / greatest common divisor samples: more than the filter reaches, 25 ms at 48 kHz or less
+EDGE_UNITS = 64  # of rate / gcd(rate, 16 kHz) samples: more than the filter's reach, 25 ms at 48 kHz or less
 
 
 def stream(source: Source) -> Iterator[np.ndarray]:
-    """Float32 [n] mono 16 kHz in [-1, 1], end to end the whole recording. AudioError and OSError as `decode`, but for
-    no length."""
+    """Yields the recording as consecutive blocks, float32 [n] mono 16 kHz in [-1, 1]. AudioError and OSError as
+    `decode`, but without a limit on the length."""
     declared = probe(source)
     with open_stream(source) as file:
         cut_off = ("truncated", what_is_cut_off(file))
@@ -45,7 +45,7 @@ def stream(source: Source) -> Iterator[np.ndarray]:
 
 
 def _blocks(source: Source) -> Iterator[np.ndarray]:
-    """Float32 [n] mono at the recording's own rate."""
+    """Yields float32 [n] mono at the recording's own rate."""
     with opened(source) as (_, file, info):
         at, count = 0, 1
         while at < info.frames and count:
@@ -61,7 +61,7 @@ def _blocks(source: Source) -> Iterator[np.ndarray]:
 
 
 def resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
-    """`resample` of all blocks end to end, given as blocks: the filter sees EDGE_UNITS on both sides."""
+    """Resamples consecutive blocks as `resample` does the whole, with EDGE_UNITS of context on both sides."""
     if rate == SAMPLE_RATE:
         yield from blocks
         return
@@ -82,8 +82,8 @@ def resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
 
 
 def from_array(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Float32 [N] mono 16 kHz in [-1, 1] of floats or integers [N] or [channels, N] at `rate` Hz. AudioError as
-    `decode`, and for another shape or kind of array."""
+    """Float32 [N] mono 16 kHz in [-1, 1] from floats or integers [N] or [channels, N] at `rate` Hz. AudioError as
+    `decode`, and for any other shape or dtype."""
     if samples.ndim == 2 and 1 <= len(samples) <= min(MAX_CHANNELS, samples.shape[1]):
         mono = samples.mean(axis=0, dtype=np.float64)
     elif samples.ndim == 1:

@@ -1,9 +1,9 @@
-"""Transcribes recordings: whatever soundfile reads, or arrays, in the order given.
+"""Transcribes recordings, files that soundfile can read or arrays, in the order given.
 
 1. A recording of at most `longest` seconds is one window; a longer one is split at silences (segments.py) while it is
    read, so that memory does not depend on its length. Silence is not decoded.
-2. Windows are read ahead, over the ends of recordings, until there are READ_AHEAD_SECONDS of them.
-3. They are decoded in batches of about equal lengths; a recording is given once all of its windows are decoded."""
+2. Windows are read ahead, across recordings, until there are READ_AHEAD_SECONDS or READ_AHEAD_WINDOWS of them.
+3. They are decoded in batches of about equal lengths; a transcript is yielded once all of its windows are decoded."""
 
 import math
 import os
@@ -28,17 +28,17 @@ from model.batch import pack
 from model.errors import UserError, counted, require_at_least
 from model.slam_asr import SlamAsr
 
-READ_AHEAD_SECONDS = 300  # of speech: full batches, and the first texts still come soon
+READ_AHEAD_SECONDS = 300  # of windows: enough for full batches, and the first transcripts still come soon
 READ_AHEAD_WINDOWS = 256
-LONGEST_SECONDS = 30.0  # of a window: as long as training utterances commonly are, and Whisper's window
+LONGEST_SECONDS = 30.0  # of a window: the common limit of training utterances, and Whisper's window
 
 Source = str | Path | bytes | np.ndarray | torch.Tensor
-Progress = Callable[[float], None]  # gets the seconds of audio that are done since the last call
+Progress = Callable[[float], None]  # called with the seconds of audio decoded since the last call
 
 
 @dataclass
 class _Recording:
-    """One that is being read or decoded."""
+    """A recording that is being read or decoded."""
 
     name: str
     seconds: float = 0.0  # read so far
@@ -61,8 +61,8 @@ Window = tuple[_Recording, Stretch]
 
 
 def recordings_in(folder: str) -> tuple[list[str], str]:
-    """The recordings in a folder and those below it, by path, and a count of other files: `2 other files (.txt 2)`.
-    Hidden files are ignored. UserError for a folder that cannot be read, or holds no recordings."""
+    """The recordings in a folder and its subfolders, sorted, and a count of others: `2 other files (.txt 2)`. Hidden
+    files are ignored. UserError for a folder that cannot be read, or holds no recordings."""
     paths, others = [], Counter[str]()
     for place, names in walked(Path(folder)):
         if any(part.startswith(".") for part in Path(place).relative_to(folder).parts):
@@ -92,8 +92,8 @@ def transcribe_each(
     vad: str = "energy",
     progress: Progress | None = None,
 ) -> Iterator[Transcript]:
-    """The transcript of every recording, in order; one that cannot be transcribed has an error, and the others go on.
-    `sample_rate` is that of arrays. UserError for an unknown `vad` and a `longest` under LEAST_SECONDS."""
+    """Yields the transcript of every recording, in order; one that cannot be transcribed has an error, and the others
+    continue. `sample_rate` is that of arrays. UserError for an unknown `vad` and a `longest` under LEAST_SECONDS."""
     require_at_least("longest", longest, LEAST_SECONDS)
     require_vad(vad)
     options, done = options or DecodeOptions(), progress or (lambda seconds: None)
@@ -115,7 +115,7 @@ def transcribe_each(
 
 
 def _read(recording: _Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
-    """The windows to decode; silence and errors are noted in the recording."""
+    """Yields the windows to decode; adds silence and errors to the recording."""
     while not recording.is_read:
         try:
             stretch = next(stretches, None)
@@ -134,7 +134,7 @@ def _read(recording: _Recording, stretches: Iterator[Stretch]) -> Iterator[Stret
 
 
 def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float, vad: str) -> Iterator[Stretch]:
-    """Windows that can be decoded, and silences. AudioError, OSError."""
+    """The windows, none too long for the LLM, and the silences of a recording. AudioError, OSError."""
     assert model.encoder is not None, "audio needs an encoder"
     if isinstance(source, str | Path | bytes):
         is_short = audio.probe(source).seconds <= longest
@@ -161,8 +161,8 @@ def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float,
 
 
 def _longest_that_fits(model: SlamAsr, longest: float) -> float:
-    """Seconds of the longest window up to `longest` whose speech takes at most half of the LLM's positions; the other
-    half is for the answer."""
+    """Seconds of the longest window, at most `longest`, whose speech takes at most half of the LLM's positions; the
+    other half is left for the answer."""
     if model.max_positions is None:
         return longest
     words = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
@@ -170,13 +170,13 @@ def _longest_that_fits(model: SlamAsr, longest: float) -> float:
     samples = range(int(longest * audio.SAMPLE_RATE) + 1)
     fits = bisect_left(samples, places + 1, key=lambda n: _speech_embeddings(model, n)) - 1
     if fits < LEAST_SECONDS * audio.SAMPLE_RATE:
-        few = f"the LLM's input has {model.max_positions} places, too few for {LEAST_SECONDS:g} s of speech"
+        few = f"the LLM has {model.max_positions} positions, too few for {LEAST_SECONDS:g} s of speech"
         raise audio.AudioError("too-long", f"{few} and its text; use another LLM")
     return fits / audio.SAMPLE_RATE
 
 
 def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done: Progress) -> None:
-    """Adds the windows' texts to their recordings, in the order of the windows."""
+    """Decodes the windows and adds their texts to their recordings, in order."""
     answers = list[Answer | None]([None] * len(windows))
     waves = [torch.from_numpy(stretch.wave) for _, stretch in windows]
     lengths = [_speech_embeddings(model, len(wave)) for wave in waves]
@@ -197,7 +197,7 @@ def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done:
 
 
 def _finished(recordings: deque[_Recording]) -> Iterator[Transcript]:
-    """The transcripts of the first recordings, which are removed, up to one that is not finished."""
+    """Removes the recordings at the front that are finished, and yields their transcripts."""
     while recordings and recordings[0].is_read and not recordings[0].waiting:
         yield recordings.popleft().transcript()
 

@@ -1,16 +1,16 @@
 """Transcripts as files: txt, json, jsonl, srt, vtt and tsv.
 
-| format | what it holds |
+| format | content |
 |---|---|
-| txt | the text, a line a segment |
+| txt | the text, one line per segment |
 | json | `Transcript.to_json`, indented |
 | jsonl | the same on one line |
 | srt | SubRip captions |
 | vtt | WebVTT captions (www.w3.org/TR/webvtt1) |
-| tsv | a segment a line: start and end in whole milliseconds, text; with a header, as Whisper writes it |
+| tsv | one line per segment: start and end in whole milliseconds, text; with a header, as Whisper writes it |
 
-A caption is a segment, or a part of one that can be read: at most two lines of 42 characters and about seven seconds.
-Where a segment is divided, its time is divided by characters: an estimate."""
+A caption is a segment or, to be readable, part of one: at most two lines of 42 characters and about seven seconds.
+The times of parts are estimated from their numbers of characters."""
 
 import html
 import json
@@ -21,19 +21,19 @@ from data_prep.durable import encodable
 from decode.recordings.transcript import Transcript
 from model.errors import require_known
 
-LINE_CHARACTERS, LINES, CAPTION_SECONDS = 42, 2, 7.0  # of a caption, as subtitlers' guidelines have them
+LINE_CHARACTERS, LINES, CAPTION_SECONDS = 42, 2, 7.0  # of a caption, as in subtitling guidelines
 MOST_CHARACTERS = LINE_CHARACTERS * LINES
-SLACK_CHARACTERS = 10  # that a part may be longer than the others: about a word
+SLACK_CHARACTERS = 10  # by which a part may exceed the mean: about a word
 
 
 def as_format(transcript: Transcript, name: str) -> str:
-    """The whole text of a file of that format. UserError for an unknown one."""
+    """The content of a file of the format `name`. UserError for an unknown one."""
     require_known("format", name, FORMATS)
     return encodable(FORMATS[name](transcript))
 
 
 def one_line(text: str) -> str:
-    """An LLM's text with line feeds and terminal codes as spaces."""
+    """The text with line feeds and terminal control codes as spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
@@ -77,7 +77,7 @@ FORMATS: dict[str, Callable[[Transcript], str]] = {
 
 
 def captions(transcript: Transcript) -> Iterator[tuple[int, int, str]]:
-    """(begin, end, text of one or two lines): milliseconds in order of time, none overlap."""
+    """Yields (start, end, text of one or two lines), in milliseconds, in order and without overlaps."""
     for segment in transcript.segments:
         parts = _parts(one_line(segment.text), segment.end - segment.start)
         total, begin, before = sum(map(len, parts)), _milliseconds(segment.start), 0
@@ -92,7 +92,7 @@ def captions(transcript: Transcript) -> Iterator[tuple[int, int, str]]:
 
 
 def _parts(text: str, seconds: float) -> list[str]:
-    """The text in parts of about equal length, each a caption."""
+    """The text split into captions of about equal length."""
     count = max(1, -(-len(text) // MOST_CHARACTERS), round(seconds / CAPTION_SECONDS))
     width = min(MOST_CHARACTERS, -(-len(text) // count) + SLACK_CHARACTERS)
     return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -1,16 +1,17 @@
-"""Splits a recording of any length at its silences, in little memory.
+"""Splits a recording of any length at its silences, in constant memory.
 
-1. `Levels` measures each frame of 32 ms: its level in four bands of speech, in dB.
-2. The noise floor of a band is the lowest of its levels around (5th percentile of the half minute before and of what
-   is read ahead). A frame is `active` if a band is RISE_DB above its floor: speech rises and falls by 20 dB and more,
-   stationary noise and steady tones do not, and a quiet speaker in quiet noise is as active as a loud one.
-3. What is not active for SILENCE_SECONDS is silence and is not decoded, but for MARGIN_SECONDS at its ends.
-4. What is active for longer than a window is cut in the middle of its longest pause: of the frames about as quiet as
-   the quietest, in the later half of the window. So a word is cut only where there is no pause for half a window.
+1. `band_levels` measures the level of each frame of 32 ms in five bands of speech, in dB.
+2. The noise floor of a band is the 5th percentile of its levels over the half minute before and the audio read ahead.
+   A frame is active if any band is RISE_DB above its floor: the level of speech varies by 20 dB and more, that of
+   stationary noise and steady tones does not, and a quiet speaker in quiet noise is found as well as a loud one.
+3. A stretch without active frames of SILENCE_SECONDS or more is silence, and is not decoded, except for MARGIN_SECONDS
+   at its ends.
+4. A stretch of speech longer than a window is cut in the middle of its longest pause: the longest run of frames about
+   as quiet as the quietest, in the second half of the window. So a word is cut only if half a window has no pause.
 
-The stretches lie end to end and are the whole recording, so nothing is lost between them and nothing is there twice.
-Of a window, what is active is decoded, from BEFORE_SECONDS before to AFTER_SECONDS after it.
-With `vad="silero"` the network decides what is active, with "off" everything is."""
+The stretches follow each other without gaps or overlaps, and cover the whole recording. A window is decoded from
+BEFORE_SECONDS before its first active frame to AFTER_SECONDS after its last. With `vad="silero"` a network decides
+which frames are active; with "off" all are."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,22 +25,23 @@ from model.sample_rate import SAMPLE_RATE
 FRAME = 512  # samples, 32 ms
 BANDS_HERTZ = ((150, 500), (500, 1000), (1000, 2000), (2000, 4000), (4000, 7500))
 RISE_DB = 8.0
-"""Above the noise floor. An hour of white, pink or brown noise stays within 6 dB of it; each of 2,608 real utterances
-rises by 26 dB or more, and by 10 dB or more in noise as loud as itself (docs/decoding.md)."""
-SMOOTHED_FRAMES = 5  # 0.16 s, about a syllable: noise varies less, and its level is told from its floor
-QUIETEST_DB = -90.0  # of full scale: the rounding of 16-bit samples; what is below is no sound
+"""Above the noise floor. An hour of white, pink or brown noise stays within 6 dB of it; each of 2,608 recordings of
+speech rises by 26 dB or more, and by 10 dB or more in noise as loud as the speech, as measured in `risen`."""
+SMOOTHED_FRAMES = 5  # 0.16 s, about a syllable; smoothing keeps noise closer to its floor
+QUIETEST_DB = -90.0  # re full scale: rounding of 16-bit samples; anything lower is not sound
 FLOOR_PERCENTILE = 5
-CONTEXT_SECONDS = 30.0  # of the past in which the noise floor is looked for
+CONTEXT_SECONDS = 30.0  # of past audio from which the noise floor is estimated
 SILENCE_SECONDS, MARGIN_SECONDS = 2.0, 0.3
 BEFORE_SECONDS, AFTER_SECONDS = 0.05, 0.3
-"""What is decoded with what is active. What is active begins at least 64 ms before silero hears speech, in each of 241
-real utterances, and ends at most 160 ms before; models trained on utterances without silence dislike more in front."""
-PAUSE_FRAMES = 9  # 0.3 s over which levels are averaged to find a pause: a pause between words, no stop consonant
-PAUSE_DB = 3.0  # frames so little above the quietest are as quiet
-LEAST_SECONDS = 4.0  # of `longest`: half a window must be longer than a pause that is no silence
-SHORTEST_SECONDS = 1.0  # what a cut leaves for the last window, at least
+"""Audio around the active frames that is decoded too. In each of 241 real utterances the first active frame comes at
+least 64 ms before Silero detects speech, and the last at most 160 ms before the end of it; models trained on utterances
+without leading silence make more errors with more of it in front."""
+PAUSE_FRAMES = 9  # 0.3 s over which levels are averaged, so that a pause between words is found, not a stop consonant
+PAUSE_DB = 3.0  # frames within this of the quietest belong to a pause
+LEAST_SECONDS = 4.0  # minimum of `longest`: half a window must exceed the longest pause that is not a silence
+SHORTEST_SECONDS = 1.0  # minimum that a cut leaves for the last window
 VADS = ("energy", "silero", "off")
-PROBABILITY = 0.35  # of speech, from which on silero's frame is active
+PROBABILITY = 0.35  # of speech by Silero, from which a frame is active
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Stretch:
     """Part of a recording: a window to decode, or silence."""
 
     start: int  # its first sample, at 16 kHz
-    end: int  # and the one after its last
-    wave: np.ndarray | None = None  # float32, what is decoded of it; None for silence
-    speech: tuple[int, int] = (0, 0)  # first sample that is active and the one after the last
+    end: int  # the sample after its last
+    wave: np.ndarray | None = None  # float32, the part that is decoded; None for silence
+    speech: tuple[int, int] = (0, 0)  # first active sample, and the one after the last
 
     @property
     def seconds(self) -> float:
@@ -57,8 +59,8 @@ class Stretch:
 
 
 def split(blocks: Iterable[np.ndarray], longest_seconds: float, vad: str = "energy") -> Iterator[Stretch]:
-    """The stretches of a recording given as float32 [n] at 16 kHz, in blocks of any size; no window is longer than
-    `longest_seconds`, LEAST_SECONDS or more."""
+    """Yields the stretches of a recording, given as float32 [n] at 16 kHz in blocks of any size; no window is longer
+    than `longest_seconds`, which is LEAST_SECONDS or more."""
     buffer, blocks, ended = _Buffer(vad), iter(blocks), False
     longest = round(longest_seconds * SAMPLE_RATE) // FRAME
     ahead = longest + _frames(SILENCE_SECONDS + MARGIN_SECONDS)
@@ -83,7 +85,7 @@ def _trimmed(stretch: Stretch, wave: np.ndarray) -> Stretch:
 
 
 def whole(wave: np.ndarray, vad: str = "energy") -> Stretch:
-    """The recording as one window, whatever its length; as silence if nothing in it is active."""
+    """The recording as one window, whatever its length, or as silence if no frame is active."""
     buffer = _Buffer(vad)
     buffer.append(wave)
     active = buffer.active(True)
@@ -91,14 +93,15 @@ def whole(wave: np.ndarray, vad: str = "energy") -> Stretch:
 
 
 def require_vad(name: str) -> None:
-    """UserError for a name that VADS does not have, and for a package that it needs and is not there."""
+    """UserError for a name that is not in VADS, or if the package that it needs is missing."""
     require_known("vad", name, VADS)
     if name == "silero":
         weights_path()
 
 
 def _first_stretch(active: np.ndarray, levels: np.ndarray, longest: int, ended: bool) -> tuple[int, bool]:
-    """Frames of the first stretch of what is read ahead, bool [n] and dB [n, bands], and whether it is silence."""
+    """Number of frames of the first stretch, and whether it is silence, from bool [n] and dB [n, bands] of the frames
+    read ahead."""
     silence, margin = _frames(SILENCE_SECONDS), _frames(MARGIN_SECONDS)
     first = int(active.argmax()) if active.any() else len(active)
     if first == len(active):
@@ -106,7 +109,7 @@ def _first_stretch(active: np.ndarray, levels: np.ndarray, longest: int, ended: 
     if first >= silence - margin:
         return first - margin, True
     end = len(active) if ended else len(active) + silence
-    begins = np.flatnonzero(np.diff(active.astype(np.int8)) < 0) + 1  # of what is not active behind what is
+    begins = np.flatnonzero(np.diff(active.astype(np.int8)) < 0) + 1  # first inactive frame after active ones
     for begin in begins.tolist():
         following = int(active[begin:].argmax()) if active[begin:].any() else len(active) - begin
         if following >= silence:
@@ -119,11 +122,11 @@ def _first_stretch(active: np.ndarray, levels: np.ndarray, longest: int, ended: 
 
 
 def _pause(levels: np.ndarray, least: int, most: int) -> int:
-    """The frame from `least` to `most` to cut at, in the middle of the longest pause."""
+    """The frame to cut at, from `least` to `most`, in the middle of the longest pause."""
     power = np.convolve(10.0 ** (levels / 10), np.full(PAUSE_FRAMES, 1 / PAUSE_FRAMES), "same")
     smooth = 10 * np.log10(power[least : most + 1])
     quiet = np.concatenate([[False], smooth <= smooth.min() + PAUSE_DB, [False]])
-    edges = np.flatnonzero(np.diff(quiet.astype(np.int8)))  # begin, end, begin, end ...
+    edges = np.flatnonzero(np.diff(quiet.astype(np.int8)))  # start, end, start, end ...
     begins, ends = edges[::2], edges[1::2]
     longest = int((ends - begins).argmax())
     return least + int(begins[longest] + ends[longest]) // 2
@@ -134,23 +137,23 @@ def _frames(seconds: float) -> int:
 
 
 class _Buffer:
-    """Samples that are read and not yet taken, with the levels of their frames."""
+    """Samples that are read but not yet part of a stretch, with the levels of their frames."""
 
     def __init__(self, vad: str) -> None:
         self.vad, self.silero = vad, Silero() if vad == "silero" else None
         self.wave, self.start = np.zeros(0, np.float32), 0
-        self.levels = self.past = np.zeros((0, len(BANDS_HERTZ) + 1), np.float32)  # dB [frames, bands and all of them]
-        self.speech = np.zeros(0, np.float32)  # [frames], silero's probability
+        self.levels = self.past = np.zeros((0, len(BANDS_HERTZ) + 1), np.float32)  # dB [frames, bands + 1]
+        self.speech = np.zeros(0, np.float32)  # [frames], Silero's probability of speech
 
     def append(self, block: np.ndarray) -> None:
         self.wave = np.concatenate([self.wave, block])
 
     def active(self, ended: bool) -> np.ndarray:
-        """Bool of all frames; once the recording has ended also of what is left behind the last whole one."""
+        """Bool [frames]: which are active; once the recording has `ended`, with a frame for the remainder."""
         known, whole = len(self.levels), len(self.wave) // FRAME
         frames = self.wave[known * FRAME : whole * FRAME].reshape(-1, FRAME)
         if ended and len(self.wave) % FRAME:
-            last = self.wave[-FRAME:]  # it overlaps the frame before: a part of a frame would seem quiet
+            last = self.wave[-FRAME:]  # overlaps the frame before: a partial frame would seem quiet
             frames = np.concatenate([frames, np.pad(last, (0, FRAME - len(last)))[None]])
         if len(frames):
             self.levels = np.concatenate([self.levels, band_levels(frames)])
@@ -163,7 +166,7 @@ class _Buffer:
         return risen(np.concatenate([self.past, self.levels]))[len(self.past) :]
 
     def take(self, count: int, active: np.ndarray, silent: bool) -> Stretch:
-        """Removes the first frames and gives them as a stretch."""
+        """Removes the first `count` frames and returns them as a stretch."""
         wave, first = self.wave[: count * FRAME], self.start
         self.wave, self.start = self.wave[count * FRAME :], first + len(wave)
         context = _frames(CONTEXT_SECONDS)
@@ -177,7 +180,7 @@ class _Buffer:
 
 
 def risen(levels: np.ndarray) -> np.ndarray:
-    """Bool [n]: whether a band is RISE_DB above its noise floor, of dB [n, bands + 1]."""
+    """Bool [n]: whether any band is RISE_DB above its noise floor, from dB [n, bands + 1]."""
     power = 10.0 ** (levels[:, :-1].astype(np.float64) / 10)
     reach = SMOOTHED_FRAMES // 2
     sums = np.concatenate([np.zeros((1, power.shape[1])), power.cumsum(0)])
@@ -188,7 +191,8 @@ def risen(levels: np.ndarray) -> np.ndarray:
 
 
 def band_levels(frames: np.ndarray) -> np.ndarray:
-    """dB of full scale, float32 [n, bands + 1], of float32 [n, FRAME]; the last is that of all bands together."""
+    """Levels in dB re full scale, float32 [n, bands + 1], of frames float32 [n, FRAME]; the last column is all bands
+    together."""
     window = np.hanning(FRAME + 1)[:-1].astype(np.float32)
     power = np.square(np.abs(np.fft.rfft(frames * window))) * (2 / (FRAME * np.square(window).sum()))
     hertz = np.arange(FRAME // 2 + 1) * SAMPLE_RATE / FRAME

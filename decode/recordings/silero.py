@@ -1,7 +1,7 @@
-"""Silero's voice activity detector (github.com/snakers4/silero-vad, MIT): how likely each frame of 32 ms is speech.
+"""Silero VAD (github.com/snakers4/silero-vad, MIT): the probability that each frame of 32 ms is speech.
 
-Its weights are read from the package `silero-vad` as safetensors. The package itself is not imported: that would set
-torch to one thread in the whole process, and load TorchScript or need onnxruntime."""
+Its weights are read from the package `silero-vad` as safetensors. The package itself is not imported: it would set
+torch to one thread for the whole process, and load TorchScript or need onnxruntime."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,14 +11,14 @@ import numpy as np
 
 from model.errors import UserError
 
-FRAME, CONTEXT = 512, 64  # samples at 16 kHz: of a frame, and of the one before it that the network also sees
+FRAME, CONTEXT = 512, 64  # samples at 16 kHz: of a frame, and of the input before it
 STFT, HOP, BINS = 256, 128, 129
 STRIDES = (1, 2, 2, 1)  # of its convolutions
 WIDTH = 128  # of the LSTM
 
 
 class Silero:
-    """Reads the frames of one recording in order. UserError where the package is missing or too old."""
+    """The network, for the frames of one recording in order. UserError if the package is missing or too old."""
 
     def __init__(self) -> None:
         import torch
@@ -28,14 +28,15 @@ class Silero:
         self.state = (torch.zeros(1, 1, WIDTH), torch.zeros(1, 1, WIDTH))  # h, c
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
-        """Float32 [n] from 0 to 1, of the next float32 [n, FRAME]."""
+        """Probabilities of speech, float32 [n], of the next frames, float32 [n, FRAME]."""
         import torch
         import torch.nn.functional as F
 
         with torch.inference_mode():
-            heard = torch.cat([self.context, torch.from_numpy(frames).reshape(-1)])
-            self.context = heard[-CONTEXT:].clone()
-            hidden = F.pad(heard.unfold(0, CONTEXT + FRAME, FRAME), (0, CONTEXT), "reflect")[:, None]  # [n, 1, samples]
+            samples = torch.cat([self.context, torch.from_numpy(frames).reshape(-1)])
+            self.context = samples[-CONTEXT:].clone()
+            inputs = samples.unfold(0, CONTEXT + FRAME, FRAME)
+            hidden = F.pad(inputs, (0, CONTEXT), "reflect")[:, None]  # [n, 1, samples]
             hidden = F.conv1d(hidden, self.weights["stft_conv.weight"], stride=HOP)
             hidden = (hidden[:, :BINS].square() + hidden[:, BINS:].square()).sqrt()
             for i, stride in enumerate(STRIDES, 1):
@@ -47,7 +48,7 @@ class Silero:
 
 
 def weights_path() -> Path:
-    """The file of the weights; UserError where the package is missing or too old."""
+    """The file of the weights; UserError if the package is missing or too old."""
     package = find_spec("silero_vad")
     if package is None or package.origin is None:
         raise UserError("vad 'silero' needs the package silero-vad: pip install 'slam-asr[vad]'; or use vad 'energy'")

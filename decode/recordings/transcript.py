@@ -1,4 +1,4 @@
-"""What a recording's transcription is: a Transcript of Segments. Imports no torch."""
+"""The transcript of a recording, and its segments. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from decode.options import Alternative
 
-SILENCE = "silence"  # note of a recording in which nothing was found to decode
+SILENCE = "silence"  # note of a recording without speech
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A window of a recording that was decoded at once, at most `longest` seconds of it."""
+    """The text of one window of a recording, at most `longest` seconds."""
 
-    start: float  # of what is active in it, seconds from the recording's begin
+    start: float  # of its first active frame, seconds from the start of the recording
     end: float
     text: str
     confidence: float  # geometric mean of the tokens' probabilities, 0 to 1
-    note: str = ""  # as Answer's: "cut", "loop", "echo", "refusal"; empty if nothing is wrong
-    alternatives: tuple[Alternative, ...] = ()  # the n best texts with their scores, best first, if nbest > 1
+    note: str = ""  # as in Answer: "cut", "loop", "echo", "refusal"; empty if nothing is wrong
+    alternatives: tuple[Alternative, ...] = ()  # the n-best list, best first, if nbest > 1
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """A recording's text, segment by segment."""
+    """The transcript of a recording."""
 
-    path: str  # as it was given; empty for an array
+    path: str  # as given; empty for bytes and arrays
     seconds: float = 0.0  # of the recording
-    segments: tuple[Segment, ...] = ()  # in order of time; none overlap
+    segments: tuple[Segment, ...] = ()  # in order, without overlaps
     confidence: float = 0.0  # geometric mean over the tokens of all segments, 0 to 1; 0 if there are none
     silent_seconds: float = 0.0  # that were not decoded
-    error: str = ""  # one line on why it could not be transcribed; only from `transcribe_each`
+    error: str = ""  # why it could not be transcribed, one line; only from `transcribe_each`
 
     @property
     def text(self) -> str:
@@ -47,8 +47,8 @@ class Transcript:
         return " ".join(sorted({segment.note for segment in self.segments if segment.note}))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object: path, text, seconds, silent_seconds, note, confidence and segments, times in milliseconds'
-        precision. The n-best texts are in the segments."""
+        """A JSON object: path, text, seconds, silent_seconds, note, confidence and segments, times rounded to
+        milliseconds. N-best lists are in the segments."""
         return {
             "path": self.path,
             "text": self.text,

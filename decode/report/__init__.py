@@ -1,2 +1,2 @@
-"""One self-contained HTML page about one scoring, or about two systems side by side. Begin with page.py. May import
+"""A self-contained HTML page on one scoring, or on two systems side by side. Start with page.py. May import
 decode.scoring and what it may."""

@@ -1,7 +1,7 @@
-"""Charts as figures in the units of an SVG's viewBox; report.html draws them.
+"""The coordinates of charts, in the units of an SVG's viewBox; report.html draws them.
 
-Two kinds: WER against a number that every utterance has (bars of equally many utterances, and a dot an utterance), and
-curves of a run against its steps."""
+Two kinds: WER against a number known for each utterance (bars of equally many utterances, and a dot per utterance), and
+curves of a run over its steps."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 400, 230
 LEFT, RIGHT, TOP, BOTTOM = 40, 14, 20, 36  # margins
 MOST_BINS, LEAST_IN_A_BIN = 10, 20
 MOST_DOTS, MOST_POINTS, FEW_POINTS = 5000, 400, 40
-LOG_FROM = 5  # a curve whose highest value is so many times its lowest is drawn on a logarithmic scale
+LOG_FROM = 5  # ratio of highest to lowest value from which the scale is logarithmic
 
 CURVES = (("Loss, nats a token", "loss", 1), ("WER, %", "wer", 100), ("Token accuracy, %", "accuracy", 100))
 
@@ -42,7 +42,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve, as the `d` of a path; of a few points these, too."""
+    """One curve, as the `d` of a path; also its points if they are few."""
 
     name: str
     path: str
@@ -51,15 +51,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """All of one chart but its colours."""
+    """One chart, without colours."""
 
     title: str
     x_label: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     bars: Sequence[Bar] = ()
-    dots: str = ""  # the `d` of a path of points
-    beyond: str = ""  # of triangles, for dots above the chart
+    dots: str = ""  # the `d` of a path of dots
+    beyond: str = ""  # the `d` of triangles, for dots above the scale
     lines: Sequence[Line] = ()
     mark: Tick | None = None  # the step that was scored
     width: int = WIDTH
@@ -72,7 +72,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Axis:
-    """From values to places between `first` and `last`."""
+    """Maps values from `low` to `high` to coordinates from `first` to `last`."""
 
     low: float
     high: float
@@ -90,7 +90,7 @@ class Axis:
 
 
 def _round_values(low: float, high: float, log: bool) -> list[float]:
-    """Up to six values between both: 1, 2 or 5 times a power of ten apart, or these themselves on a log scale."""
+    """About six values in between, 1, 2 or 5 times a power of ten apart; on a log scale, of that form themselves."""
     if log:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
@@ -104,8 +104,8 @@ def _round_values(low: float, high: float, log: bool) -> list[float]:
 
 
 def wer_against(name: str, unit: str, utterances: Sequence[Aligned], title: str) -> Chart | None:
-    """WER against the rows' field `name`; None for fewer than LEAST_IN_A_BIN utterances with
-    words and a value above 0 there, or if that is the same for all."""
+    """WER against the field `name` of the rows; None if fewer than LEAST_IN_A_BIN utterances have words and a value
+    above 0, or if all have the same value."""
     have = [u for u in utterances if u.words and is_number(u.row.get(name)) and u.row[name] > 0]
     have.sort(key=lambda utterance: utterance.row[name])
     if len(have) < LEAST_IN_A_BIN or have[0].row[name] == have[-1].row[name]:
@@ -138,8 +138,8 @@ def _says(low: float, high: float, unit: str, rate: float, group: Sequence[Align
 
 
 def curves_of(records: Sequence[Mapping[str, Any]], scored: Any = None) -> list[Chart]:
-    """Loss, WER and token accuracy over the steps of a run's metrics.jsonl; those that it has. `scored` is the step
-    that is marked."""
+    """Charts of those of loss, WER and token accuracy that a run's metrics.jsonl has, over its steps. `scored` is the
+    step to mark."""
     steps = [record["step"] for record in records if is_number(record.get("step"))]
     x = Axis(min(0, 0, *steps), max(1, 1, *steps), LEFT, WIDTH - RIGHT)
     charts = []
@@ -173,7 +173,7 @@ def _line(name: str, points: Sequence[Point]) -> Line:
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most `most` points in the order of x: each the mean of as many neighbours as the others."""
+    """At most `most` points in order of x, each the mean of equally many neighbours."""
     ordered, every = sorted(points), math.ceil(len(points) / most)
     groups = [ordered[first : first + every] for first in range(0, len(ordered), every)]
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]

@@ -1,4 +1,4 @@
-"""Two systems on the same utterances: A, whose scoring the page is about, and B, the other."""
+"""Compares two systems on the same utterances: A, the scoring that the page reports, and B, the other."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,26 +8,26 @@ from typing import Any
 from decode.report.display import is_number, percent, share, signed, span, value, visible
 from decode.report.words import Aligned, align
 
-MOST_PAIRS = 10  # utterances of each kind that are shown
-BESIDE = {"wer", "difference", "interval"}  # of score["against"], shown beside the WERs
+MOST_PAIRS = 10  # shown of each kind
+BESIDE = {"wer", "difference", "interval"}  # fields of score["against"] that are shown beside the WERs
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One utterance, by both."""
+    """One utterance, decoded by both systems."""
 
     a: Aligned
     b: Aligned
 
     @property
     def gain(self) -> int:
-        """Errors that B makes more than A."""
+        """B's errors minus A's."""
         return self.b.errors - self.a.errors
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Utterances of one kind, those that differ most first; `count` of them are there."""
+    """Utterances of one kind: `count` in all, and those that differ most."""
 
     title: str
     count: int
@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All of the section on two systems."""
+    """The content of the section on two systems."""
 
     a: str
     b: str
@@ -44,11 +44,11 @@ class Comparison:
     b_wer: str
     a_interval: str
     b_interval: str
-    difference: str  # A less B, in points
-    relative: str  # to B's, in per cent
+    difference: str  # A minus B, in percentage points
+    relative: str  # to B's WER, in per cent
     difference_interval: str
     significance: Sequence[tuple[str, str]]
-    right: Sequence[Sequence[int]]  # utterances, [A right, A wrong][B right, B wrong]
+    right: Sequence[Sequence[int]]  # numbers of utterances, [A right, A wrong][B right, B wrong]
     kinds: Sequence[Kind]
     remarks: Sequence[str]
 
@@ -56,7 +56,7 @@ class Comparison:
 def compare(
     ours: Sequence[Aligned], score: Mapping[str, Any], rows: Sequence[dict[str, Any]], other: Mapping[str, Any]
 ) -> Comparison:
-    """A's utterances against B's `rows` of the same keys, under A's normaliser. UserError as `align`."""
+    """Compares A's utterances with B's `rows` of the same keys, under A's normaliser. UserError as `align`."""
     theirs = {one.row["key"]: one for one in align(rows, str(score["normaliser"]))}
     pairs = [Pair(one, theirs[one.row["key"]]) for one in ours if one.row["key"] in theirs]
     outcomes = Counter((not pair.a.errors, not pair.b.errors) for pair in pairs)
@@ -87,7 +87,7 @@ def name_of(score: Mapping[str, Any]) -> str:
 
 
 def _kinds(pairs: Sequence[Pair]) -> list[Kind]:
-    """Of A's gains and losses, first those where one of both made no error at all."""
+    """The kinds of utterances in which A and B differ; first those that one of them got right."""
     won = sorted((p for p in pairs if p.gain > 0), key=lambda p: (-p.gain, p.a.row["key"]))
     lost = sorted((p for p in pairs if p.gain < 0), key=lambda p: (p.gain, p.a.row["key"]))
     named = [
@@ -100,7 +100,7 @@ def _kinds(pairs: Sequence[Pair]) -> list[Kind]:
 
 
 def _significance(against: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """score["against"] without what stands beside the WERs, as names and values."""
+    """The names and values in score["against"] that are not shown beside the WERs."""
     facts = [(name, fact) for name, fact in against.items() if name not in BESIDE and not isinstance(fact, dict)]
     return [(visible(name.replace("_", " ")), value(fact)) for name, fact in facts]
 
@@ -112,15 +112,17 @@ def _remarks(
     score: Mapping[str, Any],
     other: Mapping[str, Any],
 ) -> list[str]:
-    """What makes both less comparable."""
+    """Sentences on what limits the comparison."""
     remarks = []
     if len(pairs) < max(len(ours), len(theirs)):
         missing = f"utterances only in A: {len(ours) - len(pairs):,}, only in B: {len(theirs) - len(pairs):,}"
-        remarks.append(f"{missing}; those of both are compared below, and each WER is of all its own utterances")
+        remarks.append(f"{missing}; the rest are compared below, but each WER is over all utterances of its system")
     if differing := sum(_reference(p.a) != _reference(p.b) for p in pairs):
         remarks.append(f"{differing:,} references differ ({share(differing, len(pairs))} %)")
     if score.get("normaliser") != other.get("normaliser"):
-        remarks.append(f"B was scored under the normaliser {value(other.get('normaliser'))}; below both are under A's")
+        remarks.append(
+            f"B was scored with the normaliser {value(other.get('normaliser'))}; below, both are scored with A's"
+        )
     return remarks
 
 

@@ -1,4 +1,4 @@
-"""Numbers and foreign text as a page shows them."""
+"""Formats numbers and untrusted text for the page."""
 
 import math
 import unicodedata
@@ -9,14 +9,14 @@ HIDDEN = {0xAD, 0x61C, 0xFEFF, *range(0x200B, 0x2010), *range(0x2028, 0x202F), *
     0x200C,
     0x200D,
 }
-"""Besides control characters and surrogates: soft hyphen, direction marks, separators, joiners. U+200C and U+200D stay,
-as scripts are shaped by them."""
+"""Besides control characters and surrogates: soft hyphen, direction marks, separators, joiners. U+200C and U+200D are
+kept, as some scripts need them."""
 LONGEST = 60  # characters of one word, key or value that are shown
 
 
 def visible(text: str, longest: int = LONGEST) -> str:
-    """The text with every character that is not seen, or that turns the direction of what follows, as <U+202E>; of more
-    than `longest` characters the first, and their number. It can always be encoded as UTF-8; HTML is not escaped."""
+    """The text with characters that are invisible or change the text direction written as <U+202E>, cut after `longest`
+    characters, with their total number. Can always be encoded as UTF-8; HTML is not escaped."""
     shown = "".join(f"<U+{ord(c):04X}>" if _is_hidden(c) else c for c in text[:longest])
     return shown if len(text) <= longest else f"{shown}\u2026 ({len(text):,} characters)"
 
@@ -32,24 +32,24 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def percent(fraction: Any, digits: int = 2) -> str:
-    """12.34 of 0.1234; a dash of nan and of None."""
+    """12.34 for 0.1234; a dash for nan and None."""
     return f"{100 * fraction:,.{digits}f}" if is_number(fraction) else ABSENT
 
 
 def share(part: Any, whole: Any, digits: int = 1) -> str:
-    """`part` of `whole` in per cent; a dash if there is no whole."""
+    """`part` of `whole` in per cent; a dash if `whole` is 0 or missing."""
     return f"{percent(part / whole, digits)}" if is_number(part) and is_number(whole) and whole else ABSENT
 
 
 def span(interval: Any) -> str:
-    """11.20 to 13.50 of [0.112, 0.135]; a dash of no interval."""
+    """11.20 to 13.50 for [0.112, 0.135]; a dash without an interval."""
     if not isinstance(interval, list | tuple) or len(interval) != 2 or not all(map(is_number, interval)):
         return ABSENT
     return " to ".join(percent(end).replace("-", "\u2212") for end in interval)
 
 
 def signed(points: Any) -> str:
-    """A difference of two fractions in points, with its sign: +1.20, \u22120.31, 0.00."""
+    """A difference of two fractions in percentage points, with its sign: +1.20, \u22120.31, 0.00."""
     if not is_number(points):
         return ABSENT
     text = f"{100 * points:+.2f}"
@@ -57,14 +57,15 @@ def signed(points: Any) -> str:
 
 
 def number(value: Any, digits: int = 2) -> str:
-    """1,234 and 0.12; a dash of nan and of None."""
+    """1,234 or 0.12; a dash for nan and None."""
     if not is_number(value):
         return ABSENT
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
 def value(given: Any) -> str:
-    """A fact of any kind: numbers with separators, yes and no, what a list or an object holds, texts as `visible`."""
+    """Any JSON value as text: numbers with separators, yes or no, the items of lists and objects, strings as
+    `visible`."""
     if isinstance(given, bool):
         return "yes" if given else "no"
     if isinstance(given, float) and is_number(given):

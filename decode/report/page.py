@@ -1,11 +1,11 @@
-"""One HTML file about one scoring, readable without network and without JavaScript.
+"""Renders a scoring as one HTML file that needs no network and no JavaScript.
 
-1. words.py aligns the utterances, and counts what is confused; compare.py does so for a second system.
-2. tables.py and charts.py turn score.json, rows and a run's metrics into what is drawn.
-3. report.html draws it. Jinja escapes all text by itself; the one exception is `words.marked`, which escapes each word.
-   The page's Content-Security-Policy forbids scripts, and any address but data:.
+1. words.py aligns the utterances and counts confusions; compare.py compares them with those of a second system.
+2. tables.py and charts.py turn score.json, rows and a run's metrics into tables and charts.
+3. report.html renders them. Jinja escapes all text; the one exception is `words.marked`, which escapes each word
+   itself. The page's Content-Security-Policy forbids scripts, and every address except data:.
 
-Every list is bounded, so that the size is too: below 5 MB for any number of utterances, without audio."""
+The length of every list is limited, and so is the file: below 5 MB for any number of utterances, without audio."""
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,17 +23,17 @@ from decode.report.display import ABSENT, is_number, number, percent, share, spa
 from decode.report.words import Aligned, align, confusions, marked
 from model.errors import counted
 
-WORST, WORST_FLAGGED = 20, 8  # utterances with most errors, shown first; so many loops and the like among them
-MOST_CLIPS, CLIP_BYTES = WORST, 5_000_000  # of audio; bytes of base64 of all clips
-LISTED_BYTES, ROW_BYTES = 3_000_000, 500  # for the list of all utterances; of one row without its text and key
-UNSURE = 0.1  # of the utterances, those of least confidence, whose part of all errors is stated
+WORST, WORST_FLAGGED = 20, 8  # utterances with most errors that are shown; at most so many with flags
+MOST_CLIPS, CLIP_BYTES = WORST, 5_000_000  # audio clips; bytes of base64 of all clips together
+LISTED_BYTES, ROW_BYTES = 3_000_000, 500  # of the list of all utterances; of a row without text and key
+UNSURE = 0.1  # the fraction of utterances, least confident, whose share of the errors is stated
 
 Audio = Callable[[str], bytes | None]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One utterance of a list."""
+    """One utterance in a list."""
 
     one: Aligned
     text: Markup
@@ -59,7 +59,7 @@ class Line:
 
     @property
     def about(self) -> str:
-        """Who, how long, how wrong."""
+        """Speaker, duration, confidence and errors."""
         row, one = self.one.row, self.one
         who = [f"{name} {visible(str(row[name]))}" for name in ("speaker", "voice", "language") if row.get(name)]
         parts = [*who, f"{self.seconds} s" if is_number(row.get("seconds")) else ""]
@@ -76,10 +76,10 @@ def render(
     curves: Sequence[Mapping[str, Any]] | None = None,
     audio: Audio | None = None,
 ) -> str:
-    """The page as text, which can always be encoded as UTF-8. UserError for a normaliser that is not known.
+    """The page as text that can always be encoded as UTF-8. UserError for an unknown normaliser.
 
-    `rows` and `score` are what results.jsonl and score.json hold, `other` those of a second system; `curves` records
-    of a run's metrics.jsonl; `audio` gives the FLAC file of an utterance by its key, or None."""
+    `rows` and `score` are the contents of results.jsonl and score.json, `other` those of a second system; `curves` the
+    records of a run's metrics.jsonl; `audio` returns the FLAC file of an utterance by its key, or None."""
     utterances = align(rows, str(score["normaliser"]))
     wrong = sorted((one for one in utterances if one.errors), key=_worst_first)
     worst, listed = _worst(wrong), list(_within_bytes(sorted(utterances, key=_worst_first)))
@@ -122,7 +122,7 @@ def render(
 
 
 def headline(score: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Names, values and remarks of the numbers at the head; the remark of a number that is not known is empty."""
+    """Names, values and remarks of the numbers at the top; a remark may be empty."""
     whole, decoding = score.get("all") or {}, score.get("decoding") or {}
     interval, characters, words = span(whole.get("interval")), whole.get("characters"), whole.get("words")
     figures = [
@@ -135,7 +135,7 @@ def headline(score: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     utterances = whole.get("utterances")
     figures.append(("words", number(words), f"in {counted(utterances, 'utterance')}" if utterances else ""))
     if is_number(decoding.get("rtfx")):
-        figures.append(("RTFx", number(decoding["rtfx"], 1), "audio seconds a second"))
+        figures.append(("RTFx", number(decoding["rtfx"], 1), "seconds of audio per second"))
     return figures
 
 
@@ -144,7 +144,7 @@ def with_sign(fraction: Any) -> str:
 
 
 def unsure(utterances: Sequence[Aligned]) -> str:
-    """What part of the errors is in the utterances of least confidence, as a sentence; empty if no row has any."""
+    """A sentence on the share of errors in the least confident utterances; empty if confidence is not known."""
     have = [one for one in utterances if is_number(one.row.get("confidence")) and one.row["confidence"] > 0]
     errors = sum(one.errors for one in have)
     if len(have) < 1 / UNSURE or not errors:
@@ -159,8 +159,8 @@ def _worst_first(one: Aligned) -> tuple[float, float, str]:
 
 
 def _worst(wrong: Sequence[Aligned]) -> list[Aligned]:
-    """WORST utterances with most errors. Loops would fill the list, so few of those that are flagged if there are
-    others."""
+    """The WORST utterances with most errors, at most WORST_FLAGGED with a flag if there are others, as loops would fill
+    the list."""
     flagged = [one for one in wrong if one.row.get("flags")]
     others = [one for one in wrong if not one.row.get("flags")]
     chosen = [*flagged[:WORST_FLAGGED], *others, *flagged[WORST_FLAGGED:]][:WORST]
@@ -179,7 +179,7 @@ def _with_clips(worst: Sequence[Aligned], audio: Audio | None) -> list[Line]:
 
 
 def _within_bytes(ordered: Iterable[Aligned]) -> Iterator[Line]:
-    """The first lines, as long as LISTED_BYTES last."""
+    """Yields the first lines, up to LISTED_BYTES in all."""
     left = LISTED_BYTES
     for one in ordered:
         line = Line(one, marked(one))

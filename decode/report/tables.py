@@ -1,7 +1,6 @@
-"""The tables of score.json: what was scored, its rates, and error rates by group with intervals as small bars.
+"""The tables from score.json: what was scored, rates of faults, and error rates by group with intervals as bars.
 
-score.json may have more or less than is known here: what it lacks is left out, and a fact without a name of ours is
-shown under its own."""
+Fields missing from score.json are left out, and fields without a label here are shown under their own name."""
 
 import math
 import re
@@ -11,23 +10,23 @@ from typing import Any
 
 from decode.report.display import ABSENT, is_number, number, percent, share, signed, span, value, visible
 
-MOST_GROUPS = 200  # of one field that are listed
-FIRST_GROUPS = 12  # of them without unfolding
+MOST_GROUPS = 200  # listed per field
+FIRST_GROUPS = 12  # shown before unfolding
 LABELS = {
     "weights_sha256": "adapter's sha256",
     "shards_digest": "digest of the shards",
-    "max_new_tokens": "most new tokens",
+    "max_new_tokens": "maximum new tokens",
     "nbest": "n-best",
 }
 NOT_FACTS = {"all", "by", "group", "rates", "notes", "normalisers", "against"}
-RATES = {  # of score["rates"]: name: (what is counted, the name of what it is a part of)
-    "loops": ("utterances that loop", "utterances"),
-    "hallucinated_utterances": ("silent utterances with words", "silent_utterances"),
-    "hallucinated_words": ("words written on silence", ""),
+RATES = {  # score["rates"]: {name: (label, name of the whole)}
+    "loops": ("looping hypotheses", "utterances"),
+    "hallucinated_utterances": ("hallucinations: silent utterances with words", "silent_utterances"),
+    "hallucinated_words": ("hallucinated words", ""),
     "deletion_bursts": ("utterances with a deletion burst", "utterances"),
 }
 NOTES = {
-    "cut": "answers cut at the bound on tokens",
+    "cut": "answers truncated at the token limit",
     "loop": "decoded again: the first answer looped",
     "echo": "decoded again: the first answer echoed the prompt",
     "refusal": "decoded again: the first answer was a refusal",
@@ -48,14 +47,14 @@ class Rate:
 
 @dataclass(frozen=True)
 class Bar:
-    """A rate and its interval in parts of a hundred of the bar's width; `beyond` and `open` if they end outside."""
+    """A rate and its interval, in per cent of the bar's width; `beyond` and `open` if they end outside it."""
 
     to: float
     low: float | None
     high: float | None
     beyond: bool  # the rate
     open: bool  # the interval
-    mark: float | None  # the rate of all
+    mark: float | None  # the overall rate
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of error rates; the first `shown` are in sight, the others unfold; `left_out` more are in score.json."""
+    """Rows of error rates: the first `shown` are visible, the others unfold; `left_out` more are in score.json."""
 
     field: str
     rows: list[Row]
@@ -88,13 +87,13 @@ class Table:
 
 
 def facts(score: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Names and values of what score.json says beside its error counts."""
+    """Names and values of the fields of score.json other than error counts."""
     given = {name: fact for name, fact in score.items() if name not in NOT_FACTS and fact not in (None, {}, [])}
     return [(LABELS.get(name, visible(name.replace("_", " "))), value(fact)) for name, fact in given.items()]
 
 
 def rates(score: Mapping[str, Any]) -> list[Rate]:
-    """score["rates"] and the numbers of notes."""
+    """The rows for score["rates"] and score["notes"]."""
     given = dict(score.get("rates") or {})
     burst = given.pop("deletion_burst_words", None)
     wholes = {"silent_utterances": given.pop("silent_utterances", None)}
@@ -113,7 +112,7 @@ def rates(score: Mapping[str, Any]) -> list[Rate]:
 
 
 def groups(score: Mapping[str, Any], other: Mapping[str, Any] | None) -> list[Table]:
-    """A table for each field of score["by"], beside another system's score if there is one."""
+    """A table for each field of score["by"], with another system's WER if there is one."""
     overall = (score.get("all") or {}).get("wer")
     tables = []
     for field, by in (score.get("by") or {}).items():
@@ -143,7 +142,7 @@ def _shortest_first(item: tuple[str, Mapping[str, Any]]) -> float:
 def _table(
     field: str, items: Sequence[tuple[str, Mapping[str, Any]]], others: Mapping[str, Any] | None, overall: Any
 ) -> Table:
-    """`items` are names and what score.json says of them, `others` that of the second system by name."""
+    """`items` are names and their scores in score.json, `others` those of the second system by name."""
     scale = _scale([one for _, one in items], overall)
     kept = items[:MOST_GROUPS]
     rows = [_row(name, one, (others or {}).get(name), scale, overall) for name, one in kept]
@@ -151,7 +150,7 @@ def _table(
 
 
 def _scale(scores: Sequence[Mapping[str, Any]], overall: Any) -> float:
-    """The WER at the right end of the bars: the highest end of an interval, but at most 100 % or twice the overall."""
+    """The WER at the right end of the bars: the highest upper limit, but at most 100 % or twice the overall WER."""
     ends = [(one.get("interval") or (0, 0))[1] for one in scores] + [one.get("wer") for one in scores]
     most = max(1.0, 2 * overall if is_number(overall) else 0.0)
     return min(most, max((end for end in ends if is_number(end)), default=0.0)) or 1.0
@@ -176,7 +175,7 @@ def _row(group: str, one: Mapping[str, Any], other: Any, scale: float, overall: 
 
 
 def bar(wer: Any, interval: Any, scale: float, overall: Any = None) -> Bar | None:
-    """None for a rate that is not known."""
+    """The bar of a WER; None if it is not known."""
     if not is_number(wer):
         return None
 

@@ -1,7 +1,7 @@
-"""Utterances aligned word by word, as text with marks, and what the recogniser confuses.
+"""Aligns utterances word by word, marks the errors in the text, and counts confusions.
 
-An alignment reads as one line: what was said, with `be→bee` for a substitution, a struck-out word for a deletion and an
-underlined one for an insertion. The signs are in style.css; colour only repeats them."""
+An alignment is one line: the reference, with `be→bee` for a substitution, a struck-out word for a deletion and an
+underlined one for an insertion. The signs are in report.css, and do not rely on colour."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,8 +16,8 @@ from markupsafe import Markup, escape
 from data_prep.text import normaliser as normaliser_of
 from decode.report.display import visible
 
-MOST_WORDS, MOST_CHARACTERS = 250, 12_000  # of one alignment that are shown, the latter as HTML
-MOST_INSERTED, FIRST_INSERTED = 16, 10  # words inserted in a row, as in loops: of more than these, the first are shown
+MOST_WORDS, MOST_CHARACTERS = 250, 12_000  # shown of one alignment, the latter as HTML
+MOST_INSERTED, FIRST_INSERTED = 16, 10  # a longer run of insertions, as in loops, is cut to the first
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Aligned:
     """One utterance: its row of results.jsonl, and its words under the normaliser."""
 
     row: dict[str, Any]
-    pairs: tuple[tuple[str, str], ...]  # (said, written): ("be", "bee"), ("the", "") deleted, ("", "a") inserted
+    pairs: tuple[
+        tuple[str, str], ...
+    ]  # (reference, hypothesis): ("be", "bee"), deleted ("the", ""), inserted ("", "a")
     words: int  # of the reference
     substitutions: int
     deletions: int
@@ -42,13 +44,13 @@ class Aligned:
 
 
 def align(rows: Sequence[dict[str, Any]], normaliser: str) -> list[Aligned]:
-    """Every row's "reference" and "hypothesis", aligned by jiwer; UserError for a normaliser that is not known."""
+    """Every row's "reference" and "hypothesis", aligned by jiwer; UserError for an unknown normaliser."""
     clean = normaliser_of(normaliser)
     if not rows:
         return []
     output = jiwer.process_words([clean(row["reference"]) for row in rows], [clean(row["hypothesis"]) for row in rows])
     parts = zip(rows, output.references, output.hypotheses, output.alignments, strict=True)
-    return [_aligned(row, list(_pairs(said, written, chunks))) for row, said, written, chunks in parts]
+    return [_aligned(row, list(_pairs(reference, hypothesis, chunks))) for row, reference, hypothesis, chunks in parts]
 
 
 def _aligned(row: dict[str, Any], pairs: list[tuple[str, str]]) -> Aligned:
@@ -58,10 +60,10 @@ def _aligned(row: dict[str, Any], pairs: list[tuple[str, str]]) -> Aligned:
     return Aligned(row, tuple(pairs), words, words - hits - deletions, deletions, insertions)
 
 
-def _pairs(said: list[str], written: list[str], chunks: list[Any]) -> Iterable[tuple[str, str]]:
+def _pairs(reference: list[str], hypothesis: list[str], chunks: list[Any]) -> Iterable[tuple[str, str]]:
     for chunk in chunks:
-        old = said[chunk.ref_start_idx : chunk.ref_end_idx]
-        new = written[chunk.hyp_start_idx : chunk.hyp_end_idx]
+        old = reference[chunk.ref_start_idx : chunk.ref_end_idx]
+        new = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
         if chunk.type == "delete":
             yield from ((word, "") for word in old)
         elif chunk.type == "insert":
@@ -71,7 +73,7 @@ def _pairs(said: list[str], written: list[str], chunks: list[Any]) -> Iterable[t
 
 
 def marked(utterance: Aligned) -> Markup:
-    """The alignment as HTML; nothing of the words is markup. At most MOST_WORDS words, then their number."""
+    """The alignment as HTML, with all words escaped: at most MOST_WORDS, then the number of the rest."""
     shown = list[tuple[str, str]]()  # kind, HTML
     length = 0
     for old, new in utterance.pairs[:MOST_WORDS]:
@@ -84,11 +86,11 @@ def marked(utterance: Aligned) -> Markup:
     parts = [_run(kind, [html for _, html in run]) for kind, run in groupby(shown, itemgetter(0))]
     if (more := len(utterance.pairs) - len(shown)) > 0:
         parts.append(_more(more))
-    return Markup(" ".join(parts))  # of escaped words and tags
+    return Markup(" ".join(parts))  # escaped words and our tags
 
 
 def _run(kind: str, words: list[str]) -> str:
-    """Words of one kind in a row."""
+    """The HTML of a run of words of one kind."""
     keep = FIRST_INSERTED if kind == "inserted" and len(words) > MOST_INSERTED else len(words)
     text = " ".join(words[:keep]) + (f" {_more(len(words) - keep)}" if keep < len(words) else "")
     return {"deleted": f"<del>{text}</del>", "inserted": f"<ins>{text}</ins>"}.get(kind, text)
@@ -104,17 +106,17 @@ def _word(word: str) -> str:
 
 @dataclass(frozen=True)
 class Confusion:
-    """An error that is made several times."""
+    """A kind of error, and how often it occurs."""
 
-    said: str  # empty for an insertion
-    written: str  # empty for a deletion
+    reference: str  # empty for an insertion
+    hypothesis: str  # empty for a deletion
     times: int
-    of: int  # times that the said word is in the references; 0 for an insertion
+    of: int  # occurrences of the word in the references; 0 for an insertion
 
 
 @dataclass(frozen=True)
 class Confusions:
-    """The most frequent errors of each kind, the most frequent first."""
+    """The most frequent errors of each type, in descending order."""
 
     substituted: list[Confusion]
     deleted: list[Confusion]
@@ -122,15 +124,15 @@ class Confusions:
 
 
 def confusions(utterances: Sequence[Aligned], most: int = 25) -> Confusions:
-    """Counted over all utterances, at most `most` of a kind."""
+    """Counts errors over all utterances; at most `most` of each type."""
     pairs = Counter(pair for utterance in utterances for pair in utterance.pairs)
-    said = Counter[str]()
+    spoken = Counter[str]()
     for (old, _), times in pairs.items():
-        said[old] += times if old else 0
+        spoken[old] += times if old else 0
 
     def top(kind: Iterable[tuple[str, str]]) -> list[Confusion]:
         first = sorted(kind, key=lambda pair: (-pairs[pair], pair))[:most]
-        return [Confusion(old, new, pairs[old, new], said[old]) for old, new in first]
+        return [Confusion(old, new, pairs[old, new], spoken[old]) for old, new in first]
 
     return Confusions(
         top((old, new) for old, new in pairs if old and new and old != new),

@@ -1,3 +1,3 @@
-"""How good transcripts are, from texts alone: error counts by group and normaliser, intervals, significance between two
-systems, rates of loops and of words on silence, and the files that other tools read. Begin with counts.py. May import
-data_prep and what it may; no model, no GPU."""
+"""Scores transcripts from texts alone: error counts by group and normaliser, confidence intervals, significance between
+two systems, rates of loops and hallucinations, and files for other tools. Start with counts.py. May import data_prep
+and what it may; needs no model and no GPU."""

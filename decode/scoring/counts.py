@@ -1,10 +1,10 @@
 """Word and character error rates, over a corpus and by group.
 
 Rates are sums of errors over sums of reference words (characters), never means over utterances. With an empty reference
-every word of a hypothesis is an insertion; without any reference word a rate is `nan` (null in JSON, "-" in tables).
+every word of the hypothesis is an insertion; without any reference words a rate is `nan` (null in JSON, "-" in tables).
 
-The split into substitutions, deletions and insertions depends on the aligner (totals do not), so `ALIGNER` is written
-beside the numbers."""
+The split into substitutions, deletions and insertions depends on the aligner (the totals do not), so score.json names
+it (ALIGNER)."""
 
 import math
 import re
@@ -22,7 +22,7 @@ ALIGNER = f"jiwer {version('jiwer')}, Levenshtein, each error counts 1"
 
 @dataclass(frozen=True)
 class Score:
-    """Errors of one or more utterances; scores add up."""
+    """Error counts of one or more utterances; scores can be added."""
 
     utterances: int = 0
     words: int = 0  # of the references
@@ -39,7 +39,7 @@ class Score:
 
     @property
     def wer(self) -> float:
-        """Word error rate as a fraction; above 1 if much is inserted, nan without reference words."""
+        """Word error rate as a fraction; may exceed 1, nan without reference words."""
         return self.errors / self.words if self.words else math.nan
 
     @property
@@ -51,24 +51,24 @@ class Score:
         return Score(*map(int.__add__, astuple(self), astuple(other)))
 
     def as_json(self) -> dict[str, Any]:
-        """wer, cer (null for nan) and all counts."""
+        """wer and cer (None for nan), and all counts."""
         rates = {"wer": self.wer, "cer": self.cer}
         return {name: None if math.isnan(rate) else rate for name, rate in rates.items()} | asdict(self)
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> Score:
-    """All utterances together."""
+    """The score of all utterances together."""
     return sum(score_each(references, hypotheses, normaliser), Score())
 
 
 def score_each(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = "plain") -> list[Score]:
-    """One score an utterance; UserError for a normaliser that data_prep.text does not have."""
+    """One score per utterance; UserError for a normaliser that data_prep.text does not have."""
     spelt = normaliser_of(normaliser)
     return [_score_one(spelt(ref), spelt(hyp)) for ref, hyp in zip(references, hypotheses, strict=True)]
 
 
 def by_group(groups: Sequence[str], scores: Sequence[Score]) -> dict[str, Score]:
-    """The scores added up by group, in the order of the groups' names, numbers in them by value."""
+    """The total score of each group, sorted by name, with numbers in names by value."""
     sums: dict[str, Score] = {}
     for group, utterance in zip(groups, scores, strict=True):
         sums[group] = sums.get(group, Score()) + utterance
@@ -76,7 +76,7 @@ def by_group(groups: Sequence[str], scores: Sequence[Score]) -> dict[str, Score]
 
 
 def longest_deletion(reference: str, hypothesis: str, normaliser: str = "plain") -> int:
-    """Most words of the reference in a row that the alignment has no word for."""
+    """The longest run of deleted reference words in the alignment."""
     spelt = normaliser_of(normaliser)
     [chunks] = jiwer.process_words([spelt(reference)], [spelt(hypothesis)]).alignments
     return max((c.ref_end_idx - c.ref_start_idx for c in chunks if c.type == "delete"), default=0)

@@ -1,16 +1,16 @@
-"""How far a WER may be off: bootstrap intervals, and whether two systems differ.
+"""Confidence intervals of a WER by bootstrap, and the significance of a difference between two systems.
 
 Bootstrap (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance evaluation", ICASSP 2004),
 by speaker (Liu and Peng, "Statistical testing on ASR performance via blockwise bootstrap", Interspeech 2020): errors of
-one speaker's utterances are alike, so whole speakers are drawn again, with replacement, as many as there are; the WER
-of each such draw is one of 10,000, and the middle 95 % of these are the interval. Few speakers say little about others,
-so with fewer than MIN_SPEAKERS, or where an utterance names none, utterances are drawn instead: such an interval holds
-for these speakers only.
+one speaker's utterances are correlated, so whole speakers are resampled with replacement, as many as there are, up to
+10,000 times; the interval is the middle 95 % of the WERs of these resamples. Few speakers are not representative of
+others, so with fewer than MIN_SPEAKERS, or if the speaker of any utterance is unknown, utterances are resampled
+instead: such an interval holds for these speakers only.
 
-Two systems on the same utterances: the difference of WERs with an interval from the same draws, and the paired
-sign-flip test (Fisher, The Design of Experiments, 1935, section 21): if both were equally good, the difference of
-errors of each speaker could as well have had the other sign. Of all 2^n ways to choose the signs, p is the share whose
-sum is at least as far from 0. Counts of errors are whole numbers, so all the ways are counted, sum by sum.
+Two systems on the same utterances: the difference of WERs with an interval from the same resamples, and the paired
+sign-flip test (Fisher, The Design of Experiments, 1935, section 21): if both were equally good, each speaker's
+difference in errors would be as likely with the other sign. p is the fraction of all 2^n choices of signs whose sum is
+at least as far from 0. Error counts are integers, so all choices can be counted by their sums.
 
 U units (speakers or utterances), R draws."""
 
@@ -25,24 +25,24 @@ from decode.scoring.counts import Score
 
 MIN_SPEAKERS = 10
 SEED, MOST_DRAWS, FEWEST_DRAWS = 0, 10_000, 1_000
-DRAWN_UNITS = 10_000_000  # in all, some 0.2 s; of more than 1,000 units fewer than MOST_DRAWS are drawn
-AT_A_TIME = 100_000  # units: their counts stay in the cache of a core
-MOST_COUNTED = 2_000_000_000  # additions of the exact test, some seconds; beyond, its normal limit is used
+DRAWN_UNITS = 10_000_000  # in all, some 0.2 s; with more than 1,000 units there are fewer than MOST_DRAWS
+AT_A_TIME = 100_000  # units, so that their counts fit into a core's cache
+MOST_COUNTED = 2_000_000_000  # additions of the exact test, some seconds; above, the normal approximation
 
 
 @dataclass(frozen=True)
 class Units:
-    """What is drawn: speakers or utterances."""
+    """The units of resampling: speakers or utterances."""
 
     kind: str  # "speaker" or "utterance"
-    of: np.ndarray  # int64 [utterances]: each one's unit
+    of: np.ndarray  # int64 [utterances]: the unit of each
 
     @property
     def number(self) -> int:
         return int(self.of.max()) + 1 if len(self.of) else 0
 
     def sums(self, *columns: Sequence[int]) -> np.ndarray:
-        """Counts of utterances added up by unit, float64 [U, columns]."""
+        """Utterances' counts summed by unit, float64 [U, columns]."""
         return np.stack([np.bincount(self.of, column, self.number) for column in columns], axis=1)
 
     def as_json(self) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Units:
 
 
 def units_of(speakers: Sequence[str]) -> Units:
-    """Speakers where all utterances name theirs and there are MIN_SPEAKERS, else utterances."""
+    """Speakers if all are known and there are at least MIN_SPEAKERS, else utterances."""
     names, of = np.unique(np.array(speakers, dtype=object).astype(str), return_inverse=True)
     if len(names) >= MIN_SPEAKERS and all(speakers):
         return Units("speaker", of.astype(np.int64))
@@ -62,7 +62,7 @@ def number_of_draws(units: int) -> int:
 
 
 def draws(units: int) -> Iterator[np.ndarray]:
-    """The units of each draw, int64 [some, U], R in all; always the same."""
+    """Yields the units of each draw, int64 [some, U], R draws in all; always the same."""
     generator, left = np.random.default_rng(SEED), number_of_draws(units)
     while left > 0:
         some = min(left, max(1, AT_A_TIME // units))
@@ -79,7 +79,7 @@ def interval(scores: Sequence[Score], units: Units) -> list[float] | None:
 
 
 def _drawn(sums: np.ndarray) -> np.ndarray:
-    """The columns [U, columns] summed over each draw, [R, columns]."""
+    """The rows [U, columns] summed over each draw, [R, columns]."""
     number, drawn = len(sums), []
     for chosen in draws(number):
         places = chosen + number * np.arange(len(chosen))[:, None]
@@ -96,7 +96,7 @@ def _middle(errors: np.ndarray, words: np.ndarray) -> list[float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """One system's WER less another's, on the same utterances."""
+    """The WER of a system minus that of another on the same utterances."""
 
     wer: float  # of the other system
     difference: float  # below 0: this one has fewer errors
@@ -109,7 +109,7 @@ class Difference:
 
 
 def compare(scores: Sequence[Score], others: Sequence[Score], units: Units) -> Difference | None:
-    """This system's utterances against another's, of the same references in the same order; None without words."""
+    """Compares two systems on the same references in the same order; None without reference words."""
     words = sum(score.words for score in scores)
     if not words:
         return None
@@ -123,12 +123,12 @@ def compare(scores: Sequence[Score], others: Sequence[Score], units: Units) -> D
 
 
 def sign_flip_p(differences: np.ndarray) -> tuple[float, bool]:
-    """Two-sided p of whole-number differences int64 [U], and whether it is exact."""
+    """Two-sided p of integer differences int64 [U], and whether it is exact."""
     sizes = np.sort(np.abs(differences[differences != 0]))
     observed, total = abs(int(differences.sum())), int(sizes.sum())
     if len(sizes) * total > MOST_COUNTED:
         return math.erfc(observed / math.sqrt(2 * float((sizes.astype(float) ** 2).sum()))), False
-    share = np.zeros(total + 1)  # of all choices of signs, by the sum of those differences that are positive
+    share = np.zeros(total + 1)  # fraction of sign choices by the sum of their positive differences
     share[0], most = 1.0, 0
     for size in map(int, sizes):
         half = share[: most + 1] / 2

@@ -1,4 +1,4 @@
-"""What goes wrong as a whole, from texts: loops, words where nothing is said, stretches left out."""
+"""Counts of loops, hallucinations and deletion bursts, from texts alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,11 +7,11 @@ from decode.guard import is_loop
 from decode.scoring.counts import Score, longest_deletion
 from decode.scoring.reading import Row
 
-BURST_WORDS = 5  # deleted in a row: a lost part of the audio, rather than words misheard
+BURST_WORDS = 5  # deleted in a row: a part of the audio was skipped
 
 
 def flags_of(row: Row, score: Score, normaliser: str) -> list[str]:
-    """Of "loop", "hallucination" (words where the reference has none) and "deletion-burst", those that apply."""
+    """Those that apply of "loop", "hallucination" (words although nothing is said) and "deletion-burst"."""
     burst = score.deletions >= BURST_WORDS and _burst(row, normaliser) >= BURST_WORDS
     found = {
         "loop": is_loop(row.hypothesis),
@@ -22,19 +22,19 @@ def flags_of(row: Row, score: Score, normaliser: str) -> list[str]:
 
 
 def is_silent(row: Row, score: Score) -> bool:
-    """Whether nothing is said: the reference has no word, or the corpus says `silent`."""
+    """Whether nothing is said: the reference has no words, or the corpus marks the utterance as `silent`."""
     return score.words == 0 or bool(row.fields.get("silent"))
 
 
 def rates(rows: Sequence[Row], scores: Sequence[Score], flags: Sequence[list[str]]) -> dict[str, Any]:
-    """Counts over all utterances, by flag."""
+    """The numbers of utterances and words by flag, over all utterances."""
     having = {name: [i for i, row in enumerate(flags) if name in row] for name in ("loop", "hallucination")}
-    heard = [scores[i].hits + scores[i].substitutions + scores[i].insertions for i in having["hallucination"]]
+    written = [scores[i].hits + scores[i].substitutions + scores[i].insertions for i in having["hallucination"]]
     return {
         "loops": len(having["loop"]),
         "silent_utterances": sum(map(is_silent, rows, scores)),
-        "hallucinated_utterances": len(heard),
-        "hallucinated_words": sum(heard),
+        "hallucinated_utterances": len(written),
+        "hallucinated_words": sum(written),
         "deletion_bursts": sum("deletion-burst" in row for row in flags),
         "deletion_burst_words": BURST_WORDS,
     }

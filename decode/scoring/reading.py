@@ -1,12 +1,13 @@
-"""References and hypotheses from files: those of an earlier scoring, JSON lines, NIST's trn, Kaldi's text.
+"""Reads references and hypotheses: of an earlier scoring, or from JSON lines, NIST trn or Kaldi text files.
 
-| a file is | if | a line |
+| format | if | a line |
 |---|---|---|
 | trn | its name ends in .trn, or its first line in `(ID)` | `words (ID)`; `;;` begins a comment |
-| JSON lines | its first line begins with `{`, or its name says so | "key", and "reference" or "text" |
-| text | otherwise | `KEY words`, as Kaldi has it |
+| JSON lines | its first line begins with `{`, or its name ends in .json, .jsonl or .gz | "key", and "reference" or
+"text" |
+| text | otherwise | `KEY words`, as in Kaldi |
 
-Of a hypothesis in JSON the text is "hypothesis", "pred_text" (as NeMo has it) or "text"."""
+The text of a hypothesis in JSON is "hypothesis", "pred_text" (as in NeMo) or "text"."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from model.errors import UserError, counted
 
 RESULTS, SCORE = "results.jsonl", "score.json"
 TRN_LINE = re.compile(r"(?P<text>.*)\((?P<id>[^\s()]+)\)")
-ALTERNATIVES = re.compile(r"\{[^{}]* / [^{}]*\}")  # "{ GREY / GRAY }", of which sclite takes the nearer
+ALTERNATIVES = re.compile(r"\{[^{}]* / [^{}]*\}")  # "{ GREY / GRAY }", of which sclite counts the better match
 SPEAKER_OF_AN_ID = re.compile(r"([^-_]+)[-_]")  # as sclite's -i spu_id
 OF_THE_TEXTS = {
     "key",
@@ -46,26 +47,26 @@ class Row:
     key: str
     reference: str
     hypothesis: str
-    note: str = ""  # as decode.dataset.Hypothesis
-    confidence: float | None = None  # 0 to 1; None where no model gave one
+    note: str = ""  # as in decode.dataset.Hypothesis
+    confidence: float | None = None  # 0 to 1; None if not known
     seconds: float | None = None  # of audio; None if not known
-    fields: Mapping[str, Any] = field(default_factory=dict)  # speaker, language, voice, and what else is known of it
-    alternatives: Sequence[Mapping[str, Any]] = ()  # of an n-best list: {"text", "score"}, best first
+    fields: Mapping[str, Any] = field(default_factory=dict)  # speaker, language, voice and other metadata
+    alternatives: Sequence[Mapping[str, Any]] = ()  # n-best list: {"text", "score"}, best first
 
     def value(self, name: str) -> str:
-        """A field as text; empty where it is not known."""
+        """A field as text; empty if not known."""
         value = self.fields.get(name)
         return "" if value is None else str(value)
 
 
 def flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata without a level: what stands beside the text, and before it what the corpus itself has in `meta`."""
+    """Metadata in one flat dict: the corpus's own fields in `meta`, overridden by those of the row itself."""
     inner = row.get("meta")
     return {**(inner if isinstance(inner, dict) else {}), **{k: v for k, v in row.items() if k != "meta"}}
 
 
 def known(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Of flat metadata, what an utterance can be grouped by."""
+    """The fields of flat metadata that utterances can be grouped by."""
     return {name: value for name, value in fields.items() if name not in OF_THE_TEXTS | COUNTED}
 
 
@@ -77,8 +78,8 @@ def seconds_of(fields: Mapping[str, Any]) -> float | None:
 
 
 def read_pairs(references: Path, hypotheses: Path) -> list[Row]:
-    """The utterances of two files in the order of the references; our results.jsonl can be both. UserError unless both
-    hold the same keys, each once, with text."""
+    """The utterances of two files in the order of the references; a results.jsonl may be both. UserError unless both
+    have the same keys, each once, with text."""
     truth, answers = _texts(references, REFERENCE), _texts(hypotheses, HYPOTHESIS)
     require_same_keys(truth, answers, str(references), str(hypotheses))
     if not truth:
@@ -90,12 +91,12 @@ def read_pairs(references: Path, hypotheses: Path) -> list[Row]:
 
 
 def read_scoring(folder: Path) -> tuple[list[Row], dict[str, Any]]:
-    """The rows of an earlier scoring, and its score.json. UserError for a folder that holds none, or half of one."""
+    """The rows of an earlier scoring, and its score.json. UserError for a folder without a complete one."""
     path = folder / RESULTS
     try:
         score = strict_json((folder / SCORE).read_bytes())
         if not isinstance(score, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not a JSON object")
     except OSError as error:
         reason = f"{SCORE}: {error.strerror}"
         raise UserError(f"{folder} holds no scoring ({reason}); give a folder that `score --out` wrote") from None
@@ -105,7 +106,7 @@ def read_scoring(folder: Path) -> tuple[list[Row], dict[str, Any]]:
 
 
 def require_same_keys(some: Iterable[str], others: Iterable[str], name: str, other: str) -> None:
-    """UserError that names the first keys which only one of two sets of utterances has."""
+    """UserError, naming the first keys, if one of two sets of utterances has keys that the other lacks."""
     for keys, rest, here, there in (some, others, name, other), (others, some, other, name):
         there_too = set(rest)
         if missing := [key for key in keys if key not in there_too]:
@@ -115,7 +116,7 @@ def require_same_keys(some: Iterable[str], others: Iterable[str], name: str, oth
 
 
 def _said_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file of hypotheses says of one beside its text."""
+    """The other fields of a hypothesis: note, confidence, n-best list."""
     note, confidence, alternatives = (fields.get(name) for name in ("note", "confidence", "alternatives"))
     sure = isinstance(confidence, int | float) and not isinstance(confidence, bool)
     return {
@@ -141,7 +142,7 @@ def _json_lines(path: Path, names: tuple[str, ...]) -> Iterator[tuple[str, tuple
     for place, row in read_rows(path):
         key, text = row.get("key"), next((row[name] for name in names if name in row), None)
         if not isinstance(key, str) or not isinstance(text, str):
-            raise UserError(f'{place}: a line needs "key" and "{names[0]}" (or "text"), both text')
+            raise UserError(f'{place}: a line needs "key" and "{names[0]}" (or "text"), both strings')
         _require_new(place, key, seen)
         yield key, (text, flat(row))
 
@@ -153,9 +154,9 @@ def _trn(path: Path) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
             continue
         found = TRN_LINE.fullmatch(line)
         if found is None:
-            raise UserError(f"{place}: {line[:60]!r} does not end in an utterance's (ID); is this a trn file?")
+            raise UserError(f"{place}: {line[:60]!r} does not end in (ID), as a line of a trn file does")
         if ALTERNATIVES.search(found["text"]):
-            raise UserError(f"{place}: alternatives {{ a / b }} are not scored here; choose one, or use sclite")
+            raise UserError(f"{place}: alternatives {{ a / b }} are not supported; choose one, or use sclite")
         speaker = SPEAKER_OF_AN_ID.match(found["id"])
         _require_new(place, found["id"], seen)
         yield found["id"], (found["text"].strip(), {"speaker": speaker[1]} if speaker else {})
@@ -163,5 +164,5 @@ def _trn(path: Path) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
 
 def _require_new(place: str, key: str, seen: set[str]) -> None:
     if key in seen:
-        raise UserError(f"{place}: key {key!r} is there twice; every utterance has one line")
+        raise UserError(f"{place}: key {key!r} occurs twice; give one line per utterance")
     seen.add(key)

@@ -1,4 +1,4 @@
-"""A scoring's utterances as JSON objects: results.jsonl, and the manifest that NeMo's tools read."""
+"""The utterances of a scoring as JSON objects, for results.jsonl and for NeMo's manifest."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,8 +10,8 @@ OF_AN_UTTERANCE = ("speaker", "language", "voice")
 
 
 def result_rows(summary: Summary, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One an utterance; speaker, language, voice and each of `fields` where they are known. Errors are those under the
-    first normaliser."""
+    """One row per utterance, with speaker, language, voice and `fields` where known; errors under the first
+    normaliser."""
     found = []
     names = dict.fromkeys([*OF_AN_UTTERANCE, *(name for name in fields if name != DURATION)])
     for row, score, flags in zip(summary.rows, summary.scores[summary.normaliser], summary.flags, strict=True):
@@ -19,14 +19,14 @@ def result_rows(summary: Summary, fields: Sequence[str] = ()) -> list[dict[str, 
         known = {name: row.fields[name] for name in names if row.value(name)}
         counts = {"words": score.words, "errors": score.errors, "substitutions": score.substitutions}
         counts |= {"deletions": score.deletions, "insertions": score.insertions}
-        heard = {"confidence": row.confidence, "seconds": row.seconds}
+        measured = {"confidence": row.confidence, "seconds": row.seconds}
         best = {"alternatives": list(row.alternatives)} if row.alternatives else {}
-        found.append(known | texts | heard | best | counts | {"flags": flags})
+        found.append(known | texts | measured | best | counts | {"flags": flags})
     return found
 
 
 def nemo_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """As NeMo's transcribe_speech.py writes them: audio_filepath (the key, where the path is not known), duration in
+    """Rows as written by NeMo's transcribe_speech.py: audio_filepath (the key if the path is not known), duration in
     seconds, text, pred_text; and the key."""
     return [
         {

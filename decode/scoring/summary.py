@@ -1,4 +1,4 @@
-"""A scoring as a whole: every utterance under every normaliser, the totals, the groups, what goes wrong."""
+"""A complete scoring: every utterance under every normaliser, totals, groups, flags and rates."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from decode.scoring.reading import Row, require_same_keys
 from model.errors import UserError, hint
 
 DURATION = "duration"
-DURATION_EDGES = (0, 2, 5, 10, 15, 20, 30)  # seconds where groups begin
+DURATION_EDGES = (0, 2, 5, 10, 15, 20, 30)  # seconds at which groups start
 NO_VALUE = "(none)"
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Errors of a group, and the 95 % interval of their WER."""
+    """The score of a group, and the 95 % interval of its WER."""
 
     score: Score
-    interval: list[float] | None  # fractions; None where the group is too small for one
+    interval: list[float] | None  # fractions; None if the group is too small
 
     def as_json(self) -> dict[str, Any]:
         return self.score.as_json() | {"interval": self.interval}
@@ -29,14 +29,13 @@ class Rate:
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of hypotheses once they are counted. The first normaliser is the main one: groups, flags and rates
-    are under it."""
+    """The result of a scoring. Groups, flags and rates are under the first normaliser."""
 
     rows: Sequence[Row]
-    scores: Mapping[str, Sequence[Score]]  # {normaliser: one an utterance}
+    scores: Mapping[str, Sequence[Score]]  # {normaliser: one per utterance}
     totals: Mapping[str, Rate]  # {normaliser: all utterances}
-    by: Mapping[str, Mapping[str, Rate]]  # {field: {value: its utterances}}
-    flags: Sequence[list[str]]  # one list an utterance
+    by: Mapping[str, Mapping[str, Rate]]  # {field: {value: utterances with it}}
+    flags: Sequence[list[str]]  # one list per utterance
     rates: Mapping[str, Any]
     units: Units
     notes: Mapping[str, Sequence[str]]  # {note: keys}
@@ -46,7 +45,7 @@ class Summary:
         return next(iter(self.scores))
 
     def as_json(self) -> dict[str, Any]:
-        """What score.json has besides the origin of the texts."""
+        """The content of score.json, without the origin of the texts."""
         return {
             "normaliser": self.normaliser,
             "normalisers": {name: rate.as_json() for name, rate in self.totals.items()},
@@ -60,7 +59,7 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row], normalisers: Sequence[str], fields: Sequence[str] = ()) -> Summary:
-    """Of at least one row and normaliser. UserError for a field that no row has."""
+    """Scores at least one row under at least one normaliser. UserError for a field that no row has."""
     grouped = {field: groups(field, rows) for field in fields}
     references, hypotheses = [row.reference for row in rows], [row.hypothesis for row in rows]
     scores = {name: score_each(references, hypotheses, name) for name in normalisers}
@@ -79,19 +78,17 @@ def speakers(rows: Sequence[Row]) -> list[str]:
 
 
 def groups(field: str, rows: Sequence[Row]) -> list[str]:
-    """The value of a field for each utterance; of "duration", the seconds between which it is."""
+    """The value of a field for each utterance; for "duration", its range of seconds."""
     values = [_duration(row.seconds) if field == DURATION else row.value(field) for row in rows]
     if not any(values):
         known = {name for row in rows for name, value in row.fields.items() if value and not isinstance(value, dict)}
         known = sorted(known | ({DURATION} if any(row.seconds is not None for row in rows) else set()))
-        raise UserError(
-            f"no utterance has a field {field!r}{hint(field, known)}; there is {', '.join(known) or 'none'}"
-        )
+        raise UserError(f"no utterance has a field {field!r}{hint(field, known)}; known: {', '.join(known) or 'none'}")
     return [value or NO_VALUE for value in values]
 
 
 def matched(rows: Sequence[Row], others: Sequence[Row], here: str, there: str) -> list[Row]:
-    """Another system's hypotheses in the order of `rows`, whose metadata they get. UserError unless both have the same
+    """Another system's rows in the order of `rows`, with the metadata of these. UserError unless both have the same
     utterances with the same references."""
     by_key = {row.key: row for row in others}
     require_same_keys([row.key for row in rows], by_key, here, there)
@@ -106,7 +103,7 @@ def matched(rows: Sequence[Row], others: Sequence[Row], here: str, there: str) -
 
 
 def against(summary: Summary, other: Summary) -> dict[str, Difference]:
-    """{normaliser: the difference to another system's summary of the same utterances}, where any word is left."""
+    """{normaliser: difference to another system's summary of the same utterances}, except without reference words."""
     differences = {name: compare(scores, other.scores[name], summary.units) for name, scores in summary.scores.items()}
     return {name: difference for name, difference in differences.items() if difference is not None}
 

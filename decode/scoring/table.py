@@ -12,7 +12,7 @@ from model.errors import counted
 
 
 def report(summary: Summary, decoding: Mapping[str, Any] | None, differences: Mapping[str, Difference]) -> str:
-    """Tables of all groups, then of all normalisers; what the intervals are; what goes wrong."""
+    """Tables by group and by normaliser, rates of faults and speed, and how the intervals were made."""
     first = summary.normaliser
     total = summary.totals[first]
     blocks = [table([*each.items(), ("all", total)], field) for field, each in summary.by.items()]
@@ -26,7 +26,7 @@ def report(summary: Summary, decoding: Mapping[str, Any] | None, differences: Ma
 
 
 def table(rows: Iterable[tuple[str, Rate]], heading: str = "") -> str:
-    """Lines of aligned text, one a row, rates in per cent."""
+    """Lines of aligned text, one per row, rates in per cent."""
 
     def cells(name: str, rate: Rate) -> list[object]:
         s = rate.score
@@ -55,7 +55,7 @@ def _percent(rate: float) -> str:
 def _drawn(units: Units) -> str:
     how = f"95 % intervals from {units.as_json()['draws']:,} draws of {counted(units.number, units.kind)}"
     if units.kind == "utterance":
-        return f"{how} (fewer than {MIN_SPEAKERS} speakers are named)"
+        return f"{how} (fewer than {MIN_SPEAKERS} speakers, or some unknown)"
     return f"{how}; groups of fewer than {MIN_SPEAKERS} speakers by utterance"
 
 
@@ -66,12 +66,12 @@ def _against(name: str, d: Difference, several: bool) -> str:
 
 
 def _wrong(summary: Summary, decoding: Mapping[str, Any] | None) -> str:
-    """What goes wrong, and how fast it was: a line each."""
+    """Loops, deletion bursts, hallucinations and speed, one line each."""
     r, number = summary.rates, len(summary.rows)
     rows = [("loops", _share(r["loops"], number)), ("deletion bursts", _share(r["deletion_bursts"], number))]
     if silent := r["silent_utterances"]:
-        said = f"{r['hallucinated_utterances']:,} of {counted(silent, 'silent utterance')}"
-        rows.append(("hallucinations", f"{said}, {counted(r['hallucinated_words'], 'word')}"))
+        share = f"{r['hallucinated_utterances']:,} of {counted(silent, 'silent utterance')}"
+        rows.append(("hallucinations", f"{share}, {counted(r['hallucinated_words'], 'word')}"))
     if decoding and decoding.get("rtfx"):
         rows.append(("speed", f"{decoding['rtfx']:,.1f} times real time (RTFx)"))
     return "\n".join(figures.table(rows, left=(0, 1)))

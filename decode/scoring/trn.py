@@ -1,21 +1,21 @@
-"""ref.trn and hyp.trn, the transcripts as NIST's sclite reads them: `words (SPEAKER-KEY)`, a line an utterance.
+"""ref.trn and hyp.trn, transcripts for NIST's sclite: `words (SPEAKER-KEY)`, one line per utterance.
 
     sclite -s -e utf-8 -i spu_id -r ref.trn trn -h hyp.trn trn -o rsum stdout
 
-then counts what we count. The words are those after the normaliser. What sclite would take for something else is
-written as in quoted-printable (RFC 2045), =7B for {, so that different words stay different:
+gives our counts. The words are normalised. Characters that mean something to sclite are escaped as in quoted-printable
+(RFC 2045), =7B for {, so that different words stay different:
 
-| sclite takes | for |
+| characters | meaning in sclite |
 |---|---|
-| `{ a / b }`, `@` | alternatives, and the empty one |
-| `;` in a word, `\\\\` | the end of the word, the next character as it is |
-| `;;` or `*` at the beginning of a line | a comment |
-| `( )` | a word that may be left out, or the utterance's id |
-| a control character | the end of a line, of the file |
+| `{ a / b }`, `@` | alternatives, the empty alternative |
+| `;` in a word, `\\\\` | end of the word, escape of the next character |
+| `;;` or `*` at the beginning of a line | comment |
+| `( )` | optional word, or the utterance's id |
+| a control character | end of the line or file |
 
-`-s` keeps case apart where the normaliser does. In an id only ASCII letters, digits, `.`, and in the key `-` and `_`
-stay; the speaker is what comes before the first `-`. sclite weighs a substitution 4 and the others 3, so its alignment
-can have an error more than the fewest possible, in utterances with many."""
+`-s` makes sclite case-sensitive, as the normaliser may be. Ids keep only ASCII letters, digits and `.`, and the key
+also `-` and `_`; the speaker is the part before the first `-`. sclite weighs a substitution 4 and the other errors 3,
+so in utterances with many errors its alignment may have one more than the minimum."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -27,7 +27,7 @@ NO_SPEAKER = "none"
 
 
 def trn(utterances: Iterable[tuple[str, str, str]], spelt: Callable[[str], str]) -> bytes:
-    """The file of (speaker, key, text) in their order; `spelt` is the normaliser."""
+    """The content of a file for (speaker, key, text) in this order; `spelt` is the normaliser."""
     return "".join(f"{words(spelt(text))} ({identity(s, key)})\n".lstrip(" ") for s, key, text in utterances).encode()
 
 

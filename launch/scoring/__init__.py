@@ -17,25 +17,30 @@ def configure(parser: argparse.ArgumentParser) -> None:
     given = ("ADAPTER SHARDS", "RUN", "DIR", "--ref FILE --hyp FILE")
     parser.usage = "\n       ".join(f"{parser.prog} {form} [options]" for form in given)
     parser.description = (
-        "Count word errors: of every utterance of a shard directory, decoded now; of a run's own dev data; again of an "
-        "earlier scoring's folder, without a model; or of texts in files."
+        "Count word errors: decode a shard directory, or a run's own dev data, and score it;\n"
+        "or score without a model, either an earlier scoring's folder again, or texts from files."
     )
     parser.formatter_class, parser.epilog = argparse.RawDescriptionHelpFormatter, RANKS
     add = parser.add_argument
-    add("adapter", metavar="ADAPTER", nargs="?", help="run, checkpoint or export folder; or what --out wrote before")
+    add(
+        "adapter",
+        metavar="ADAPTER",
+        nargs="?",
+        help="run, checkpoint or export folder; or the folder of an earlier --out",
+    )
     add("shards", metavar="SHARDS", nargs="?", help="made by prep build or prep features (default: RUN's own dev data)")
-    files = 'JSON lines with "key" and {} or "text"; or trn, `words (KEY)`; or as Kaldi, `KEY words`'
+    files = 'JSON lines with "key" and {} or "text"; or trn, `words (KEY)`; or Kaldi text, `KEY words`'
     add("--ref", type=Path, metavar="FILE", help=files.format('"reference"'))
     add("--hyp", type=Path, metavar="FILE", help=files.format('"hypothesis"'))
-    names = f"what counts as the same word, several by commas, the first for groups: {', '.join(NORMALISERS)}"
+    names = f"text normalisation; several with commas, the first for groups: {', '.join(NORMALISERS)}"
     add("--normaliser", "--normalizer", type=listed, default=["plain"], metavar="NAMES", help=f"{names} (plain)")
-    fields = "a table for each of these: speaker, language, duration, voice, or any field of the corpus (only totals)"
+    fields = "tables by these fields: speaker, language, duration, voice, or any field of the corpus (only totals)"
     add("--by", type=listed, default=[], metavar="FIELDS", help=fields)
-    other = "another system's folder, of the same utterances: the difference, its interval and p"
+    other = "another scoring of the same utterances: print the difference, its interval and p-value"
     add("--against", type=Path, metavar="DIR", help=other)
-    out = f"write {', '.join(FILES)} there; the same scoring may be repeated (only print the tables)"
+    out = f"write {', '.join(FILES)} there; the same scoring may be repeated (print tables only)"
     add("--out", type=Path, metavar="DIR", help=out)
-    add("--audio", action="store_true", help="with --out: put the worst utterances' audio into the report")
+    add("--audio", action="store_true", help="with --out: embed the audio of the worst utterances in the report")
     add("--overwrite", action="store_true", help="replace another scoring in --out (refuse)")
     decoding.add_flags(parser)
 
@@ -43,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def listed(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of different names, as a,b")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of different names, such as a,b")
     return names
 
 
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for name in args.normaliser:
         require_normaliser(name)
     if args.audio and args.out is None:
-        raise UserError("--audio puts audio into report.html, which --out DIR writes; give --out")
+        raise UserError("--audio embeds audio in report.html, which --out DIR writes; give --out")
     if args.out is not None:
         try:
             args.out.mkdir(parents=True, exist_ok=True)

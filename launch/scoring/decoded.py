@@ -1,9 +1,9 @@
 """`slam-asr score ADAPTER SHARDS`: the utterances of a shard directory, decoded by all ranks together.
 
-1. Every rank reads the adapter's card and the index; they must be the same. Rank 0 looks at --out.
-2. What an earlier start has decoded is in `decoding`, a folder in --out; the other batches of the plan are left.
-3. A rank that is free takes the next batch (decode/dataset.py), and adds it to its own file there (decode/resume.py).
-4. Rank 0 gets the rows of all, in the order of the index, and goes on to score; the others are done."""
+1. Every rank reads the adapter's card and the index, which must be the same on all. Rank 0 checks --out.
+2. Batches decoded by an earlier start are read from `decoding`, a folder in --out; the rest of the plan remains.
+3. Each free rank takes the next batch (decode/dataset.py), and appends it to its own file there (decode/resume.py).
+4. Rank 0 gathers the rows of all ranks, in the order of the index, and scores them; the others exit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from model.weights import AdapterCard
 
 RANKS = """\
-on several GPUs, or hosts that share a file system; a killed decoding goes on, on any number of ranks:
+on several GPUs, or hosts that share a file system; interrupted decoding resumes, on any number of ranks:
   torchrun --nproc_per_node 8 -m launch score ADAPTER SHARDS --out DIR
   deepspeed --num_accelerators 8 --module launch score ADAPTER SHARDS --out DIR
   srun --ntasks-per-node 8 slam-asr score ADAPTER SHARDS --out DIR"""
@@ -43,19 +43,19 @@ class Task(NamedTuple):
     """What is to be decoded."""
 
     index: ShardIndex
-    about: dict[str, Any]  # what score.json says of it
+    about: dict[str, Any]  # its facts in score.json
     content: dict[str, Any]  # what the transcripts depend on: the same for every rank and every start
-    meta: list[dict[str, Any]]  # of each utterance, on rank 0
+    meta: list[dict[str, Any]]  # of each utterance; on rank 0 only
 
 
 def decoded(args: argparse.Namespace) -> ScoredRows:
-    """Of an adapter and shards, on rank 0; other ranks have nothing more to do, and exit. What can be refused is
-    refused before decoding."""
+    """The hypotheses for an adapter and shards, on rank 0; the other ranks exit. Whatever is refused is refused before
+    decoding."""
     place = read_rank_env()
     if place.size > 1 and args.out is None:
         if not place.first:
             sys.exit(MISTAKE)
-        raise UserError(f"{place.size:,} ranks keep what they decode in a folder: give --out, on a shared file system")
+        raise UserError(f"{place.size:,} ranks need a folder for what they decode: give --out, on a shared file system")
     from launch.scoring.ranks import joined
 
     with joined(place) as ranks, ExitStack() as until_decoded:
@@ -66,14 +66,14 @@ def decoded(args: argparse.Namespace) -> ScoredRows:
 
 
 def forget(out: Path) -> None:
-    """Removes what was kept of the decoding, once it is scored and written."""
+    """Removes the kept batches, once they are scored and the results written."""
     from decode.resume import remove
 
     remove(out / FOLDER)
 
 
 def _decoded(args: argparse.Namespace, place: RankEnv, ranks: Ranks, until_decoded: ExitStack) -> ScoredRows | None:
-    """None on ranks beside the first."""
+    """None on all ranks but the first."""
     from decode.dataset import plan_decoding, rest_of, undecoded
     from launch.scoring.ranks import own_device, require_gpus_apart
     from train.dist.collectives import agree_on, all_ranks_or_raise, rank0_broadcast, versions
@@ -153,7 +153,7 @@ def _programs() -> dict[str, str]:
 
 
 def _kept(args: argparse.Namespace, task: Task, until_decoded: ExitStack) -> list[DecodedBatch]:
-    """What an earlier start has decoded; no other process decodes there until the end of this one."""
+    """The batches decoded by an earlier start; locks the folder until decoding ends."""
     from data_prep.durable import locked_folder
     from decode.resume import begin
 
@@ -163,7 +163,7 @@ def _kept(args: argparse.Namespace, task: Task, until_decoded: ExitStack) -> lis
     kept = begin(folder, task.content, args.overwrite)
     if kept:
         there = f"{sum(len(batch.rows) for batch in kept):,} of {counted(len(task.index), 'utterance')}"
-        print(f"slam-asr: {there} were decoded by an earlier start, and are in {folder}", file=sys.stderr)
+        print(f"slam-asr: {there} were decoded by an earlier start (in {folder})", file=sys.stderr)
     return kept
 
 
@@ -175,7 +175,7 @@ def _share(
     plan: DecodingPlan,
     kept: Sequence[DecodedBatch],
 ) -> list[DecodedBatch]:
-    """What this rank decodes. Returns on all ranks together, once all is decoded."""
+    """The batches that this rank decodes. Returns once all ranks have finished. A collective."""
     from data_prep.progress import Progress, Silent
     from decode.dataset import audio_seconds, decode_batches
     from decode.resume import keep
@@ -187,7 +187,7 @@ def _share(
         progress.keep(round(seconds_before))
 
         def show(rows: int = 0, seconds: float = 0.0) -> None:
-            """Adds to what all ranks have decoded; rank 0 shows that."""
+            """Adds to the totals of all ranks; rank 0 shows them."""
             rows = rows_before + ranks.add("utterances", rows)
             seconds = seconds_before + ranks.add("milliseconds", round(1000 * seconds)) / 1000
             progress.advance(round(seconds) - progress.done, utterances=f"{rows:,} of {len(index):,}")
@@ -201,21 +201,24 @@ def _share(
             ranks.wait_for_all(show)
         except KeyboardInterrupt:
             if ranks.first and args.out is not None:
-                print(f"slam-asr: what is decoded is in {args.out / FOLDER}; the same command goes on", file=sys.stderr)
+                print(
+                    f"slam-asr: decoded batches are in {args.out / FOLDER}; run the same command to continue",
+                    file=sys.stderr,
+                )
             raise
     return mine
 
 
 def _speed(batches: Sequence[DecodedBatch], ranks: int) -> dict[str, Any]:
-    """Seconds that the ranks were decoding, added up over ranks and starts, so that `rtfx`, seconds of audio in one, is
-    that of one rank; `ranks` were at work in the last start."""
+    """Decoding time in seconds, summed over ranks and starts, so that `rtfx`, the seconds of audio per second, is the
+    speed of one rank; `ranks` is their number in the last start."""
     seconds, audio = sum(batch.seconds for batch in batches), sum(batch.audio_seconds for batch in batches)
     rtfx = round(audio / seconds, 2) if seconds else None
     return {"seconds": round(seconds, 2), "audio_seconds": round(audio, 2), "rtfx": rtfx, "ranks": ranks}
 
 
 def _require_same_encoder(args: argparse.Namespace, index: ShardIndex, card: AdapterCard) -> None:
-    """UserError if the --encoder given for features, which need none, is not the adapter's."""
+    """UserError if --encoder was given for features, which need none, and is not the adapter's."""
     from model.encoders import load_encoder
     from model.loading import files_digest
     from model.weights import require_encoder

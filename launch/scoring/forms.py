@@ -1,4 +1,4 @@
-"""Where the texts come from: an adapter that decodes, a run's own dev data, an earlier scoring, or files."""
+"""The texts to score: decoded from shards or a run's dev data, of an earlier scoring, or from files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.errors import UserError
 if TYPE_CHECKING:
     from decode.scoring.reading import Row
 
-# Of score.json, what is computed from the texts; the rest says where they come from.
+# Fields of score.json that are computed from the texts; the others state the origin of these.
 COMPUTED = ("normaliser", "normalisers", "all", "by", "aligner", "bootstrap", "rates", "notes", "against", "group")
 
 
@@ -22,21 +22,21 @@ class Texts(NamedTuple):
     """Utterances to score."""
 
     rows: list[Row]
-    decoded: bool  # by this process, now
+    decoded: bool  # by this command
     about: dict[str, Any]  # their origin, as score.json states it
-    decoding: dict[str, Any] | None  # seconds, audio_seconds, rtfx, ranks; None where texts were given
+    decoding: dict[str, Any] | None  # seconds, audio_seconds, rtfx, ranks; None if texts were given
     others: list[Row] | None  # of --against
     other: dict[str, Any] | None  # its score.json
-    clips: Callable[[str], bytes | None] | None  # of --audio: a key's recording
+    clips: Callable[[str], bytes | None] | None  # with --audio: key to recording
 
 
 def gather(args: argparse.Namespace) -> Texts:
-    """Whatever can be refused is refused before decoding."""
+    """The texts that the arguments ask for. Whatever is refused is refused before decoding."""
     from decode.scoring.reading import read_scoring
 
     one, two, files = bool(args.adapter), bool(args.shards), (bool(args.ref), bool(args.hyp))
     if (any(files) and (one or not all(files))) or not (one or any(files)):
-        raise UserError("give ADAPTER and SHARDS, or --ref and --hyp; `slam-asr score --help` says more")
+        raise UserError("give ADAPTER and SHARDS, or --ref and --hyp; see `slam-asr score --help`")
     others, other = read_scoring(args.against) if args.against is not None else (None, None)
     clips = None
     decodes = not any(files) and (two or not (Path(args.adapter) / SCORE).exists())
@@ -75,22 +75,22 @@ def _decoded(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
 
     hypotheses, meta, about = decoded(args)
     rows = []
-    for said, one in zip(hypotheses, meta, strict=True):
-        texts = (said.key, said.reference, said.hypothesis, said.note, said.confidence)
-        rows.append(Row(*texts, seconds_of(one), known(flat(one)), said.alternatives))
+    for answer, one in zip(hypotheses, meta, strict=True):
+        texts = (answer.key, answer.reference, answer.hypothesis, answer.note, answer.confidence)
+        rows.append(Row(*texts, seconds_of(one), known(flat(one)), answer.alternatives))
     return rows, about
 
 
 def _dev_of(run: Path) -> str:
-    """The directory that a run is evaluated on, as its config.yaml has it: from the folder where the training was
-    started, or the one that the run lies in. UserError where there is none, or more than one."""
+    """The dev directory in a run's config.yaml, relative to the current folder or to the one that contains the run.
+    UserError if there is none, or more than one."""
     from model.weights import find_adapter
     from train.recipe.config import load_config
 
-    find_adapter(run)  # says what is wrong with a folder that is no run at all
+    find_adapter(run)  # a better error for a folder that is not a run
     path = run / "config.yaml"
     if not path.is_file():
-        raise UserError(f"{str(run)!r} is no run, whose config.yaml names its dev data; give SHARDS after it")
+        raise UserError(f"{str(run)!r} has no config.yaml, so is not a run with dev data; give SHARDS after it")
     dev = load_config(path).data.dev
     if len(dev) != 1:
         there = f"has {len(dev)} directories in data.dev ({', '.join(dev)})" if dev else "has no data.dev"

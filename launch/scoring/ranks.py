@@ -1,7 +1,7 @@
-"""The ranks that decode together: those that a launcher has started, or this process alone.
+"""The ranks that decode together: those started by a launcher, or this process alone.
 
-They meet over gloo, on the CPU: it tells the others when one dies, so that none waits for it. What they share while
-they decode are counters in the store of the rendezvous."""
+Collectives use gloo, on the CPU, which fails on the other ranks when one dies, so that none waits for it. During
+decoding the ranks share only counters in the store of the rendezvous."""
 
 import os
 import signal
@@ -24,14 +24,14 @@ from model.loading import choose_device
 from train.dist.collectives import AgreedError, World, gpu_number, require_own_gpus
 from train.dist.launch_env import RankEnv, agent_has_the_port, require_master
 
-SECONDS_TO_JOIN = 600.0  # Python and torch start slowly from a file system of many hosts
-SECONDS_TO_MEET = 3600.0  # between the first rank that has loaded its models, or has nothing left, and the last
+SECONDS_TO_JOIN = 600.0  # Python and torch start slowly from a shared file system
+SECONDS_TO_MEET = 3600.0  # for collectives: between the first rank to arrive and the last
 POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Ranks(World):
-    """The ranks of a decoding, and which of them this process is. `device` is that of the collectives, the CPU."""
+    """The ranks of a decoding, and this process's place among them. `device` is that of the collectives, the CPU."""
 
     store: Any  # shared by all
 
@@ -42,7 +42,7 @@ class Ranks(World):
         return [value] if self.size == 1 else self._meet(lambda: super(Ranks, self).gather(value))
 
     def wait_for_all(self, meanwhile: Callable[[], None]) -> None:
-        """Calls `meanwhile` now and then; a signal is answered too. A collective."""
+        """Waits for all ranks, calling `meanwhile` every POLL_SECONDS; can be interrupted by a signal. A collective."""
         if self.size > 1:
             arrived: Any = self._meet(lambda: dist.barrier(async_op=True))
             while not arrived.is_completed():
@@ -52,27 +52,27 @@ class Ranks(World):
         meanwhile()
 
     def add(self, counter: str, more: int) -> int:
-        """Adds to a counter that begins at 0, and returns the sum over all ranks."""
+        """Adds to a counter shared by all ranks, which starts at 0, and returns its value."""
         return self._meet(lambda: self.store.add(counter, more))
 
     def turns(self) -> Iterator[int]:
-        """0, 1, 2 ...: each number on one rank alone, the one that asks first."""
+        """Yields 0, 1, 2 ...: each number on one rank only, the first to ask."""
         return (self.add("turn", 1) - 1 for _ in count())
 
     def _meet(self, work: Callable[[], Any]) -> Any:
-        """TransientError if another rank, or the network, fails meanwhile."""
+        """The result of `work`; TransientError if another rank, or the network, fails."""
         try:
             return work()
         except (RuntimeError, DistError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
             lost = f"rank {self.rank} of {self.size}: another rank has ended, or cannot be reached ({reason})"
-            raise TransientError(f"{lost}; what is decoded is kept, and the same command goes on") from None
+            raise TransientError(f"{lost}; decoded batches are kept; run the same command to continue") from None
 
 
 @contextmanager
 def joined(place: RankEnv) -> Iterator[Ranks]:
-    """The ranks, once all have started. In the block SIGTERM does what Ctrl-C does; an error that all ranks raise
-    together leaves the block on the first of them alone, the others exit. A collective."""
+    """The ranks, once all have started. Within the block, SIGTERM acts as Ctrl-C; an error raised by all ranks together
+    leaves it on rank 0 only, and the others exit. A collective."""
     ranks = _join(place)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -86,7 +86,7 @@ def joined(place: RankEnv) -> Iterator[Ranks]:
             raise
         if ranks.first:
             print("slam-asr: stopped", file=sys.stderr, flush=True)
-        os._exit(INTERRUPTED)  # the interpreter's own end would wait for a barrier that others do not come to
+        os._exit(INTERRUPTED)  # a normal exit would wait for a barrier that other ranks do not reach
     finally:
         signal.signal(signal.SIGTERM, before)
     if ranks.size > 1:
@@ -94,18 +94,18 @@ def joined(place: RankEnv) -> Iterator[Ranks]:
 
 
 def own_device(name: str, place: RankEnv) -> str:
-    """`--device` for this rank: of several ranks on GPUs, each has its own. UserError if there are too few."""
+    """`--device` for this rank: several ranks each get a GPU of their own. UserError if there are too few."""
     if place.size == 1 or name == "cpu" or (name == "auto" and choose_device(name).type == "cpu"):
         return name
     if name not in ("auto", "cuda"):
-        raise UserError(f"--device {name} for {place.size:,} ranks: each takes its own; give auto, cuda or cpu")
+        raise UserError(f"--device {name} for {place.size:,} ranks: each needs its own GPU; give auto, cuda or cpu")
     device = torch.device("cuda", gpu_number(place, torch.cuda.device_count()))
     torch.cuda.set_device(device)
     return str(device)
 
 
 def require_gpus_apart(ranks: Ranks, device: str) -> None:
-    """AgreedError if two ranks have the same GPU. A collective, if any rank has one."""
+    """AgreedError if two ranks have the same GPU. A collective on GPUs."""
     if ranks.size > 1 and device.startswith("cuda"):
         require_own_gpus(ranks.store, ranks, str(torch.cuda.get_device_properties(device).uuid))
 
@@ -115,7 +115,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _join(place: RankEnv) -> Ranks:
-    """UserError if the ranks do not find each other, naming how many did."""
+    """UserError, with the number that have started, if the ranks cannot connect."""
     alone = torch.device("cpu")
     if place.size == 1:
         return Ranks(0, 1, 0, alone, HashStore())
@@ -140,6 +140,6 @@ def _join(place: RankEnv) -> Ranks:
         dist.init_process_group("gloo", store=group, rank=place.rank, world_size=place.size, timeout=meet)
     except (RuntimeError, DistError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        what = f"rank {place.rank} of {place.size} does not reach the others at {place.master_addr}:{port} ({reason})"
-        raise UserError(f"{what}; look at firewalls and GLOO_SOCKET_IFNAME") from None
+        what = f"rank {place.rank} of {place.size} cannot reach the others at {place.master_addr}:{port} ({reason})"
+        raise UserError(f"{what}; check firewalls and GLOO_SOCKET_IFNAME") from None
     return Ranks(place.rank, place.size, place.local_rank, alone, store)

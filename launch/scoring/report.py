@@ -1,4 +1,4 @@
-"""report.html: what decode.report needs besides the scoring itself, from the run and the shards that it is of."""
+"""Inputs of report.html besides the scoring itself: the run's metrics and the recordings in the shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from model.errors import UserError
 
 
 def curves_of(adapter: Path) -> list[dict[str, Any]] | None:
-    """The records of metrics.jsonl of the run that an adapter is of, if that is where it lies."""
+    """The records of metrics.jsonl of the run that contains the adapter; None if there is none."""
     from data_prep.durable import read_records
 
     for folder in (adapter, *adapter.absolute().parents[:2]):
@@ -20,15 +20,17 @@ def curves_of(adapter: Path) -> list[dict[str, Any]] | None:
 
 
 def clips_of(shards: str | None) -> Callable[[str], bytes | None]:
-    """Key to the bytes of a recording as the shards have them. UserError where there are no recordings."""
+    """A function from key to the bytes of the recording in the shards, or None. UserError without recordings."""
     from data_prep.shards.opening import read_index
     from data_prep.shards.tar import read_sample
 
     if shards is None:
-        raise UserError("--audio needs shards, and these are texts from files; score ADAPTER SHARDS, or leave it out")
+        raise UserError("--audio needs shards, but these texts come from files; score ADAPTER SHARDS, or leave it out")
     index = read_index(shards)
     if index.kind != "audio":
-        raise UserError(f"--audio needs recordings, and {shards!r} has cached features; give the shards they are of")
+        raise UserError(
+            f"--audio needs recordings, and {shards!r} holds cached features; give the shards they were made from"
+        )
     place = {key: i for i, key in enumerate(index.key)}
     return lambda key: bytes(read_sample(index, place[key]).media) if key in place else None
 
@@ -39,7 +41,7 @@ def page(
     other: tuple[list[dict[str, Any]], dict[str, Any]] | None,
     clips: Callable[[str], bytes | None] | None,
 ) -> bytes:
-    """The page of rows as in results.jsonl and of score.json, beside another system's if there is one."""
+    """The page for the rows of results.jsonl and for score.json, compared with another system's if given."""
     from decode.report.page import render
 
     curves = curves_of(Path(score["adapter"])) if score.get("adapter") else None

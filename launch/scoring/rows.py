@@ -1,4 +1,4 @@
-"""What is known before anything is scored: the groups that are asked for, and whether --out may be written to."""
+"""Checks before anything is scored: whether the groups exist, and whether --out may be written to."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from decode.dataset import Hypothesis
 
     ScoredRows = tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]
-    """Hypotheses, their metadata, and what score.json says of their origin; "decoding" in it is how long that took."""
+    """Hypotheses, their metadata, and their origin for score.json, with the time taken as "decoding"."""
 
 HYPOTHESES, SCORE = "results.jsonl", "score.json"
 FILES = (SCORE, "nemo.jsonl", "ref.trn", "hyp.trn", "report.html", HYPOTHESES)
-PASSING = {"step", "decoding"}  # of the origin, what another run of the same command may have otherwise
+PASSING = {"step", "decoding"}  # fields of the origin that may differ when the same command is repeated
 
 
 def groups(fields: Sequence[str], meta: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """{field: its value for each utterance}, from metadata as shards have it. UserError for a field that none has."""
+    """{field: value for each utterance}, from the metadata in shards. UserError for a field that no utterance has."""
     from decode.scoring.reading import Row, flat, known, seconds_of
     from decode.scoring.summary import groups as values
 
@@ -30,8 +30,8 @@ def groups(fields: Sequence[str], meta: Sequence[Mapping[str, Any]]) -> dict[str
 
 
 def require_replaceable(args: argparse.Namespace, about: Mapping[str, Any]) -> None:
-    """UserError if --out holds another scoring than `about`, and --overwrite is not given. The same scoring is of the
-    same adapter (path or weights), shards (path or content) and options."""
+    """UserError if --out holds another scoring than `about`, and --overwrite is not given. A scoring is the same if
+    adapter (path or weights), shards (path or content) and options are."""
     from data_prep.durable import strict_json
 
     if args.out is None or args.overwrite:
@@ -42,13 +42,13 @@ def require_replaceable(args: argparse.Namespace, about: Mapping[str, Any]) -> N
     except (OSError, ValueError):
         stated = None
     stated = stated if isinstance(stated, dict) else {}
-    said = stated | {name: sorted(stated.get(name) or ()) for name in ("normalisers", "by")}
+    found = stated | {name: sorted(stated.get(name) or ()) for name in ("normalisers", "by")}
     wanted = {**about, "normaliser": args.normaliser[0], "normalisers": sorted(args.normaliser), "by": sorted(args.by)}
-    differs = {name for name in wanted.keys() - PASSING if said.get(name) != wanted[name]}
+    differs = {name for name in wanted.keys() - PASSING if found.get(name) != wanted[name]}
     for alike in ({"adapter", "weights_sha256"}, {"shards", "shards_digest"}):
         differs = differs if alike <= differs else differs - alike
     names = sorted(differs - {"weights_sha256", "shards_digest"})
     if present and names:
-        other = ", ".join(f"{name} {said.get(name)!r}, not {wanted[name]!r}" for name in names)
-        scoring = f"of another scoring ({other if stated else f'{SCORE} does not say of what'})"
+        other = ", ".join(f"{name} {found.get(name)!r}, not {wanted[name]!r}" for name in names)
+        scoring = f"of another scoring ({other if stated else f'{SCORE} cannot be read'})"
         raise UserError(f"{args.out} holds {' and '.join(present)} {scoring}; give another --out, or --overwrite")

@@ -1,4 +1,4 @@
-"""The files of --out: all of them, or none."""
+"""Writes the files of --out: all of them, or none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(
     other: Summary | None,
     differences: Mapping[str, Difference],
 ) -> None:
-    """Whatever fills the disk does so before the first file gets its name."""
+    """Writes all files under temporary names first, so that a full disk leaves the earlier ones unchanged."""
     from data_prep.durable import canonical_json, encodable, replacing
     from decode.scoring.results import nemo_rows, result_rows
 

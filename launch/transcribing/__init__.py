@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Transcribe recordings of any length with an adapter. Prints `path<TAB>text`, one line a recording, in the "
-        "order given, or the chosen format; with --out each recording gets files of its own, and those that are done "
-        "are left as they are. A recording that cannot be transcribed stops nothing; they are listed at the end, and "
-        "the exit code is 1."
+        "Transcribe recordings of any length with an adapter. Prints `path<TAB>text`, one line per recording, in the "
+        "order given, or the format chosen; with --out, writes files for each recording, and skips those already done. "
+        "A recording that cannot be transcribed does not stop the others: failures are listed at the end, and the exit "
+        "code is 1."
     )
     parser.add_argument("adapter", metavar="ADAPTER", help="run, checkpoint or export folder")
     files = (
@@ -32,13 +32,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help=files)
     add = parser.add_argument_group("output").add_argument
-    several = f"{', '.join(FORMATS)}; several with commas (default: a line of text each; with --out, txt)"
+    several = f"{', '.join(FORMATS)}; several with commas (default: one line of text each; with --out, txt)"
     add("--format", metavar="FORMAT", help=several)
-    add("--out", metavar="DIR", type=Path, help="folder for the transcripts, one file a recording and format")
-    add("--overwrite", action="store_true", help="transcribe again what --out already has")
+    add("--out", metavar="DIR", type=Path, help="folder for the transcripts, one file per recording and format")
+    add("--overwrite", action="store_true", help="transcribe again even what is already in --out")
     add = parser.add_argument_group("long recordings").add_argument
-    add("--longest", type=_seconds, default=30.0, metavar="SECONDS", help="longest part decoded at once (default: 30)")
-    vad = "what is silence, and so not decoded: energy (default), silero (a network; extra vad) or off (nothing)"
+    add(
+        "--longest", type=_seconds, default=30.0, metavar="SECONDS", help="longest window decoded at once (default: 30)"
+    )
+    vad = "voice activity detector, as silence is not decoded: energy (default), silero (extra vad) or off"
     add("--vad", default="energy", metavar="NAME", help=vad)
     decoding.add_flags(parser)
 
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     found = recordings(args.files)
     if args.out is None and formats and formats != ["jsonl"] and len(found) > 1:
         many = counted(len(found), "recording")
-        raise UserError(f"--format {formats[0]} of {many} needs --out; or print jsonl, a line a recording")
+        raise UserError(f"--format {formats[0]} of {many} needs --out; or print jsonl, one line per recording")
     model = decoding.load(args)
     search = asdict(decoding.options(args))
     search.pop("synced_gpus")
@@ -69,15 +71,15 @@ def run(args: argparse.Namespace) -> int:
             paths = [path for path in names if not out.has(path)]
         sources = stack.enter_context(readable(paths))
         progress = stack.enter_context(AudioProgress(sources, to_terminal=out is None and sys.stdout.isatty()))
-        heard = Recogniser(model).transcribe_each(
+        transcribed = Recogniser(model).transcribe_each(
             sources, longest=args.longest, vad=args.vad, progress=progress.advance, **search
         )
-        named = (replace(transcript, path=path) for path, transcript in zip(paths, heard, strict=True))
+        named = (replace(transcript, path=path) for path, transcript in zip(paths, transcribed, strict=True))
         failed, notes = _publish(progress.over(named), formats, out)
     decoding.say_notes(notes, "recording")
     if out is not None:
         before = len(names) - len(paths)
-        there = f", {counted(before, 'other')} were there before (--overwrite)" if before else ""
+        there = f", {before:,} already done (--overwrite transcribes again)" if before else ""
         done = counted(len(paths) - len(failed), "recording")
         print(f"slam-asr: {args.out}: {done} transcribed{there}", file=sys.stderr)
     if failed:
@@ -88,11 +90,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _publish(
-    heard: Iterator["Transcript"], formats: list[str], out: "Transcripts | None"
+    transcripts: Iterator["Transcript"], formats: list[str], out: "Transcripts | None"
 ) -> tuple[list["Transcript"], dict[str, list[str]]]:
-    """Prints or writes the transcripts as they come; those that failed, and the paths of others by their notes."""
+    """Prints or writes the transcripts as they come. Returns those that failed, and the paths of the others by note."""
     failed, notes = [], dict[str, list[str]]()
-    for transcript in heard:
+    for transcript in transcripts:
         if transcript.error:
             failed.append(transcript)
             continue
@@ -109,7 +111,7 @@ def _publish(
 
 
 def _formats(given: str | None, to_files: bool) -> list[str]:
-    """The formats asked for, none to print lines of text. UserError for an unknown one, and for several to print."""
+    """The formats asked for; empty to print lines of text. UserError for an unknown one, and for several to print."""
     if given is None:
         return ["txt"] if to_files else []
     names = list(dict.fromkeys(name.strip() for name in given.split(",")))
@@ -128,7 +130,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not LEAST_SECONDS <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from {LEAST_SECONDS:g} on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of {LEAST_SECONDS:g} or more")
     return seconds
 
 

@@ -1,4 +1,4 @@
-"""Which recordings a command line means: files, folders, quoted globs, `-`; and a name of its own for each."""
+"""The recordings given on a command line as files, folders, quoted globs or `-`, and a unique name for each."""
 
 import glob
 import os
@@ -18,10 +18,10 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording and where it lies among those given."""
+    """A recording, and its place among those given."""
 
-    path: str  # as it was given, or below a folder that was; "-" for standard input
-    place: str  # below the folder that was given, else the file's name
+    path: str  # as given, or in a folder that was given; "-" for standard input
+    place: str  # relative to the folder given, else the file's name
 
     @property
     def stem(self) -> str:
@@ -29,8 +29,8 @@ class Recording:
 
 
 def recordings(given: list[str]) -> list[Recording]:
-    """The files as given, those that match a glob, and those in each folder, which are counted on stderr. UserError
-    where there is nothing at all, or a folder holds something else."""
+    """The files given, those that match a glob, and those in each folder, which are counted on stderr. UserError if
+    nothing is found, or a folder holds something else."""
     from decode.recordings.files import recordings_in
     from model.weights import describe
 
@@ -50,20 +50,20 @@ def recordings(given: list[str]) -> list[Recording]:
         print(f"slam-asr: {on_one_line(path)}: {counted(len(inside), 'recording')}{rest}", file=sys.stderr)
         found += [Recording(name, os.path.relpath(name, path)) for name in inside]
     if sum(recording.path == STDIN for recording in found) > 1:
-        raise UserError("- is there twice; standard input is one recording")
+        raise UserError("- is given twice; standard input is one recording")
     return found
 
 
 def _matches(path: str) -> list[str]:
-    """What a glob matches, sorted; the path itself if it is there, is no glob, or nothing matches."""
+    """The matches of a glob, sorted; the path itself if it exists, is not a glob, or nothing matches."""
     if path == STDIN or os.path.lexists(path) or not glob.has_magic(path):
         return [path]
     return sorted(glob.glob(path, recursive=True)) or [path]
 
 
 def own_names(found: list[Recording]) -> dict[str, str]:
-    """{path: a name without extension that no other path has}: the place below the given folder, as far as that is
-    unambiguous, else below the folder of all, with the extension if need be. Names differ in more than case."""
+    """{path: a unique name without extension}: the place in the folder given if that is unique, else in the common
+    folder of all, with the extension if necessary. Names that differ only in case are not unique."""
     unique = {recording.path: recording for recording in found}
     absolute = {path: os.path.abspath(path) for path in unique}
     top = os.path.commonpath([os.path.dirname(path) for path in absolute.values()])
@@ -88,7 +88,7 @@ def own_names(found: list[Recording]) -> dict[str, str]:
 
 @contextmanager
 def readable(paths: list[str]) -> Iterator[list[str]]:
-    """The paths, with standard input as a temporary file: a header may say only at its end how long a stream is."""
+    """The paths, with standard input as a temporary file, as it is read more than once."""
     if STDIN not in paths:
         yield paths
         return

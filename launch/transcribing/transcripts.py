@@ -1,9 +1,9 @@
-"""The folder of `slam-asr transcribe --out`: a file for each recording and format, and a list of what is done.
+"""The folder of `slam-asr transcribe --out`: one file per recording and format, and a list of those done.
 
-    DIR/NAME.srt              appears whole, or not at all
-    DIR/transcribed.jsonl     first what the texts depend on (adapter, search), then a line for each recording done
+    DIR/NAME.srt              written completely, or not at all
+    DIR/transcribed.jsonl     first what the texts depend on (adapter, search), then one line per finished recording
 
-So a command that was killed goes on where it was, and files of another adapter or another search are not mixed."""
+So a killed command can be resumed, and transcripts of different adapters or search options are never mixed."""
 
 import json
 from collections.abc import Iterator
@@ -26,17 +26,17 @@ class Transcripts:
     def __init__(
         self, folder: Path, formats: list[str], settings: dict[str, Any], names: dict[str, str], overwrite: bool
     ) -> None:
-        """`names` are those of the recordings' files, by their paths. UserError for a folder that holds the transcripts
-        of other settings or of other recordings, or files that are no transcripts; `overwrite` begins anew."""
+        """`names` are the names of the files by the recordings' paths. UserError for a folder with transcripts of other
+        settings or recordings, or with other files of these names; `overwrite` starts again."""
         self.folder, self.formats, self.names = folder, formats, names
         lines = [] if overwrite else read_records(folder / LIST)
         self.done = {line.get("name"): line.get("path") for line in lines[1:]}
         for path, name in names.items():
             there = [file for file in self._files(name) if file.exists()]
             if there and not lines and not overwrite:
-                raise UserError(f"{there[0]} is there already, and not by this command; {ADVICE}")
+                raise UserError(f"{there[0]} exists and was not written by transcribe; {ADVICE}")
             if (of := self.done.get(encodable(name), encodable(path))) != encodable(path):
-                raise UserError(f"{self._files(name)[0]} is that of {of}, not of {path}; {ADVICE}")
+                raise UserError(f"{self._files(name)[0]} is the transcript of {of}, not of {path}; {ADVICE}")
         for name, value in settings.items() if lines else ():
             if lines[0].get(name) != value:
                 differ = f"its {name} is {lines[0].get(name)}, not {value}"
@@ -48,24 +48,24 @@ class Transcripts:
         return [self.folder / f"{name}.{kind}" for kind in self.formats]
 
     def has(self, path: str) -> bool:
-        """Whether the recording was transcribed before, to every one of the formats."""
+        """Whether the recording is already transcribed, in all formats."""
         name = self.names[path]
         return encodable(name) in self.done and all(file.exists() for file in self._files(name))
 
     def write(self, path: str, transcript: Transcript) -> None:
-        """Writes the recording's files, then notes it in the list."""
+        """Writes the recording's files, then adds it to the list."""
         name = self.names[path]
         for file, kind in zip(self._files(name), self.formats, strict=True):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, as_format(transcript, kind).encode("utf-8"))
         line = json.dumps({"name": encodable(name), "path": encodable(path)})
         with open(self.folder / LIST, "ab") as file:
-            file.write(b"\n" + line.encode())  # a line that was cut off spoils no other
+            file.write(b"\n" + line.encode())  # starts a new line in case the last one is cut off
 
 
 @contextmanager
 def transcripts_in(folder: Path, *arguments: Any) -> Iterator[Transcripts]:
-    """The folder, made and locked. UserError as Transcripts, and if another command is writing to it."""
-    busy = UserError(f"{folder} is being written to by another slam-asr transcribe; wait for it, or give another --out")
+    """Makes and locks the folder. UserError as Transcripts, and if another command is writing to it."""
+    busy = UserError(f"{folder} is in use by another slam-asr transcribe; wait for it, or give another --out")
     with locked_folder(folder, lambda: busy):
         yield Transcripts(folder, *arguments)

@@ -36,7 +36,7 @@ MIN_GROUP_CHANNELS = 16
 
 
 def samples_per_frame(fingerprint: dict[str, Any]) -> int:
-    """Samples at 16 kHz between the frames of an encoder of this fingerprint, which need not be loaded."""
+    """Samples at 16 kHz between frames of the encoder with this fingerprint, which need not be loaded."""
     return ENCODER_FAMILIES.get(str(fingerprint.get("family")), Encoder).samples_per_frame
 
 

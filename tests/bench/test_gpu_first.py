@@ -59,7 +59,7 @@ def dies(lab: Lab) -> None:
 
 
 def test_a_check_that_fails_breaks_hangs_or_dies_is_named_and_stops_no_other(tmp_path, capsys, monkeypatch):
-    """Processes are forked from a server that has torch: each that is spawned, as above, imports it for seconds."""
+    """Processes are forked from a server that has imported torch: spawned ones, as above, need seconds to import it."""
     forked = ranks.fork_server()
     monkeypatch.setattr(multiprocessing, "get_context", lambda way: forked)
     checks = [Check(work.__name__, work, 600.0) for work in (fails, breaks, dies, passes)]

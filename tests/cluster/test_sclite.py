@@ -1,4 +1,4 @@
-"""ref.trn and hyp.trn under NIST's sclite: its totals, and those of each speaker, are jiwer's and ours."""
+"""NIST's sclite on ref.trn and hyp.trn gives jiwer's and our totals, overall and by speaker."""
 
 import json
 import random
@@ -21,7 +21,7 @@ ROW = re.compile(r"\| *(\S+) *\| *(\d+) +(\d+) *\| *(\d+) +(\d+) +(\d+) +(\d+) +
 
 
 def utterances(number: int) -> list[tuple[str, str, str, str]]:
-    """(speaker, key, reference, hypothesis): words misheard, silence, and what has a meaning of its own for sclite."""
+    """(speaker, key, reference, hypothesis): recognition errors, silence, and characters that are special to sclite."""
     draw = random.Random(11)
     names = ["anna", "Anna", "é-x (1)", "s_1", "{b}", "", *(f"speaker{i}" for i in range(8))]
     found = []

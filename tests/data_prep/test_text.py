@@ -64,7 +64,7 @@ def test_each_normaliser_spells_as_it_says(name, text, expected):
     assert normalised(text, name) == expected
 
 
-def test_spelling_twice_changes_nothing_more():
+def test_normalising_twice_equals_normalising_once():
     draw = random.Random(7)
     ranges = [range(32, 127), range(160, 0x2100), range(0xFF00, 0xFFEF), range(0x300, 0x370), range(0x10000, 0x1F000)]
     for _ in range(3000):
@@ -74,7 +74,7 @@ def test_spelling_twice_changes_nothing_more():
             assert normaliser(name)(once) == once, ascii(text)
 
 
-def test_a_loop_of_number_words_is_spelt_too():
+def test_a_loop_of_number_words_is_normalised():
     assert normaliser("paper")("million " * 800).startswith("1000") and len(normaliser("paper")("nine " * 5000)) == 5000
     with pytest.raises(ValueError, match="4300"):
         str(10**5000)  # Python's own limit is as it was
@@ -91,7 +91,7 @@ def test_a_transcript_of_which_nothing_is_left_is_refused_and_an_unknown_name_ha
         normaliser("none")
 
 
-def test_old_names_stay_readable():
+def test_old_names_are_accepted():
     assert set(NORMALISERS) == {"verbatim", "lowercase", "plain", "whisper-basic", "whisper-english", "paper"}
     assert Limits(normalise="spoken") and OLD_NAMES == {"spoken": "plain"}
 

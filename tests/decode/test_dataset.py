@@ -37,7 +37,7 @@ def test_every_utterance_is_decoded_once_or_noted(model, audio_index):
     assert (short.key, short.reference, short.hypothesis, short.note) == ("u2", "a", "", "too-short")
 
 
-def test_what_is_left_of_a_plan_keeps_its_batches_and_turns_are_taken_by_one_rank_each(model, audio_index):
+def test_the_rest_of_a_plan_keeps_its_batches_and_each_is_decoded_by_one_rank(model, audio_index):
     options = DecodeOptions(batch_tokens=60, max_new_tokens=3)
     plan = plan_decoding(model, audio_index, range(6), options)
     whole = [batch.rows for batch in decode_batches(model, audio_index, plan, options)]

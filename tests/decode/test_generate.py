@@ -29,7 +29,7 @@ def texts(model, batch, beams=1, max_new_tokens=None) -> list[str]:
 
 
 def same(together: list[Answer], alone: list[Answer]) -> None:
-    """Tokens, texts and notes; what is computed in batches of other shapes is rounded otherwise."""
+    """Compares tokens, texts and notes exactly, log-probabilities up to rounding, which depends on the batch shape."""
     for one, other in zip(together, alone, strict=True):
         assert (one.text, one.note, one.tokens) == (other.text, other.note, other.tokens)
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
@@ -148,7 +148,7 @@ def test_log_probabilities_are_the_llms_own_with_and_without_penalties(model):
             assert answer.confidence == pytest.approx(math.exp(sum(answer.logprobs) / len(answer.logprobs)))
 
 
-def test_the_n_best_come_with_scores_best_first(model):
+def test_n_best_lists_have_scores_and_are_sorted(model):
     [answer] = transcripts(model, batch_of([0]), DecodeOptions(4, 6, nbest=3, length_penalty=0.5, strict=True))
     assert len(answer.alternatives) == 3 and answer.alternatives[0].text == answer.text
     scores = [score for _, score in answer.alternatives]
@@ -160,8 +160,8 @@ def test_the_n_best_come_with_scores_best_first(model):
     assert only.alternatives == ()
 
 
-def test_a_repetition_penalty_is_of_the_answers_tokens_only(model):
-    """The first token has nothing before it that could be penalised."""
+def test_a_repetition_penalty_applies_to_the_answers_tokens_only(model):
+    """So the first token is never penalised."""
     plain = transcripts(model, batch_of([0, 1]), DecodeOptions(max_new_tokens=30, strict=True))
     penal = transcripts(model, batch_of([0, 1]), DecodeOptions(max_new_tokens=30, strict=True, repetition_penalty=5.0))
     assert [one.tokens[0] for one in plain] == [one.tokens[0] for one in penal]

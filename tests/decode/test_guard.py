@@ -1,4 +1,4 @@
-"""Loops, echoes and refusals are known, and what people say is none of them."""
+"""Loops, echoes and refusals are recognised, and speech is not taken for one."""
 
 import pytest
 
@@ -19,7 +19,7 @@ LOOPS = (
 
 
 @pytest.mark.parametrize("text", SPEECH)
-def test_repetition_in_speech_is_no_loop(text):
+def test_repetition_in_speech_is_not_a_loop(text):
     assert not is_loop(text)
 
 
@@ -43,8 +43,8 @@ def test_an_echo_has_the_prompts_own_words():
     assert not is_echo("you are a good assistant", chat)
 
 
-def test_refusals_of_llms_are_known_and_people_may_be_sorry():
-    """The first five are beginnings of what SmolLM2-135M-Instruct answers to speech through an untrained adapter."""
+def test_refusals_of_llms_are_recognised_and_apologies_are_not_refusals():
+    """The first five begin answers of SmolLM2-135M-Instruct to speech through an untrained adapter."""
     refusals = (
         "I'm sorry for any confusion, but as a text-based AI, I don't have the capability to translate languages.",
         "I'm sorry for any confusion, but as a chatbot, I don't have the ability to translate text into speech.",

@@ -1,4 +1,4 @@
-"""What prompts have in common is computed once, and the tokens are the same: for every family of LLMs."""
+"""Sharing the common part of the prompts does not change the tokens, for every family of LLMs."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ TEMPLATE = (
 )
 DIM, PLACES = 12, 5  # width of a frame; utterances that batches are drawn from
 BATCHES = 12
-"""A family, 200 and more in all; 200 a family were tried once."""
+"""Per family, more than 200 in all; 200 per family were tried once."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def tokenizer_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory, tokenizer_folder) -> SlamAsr:
-    """A recogniser of features with a random LLM of the family."""
+    """A model for features, with a random LLM of the family."""
     torch.manual_seed(0)
     options = {**FAMILIES[request.param], "vocab_size": 300}
     source = save_llm(tmp_path_factory.mktemp(request.param), request.param, options, tokenizer_folder)
@@ -57,7 +57,7 @@ def found(model: SlamAsr, numbers, beams: int) -> dict:
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_batching_never_changes_an_utterances_tokens(family, beams):
-    """Random batches in random order, their prefix shared where it can be."""
+    """Random batches in random order, with a shared prefix where possible."""
     alone = {i: found(family, [i], beams)[i] for i in range(PLACES)}
     assert len({rounded for *_, rounded in alone.values()}) > PLACES / 2, "the speech makes no difference"
     random = torch.Generator().manual_seed(0)

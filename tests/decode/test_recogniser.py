@@ -1,4 +1,4 @@
-"""From Python: the example runs, lists and arrays and files are one thing, mistakes are one line."""
+"""The Python interface: the example runs; files, arrays and lists agree; mistakes are one-line errors."""
 
 import re
 import subprocess
@@ -63,7 +63,7 @@ def test_a_long_array_of_another_rate_has_segments_in_order(recogniser):
     assert transcript.text == " ".join(segment.text for segment in transcript.segments)
 
 
-def test_what_cannot_be_transcribed_is_raised_or_kept(recogniser, tmp_path):
+def test_recordings_that_cannot_be_transcribed_raise_or_have_an_error(recogniser, tmp_path):
     write_flac(tmp_path / "a.flac", noise(0, 16_000))
     missing, there = str(tmp_path / "b.flac"), str(tmp_path / "a.flac")
     for audio in (missing, [there, missing]):
@@ -83,13 +83,13 @@ def test_what_cannot_be_transcribed_is_raised_or_kept(recogniser, tmp_path):
         ({"beam": 2}, "search option 'beam' is not known, did you mean 'beams'"),
         ({"beams": 0}, "beams is 0, it must be at least 1"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
-        ({"nbest": 3, "beams": 2}, "nbest 3: a search with 2 beams has no 3 alternatives"),
+        ({"nbest": 3, "beams": 2}, "nbest 3: a search with 2 beams has only 2"),
         ({"repetition_penalty": 0.0}, "repetition_penalty 0: give a number above 0"),
         ({"longest": 1}, "longest is 1, it must be at least 4"),
         ({"vad": "sillero"}, "vad 'sillero' is not known, did you mean 'silero'"),
     ],
 )
-def test_a_mistaken_option_is_one_line(recogniser, options, message):
+def test_a_wrong_option_is_a_one_line_error(recogniser, options, message):
     with pytest.raises(UserError, match=re.escape(message)):
         recogniser.transcribe(np.zeros(16_000), **options)
 

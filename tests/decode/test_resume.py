@@ -1,4 +1,4 @@
-"""An unfinished decoding on disk: what a later start finds of it, and what it refuses."""
+"""An unfinished decoding on disk: what a later start reuses, and what it refuses."""
 
 import json
 
@@ -13,7 +13,7 @@ FIRST = DecodedBatch([Hypothesis("a", "the cat", "a cat", "cut", 0.1234), Hypoth
 SECOND = DecodedBatch([Hypothesis("c", "mat", "")], 0.25, 1.0)
 
 
-def test_what_ranks_have_kept_is_found_again_but_for_torn_lines(tmp_path):
+def test_kept_batches_are_found_again_except_lines_cut_off(tmp_path):
     assert resume.begin(tmp_path, ABOUT) == []
     resume.keep(tmp_path, 1, FIRST)
     with open(tmp_path / "rank-00001.jsonl", "ab") as file:
@@ -33,20 +33,20 @@ def test_another_decoding_is_refused_naming_the_difference_or_overwritten(tmp_pa
     with pytest.raises(UserError) as refused:
         resume.begin(tmp_path, ABOUT | {"weights_sha256": "b" * 64})
     assert str(refused.value) == (
-        f"{tmp_path} holds the beginning of another decoding (beams 4, not 1, weights_sha256 'aaaaaaaaaaaa', not "
-        "'bbbbbbbbbbbb'); give another --out, or --overwrite to begin anew"
+        f"{tmp_path} holds another, unfinished decoding (beams 4, not 1, weights_sha256 'aaaaaaaaaaaa', not "
+        "'bbbbbbbbbbbb'); give another --out, or --overwrite to start again"
     )
-    assert resume.begin(tmp_path, ABOUT | {"beams": 4}, overwrite=True) == [FIRST], "the same goes on"
+    assert resume.begin(tmp_path, ABOUT | {"beams": 4}, overwrite=True) == [FIRST], "the same is continued"
     assert resume.begin(tmp_path, ABOUT, overwrite=True) == [] and not list(tmp_path.glob("*.jsonl"))
     assert json.loads((tmp_path / resume.ABOUT).read_text()) == ABOUT
 
 
 @pytest.mark.parametrize("about", [None, b"[1]", b"{"])
-def test_rows_of_nobody_knows_what_are_refused(tmp_path, about):
+def test_batches_of_an_unknown_decoding_are_refused(tmp_path, about):
     resume.keep(tmp_path, 0, FIRST)
     if about is not None:
         (tmp_path / resume.ABOUT).write_bytes(about)
-    with pytest.raises(UserError, match=r"about\.json does not say of what"):
+    with pytest.raises(UserError, match=r"about\.json cannot be read"):
         resume.begin(tmp_path, ABOUT)
 
 
@@ -60,5 +60,5 @@ def test_records_that_are_no_batches_are_decoded_again(tmp_path):
 
 def test_a_full_disk_is_one_line(tmp_path):
     (tmp_path / "rank-00002.jsonl").symlink_to("/dev/full")
-    with pytest.raises(TransientError, match=r"rank-00002.jsonl: No space left .*; make room, the same command"):
+    with pytest.raises(TransientError, match=r"rank-00002.jsonl: No space left .*; make room, then run the command"):
         resume.keep(tmp_path, 2, FIRST)

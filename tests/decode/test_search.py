@@ -1,4 +1,4 @@
-"""What ends a row of the search leaves the other rows as they are, to the bit."""
+"""Ending one row of the search leaves the other rows unchanged, to the bit."""
 
 from dataclasses import replace
 
@@ -48,7 +48,7 @@ def test_a_row_that_is_ended_as_a_loop_changes_no_other_row(model, beams):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_what_is_searched_again_keeps_its_note_and_changes_no_other_answer(model, beams, monkeypatch):
+def test_a_second_search_keeps_the_note_and_changes_no_other_answer(model, beams, monkeypatch):
     batch, options = batch_of(range(5)), DecodeOptions(beams, 40)
     before = transcripts(model, batch, replace(options, strict=True))
     loops, decode = before[1].tokens[:3], model.prompt.decode

@@ -54,7 +54,7 @@ def world(tmp_path_factory) -> World:
 
 
 def without_times(out: Path) -> tuple[dict, bytes]:
-    """What a scoring says, but for how long it took."""
+    """score.json without times, and results.jsonl."""
     score = json.loads((out / "score.json").read_text("utf-8"))
     return {name: value for name, value in score.items() if name != "decoding"}, (out / "results.jsonl").read_bytes()
 
@@ -208,8 +208,8 @@ def test_given_texts_are_matched_by_key(tmp_path, capsys):
     [
         ([{"key": "a", "text": "x"}], [], "1 utterance of {ref} missing in {hyp}: a; give files of the same data"),
         ([], [{"key": "a", "text": "x"}], "1 utterance of {hyp} missing in {ref}: a; give files of the same data"),
-        ([{"key": "a", "text": "x"}] * 2, [], "{ref}:2: key 'a' is there twice; every utterance has one line"),
-        ([{"key": "a"}], [], '{ref}:1: a line needs "key" and "reference" (or "text"), both text'),
+        ([{"key": "a", "text": "x"}] * 2, [], "{ref}:2: key 'a' occurs twice; give one line per utterance"),
+        ([{"key": "a"}], [], '{ref}:1: a line needs "key" and "reference" (or "text"), both strings'),
         ([], [], "{ref} holds no utterances; there is nothing to score"),
     ],
 )
@@ -223,16 +223,19 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
     ("arguments", "message"),
     [
         (["score"], "give ADAPTER and SHARDS, or --ref and --hyp"),
-        (["score", "{adapter}"], "{adapter}' is no run, whose config.yaml names its dev data; give SHARDS after it"),
+        (["score", "{adapter}"], "{adapter}' has no config.yaml, so is not a run with dev data; give SHARDS after it"),
         (["score", "{folder}/nowhere"], "{folder}/nowhere': there is no such folder"),
         (["score", "{adapter}", "{shards}", "--normaliser", "plain,papr"], "'papr' is not known, did you mean 'paper'"),
-        (["score", "{adapter}", "{shards}", "--normaliser", "plain,plain"], "is no list of different names, as a,b"),
-        (["score", "{adapter}", "{shards}", "--audio"], "--audio puts audio into report.html, which --out DIR writes"),
+        (
+            ["score", "{adapter}", "{shards}", "--normaliser", "plain,plain"],
+            "is not a list of different names, such as a,b",
+        ),
+        (["score", "{adapter}", "{shards}", "--audio"], "--audio embeds audio in report.html, which --out DIR writes"),
         (["score", "{adapter}", "{shards}", "--against", "{shards}"], "{shards} holds no scoring"),
         (["score", "{adapter}", "{shards}", "--ref", "x"], "give ADAPTER and SHARDS, or --ref and --hyp"),
         (
             ["score", "{adapter}", "{shards}", "--by", "mood"],
-            "no utterance has a field 'mood'; there is duration, language, room,",
+            "no utterance has a field 'mood'; known: duration, language, room,",
         ),
         (["score", "{adapter}", "{shards}", "--by", "speeker", "--device", "warp"], "did you mean speaker?"),
         (["score", "{adapter}", "{folder}"], "is no shard directory"),
@@ -278,16 +281,16 @@ def test_a_mistake_is_one_line_and_exit_2(world, capsys, arguments, message):
 @pytest.mark.parametrize("flag", ["--beams", "--max-new-tokens", "--batch-tokens"])
 def test_numbers_below_one_are_refused(flag, capsys):
     assert main(["transcribe", "a", "b", flag, "0"]) == 2
-    assert "'0' is no whole number from 1 on" in capsys.readouterr().err
+    assert "'0' is not a whole number of 1 or more" in capsys.readouterr().err
 
 
-def test_flags_of_the_search_that_do_not_go_together_are_refused(world, capsys):
+def test_contradicting_search_flags_are_refused(world, capsys):
     cases = {
-        ("--nbest", "3", "--beams", "2"): "nbest 3: a search with 2 beams has no 3 alternatives; give beams 3 or more",
+        ("--nbest", "3", "--beams", "2"): "nbest 3: a search with 2 beams has only 2; give beams 3 or more",
         ("--repetition-penalty", "0"): "repetition_penalty 0: give a number above 0",
         ("--repetition-penalty", "nan"): "repetition_penalty nan",
         ("--length-penalty", "-1", "--beams", "2"): "length_penalty -1: give 0 or more",
-        ("--length-penalty", "2"): "length_penalty 2 is of a beam search; give beams 2 or more",
+        ("--length-penalty", "2"): "length_penalty 2 applies to beam search; give beams 2 or more",
     }
     for flags, message in cases.items():
         assert main(["transcribe", world.adapter, world.recordings[2], *flags]) == 2

@@ -1,4 +1,4 @@
-"""score without a model: texts from files, and an earlier scoring once more; and of a run alone."""
+"""`slam-asr score` without a model, on files or an earlier scoring; and on a run's own dev data."""
 
 import json
 import shutil
@@ -102,10 +102,10 @@ def test_hostile_texts_are_scored_and_written(tmp_path, capsys):
     assert len(lines) == len(hostile) + 1 and all(line.count("(") == 1 for line in lines[:-1])
 
 
-def test_audio_needs_recordings_and_says_so_before_anything_is_scored(texts, tmp_path, capsys):
+def test_audio_without_recordings_is_refused_before_anything_is_scored(texts, tmp_path, capsys):
     given = ["score", "--ref", texts["ref"], "--hyp", texts["hyp"], "--out", str(tmp_path / "out"), "--audio"]
     assert main(given) == 2
-    assert "--audio needs shards, and these are texts from files" in capsys.readouterr().err
+    assert "--audio needs shards, but these texts come from files" in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -120,7 +120,7 @@ def test_a_run_alone_is_scored_on_its_dev_data(tmp_path, monkeypatch):
         )
         return run
 
-    assert _dev_of(with_dev("data/dev")) == "data/dev", "there is none: reading it will say so"
+    assert _dev_of(with_dev("data/dev")) == "data/dev", "missing: reading it gives the error"
     (tmp_path / "elsewhere" / "data" / "dev").mkdir(parents=True)
     assert _dev_of(with_dev("data/dev")) == str(tmp_path / "elsewhere" / "data" / "dev"), "beside the run"
     (tmp_path / "data" / "dev").mkdir(parents=True)

@@ -123,5 +123,5 @@ def test_the_toy_adapter_reads_held_out_sentences_in_voices_it_never_heard(tmp_p
         end = begin + len(wave) / 16_000
         assert begin - 0.2 < segment.start < begin + 0.1 and end - 0.1 < segment.end < end + 0.2
         begin = end + 2.5
-    # The adapter never heard a sentence that does not begin at once, so it errs more often here.
+    # The adapter was trained without leading silence, so it makes more errors here.
     assert score([row["text"] for row in rows], [segment.text for segment in joined.segments]).wer < 0.45

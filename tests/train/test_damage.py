@@ -30,7 +30,7 @@ PHASES: list[tuple[str, int | None]] = [  # of a run's first three saves, in ord
     ("rmdir checkpoints/step-*", 2),
 ]
 RESUMED = (0, 2, 7, 8)
-"""Phases that leave the most: the first checkpoint, a torn file, a link half made, a checkpoint half removed."""
+"""The phases that leave most behind: the first checkpoint, a torn file, a link half made, a checkpoint half deleted."""
 
 
 def test_killed_in_any_phase_of_a_save_the_newest_whole_checkpoint_is_used(ground, straight, tmp_path):
@@ -89,8 +89,8 @@ def small_disk(mount_disk) -> Path:
 
 @pytest.fixture
 def full(request, tmp_path) -> tuple[Path, DiskFills | FileLimit, str]:
-    """A folder in which rank 0's third save finds no room, how that comes about, and what the system calls it. Where
-    mounting is not allowed files may not grow instead."""
+    """A folder in which rank 0's third save fails, the cause, and the system's error message: a full disk or, where
+    mounting is not allowed, a limit on file size."""
     try:
         disk = request.getfixturevalue("small_disk")
     except pytest.skip.Exception:

@@ -100,8 +100,7 @@ def gemma2(ground: Path, folder: Path) -> Path:
 
 
 def test_killed_and_resumed_to_the_same_bits_exported_decoded_and_begun_from(ground, tmp_path, capfd):
-    """Two ranks of ZeRO-3, which have the most to put together; of 18 families tests/test_pairs.py trains and saves
-    LoRA."""
+    """Two ranks of ZeRO-3, the hardest case for saving; tests/test_pairs.py trains and saves LoRA for 18 families."""
     llm, world, stage = gemma2(ground, tmp_path / "llm"), 2, 3
     given = [*LORA, f"model.llm={llm}", f"data.dev={ground / 'dev'}", "optim.max_steps=4"]
     run(ground, tmp_path / "straight", *given, world=world, stage=stage)

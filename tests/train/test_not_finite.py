@@ -36,7 +36,7 @@ def broken(ground, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("world, stage", [(2, 0), (2, 2), (2, 3)])  # ZeRO-1 is the code of ZeRO-2
+@pytest.mark.parametrize("world, stage", [(2, 0), (2, 2), (2, 3)])  # ZeRO-1 uses the code of ZeRO-2
 def test_a_step_that_is_not_finite_is_skipped_on_all_ranks_and_its_utterances_are_named(
     ground, broken, tmp_path, world, stage
 ):

@@ -1,4 +1,4 @@
-"""Streams give the samples of decode(), whatever the rate, the format and the size of the blocks; arrays too."""
+"""Streams and arrays give the samples of decode(), for every rate, format and block size."""
 
 import io
 from pathlib import Path
@@ -62,7 +62,7 @@ def test_a_bad_stream_is_refused_as_a_bad_file(reason):
     assert error.value.reason == decoding.value.reason == reason
 
 
-def test_an_array_is_the_recording_it_would_be_as_a_file():
+def test_an_array_gives_the_samples_of_the_same_recording_as_a_file():
     both = np.stack([tone(0.5), np.roll(tone(0.5), 40)]).astype(np.float32)
     expected = decode(as_file(both.T, 22_050, subtype="FLOAT"))
     for array in (both, both.astype(np.float64)):
@@ -85,7 +85,7 @@ def test_an_array_is_the_recording_it_would_be_as_a_file():
         (np.asarray(None), 16_000, "an array of shape ()"),
     ],
 )
-def test_an_array_that_is_no_sound_is_refused(array, rate, message):
+def test_an_array_that_is_not_audio_is_refused(array, rate, message):
     with pytest.raises(AudioError) as error:
         from_array(array, rate)
     assert message in str(error.value)

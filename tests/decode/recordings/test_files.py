@@ -1,4 +1,4 @@
-"""Recordings of any kind, in order; a bad one stops nothing."""
+"""Recordings of any kind are transcribed in order; a bad one does not stop the others."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_texts_come_in_the_order_given_and_errors_in_their_place(model, recordin
     assert all("\n" not in file.error for file in transcribed)
 
 
-def test_the_window_read_ahead_changes_nothing(model, recordings, monkeypatch):
+def test_the_amount_read_ahead_does_not_change_texts(model, recordings, monkeypatch):
     paths = [str(recordings[name]) for name in ("short", "long", "broken", "long", "short")]
     whole = list(transcribe_each(model, paths, DecodeOptions(max_new_tokens=9)))
     monkeypatch.setattr(files, "READ_AHEAD_SECONDS", 1)
@@ -48,7 +48,7 @@ def test_the_window_read_ahead_changes_nothing(model, recordings, monkeypatch):
         assert [one.confidence for one in others] == pytest.approx([one.confidence for one in whole], rel=1e-4)
 
 
-def test_what_the_llm_has_no_room_for_is_split_or_says_so(model, recordings, monkeypatch, tmp_path):
+def test_recordings_too_long_for_the_llm_are_split_or_refused(model, recordings, monkeypatch, tmp_path):
     write_flac(tmp_path / "longer.flac", np.concatenate([noise(seed, 48_000) for seed in range(4)]))
     words = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
     monkeypatch.setattr(model.llm.config, "max_position_embeddings", words + 101)
@@ -56,17 +56,17 @@ def test_what_the_llm_has_no_room_for_is_split_or_says_so(model, recordings, mon
     assert len(longer.segments) >= 3 and not longer.error and longer.seconds == 12.0
     monkeypatch.setattr(model.llm.config, "max_position_embeddings", 45)
     long, short = transcribe_each(model, [str(recordings["long"]), str(recordings["short"])])
-    assert long.error == "the LLM's input has 45 places, too few for 4 s of speech and its text; use another LLM"
+    assert long.error == "the LLM has 45 positions, too few for 4 s of speech and its text; use another LLM"
     assert short.text and not short.error
 
 
-def test_a_format_that_is_not_read_is_told_how_it_is_converted(model, tmp_path):
+def test_an_unsupported_format_is_refused_with_the_command_to_convert_it(model, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\x1cftypisom" + bytes(600))
     (transcribed,) = transcribe_each(model, [str(tmp_path / "a.mp4")])
     assert "MP4" in transcribed.error and "ffmpeg -i a.mp4 -ar 16000 -ac 1 a.wav" in transcribed.error
 
 
-def test_what_fails_in_its_middle_fails_whole_and_stops_nothing(model, recordings, tmp_path, monkeypatch):
+def test_an_error_within_a_recording_fails_all_of_it_and_no_other(model, recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "READ_AHEAD_SECONDS", 5)
     data = bytearray(encode_flac(np.concatenate([noise(seed, 100_000) for seed in range(20)])))
     data[-40_000] ^= 4
@@ -77,7 +77,7 @@ def test_what_fails_in_its_middle_fails_whole_and_stops_nothing(model, recording
     assert short.text and long.text and not short.error + long.error
 
 
-def test_silence_is_not_decoded_and_says_so(model, tmp_path):
+def test_silence_is_not_decoded_and_is_noted(model, tmp_path):
     hiss = np.random.default_rng(0).normal(0, 0.01, 100 * 16_000).astype(np.float32)
     with soundfile.SoundFile(tmp_path / "hiss.flac", "w", 16_000, 1) as file:
         for _ in range(5):
@@ -88,11 +88,11 @@ def test_silence_is_not_decoded_and_says_so(model, tmp_path):
     assert (long.text, long.note, long.segments, long.silent_seconds, long.seconds) == ("", "silence", (), 500, 500)
     assert (short.text, short.note, short.silent_seconds) == ("", "silence", 2.0)
     assert loud.text and tone.note == "silence"
-    [heard] = transcribe_each(model, [np.zeros(32_000)], vad="off")
-    assert heard.segments and heard.silent_seconds == 0
+    [decoded] = transcribe_each(model, [np.zeros(32_000)], vad="off")
+    assert decoded.segments and decoded.silent_seconds == 0
 
 
-def test_long_recordings_are_decoded_window_by_window_in_batches_over_their_ends(model, tmp_path):
+def test_batches_hold_windows_of_several_long_recordings(model, tmp_path):
     waves = [np.concatenate([noise(seed + i, 60_000) for i in range(5)]) for seed in (0, 9)]
     for i, wave in enumerate(waves):
         write_flac(tmp_path / f"{i}.flac", wave)

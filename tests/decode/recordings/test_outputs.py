@@ -1,4 +1,4 @@
-"""Files of transcripts, read back by parsers that know only the formats."""
+"""Transcript files, read back by independent parsers of the formats."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def milliseconds(hours: str, minutes: str, seconds: str, rest: str) -> int:
 
 
 def cues(text: str, point: str, numbered: bool) -> list[tuple[int, int, list[str]]]:
-    """Cues of captions, by blank lines alone, as players read them."""
+    """The cues of captions, separated by blank lines alone, as players read them."""
     found = []
     for number, block in enumerate(text.removesuffix("\n").split("\n\n"), 1):
         lines = block.split("\n")
@@ -62,14 +62,14 @@ def test_captions_are_valid_in_order_and_short_enough_to_read(kind):
     assert escaped == ("a &lt; b &amp; c --&gt; d 2 [31m end" if kind == "vtt" else "a < b & c -> d 2 [31m end")
 
 
-def test_text_and_tables_have_a_line_a_segment():
+def test_text_and_tables_have_one_line_per_segment():
     assert as_format(TRANSCRIPT, "txt").split("\n")[:2] == ["Good morning.", LONG]
     rows = [line.split("\t") for line in as_format(TRANSCRIPT, "tsv").splitlines()]
     assert rows[:2] == [["start", "end", "text"], ["416", "3104", "Good morning."]]
     assert {len(row) for row in rows} == {3} and len(rows) == 6 and rows[4][0] == "3725000"
 
 
-def test_json_has_all_that_is_known():
+def test_json_has_all_fields():
     row = json.loads(as_format(TRANSCRIPT, "json"))
     assert row == json.loads(as_format(TRANSCRIPT, "jsonl")) and as_format(TRANSCRIPT, "jsonl").count("\n") == 1
     assert (row["path"], row["seconds"], row["silent_seconds"]) == ("talks/a.wav", 7503.25, 12.5)

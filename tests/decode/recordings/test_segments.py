@@ -1,4 +1,4 @@
-"""Recordings are split at pauses: nothing is lost or doubled, silence and noise are found, memory stays flat."""
+"""Recordings are split at pauses without loss or overlap, silence and noise are left out, and memory is constant."""
 
 import tracemalloc
 import wave as wave_file
@@ -28,7 +28,7 @@ def hiss(rng: np.random.Generator, seconds: float, level: float = 1e-3) -> np.nd
 
 
 def joined(rng: np.random.Generator, pauses: tuple[float, float], number: int) -> tuple[np.ndarray, list]:
-    """Utterances of different levels, pauses between them; and where each begins and ends, in samples."""
+    """Utterances of different levels with pauses between them; and the first and last sample of each."""
     parts, places, at = [hiss(rng, 0.5)], [], SAMPLE_RATE // 2
     for _ in range(number):
         utterance, pause = spoken(rng, rng.uniform(1, 9), rng.uniform(0.03, 0.3)), hiss(rng, rng.uniform(*pauses))
@@ -39,7 +39,7 @@ def joined(rng: np.random.Generator, pauses: tuple[float, float], number: int) -
 
 
 def windows(wave: np.ndarray, longest: float = 30.0, block: int = 100_000):
-    """The windows, after a look at whether the stretches are the recording."""
+    """The windows, after a check that the stretches cover the recording."""
     stretches = list(split((wave[i : i + block] for i in range(0, len(wave), block)), longest))
     assert (stretches[0].start, stretches[-1].end) == (0, len(wave))
     assert all(one.end == following.start for one, following in pairwise(stretches))
@@ -57,12 +57,12 @@ def test_every_utterance_is_whole_in_one_window(pauses):
         [part] = [part for part in parts if part.start < end and begin < part.end]
         first = part.speech[0] - round(0.05 * SAMPLE_RATE)
         assert first <= begin and end <= part.speech[1] and part.wave is not None
-        heard = part.wave[begin - max(first, part.start) :][: end - begin]
-        assert np.array_equal(heard, wave[begin:end])
+        decoded = part.wave[begin - max(first, part.start) :][: end - begin]
+        assert np.array_equal(decoded, wave[begin:end])
     assert max(part.seconds for part in parts) > 15 or pauses[1] > 2, "short pauses do not end a window early"
 
 
-def test_the_size_of_the_blocks_changes_nothing():
+def test_the_block_size_does_not_change_the_windows():
     wave, _ = joined(np.random.default_rng(2), (0.3, 3.0), 8)
     assert [(a.start, a.end, a.speech) for a in windows(wave, 8, 1000)] == [
         (a.start, a.end, a.speech) for a in windows(wave, 8, len(wave))
@@ -81,22 +81,22 @@ def test_speech_without_a_pause_is_cut_where_it_is_quietest_and_no_sample_is_los
 
 
 @pytest.mark.parametrize("level", [1.0, 1e-1, 1e-2])
-def test_quiet_speech_is_heard_over_a_quiet_floor(level):
+def test_quiet_speech_is_found_above_quiet_noise(level):
     rng = np.random.default_rng(4)
     wave = np.concatenate([hiss(rng, 20, 1e-2 * level), spoken(rng, 3, 0.1 * level), hiss(rng, 20, 1e-2 * level)])
     [part] = windows(wave)
     assert part.speech[0] <= 20 * SAMPLE_RATE and 23 * SAMPLE_RATE - 1000 <= part.speech[1] and part.seconds < 5
 
 
-def test_a_quiet_speaker_between_loud_ones_is_heard():
+def test_a_quiet_speaker_between_loud_ones_is_found():
     rng = np.random.default_rng(5)
     parts = [part for _ in range(4) for part in (spoken(rng, 9, 0.3), hiss(rng, 3, 1e-4), spoken(rng, 4, 0.003))]
     wave = np.concatenate([part for one in parts for part in (one, hiss(rng, 0.5, 1e-4))])
-    heard = np.zeros(len(wave), bool)
+    decoded = np.zeros(len(wave), bool)
     for part in windows(wave):
-        heard[part.start : part.end] = True
+        decoded[part.start : part.end] = True
     loud = np.abs(wave) > 6e-4
-    assert loud.sum() > 10_000 and heard[loud].all()
+    assert loud.sum() > 10_000 and decoded[loud].all()
 
 
 def coloured(rng: np.random.Generator, seconds: int, slope: float) -> np.ndarray:
@@ -107,7 +107,7 @@ def coloured(rng: np.random.Generator, seconds: int, slope: float) -> np.ndarray
     return (0.3 * noise / np.abs(noise).max()).astype(np.float32)
 
 
-def test_silence_noise_and_tones_hold_no_speech():
+def test_silence_noise_and_tones_are_not_speech():
     rng, time = np.random.default_rng(6), np.arange(100 * SAMPLE_RATE) / SAMPLE_RATE
     quiet = {
         "zeros": np.zeros(len(time), np.float32),
@@ -123,7 +123,7 @@ def test_silence_noise_and_tones_hold_no_speech():
     assert whole(quiet["zeros"], "off").wave is not None
 
 
-def test_a_long_file_is_split_in_little_memory(tmp_path):
+def test_a_long_file_is_split_in_constant_memory(tmp_path):
     rng = np.random.default_rng(7)
     minute = np.concatenate([spoken(rng, 40), hiss(rng, 20)])[::4]
     data = (128 + 127 * np.clip(minute * 3, -1, 1)).astype(np.uint8).tobytes()
@@ -134,13 +134,13 @@ def test_a_long_file_is_split_in_little_memory(tmp_path):
     with pytest.raises(AudioError, match="3,660 s"):
         decode(tmp_path / "long.wav")
     tracemalloc.start()
-    end = heard = 0
+    end = number = 0
     for one in split(stream(tmp_path / "long.wav"), 30.0):
         assert one.start == end
-        end, heard = one.end, heard + (one.wave is not None)
+        end, number = one.end, number + (one.wave is not None)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert end == 3660 * SAMPLE_RATE and heard == 2 * 61 and peak < 30e6, f"{peak:,} bytes"
+    assert end == 3660 * SAMPLE_RATE and number == 2 * 61 and peak < 30e6, f"{peak:,} bytes"
 
 
 @pytest.mark.skipif(not SPEECH.is_dir(), reason="needs ../shared/speech")

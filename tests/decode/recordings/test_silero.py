@@ -1,4 +1,4 @@
-"""Silero's network finds what is spoken, whatever blocks it comes in; without its package one line says so."""
+"""Silero VAD finds speech, for any block size; a missing package is a one-line error."""
 
 import importlib.util
 
@@ -15,7 +15,7 @@ from model.errors import UserError
 installed = pytest.mark.skipif(importlib.util.find_spec("silero_vad") is None, reason="needs the extra vad")
 
 
-def test_a_missing_package_is_one_line(monkeypatch):
+def test_a_missing_package_is_a_one_line_error(monkeypatch):
     monkeypatch.setattr(silero, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'slam-asr\[vad\]'"):
         require_vad("silero")
@@ -24,7 +24,7 @@ def test_a_missing_package_is_one_line(monkeypatch):
 
 
 @installed
-def test_speech_is_told_from_what_only_varies_in_level():
+def test_speech_is_distinguished_from_noise_of_varying_level():
     rng = np.random.default_rng(0)
     speech = speak("the black train stopped under the bridge", "en-us")[0].astype(np.float32)
     time = np.arange(6 * SAMPLE_RATE) / SAMPLE_RATE

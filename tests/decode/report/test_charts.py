@@ -1,4 +1,4 @@
-"""Charts as numbers: bins and their WER, ticks, curves of thousands of steps."""
+"""The numbers in charts: bins and their WER, ticks, curves of thousands of steps."""
 
 import pytest
 

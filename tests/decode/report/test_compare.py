@@ -1,4 +1,4 @@
-"""Two systems on the same utterances: who is right where, and what makes them less comparable."""
+"""Two systems on the same utterances: which is right where, and remarks on what limits the comparison."""
 
 from decode.report.compare import compare
 from decode.report.words import align
@@ -17,7 +17,7 @@ def compared(ours, theirs, score, other):
     return compare(align(ours, "plain"), {"normaliser": "plain", **score}, theirs, {"normaliser": "plain", **other})
 
 
-def test_who_is_right_where():
+def test_which_system_is_right_where():
     against = {"p": 0.03, "test": "sign flips", "interval": [-0.5, -0.1], "normalisers": {}}
     score, other = {"all": {"wer": 0.2}, "against": against}, {"all": {"wer": 0.5, "interval": [0.4, 0.6]}}
     found = compared(rows_of(OURS), rows_of(THEIRS), score, other)
@@ -35,11 +35,11 @@ def test_who_is_right_where():
     assert not found.remarks
 
 
-def test_what_makes_them_less_comparable_is_said():
+def test_limits_of_the_comparison_are_stated():
     theirs = [row | {"reference": "else"} for row in rows_of(THEIRS)[1:]]
     remarks = compared(rows_of(OURS), theirs, {}, {"normaliser": "verbatim"}).remarks
     assert [remark.split(";")[0] for remark in remarks] == [
         "utterances only in A: 1, only in B: 0",
         "4 references differ (100.0 %)",
-        "B was scored under the normaliser verbatim",
+        "B was scored with the normaliser verbatim",
     ]

@@ -68,16 +68,18 @@ def rows_of(number: int, seed: int = 0, **also) -> list[dict]:
     rng = random.Random(seed)
     rows = []
     for i in range(number):
-        said = rng.choices(WORDS, k=rng.randrange(4, 30))
-        heard = [rng.choice(WORDS) if rng.random() < 0.2 else word for word in said if rng.random() > 0.05]
+        reference = rng.choices(WORDS, k=rng.randrange(4, 30))
+        hypothesis = [rng.choice(WORDS) if rng.random() < 0.2 else word for word in reference if rng.random() > 0.05]
         facts = {
             "speaker": f"s{i % 40}",
-            "seconds": 0.4 * len(said),
+            "seconds": 0.4 * len(reference),
             "confidence": rng.random(),
             "note": "",
             "flags": [],
         }
-        rows.append({"key": f"u{i:05d}", "reference": " ".join(said), "hypothesis": " ".join(heard), **facts, **also})
+        rows.append(
+            {"key": f"u{i:05d}", "reference": " ".join(reference), "hypothesis": " ".join(hypothesis), **facts, **also}
+        )
     return rows
 
 
@@ -112,7 +114,7 @@ def test_two_thousand_utterances_stay_below_five_megabytes():
     assert [fact for fact in facts if fact not in text] == []
 
 
-def test_the_size_is_bounded_whatever_the_texts_are():
+def test_the_size_is_limited_for_any_texts():
     rows, long = rows_of(400), "\u202e<&" * 30
     for row in rows:
         row |= {"key": row["key"] + long, "hypothesis": f"{long} " * 60, "reference": f"{long}. " * 60}
@@ -170,7 +172,7 @@ def test_clips_of_the_worst_utterances_are_bounded_in_number_and_size():
 @pytest.mark.parametrize(
     "rows", [[], rows_of(1), rows_of(25, seconds=2), [row | {"reference": ""} for row in rows_of(3)]]
 )
-def test_few_utterances_or_none_or_no_words(rows):
+def test_reports_on_few_utterances_none_or_no_words(rows):
     whole = Score().as_json() | {"interval": None, "wer": math.nan, "cer": None}
     bare = {"normaliser": "plain", "all": whole, "by": {"speaker": {"": whole}}, "rates": {"loops": math.nan}}
     for score in (bare, {"normaliser": "plain"}, score_of(rows)):
@@ -178,7 +180,7 @@ def test_few_utterances_or_none_or_no_words(rows):
         assert "nan" not in page.text.split() and "None" not in page.text
 
 
-def test_rows_that_know_nothing_but_their_texts():
+def test_rows_of_texts_only():
     rows = [{name: row[name] for name in ("key", "reference", "hypothesis")} for row in rows_of(50)]
     page = Page(render(rows, {"normaliser": "plain", "hypotheses": "hyp.jsonl", "all": score_of(rows)["all"]}))
     assert "hyp.jsonl" in page.text and "confidence" not in page.text and "speaker" not in page.text

@@ -1,4 +1,4 @@
-"""Alignments are jiwer's; what is shown of them, and what is counted."""
+"""The marks in alignments, and the counts of confusions; the alignments are jiwer's."""
 
 from decode.report.words import Confusion, align, confusions, marked
 from decode.scoring.counts import score
@@ -33,7 +33,7 @@ def test_a_loop_is_shown_by_its_first_words():
     assert len(text) < 200
 
 
-def test_confusions_are_ordered_by_number_and_know_how_often_the_word_is_said():
+def test_confusions_are_ordered_by_count_with_the_occurrences_of_the_word():
     rows = rows_of(("the cat the dog", "a cat a dog"), ("the end", "the end uh"), ("the cat", "cat"))
     found = confusions(align(rows, "plain"), most=2)
     assert found.substituted == [Confusion("the", "a", 2, 4)]

@@ -61,7 +61,7 @@ def test_nothing_at_all_is_not_a_crash():
     assert score([], []) == Score()
 
 
-def test_the_normaliser_decides_what_is_an_error_and_an_unknown_one_has_a_neighbour():
+def test_the_normaliser_decides_what_is_an_error_and_an_unknown_one_gets_a_suggestion():
     assert score(["The cat."], ["the cat"], "verbatim").substitutions == 2
     assert score(["The cat."], ["the cat"], "plain").errors == 0
     assert score(["the colour of twenty-one"], ["the color of 21"], "paper").errors == 0

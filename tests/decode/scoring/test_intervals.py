@@ -1,4 +1,4 @@
-"""Intervals against the definition, spelt out; significance against the example that the test was published with."""
+"""Intervals against a plain implementation; significance against the example that the test was published with."""
 
 import itertools
 import time
@@ -10,7 +10,7 @@ from decode.scoring.counts import Score
 from decode.scoring.intervals import MIN_SPEAKERS, Units, compare, draws, interval, sign_flip_p, units_of
 
 DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
-"""Eighths of an inch by which crossed maize grew higher than self-fertilised, in 15 pairs. Fisher (The Design of
+"""Height of crossed minus self-fertilised maize in 15 pairs, in eighths of an inch. Fisher (The Design of
 Experiments, 1935, section 21) counts 1,726 of 32,768 choices of signs whose sum is as far from 0: p = 0.0527."""
 
 
@@ -18,7 +18,7 @@ def scores(errors: list[int], words: list[int]) -> list[Score]:
     return [Score(utterances=1, words=w, substitutions=e) for e, w in zip(errors, words, strict=True)]
 
 
-def test_the_sign_flip_test_gives_what_fisher_counted():
+def test_the_sign_flip_test_gives_fishers_count():
     p, exact = sign_flip_p(np.array(DARWIN))
     assert exact and p == pytest.approx(1726 / 32768, abs=1e-12)
 
@@ -38,7 +38,7 @@ def test_a_large_test_is_near_its_normal_limit(monkeypatch):
     assert not is_exact and limit == pytest.approx(exact, abs=0.01)
 
 
-def test_an_interval_is_that_of_a_bootstrap_in_plain_python():
+def test_an_interval_equals_a_bootstrap_in_plain_python():
     generator = np.random.default_rng(2)
     errors, words = generator.integers(0, 6, 60).tolist(), generator.integers(1, 20, 60).tolist()
     speakers = [f"s{i % 12}" for i in range(60)]
@@ -58,7 +58,7 @@ def test_an_interval_is_that_of_a_bootstrap_in_plain_python():
     assert [low, high] == pytest.approx(np.percentile(rates, [2.5, 97.5]).tolist())
 
 
-def test_speakers_are_drawn_whole_where_there_are_enough_of_them():
+def test_whole_speakers_are_drawn_if_there_are_enough():
     assert units_of(["a", "b"] * 20).kind == "utterance"
     assert units_of([*"abcdefghij", ""]).kind == "utterance", "one names none"
     assert units_of([*"abcdefghij"][:MIN_SPEAKERS] * 2).number == MIN_SPEAKERS
@@ -71,7 +71,7 @@ def test_speakers_are_drawn_whole_where_there_are_enough_of_them():
     assert of_speakers[1] - of_speakers[0] > 3 * (of_utterances[1] - of_utterances[0])
 
 
-def test_an_interval_covers_the_true_rate_about_as_often_as_it_says(monkeypatch):
+def test_an_interval_covers_the_true_rate_about_as_often_as_stated(monkeypatch):
     monkeypatch.setattr("decode.scoring.intervals.MOST_DRAWS", 1000)
     generator, covered = np.random.default_rng(3), 0
     for _ in range(200):
@@ -81,7 +81,7 @@ def test_an_interval_covers_the_true_rate_about_as_often_as_it_says(monkeypatch)
     assert 180 <= covered <= 199
 
 
-def test_too_little_has_no_interval():
+def test_too_few_utterances_have_no_interval():
     assert interval([Score(utterances=1, words=3)], units_of(["a"])) is None
     assert interval([], units_of([])) is None
     assert interval([Score(utterances=1, insertions=2)] * 3, units_of([""] * 3)) is None

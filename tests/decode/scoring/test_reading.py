@@ -52,9 +52,9 @@ def test_trn_and_kaldi(write, suffix):
         (("r", "a x", "b y"), ("h", "a x"), "1 utterance of {ref} missing in {hyp}: b; give files of the same data"),
         (("r", "a x"), ("h", "a x", "b y"), "1 utterance of {hyp} missing in {ref}: b; give files of the same data"),
         (("r", "a x", "a y"), ("h", "a x"), "{ref}:2: a is there twice, first at {ref}:1; remove one"),
-        (("r", "x (a)", "y (a)"), ("h", "a x"), "{ref}:2: key 'a' is there twice; every utterance has one line"),
-        (("r", "x (a)", "y"), ("h", "a x"), "{ref}:2: 'y' does not end in an utterance's (ID); is this a trn file?"),
-        (("r", "{ x / y } (a)"), ("h", "a x"), "{ref}:1: alternatives {{ a / b }} are not scored here"),
+        (("r", "x (a)", "y (a)"), ("h", "a x"), "{ref}:2: key 'a' occurs twice; give one line per utterance"),
+        (("r", "x (a)", "y"), ("h", "a x"), "{ref}:2: 'y' does not end in (ID), as a line of a trn file does"),
+        (("r", "{ x / y } (a)"), ("h", "a x"), "{ref}:1: alternatives {{ a / b }} are not supported"),
         (("r.jsonl", "a x"), ("h", "a x"), "{ref}:1: Expecting value"),
         (("r", '{"key": "a", "text": 1}'), ("h", "a x"), '{ref}:1: a line needs "key" and "reference" (or "text")'),
         (("r", '{"key": 3, "text": "a"}'), ("h", "a x"), '{ref}:1: a line needs "key" and "reference" (or "text")'),
@@ -62,7 +62,7 @@ def test_trn_and_kaldi(write, suffix):
         (("r",), ("h",), "{ref} holds no utterances; there is nothing to score"),
     ],
 )
-def test_what_does_not_match_is_one_line(write, ref, hyp, message):
+def test_files_that_do_not_match_are_a_one_line_error(write, ref, hyp, message):
     ref, hyp = write(*ref), write(*hyp)
     with pytest.raises(UserError) as error:
         read_pairs(ref, hyp)
@@ -73,7 +73,7 @@ def test_a_folder_without_a_scoring_is_refused(tmp_path, write):
     with pytest.raises(UserError, match="holds no scoring"):
         read_scoring(tmp_path)
     write("score.json", "[]")
-    with pytest.raises(UserError, match=r"is no score.json: it is no object; score again"):
+    with pytest.raises(UserError, match=r"is no score.json: it is not a JSON object; score again"):
         read_scoring(tmp_path)
     write("score.json", "{}")
     with pytest.raises(UserError, match=r"cannot read .*results.jsonl"):

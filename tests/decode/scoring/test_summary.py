@@ -1,4 +1,4 @@
-"""A scoring as a whole: groups, flags and rates, two systems, and its table."""
+"""A complete scoring: groups, flags and rates, two systems, and the table."""
 
 import pytest
 
@@ -62,12 +62,10 @@ def test_rows_of_results_and_of_a_nemo_manifest():
 
 
 def test_a_field_that_no_utterance_has_is_refused():
-    with pytest.raises(
-        UserError, match="no utterance has a field 'speeker', did you mean speaker.; there is audio, dur"
-    ):
+    with pytest.raises(UserError, match="no utterance has a field 'speeker', did you mean speaker.; known: audio, dur"):
         groups("speeker", ROWS)
     assert groups("speaker", [Row("a", "", "", fields={"speaker": 0}), Row("b", "", "")]) == ["0", "(none)"]
-    with pytest.raises(UserError, match="no utterance has a field 'duration'; there is speaker"):
+    with pytest.raises(UserError, match="no utterance has a field 'duration'; known: speaker"):
         summarise([Row("a", "x", "x", fields={"speaker": "s"})], ["plain"], ["duration"])
 
 
@@ -101,5 +99,5 @@ def test_the_tables_line_up():
         "deletion bursts  0 of 3 utterances (0.00 %)",
         "hallucinations   0 of 1 silent utterance, 0 words",
         "",
-        "normaliser plain; 95 % intervals from 10,000 draws of 3 utterances (fewer than 10 speakers are named)",
+        "normaliser plain; 95 % intervals from 10,000 draws of 3 utterances (fewer than 10 speakers, or some unknown)",
     ]

@@ -1,4 +1,4 @@
-"""trn files: nothing in a transcript is taken for something else. That sclite counts the same: tests/cluster."""
+"""trn files: special characters in transcripts are escaped. tests/cluster compares the counts with sclite's."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""`python -m launch`, of which rank 1 dies by kill -9 while it writes its first batch: for launchers to start."""
+"""`python -m launch` in which rank 1 is killed by SIGKILL while it writes its first batch; started by launchers."""
 
 import os
 import signal

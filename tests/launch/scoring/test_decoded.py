@@ -54,7 +54,7 @@ def world(tmp_path_factory) -> World:
 
 
 def start(words: list[str], number: int, log: Path, own: dict[int, list[str]] | None = None) -> list[list]:
-    """Runs the command on so many ranks; [exit code, what was written] of each."""
+    """Runs the command on `number` ranks; [exit code, output] of each."""
     logs = [log.with_suffix(f".{rank}") for rank in range(number)]
     running = ranks.start_verb(words, number, logs, own or {})
     for process in running:
@@ -63,7 +63,7 @@ def start(words: list[str], number: int, log: Path, own: dict[int, list[str]] | 
 
 
 def kept(out: Path) -> list[str]:
-    """The keys of what is decoded and not yet scored."""
+    """The keys of utterances that are decoded and not yet scored."""
     parts = sorted((out / "decoding").glob("rank-*.jsonl"))
     return [row["key"] for part in parts for batch in read_records(part) for row in batch["rows"]]
 
@@ -102,7 +102,7 @@ def test_ranks_that_differ_in_what_they_decode_and_a_folder_in_use_are_refused(w
     assert f"another process is decoding in {out}/decoding; wait for it, or give another --out" in first[1]
 
 
-def test_real_launchers_start_ranks_and_a_killed_decoding_goes_on_under_another(world, tmp_path, capsys):
+def test_real_launchers_start_ranks_and_a_killed_decoding_resumes_under_another(world, tmp_path, capsys):
     out = tmp_path / "out"
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
     programs, words = Path(sys.executable).parent, [*world.words, "--out", str(out)]
@@ -120,7 +120,7 @@ def test_real_launchers_start_ranks_and_a_killed_decoding_goes_on_under_another(
     capsys.readouterr()
     assert main([*words, "--beams", "2"]) == 2
     refused = capsys.readouterr().err
-    assert "holds the beginning of another decoding (beams 1, not 2); give another --out, or --overwrite" in refused
+    assert "holds another, unfinished decoding (beams 1, not 2); give another --out, or --overwrite" in refused
     port = str(ranks.free_port())
     code, text = launch("deepspeed", "--num_accelerators=2", f"--master_port={port}", "--module", "launch")
     assert code == 0, text
@@ -129,7 +129,7 @@ def test_real_launchers_start_ranks_and_a_killed_decoding_goes_on_under_another(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_keeps_what_is_decoded(world, tmp_path, capfd, number, monkeypatch):
+def test_a_signal_keeps_decoded_batches(world, tmp_path, capfd, number, monkeypatch):
     from decode import resume
 
     out, before = tmp_path / "out", resume.keep
@@ -142,7 +142,7 @@ def test_a_signal_keeps_what_is_decoded(world, tmp_path, capfd, number, monkeypa
     monkeypatch.setattr(resume, "keep", keep)
     assert main([*world.words, "--out", str(out)]) == 130
     err = capfd.readouterr().err
-    assert f"what is decoded is in {out}/decoding; the same command goes on\nslam-asr: stopped\n" in err
+    assert f"decoded batches are in {out}/decoding; run the same command to continue\nslam-asr: stopped\n" in err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and len(kept(out)) == 3
     monkeypatch.setattr(resume, "keep", before)
     assert main([*world.words, "--out", str(out)]) == 0
@@ -150,7 +150,7 @@ def test_a_signal_keeps_what_is_decoded(world, tmp_path, capfd, number, monkeypa
     assert (out / "results.jsonl").read_bytes() == world.expected
 
 
-def test_a_rank_that_is_lost_ends_the_others_with_one_line(world, tmp_path):
+def test_the_loss_of_a_rank_ends_the_others_with_one_line(world, tmp_path):
     out, logs = tmp_path / "out", [tmp_path / f"{rank}.log" for rank in range(2)]
     running = ranks.start_verb([*world.words, "--out", str(out)], 2, logs, {})
     while not kept(out) and running[0].is_alive():
@@ -168,11 +168,11 @@ def test_several_ranks_need_a_folder_and_a_gpu_each(world, monkeypatch, capsys):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
     assert main(world.words) == 2
-    assert "2 ranks keep what they decode in a folder: give --out, on a shared file" in capsys.readouterr().err
+    assert "2 ranks need a folder for what they decode: give --out, on a shared file" in capsys.readouterr().err
     place = RankEnv(1, 2, 1, 2, "torchrun")
     assert own_device("auto", place) == "auto" and own_device("cpu", place) == "cpu"
     assert own_device("cuda:1", RankEnv()) == "cuda:1"
-    for device, message in (("cuda:1", "each takes its own; give auto, cuda or cpu"), ("cuda", "shows it 0 GPUs")):
+    for device, message in (("cuda:1", "each needs its own GPU; give auto, cuda or cpu"), ("cuda", "shows it 0 GPUs")):
         with pytest.raises(UserError, match=message):
             own_device(device, place)
 
@@ -186,7 +186,7 @@ def test_ranks_that_do_not_start_are_not_waited_for_long(monkeypatch):
             pass
 
 
-def test_the_n_best_texts_are_in_the_results_and_stay_there(world, tmp_path):
+def test_n_best_lists_are_in_the_results_and_kept_when_scored_again(world, tmp_path):
     assert main([*world.words, "--beams", "3", "--nbest", "2", "--out", str(tmp_path / "out")]) == 0
     assert main(["score", str(tmp_path / "out"), "--normaliser", "verbatim", "--out", str(tmp_path / "again")]) == 0
     once, again = (read_records(tmp_path / name / "results.jsonl") for name in ("out", "again"))

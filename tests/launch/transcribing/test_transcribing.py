@@ -1,4 +1,4 @@
-"""transcribe from the command line: the files asked for, what is done is kept, and the same texts as from Python."""
+"""`slam-asr transcribe`: formats and file names, resuming, and the same texts as from Python."""
 
 import io
 import json
@@ -60,26 +60,29 @@ def test_files_of_each_format_mirror_the_folders_and_are_made_once(adapter, talk
         [*names, "transcribed.jsonl"]
     )
     assert out == [] and err[-1] == "slam-asr: out: 3 recordings transcribed"
-    silent = f"1 recording without speech: the text is empty (the first is {talks / 'b' / 'silent.flac'})"
+    silent = f"1 recording without speech, with empty text (the first is {talks / 'b' / 'silent.flac'})"
     assert f"slam-asr: {silent}" in err
     assert json.loads(Path("out/b/a.json").read_text())["path"] == str(talks / "b" / "a.flac")
     assert Path("out/b/silent.srt").read_text() == ""
     before = {path: path.stat().st_mtime_ns for path in Path("out").rglob("*.*")}
     Path("out/b/a.json").unlink()  # as if it had been stopped there
     _, err = ran(capsys, *command)
-    assert err[-1] == "slam-asr: out: 1 recording transcribed, 2 others were there before (--overwrite)"
+    assert err[-1] == "slam-asr: out: 1 recording transcribed, 2 already done (--overwrite transcribes again)"
     again = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert {path.name for path in again} == {"a.json", "a.srt", "transcribed.jsonl"}
     _, err = ran(capsys, *command, "--overwrite")
     assert err[-1] == "slam-asr: out: 3 recordings transcribed"
 
 
-def test_transcripts_of_other_settings_recordings_or_hands_are_not_replaced(adapter, talks, capsys):
+def test_transcripts_of_other_settings_or_recordings_and_other_files_are_not_replaced(adapter, talks, capsys):
     ran(capsys, adapter, talks / "a.flac", "--out", "out")
     text = Path("out/a.txt").read_bytes()
     for arguments, message in (
         ((talks / "a.flac", "--beams", 2), "out holds other transcripts: its beams is 1, not 2; give another --out"),
-        ((talks / "b" / "a.flac",), f"out/a.txt is that of {talks / 'a.flac'}, not of {talks / 'b' / 'a.flac'}; give"),
+        (
+            (talks / "b" / "a.flac",),
+            f"out/a.txt is the transcript of {talks / 'a.flac'}, not of {talks / 'b' / 'a.flac'}; give",
+        ),
     ):
         _, err = ran(capsys, adapter, *arguments, "--out", "out", code=2)
         assert message in err[-1]
@@ -87,19 +90,19 @@ def test_transcripts_of_other_settings_recordings_or_hands_are_not_replaced(adap
     Path("mine").mkdir()
     Path("mine/a.txt").write_text("notes")
     _, err = ran(capsys, adapter, talks / "a.flac", "--out", "mine", code=2)
-    assert "mine/a.txt is there already, and not by this command" in err[-1]
+    assert "mine/a.txt exists and was not written by transcribe" in err[-1]
     assert [path.name for path in Path("mine").iterdir()] == ["a.txt"] and Path("mine/a.txt").read_text() == "notes"
     ran(capsys, adapter, talks / "a.flac", "--out", "mine", "--overwrite")
     assert Path("mine/a.txt").read_bytes() == text
 
 
-def test_a_list_cut_off_in_its_last_line_is_gone_on_with(adapter, talks, capsys):
+def test_a_list_cut_off_in_its_last_line_is_resumed(adapter, talks, capsys):
     command = [adapter, talks, "--out", "out"]
     ran(capsys, *command)
     with open("out/transcribed.jsonl", "r+b") as file:
         file.truncate(os.path.getsize("out/transcribed.jsonl") - 5)
-    assert "1 recording transcribed, 2 others" in ran(capsys, *command)[1][-1]
-    assert "0 recordings transcribed, 3 others" in ran(capsys, *command)[1][-1]
+    assert "1 recording transcribed, 2 already done" in ran(capsys, *command)[1][-1]
+    assert "0 recordings transcribed, 3 already done" in ran(capsys, *command)[1][-1]
 
 
 def test_globs_and_standard_input_are_recordings_too(adapter, talks, capsys, monkeypatch):
@@ -124,20 +127,20 @@ def test_one_recording_is_printed_in_the_format_asked_for(adapter, talks, capsys
         ((talks, "--format", "srt,vtt"), "--format srt,vtt needs --out"),
         ((talks, "--format", "strt", "--out", "o"), "format 'strt' is not known, did you mean 'srt'"),
         ((talks, "--vad", "energie"), "vad 'energie' is not known, did you mean 'energy'"),
-        ((talks, "--longest", "2"), "'2' is no number of seconds from 4 on"),
-        (("-", "-"), "- is there twice"),
+        ((talks, "--longest", "2"), "'2' is not a number of seconds of 4 or more"),
+        (("-", "-"), "- is given twice"),
     ):
         assert message in ran(capsys, adapter, *arguments, code=2)[1][-1]
 
 
-def test_progress_is_shown_of_long_work_and_ends_at_the_whole(adapter, talks, capsys, monkeypatch):
+def test_progress_is_shown_for_long_audio_and_ends_at_its_total(adapter, talks, capsys, monkeypatch):
     monkeypatch.setattr(audio_progress, "SHOWN_SECONDS", 3)
     _, err = ran(capsys, adapter, talks, "--out", "out")
     [line] = [line for line in err if line.startswith("transcribe: ")]
     assert line.startswith("transcribe: 3 of 3 s of audio") and "x real time" in line
 
 
-def test_every_recording_has_a_name_of_its_own():
+def test_every_recording_has_a_unique_name():
     given = ["x/a.wav", "y/a.wav", "y/A.flac", "b.flac", "x/b.wav", "x/b.flac"]
     names = own_names([Recording(path, os.path.basename(path)) for path in given])
     assert names == {
