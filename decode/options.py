@@ -25,10 +25,11 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         """UserError for values out of range, or that do not go together."""
-        for name in ("beams", "nbest", "batch_tokens"):
-            require_at_least(name, getattr(self, name), 1)
-        if self.max_new_tokens is not None:
-            require_at_least("max_new_tokens", self.max_new_tokens, 1)
+        bound = () if self.max_new_tokens is None else ("max_new_tokens",)
+        for name in ("beams", "nbest", "batch_tokens", *bound):
+            if not isinstance(value := getattr(self, name), int):
+                raise UserError(f"{name} is {value!r}, it must be a whole number")
+            require_at_least(name, value, 1)
         if self.nbest > self.beams:
             more = f"a search with {counted(self.beams, 'beam')} has no {self.nbest} alternatives"
             raise UserError(f"nbest {self.nbest}: {more}; give beams {self.nbest} or more")
@@ -52,8 +53,9 @@ class Answer(NamedTuple):
 
     text: str
     note: str = ""
-    """Empty if the model ended it. "cut": the bound on new tokens did. "loop", "echo", "refusal": the first answer was
-    one, and this text, unless `strict`, is of a second and safer search."""
+    """Empty if the model ended it. "cut": the bound on new tokens did. "nan": the LLM computed NaN, and the text is
+    empty. "loop", "echo", "refusal": the first answer was one, and this text, unless `strict`, is of a second and safer
+    search."""
     tokens: tuple[int, ...] = ()  # of the LLM, without EOS
     logprobs: tuple[float, ...] = ()  # nats, of each token and then of EOS, if the model ended the answer
     alternatives: tuple[Alternative, ...] = ()  # the n best, best first; empty unless nbest > 1
