@@ -195,3 +195,12 @@ def test_the_n_best_texts_are_in_the_results_and_stay_there(world, tmp_path):
         assert best["text"] == row["hypothesis"] and best["score"] >= second["score"]
         assert other["alternatives"] == row["alternatives"]
     assert len(once) == 9 and "alternatives" not in once[-1], "too short to decode"
+
+
+def test_another_systems_utterances_are_compared_before_decoding(world, tmp_path, capsys):
+    (tmp_path / "ref").write_text('{"key": "other", "text": "a b"}\n')
+    texts = ["--ref", str(tmp_path / "ref"), "--hyp", str(tmp_path / "ref")]
+    assert main(["score", *texts, "--out", str(tmp_path / "other")]) == 0
+    assert main([*world.words, "--out", str(tmp_path / "out"), "--against", str(tmp_path / "other")]) == 2
+    assert f"missing in {tmp_path / 'other'}" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir()), "nothing was decoded"
