@@ -29,6 +29,10 @@ class Transcripts:
         """`names` are those of the recordings' files, by their paths. UserError for a folder that holds the transcripts
         of other settings or of other recordings, or files that are no transcripts; `overwrite` begins anew."""
         self.folder, self.formats, self.names = folder, formats, names
+        listed = (folder / LIST).as_posix().casefold()
+        for path, name in names.items():
+            if listed in (file.as_posix().casefold() for file in self._files(name)):
+                raise UserError(f"{path} would be written to {LIST}, the list of what is done; rename the recording")
         lines = [] if overwrite else read_records(folder / LIST)
         self.done = {line.get("name"): line.get("path") for line in lines[1:]}
         for path, name in names.items():
@@ -59,8 +63,12 @@ class Transcripts:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, as_format(transcript, kind).encode("utf-8"))
         line = json.dumps({"name": encodable(name), "path": encodable(path)})
-        with open(self.folder / LIST, "ab") as file:
-            file.write(b"\n" + line.encode())  # a line that was cut off spoils no other
+        try:
+            with open(self.folder / LIST, "ab") as file:
+                file.write(b"\n" + line.encode())  # a line that was cut off spoils no other
+        except OSError as error:
+            error.filename = str(self.folder / LIST)  # write() names no file
+            raise
 
 
 @contextmanager
