@@ -145,6 +145,8 @@ def test_a_signal_keeps_what_is_decoded(world, tmp_path, capfd, number, monkeypa
     assert f"what is decoded is in {out}/decoding; the same command goes on\nslam-asr: stopped\n" in err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and len(kept(out)) == 3
     monkeypatch.setattr(resume, "keep", before)
+    assert main([*world.words, "--out", str(out), "--strict"]) == 2
+    assert "another decoding (strict False, not True)" in capfd.readouterr().err and len(kept(out)) == 3
     assert main([*world.words, "--out", str(out)]) == 0
     assert "3 of 9 utterances were decoded by an earlier start" in capfd.readouterr().err
     assert (out / "results.jsonl").read_bytes() == world.expected
