@@ -17,6 +17,7 @@ class Progress:
         self.total, self.unit, self.label, self.log_lines = total, unit, label, log_lines
         self.done = self.kept = 0  # all that is done; of it, by an earlier run
         self._figures: dict[str, Any] = {}
+        self._said: tuple[int, dict[str, Any]] | None = None  # by the last line: how many are done, and the figures
         self._began = self._last_line = time.monotonic()
         self._bar: Any = None
 
@@ -48,7 +49,7 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif kind is None:
+        elif kind is None and (self.done < self.total or self._said != (self.done, self._figures)):
             self._print_line()
 
     def say(self, text: str) -> None:
@@ -61,7 +62,7 @@ class Progress:
     def _print_line(self) -> None:
         if not self.shown or not self.log_lines:
             return
-        self._last_line = time.monotonic()
+        self._last_line, self._said = time.monotonic(), (self.done, dict(self._figures))
         seconds = self._last_line - self._began
         rate = (self.done - self.kept) / seconds if seconds > 0 else 0.0
         parts = [f"{self.label}: " * bool(self.label) + f"{self.done:,} of {self.total:,} {self.unit}"]

@@ -10,6 +10,7 @@
 
 B utterances, S width of the prompts, N new tokens, V vocabulary."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -96,6 +97,8 @@ def _is_silent(model: SlamAsr, ids: list[int]) -> bool:
 
 def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: DecodeOptions) -> Answer:
     best, prompt = found[0], model.prompt
+    if any(map(math.isnan, best.logprobs)):
+        return Answer("", "nan")
     text = prompt.decode(best.tokens)
     note = "cut" if len(best.tokens) >= bound else ""
     if not options.strict:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 REPEATS, WORDS, CHARACTERS = 4, 16, 32
 LONGEST_PATTERN = 40  # words
 ECHOED_WORDS = 4
+REFUSAL_CHARACTERS = 400  # of an answer's beginning that are looked at
 
 _ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 """Thai, Lao, Burmese, Khmer, kana and Han: written without spaces between words."""
@@ -74,7 +75,7 @@ def is_echo(text: str, template: str) -> bool:
 
 def is_refusal(text: str) -> bool:
     """Whether the text begins as an LLM's refusal does."""
-    return _REFUSAL.match(text.strip().casefold().replace("\u2019", "'")) is not None
+    return _REFUSAL.match(text.strip()[:REFUSAL_CHARACTERS].casefold().replace("\u2019", "'")) is not None
 
 
 def fault_of(text: str, template: str) -> str:

@@ -27,10 +27,11 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         """UserError for values out of range, or that contradict each other."""
-        for name in ("beams", "nbest", "batch_tokens"):
-            require_at_least(name, getattr(self, name), 1)
-        if self.max_new_tokens is not None:
-            require_at_least("max_new_tokens", self.max_new_tokens, 1)
+        bound = () if self.max_new_tokens is None else ("max_new_tokens",)
+        for name in ("beams", "nbest", "batch_tokens", *bound):
+            if not isinstance(value := getattr(self, name), int):
+                raise UserError(f"{name} is {value!r}, it must be a whole number")
+            require_at_least(name, value, 1)
         if self.nbest > self.beams:
             more = f"a search with {counted(self.beams, 'beam')} has only {self.beams}"
             raise UserError(f"nbest {self.nbest}: {more}; give beams {self.nbest} or more")
@@ -55,8 +56,9 @@ class Answer(NamedTuple):
 
     text: str
     note: str = ""
-    """Empty if the answer ended with EOS; "cut" if it reached the limit on new tokens. "loop", "echo", "refusal": the
-    first answer was one; this text is the better of that and a second, safer search."""
+    """Empty if the answer ended with EOS; "cut" if it reached the limit on new tokens; "nan" if the LLM computed NaN: the
+    text is empty. "loop", "echo", "refusal": the first answer was one; this text is the better of that and a second,
+    safer search."""
     tokens: tuple[int, ...] = ()  # without EOS
     logprobs: tuple[float, ...] = ()  # nats, of each token and of EOS, if the answer ended with it
     alternatives: tuple[Alternative, ...] = ()  # the n-best list, best first; empty unless nbest > 1

@@ -10,6 +10,7 @@ stderr); 130 stopped with Ctrl-C, or SIGTERM where it is caught; 141 the reader 
 
 import argparse
 import importlib
+import io
 import os
 import select
 import sys
@@ -47,6 +48,8 @@ DONE, MISTAKE, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, by default the process's own; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what its encoding lacks, as stderr writes it
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()  # a reader that went away is noticed here, not at the interpreter's exit

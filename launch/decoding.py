@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from data_prep.text import printable
 from model.errors import counted
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ NOTES = {
     "loop": "whose first answer was a loop (--strict keeps it)",
     "echo": "whose first answer repeated the prompt (--strict keeps it)",
     "refusal": "whose first answer was a refusal (--strict keeps it)",
+    "nan": "for which the LLM computed NaN, as it may in float16, with empty text; give --llm-dtype float32",
     "silence": "without speech, with empty text",
     "too-short": "too short to transcribe, scored as empty",
     "too-long": "too long to transcribe, scored as empty",
@@ -60,6 +62,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch-tokens", type=positive, default=2000, metavar="N", help=budget)
 
 
+def given(args: argparse.Namespace) -> list[str]:
+    """The flags of `add_flags` that are not at their defaults, as they are written."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    defaults = vars(parser.parse_args([]))
+    return [f"--{name.replace('_', '-')}" for name, default in defaults.items() if getattr(args, name) != default]
+
+
 def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
@@ -77,9 +87,8 @@ def options(args: argparse.Namespace) -> DecodeOptions:
 def say_notes(notes: Mapping[str, Sequence[str]], what: str) -> None:
     """Prints {note: names of the utterances with it} on stderr, one line per note."""
     for note, names in notes.items():
-        print(
-            f"slam-asr: {counted(len(names), what)} {NOTES.get(note, note)} (the first is {names[0]})", file=sys.stderr
-        )
+        first = f"the first is {printable(names[0])}"
+        print(f"slam-asr: {counted(len(names), what)} {NOTES.get(note, printable(note))} ({first})", file=sys.stderr)
 
 
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:

@@ -4,6 +4,7 @@ The samples are those of `decode` to within 1e-6, as resampling sums in another 
 A truncation that the header shows is reported before the first block, other errors in the block where they occur."""
 
 from collections.abc import Iterator
+from numbers import Real
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     yield rest[: max(0, resampled_count(taken, rate) - given)]
 
 
-def from_array(samples: np.ndarray, rate: int) -> np.ndarray:
+def from_array(samples: np.ndarray, rate: float) -> np.ndarray:
     """Float32 [N] mono 16 kHz in [-1, 1] from floats or integers [N] or [channels, N] at `rate` Hz. AudioError as
     `decode`, and for any other shape or dtype."""
     if samples.ndim == 2 and 1 <= len(samples) <= min(MAX_CHANNELS, samples.shape[1]):
@@ -94,6 +95,9 @@ def from_array(samples: np.ndarray, rate: int) -> np.ndarray:
         raise AudioError("bad-shape", f"an array of shape {samples.shape}, {expected}{hint}")
     if samples.dtype.kind not in "fi":
         raise AudioError("bad-kind", f"an array of {samples.dtype}, expected floats in -1 to 1 or signed integers")
+    if not isinstance(rate, Real) or rate != rate // 1:
+        raise AudioError("bad-rate", f"a sample rate of {rate!r}, expected a whole number of Hz")
+    rate = int(rate)
     require_possible(AudioInfo(rate, 1, len(mono), "array", str(samples.dtype)))
     if samples.dtype.kind == "i":
         mono = mono / -float(np.iinfo(samples.dtype).min)

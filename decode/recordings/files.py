@@ -140,7 +140,10 @@ def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float,
         is_short = audio.probe(source).seconds <= longest
         blocks = iter([audio.decode(source)]) if is_short else stream(source)
     else:
-        samples = source.detach().cpu().numpy() if isinstance(source, torch.Tensor) else np.asarray(source)
+        if isinstance(source, torch.Tensor):
+            source = source.detach().cpu()
+            source = source.float() if source.dtype == torch.bfloat16 else source  # numpy has no such kind
+        samples = np.asarray(source)
         wave = from_array(samples, sample_rate)
         is_short, blocks = len(wave) <= longest * audio.SAMPLE_RATE, iter([wave])
     if is_short:

@@ -30,6 +30,7 @@ NOTES = {
     "loop": "decoded again: the first answer looped",
     "echo": "decoded again: the first answer echoed the prompt",
     "refusal": "decoded again: the first answer was a refusal",
+    "nan": "left empty: the LLM computed NaN",
     "too-short": "too short to transcribe, scored as empty",
     "too-long": "too long to transcribe, scored as empty",
 }

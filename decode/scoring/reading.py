@@ -37,6 +37,7 @@ OF_THE_TEXTS = {
     "alternatives",
 }
 COUNTED = {"words", "errors", "substitutions", "deletions", "insertions", "flags"}  # in results.jsonl
+KINDS = {"adapter": str, "shards": str, "decoding": dict}  # of score.json, what is used when it is read again
 REFERENCE, HYPOTHESIS = ("reference", "text"), ("hypothesis", "pred_text", "text")
 
 
@@ -97,6 +98,9 @@ def read_scoring(folder: Path) -> tuple[list[Row], dict[str, Any]]:
         score = strict_json((folder / SCORE).read_bytes())
         if not isinstance(score, dict):
             raise ValueError("it is not a JSON object")
+        for name, kind in KINDS.items():
+            if not isinstance(score.get(name), kind | None):
+                raise ValueError(f"its {name} is {str(score[name])[:40]!r}")
     except OSError as error:
         reason = f"{SCORE}: {error.strerror}"
         raise UserError(f"{folder} holds no scoring ({reason}); give a folder that `score --out` wrote") from None

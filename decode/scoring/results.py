@@ -6,17 +6,17 @@ from typing import Any
 from decode.scoring.reading import Row
 from decode.scoring.summary import DURATION, Summary
 
-OF_AN_UTTERANCE = ("speaker", "language", "voice")
+OF_AN_UTTERANCE = ("speaker", "language", "voice", "silent", "audio", "audio_filepath")
 
 
 def result_rows(summary: Summary, fields: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One row per utterance, with speaker, language, voice and `fields` where known; errors under the first
-    normaliser."""
+    """One row per utterance, with OF_AN_UTTERANCE and `fields` where known, so that it can be scored again; the errors
+    are those under the first normaliser."""
     found = []
     names = dict.fromkeys([*OF_AN_UTTERANCE, *(name for name in fields if name != DURATION)])
     for row, score, flags in zip(summary.rows, summary.scores[summary.normaliser], summary.flags, strict=True):
         texts = {"key": row.key, "reference": row.reference, "hypothesis": row.hypothesis, "note": row.note}
-        known = {name: row.fields[name] for name in names if row.value(name)}
+        known = {name: row.fields[name] for name in names if row.value(name) and row.fields[name] is not False}
         counts = {"words": score.words, "errors": score.errors, "substitutions": score.substitutions}
         counts |= {"deletions": score.deletions, "insertions": score.insertions}
         measured = {"confidence": row.confidence, "seconds": row.seconds}

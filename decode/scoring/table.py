@@ -72,8 +72,8 @@ def _wrong(summary: Summary, decoding: Mapping[str, Any] | None) -> str:
     if silent := r["silent_utterances"]:
         share = f"{r['hallucinated_utterances']:,} of {counted(silent, 'silent utterance')}"
         rows.append(("hallucinations", f"{share}, {counted(r['hallucinated_words'], 'word')}"))
-    if decoding and decoding.get("rtfx"):
-        rows.append(("speed", f"{decoding['rtfx']:,.1f} times real time (RTFx)"))
+    if isinstance(rtfx := (decoding or {}).get("rtfx"), int | float):
+        rows.append(("speed", f"{rtfx:,.1f} times real time (RTFx)"))
     return "\n".join(figures.table(rows, left=(0, 1)))
 
 

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         require_normaliser(name)
     if args.audio and args.out is None:
         raise UserError("--audio embeds audio in report.html, which --out DIR writes; give --out")
+    if args.overwrite and args.out is None:
+        raise UserError("--overwrite replaces what is in --out DIR; give --out, or leave it out")
     if args.out is not None:
         try:
             args.out.mkdir(parents=True, exist_ok=True)

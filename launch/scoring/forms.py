@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from launch import decoding
 from launch.scoring.report import clips_of
 from launch.scoring.rows import SCORE, require_replaceable
 from model.errors import UserError
@@ -41,11 +42,15 @@ def gather(args: argparse.Namespace) -> Texts:
     clips = None
     decodes = not any(files) and (two or not (Path(args.adapter) / SCORE).exists())
     if not decodes:
+        if flags := decoding.given(args):
+            raise UserError(f"{', '.join(flags)} is for decoding, and these texts are there already; leave it out")
         rows, about = _files(args) if any(files) else _again(args)
         clips = clips_of(about.get("shards")) if args.audio else None
     else:
         args.shards = args.shards or _dev_of(Path(args.adapter))
         clips = clips_of(args.shards) if args.audio else None
+        if others is not None:
+            _require_same_utterances(args, others)
         rows, about = _decoded(args)
     return Texts(rows, decodes, about, about.pop("decoding", None), others, other, clips)
 
@@ -67,6 +72,13 @@ def _again(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:
     about = {name: value for name, value in score.items() if name not in COMPUTED}
     require_replaceable(args, about)
     return rows, about
+
+
+def _require_same_utterances(args: argparse.Namespace, others: Sequence[Row]) -> None:
+    from data_prep.shards.opening import read_index
+    from decode.scoring.reading import require_same_keys
+
+    require_same_keys(read_index(args.shards).key, [row.key for row in others], args.shards, str(args.against))
 
 
 def _decoded(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:

@@ -42,7 +42,8 @@ def require_replaceable(args: argparse.Namespace, about: Mapping[str, Any]) -> N
     except (OSError, ValueError):
         stated = None
     stated = stated if isinstance(stated, dict) else {}
-    found = stated | {name: sorted(stated.get(name) or ()) for name in ("normalisers", "by")}
+    by_name = {name: stated.get(name) for name in ("normalisers", "by")}
+    found = stated | {name: sorted(each) if isinstance(each, dict) else [] for name, each in by_name.items()}
     wanted = {**about, "normaliser": args.normaliser[0], "normalisers": sorted(args.normaliser), "by": sorted(args.by)}
     differs = {name for name in wanted.keys() - PASSING if found.get(name) != wanted[name]}
     for alike in ({"adapter", "weights_sha256"}, {"shards", "shards_digest"}):

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
     formats = _formats(args.format, args.out is not None)
     require_vad(args.vad)
+    if args.overwrite and args.out is None:
+        raise UserError("--overwrite replaces what is in --out DIR; give --out, or leave it out")
     found = recordings(args.files)
     if args.out is None and formats and formats != ["jsonl"] and len(found) > 1:
         many = counted(len(found), "recording")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.text import printable
 from model.errors import UserError, counted
 
 STDIN = "-"
@@ -62,9 +63,11 @@ def _matches(path: str) -> list[str]:
 
 
 def own_names(found: list[Recording]) -> dict[str, str]:
-    """{path: a unique name without extension}: the place in the folder given if that is unique, else in the common
-    folder of all, with the extension if necessary. Names that differ only in case are not unique."""
-    unique = {recording.path: recording for recording in found}
+    """{path: a unique name without extension}, for the first of several paths of one file: the place in the folder given
+    if that is unique, else in the common folder of all, with the extension if necessary. Names that differ only in case
+    are not unique."""
+    first = {os.path.abspath(recording.path): recording for recording in reversed(found)}
+    unique = {r.path: r for r in found if r is first[os.path.abspath(r.path)]}
     absolute = {path: os.path.abspath(path) for path in unique}
     top = os.path.commonpath([os.path.dirname(path) for path in absolute.values()])
     ways = {
@@ -100,5 +103,4 @@ def readable(paths: list[str]) -> Iterator[list[str]]:
 
 def on_one_line(name: str) -> str:
     """A file name, which need not be UTF-8, with line feeds and terminal codes escaped."""
-    name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+    return printable(os.fsencode(name).decode("utf-8", "backslashreplace"))

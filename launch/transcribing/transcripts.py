@@ -29,6 +29,10 @@ class Transcripts:
         """`names` are the names of the files by the recordings' paths. UserError for a folder with transcripts of other
         settings or recordings, or with other files of these names; `overwrite` starts again."""
         self.folder, self.formats, self.names = folder, formats, names
+        listed = (folder / LIST).as_posix().casefold()
+        for path, name in names.items():
+            if listed in (file.as_posix().casefold() for file in self._files(name)):
+                raise UserError(f"{path} would be written to {LIST}, the list of what is done; rename the recording")
         lines = [] if overwrite else read_records(folder / LIST)
         self.done = {line.get("name"): line.get("path") for line in lines[1:]}
         for path, name in names.items():
@@ -59,8 +63,12 @@ class Transcripts:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, as_format(transcript, kind).encode("utf-8"))
         line = json.dumps({"name": encodable(name), "path": encodable(path)})
-        with open(self.folder / LIST, "ab") as file:
-            file.write(b"\n" + line.encode())  # starts a new line in case the last one is cut off
+        try:
+            with open(self.folder / LIST, "ab") as file:
+                file.write(b"\n" + line.encode())  # starts a new line in case the last one is cut off
+        except OSError as error:
+            error.filename = str(self.folder / LIST)  # write() names no file
+            raise
 
 
 @contextmanager

@@ -166,3 +166,13 @@ def test_a_repetition_penalty_applies_to_the_answers_tokens_only(model):
     penal = transcripts(model, batch_of([0, 1]), DecodeOptions(max_new_tokens=30, strict=True, repetition_penalty=5.0))
     assert [one.tokens[0] for one in plain] == [one.tokens[0] for one in penal]
     assert all(len(set(one.tokens)) > len(set(other.tokens)) for one, other in zip(penal, plain, strict=True))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_an_answer_of_an_llm_that_computes_nan_is_empty_and_noted(model, monkeypatch, beams):
+    embeds, mask = model.prompt_embeds(batch_of(range(3)))
+    embeds[1] = torch.nan
+    monkeypatch.setattr(model, "prompt_embeds", lambda batch: (embeds, mask))
+    answers = transcripts(model, batch_of(range(3)), DecodeOptions(beams, nbest=beams))
+    assert answers[1] == Answer("", "nan") and answers[1].confidence == 0.0
+    assert answers[0].confidence > 0 and answers[2].note != "nan"

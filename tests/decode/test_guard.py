@@ -61,6 +61,7 @@ def test_refusals_of_llms_are_recognised_and_apologies_are_not_refusals():
     )  # fmt: skip
     assert [text for text in refusals if not is_refusal(text)] == []
     assert [text for text in speech if is_refusal(text)] == []
+    assert not is_refusal("please provide " + "audio b " * 100_000), "and answers of any length at once"
 
 
 def test_a_loop_comes_before_the_other_faults():

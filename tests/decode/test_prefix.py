@@ -12,6 +12,7 @@ from decode.search import Search, search
 from model.adapters import AdapterSpec, build_adapter
 from model.batch import pack
 from model.llm import load_llm
+from model.lora import LoraSpec, add_lora, lora_parameters
 from model.prompt import Prompt
 from model.slam_asr import SlamAsr
 from tests.model.test_llm import FAMILIES, save_llm
@@ -95,3 +96,22 @@ def same_search(model: SlamAsr, prompts: Prompts, beams: int) -> None:
         assert one.tokens == other.tokens
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
         assert one.score == pytest.approx(other.score, abs=1e-4)
+
+
+def test_lora_is_part_of_what_is_shared(tokenizer_folder):
+    pytest.importorskip("peft")
+    llm = load_llm(str(tokenizer_folder))
+    torch.manual_seed(0)
+    add_lora(llm.model, LoraSpec(4, 64.0, ("q_proj", "v_proj"), 0.0))
+    adapter = build_adapter(AdapterSpec("concat", 2, 16, 0.0, DIM, llm.fingerprint["dim"]))
+    model = SlamAsr(None, adapter, llm, Prompt(llm.tokenizer, TEMPLATE)).eval()
+    embeds, mask = model.prompt_embeds(utterances(range(PLACES)))
+    prompts, bounds = Prompts(embeds, mask, len(model.prompt.prefix_ids)), torch.full((PLACES,), 6)
+    how = Search(model.prompt.eos_id, model.prompt.pad_id)
+    before = search(model.llm, prompts, bounds, how)
+    with torch.no_grad():
+        for weights in lora_parameters(model.llm).values():
+            weights.normal_(0, 0.3)
+    for beams in (1, 3):
+        same_search(model, prompts, beams)
+    assert [one.logprobs for [one] in before] != [one.logprobs for [one] in search(model.llm, prompts, bounds, how)]

@@ -59,3 +59,11 @@ def test_a_second_search_keeps_the_note_and_changes_no_other_answer(model, beams
     assert [after[i] for i in (0, 2, 3, 4)] == [before[i] for i in (0, 2, 3, 4)]
     strict = transcripts(model, batch, replace(options, strict=True))
     assert strict[1].note in ("", "cut") and strict[1].tokens == before[1].tokens
+
+
+def test_a_beam_search_keeps_no_scores_of_its_steps(model, monkeypatch):
+    generate, made = model.llm.generate, []
+    monkeypatch.setattr(model.llm, "generate", lambda **options: made.append(generate(**options)) or made[0])
+    embeds, mask = model.prompt_embeds(batch_of(range(2)))
+    search(model.llm, Prompts(embeds, mask, 0), torch.tensor([5, 5]), Search(model.prompt.eos_id, 2, beams=3))
+    assert made[0].sequences_scores is not None and all(scores.numel() == 0 for scores in made[0].scores)

@@ -138,3 +138,17 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(unbuffered):
             stderr=subprocess.PIPE,
         )
     assert (finished.returncode, finished.stderr) == (141, b"")
+
+
+def test_what_the_terminals_encoding_lacks_is_escaped(tmp_path):
+    (tmp_path / "texts").write_text('{"key": "a", "text": "a", "speaker": "J\u00f6rg"}\n', "utf-8")
+    words = ["score", "--ref", str(tmp_path / "texts"), "--hyp", str(tmp_path / "texts"), "--by", "speaker"]
+    done = subprocess.run(
+        [sys.executable, "-m", "launch", *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "J\\xf6rg" in done.stdout

@@ -136,3 +136,39 @@ def test_the_curves_of_a_report_are_those_of_the_run(tmp_path):
     assert curves_of(checkpoint) is None
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert curves_of(checkpoint) == curves_of(tmp_path / "run") == [{"step": 1, "loss": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--beams", "4", "--strict"], "--beams, --strict is for decoding, and these texts are there already"),
+        (["--overwrite"], "--overwrite replaces what is in --out DIR"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(texts, tmp_path, capsys, flags, message):
+    scored(texts, tmp_path / "one")
+    for form in (["--ref", texts["ref"], "--hyp", texts["hyp"]], [str(tmp_path / "one")]):
+        capsys.readouterr()
+        assert main(["score", *form, *flags]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_what_the_corpus_marks_as_silent_stays_so_when_it_is_scored_again(tmp_path):
+    rows = [{"key": key, "text": "a b", "silent": key == "x", "audio": f"{key}.wav"} for key in "xyz"]
+    (tmp_path / "ref").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    same = {"ref": str(tmp_path / "ref"), "hyp": str(tmp_path / "ref")}
+    assert scored(same, tmp_path / "one")["rates"]["hallucinated_words"] == 2
+    assert main(["score", str(tmp_path / "one"), "--out", str(tmp_path / "two")]) == 0
+    for name in ("score.json", "nemo.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change", [{"adapter": 5}, {"shards": []}, {"decoding": 1.5}, {"by": 5, "normalisers": "plain"}]
+)
+def test_a_score_of_other_hands_is_one_line(texts, tmp_path, capsys, change):
+    score = scored(texts, tmp_path / "one")
+    (tmp_path / "one" / "score.json").write_text(json.dumps(score | change))
+    capsys.readouterr()
+    assert main(["score", str(tmp_path / "one"), "--out", str(tmp_path / "one")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -45,6 +45,7 @@ def test_rows_of_results_and_of_a_nemo_manifest():
     assert first == {
         "speaker": "anna",
         "room": "hall",
+        "audio": "a.flac",
         "key": "a",
         "reference": "the cat",
         "hypothesis": "The cat.",

@@ -145,6 +145,8 @@ def test_a_signal_keeps_decoded_batches(world, tmp_path, capfd, number, monkeypa
     assert f"decoded batches are in {out}/decoding; run the same command to continue\nslam-asr: stopped\n" in err
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and len(kept(out)) == 3
     monkeypatch.setattr(resume, "keep", before)
+    assert main([*world.words, "--out", str(out), "--strict"]) == 2
+    assert "another decoding (strict False, not True)" in capfd.readouterr().err and len(kept(out)) == 3
     assert main([*world.words, "--out", str(out)]) == 0
     assert "3 of 9 utterances were decoded by an earlier start" in capfd.readouterr().err
     assert (out / "results.jsonl").read_bytes() == world.expected
@@ -195,3 +197,12 @@ def test_n_best_lists_are_in_the_results_and_kept_when_scored_again(world, tmp_p
         assert best["text"] == row["hypothesis"] and best["score"] >= second["score"]
         assert other["alternatives"] == row["alternatives"]
     assert len(once) == 9 and "alternatives" not in once[-1], "too short to decode"
+
+
+def test_another_systems_utterances_are_compared_before_decoding(world, tmp_path, capsys):
+    (tmp_path / "ref").write_text('{"key": "other", "text": "a b"}\n')
+    texts = ["--ref", str(tmp_path / "ref"), "--hyp", str(tmp_path / "ref")]
+    assert main(["score", *texts, "--out", str(tmp_path / "other")]) == 0
+    assert main([*world.words, "--out", str(tmp_path / "out"), "--against", str(tmp_path / "other")]) == 2
+    assert f"missing in {tmp_path / 'other'}" in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir()), "nothing was decoded"

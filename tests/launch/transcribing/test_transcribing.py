@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -148,3 +149,28 @@ def test_every_recording_has_a_unique_name():
         **{"b.flac": "b", "x/b.wav": "x/b.wav", "x/b.flac": "x/b.flac"},
     }
     assert on_one_line("a\n\x1b caf\u00e9.wav") == "a\\n\\x1b caf\u00e9.wav"
+
+
+def test_two_paths_of_one_file_are_one_recording(adapter, talks, capsys):
+    command = [adapter, "talks/a.flac", "./talks/a.flac", talks / "a.flac", "--out", "out"]
+    assert "out: 1 recording transcribed" in ran(capsys, *command)[1][-1]
+    assert "out: 0 recordings transcribed, 1 other" in ran(capsys, *command)[1][-1]
+
+
+def test_a_recording_never_replaces_the_list_of_what_is_done(adapter, talks, capsys):
+    (talks / "a.flac").rename(talks / "Transcribed.flac")
+    command = [adapter, talks / "Transcribed.flac", "--out", "out", "--format"]
+    assert "the list of what is done; rename the recording" in ran(capsys, *command, "jsonl", code=2)[1][-1]
+    ran(capsys, *command, "json")
+
+
+def test_a_disk_that_does_not_take_the_list_is_named(adapter, talks, capsys):
+    ran(capsys, adapter, talks / "a.flac", "--out", "out")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = Path("out/transcribed.jsonl").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 1, limit[1]))
+    try:
+        _, err = ran(capsys, adapter, talks / "b" / "silent.flac", "--out", "out", code=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "cannot write out/transcribed.jsonl: File too large" in err[-1]
