@@ -4,6 +4,7 @@ resampling sums in another order; at 16 kHz they are the same bits).
 What the header tells of a cut-off file is found before the first block, what only decoding finds in its place."""
 
 from collections.abc import Iterator
+from numbers import Real
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
     yield rest[: max(0, resampled_count(taken, rate) - given)]
 
 
-def from_array(samples: np.ndarray, rate: int) -> np.ndarray:
+def from_array(samples: np.ndarray, rate: float) -> np.ndarray:
     """Float32 [N] mono 16 kHz in [-1, 1] of floats or integers [N] or [channels, N] at `rate` Hz. AudioError as
     `decode`, and for another shape or kind of array."""
     if samples.ndim == 2 and 1 <= len(samples) <= min(MAX_CHANNELS, samples.shape[1]):
@@ -94,6 +95,11 @@ def from_array(samples: np.ndarray, rate: int) -> np.ndarray:
         raise AudioError("bad-shape", f"an array of shape {samples.shape}, {expected}{hint}")
     if samples.dtype.kind not in "fi":
         raise AudioError("bad-kind", f"an array of {samples.dtype}, expected floats in -1 to 1 or signed integers")
+    if not len(mono):
+        raise AudioError("empty", "an array without samples")
+    if not isinstance(rate, Real) or rate != rate // 1:
+        raise AudioError("bad-rate", f"sample rate {rate!r}, expected a whole number of Hz")
+    rate = int(rate)
     require_possible(AudioInfo(rate, 1, len(mono), "array", str(samples.dtype)))
     if samples.dtype.kind == "i":
         mono = mono / -float(np.iinfo(samples.dtype).min)

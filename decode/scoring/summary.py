@@ -85,7 +85,7 @@ def groups(field: str, rows: Sequence[Row]) -> list[str]:
         known = {name for row in rows for name, value in row.fields.items() if value and not isinstance(value, dict)}
         known = sorted(known | ({DURATION} if any(row.seconds is not None for row in rows) else set()))
         raise UserError(
-            f"no utterance has a field {field!r}{hint(field, known)}; there is {', '.join(known) or 'none'}"
+            f"no utterance has a field {field!r}{hint(field, known)}; there is {', '.join(known) or 'no other either'}"
         )
     return [value or NO_VALUE for value in values]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,7 @@ def gather(args: argparse.Namespace) -> Texts:
     clips = None
     decodes = not any(files) and (two or not (Path(args.adapter) / SCORE).exists())
     if not decodes:
+        _refuse_search(args)
         rows, about = _files(args) if any(files) else _again(args)
         clips = clips_of(about.get("shards")) if args.audio else None
     else:
@@ -48,6 +50,17 @@ def gather(args: argparse.Namespace) -> Texts:
         clips = clips_of(args.shards) if args.audio else None
         rows, about = _decoded(args)
     return Texts(rows, decodes, about, about.pop("decoding", None), others, other, clips)
+
+
+def _refuse_search(args: argparse.Namespace) -> None:
+    """UserError for flags of a search where nothing is decoded: the numbers would be taken for its."""
+    from decode.options import DecodeOptions
+
+    usual = asdict(DecodeOptions(batch_tokens=args.batch_tokens))
+    if given := [name for name, value in usual.items() if getattr(args, name, value) != value]:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        where = "nothing is decoded here, texts that exist are scored"
+        raise UserError(f"{flags}: {where}; leave that out, or name ADAPTER and SHARDS")
 
 
 def _files(args: argparse.Namespace) -> tuple[list[Row], dict[str, Any]]:

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     decoding.say_notes(notes, "recording")
     if out is not None:
         before = len(names) - len(paths)
-        there = f", {counted(before, 'other')} were there before (--overwrite)" if before else ""
+        there = f", {counted(before, 'other was', 'others were')} there before (--overwrite)" if before else ""
         done = counted(len(paths) - len(failed), "recording")
         print(f"slam-asr: {args.out}: {done} transcribed{there}", file=sys.stderr)
     if failed:

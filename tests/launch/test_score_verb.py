@@ -71,6 +71,14 @@ def test_scoring_again_needs_no_torch(texts, tmp_path):
     assert done.returncode == 0 and "48" in done.stdout, done.stderr
 
 
+def test_flags_of_a_search_are_refused_where_nothing_is_decoded(texts, tmp_path, capsys):
+    scored(texts, tmp_path / "one")
+    capsys.readouterr()
+    for origin in ([str(tmp_path / "one")], ["--ref", texts["ref"], "--hyp", texts["hyp"]]):
+        assert main(["score", *origin, "--beams", "4", "--strict"]) == 2
+        assert "--beams, --strict: nothing is decoded here, texts that exist are scored" in capsys.readouterr().err
+
+
 def test_two_systems(texts, tmp_path, capsys):
     scored(texts, tmp_path / "other", hyp="worse")
     capsys.readouterr()

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_transcripts_of_other_settings_recordings_or_hands_are_not_replaced(adap
     ran(capsys, adapter, talks / "a.flac", "--out", "out")
     text = Path("out/a.txt").read_bytes()
     for arguments, message in (
-        ((talks / "a.flac", "--beams", 2), "out holds other transcripts: its beams is 1, not 2; give another --out"),
+        ((talks / "a.flac", "--beams", 2), "out holds other transcripts: beams was 1, now it is 2; give another --out"),
         ((talks / "b" / "a.flac",), f"out/a.txt is that of {talks / 'a.flac'}, not of {talks / 'b' / 'a.flac'}; give"),
     ):
         _, err = ran(capsys, adapter, *arguments, "--out", "out", code=2)
@@ -113,7 +114,24 @@ def test_globs_and_standard_input_are_recordings_too(adapter, talks, capsys, mon
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"no sound")))
     _, err = ran(capsys, adapter, "-", "--out", "out", code=1)
     assert err[-1].startswith("slam-asr: -: 8 bytes that soundfile cannot open")
+    texts = []
+    for seed in (1, 2):  # standard input is another recording each time
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encode_wav(noise(seed, 20_000)))))
+        ran(capsys, adapter, "-", "--out", "out")
+        texts.append(Path("out/stdin.txt").read_text())
+    assert len(set(texts)) == 2
     assert "no file 'talks/*.mp3'" in ran(capsys, adapter, "talks/*.mp3", code=2)[1][-1]
+
+
+def test_a_pipe_is_a_recording_where_it_is_named_and_none_in_a_folder(adapter, talks, capsys):
+    os.mkfifo(talks / "b" / "pipe.wav")
+    _, err = ran(capsys, adapter, talks)  # nobody writes to it: reading it would not end
+    assert f"slam-asr: {talks}: 3 recordings" in err
+    recording = encode_wav(noise(0, 20_000))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit((talks / "b" / "pipe.wav").write_bytes, recording)
+        out, _ = ran(capsys, adapter, talks / "a.flac", talks / "b" / "pipe.wav")
+    assert len(out) == 2 and out[0].split("\t")[1] == out[1].split("\t")[1] != ""
 
 
 def test_one_recording_is_printed_in_the_format_asked_for(adapter, talks, capsys):
