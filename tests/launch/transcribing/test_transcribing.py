@@ -71,6 +71,8 @@ def test_files_of_each_format_mirror_the_folders_and_are_made_once(adapter, talk
     assert err[-1] == "slam-asr: out: 1 recording transcribed, 2 others were there before (--overwrite)"
     again = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert {path.name for path in again} == {"a.json", "a.srt", "transcribed.jsonl"}
+    _, err = ran(capsys, *command, "--llm", "none")  # nothing is left to do: no model is loaded
+    assert err[-1] == "slam-asr: out: 0 recordings transcribed, 3 others were there before (--overwrite)"
     _, err = ran(capsys, *command, "--overwrite")
     assert err[-1] == "slam-asr: out: 3 recordings transcribed"
 
