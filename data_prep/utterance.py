@@ -85,7 +85,7 @@ def read_rows(path: Path, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[tupl
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is damaged after line {number:,}: {error}; copy it again") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a JSONL file") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; give the path of a file") from None
 
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> int:
@@ -137,8 +137,9 @@ def _row(line: bytes, place: str, max_line_bytes: int) -> dict[str, Any]:
     try:
         row = strict_json(line)
     except (ValueError, RecursionError) as error:
-        reason = not_utf8(error) if isinstance(error, UnicodeDecodeError) else " ".join(str(error).split())
-        raise UserError(f"{place}: {reason}; a manifest has one JSON object a line") from None
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError(f"{place}: {not_utf8(error)}; convert the file to UTF-8") from None
+        raise UserError(f"{place}: {' '.join(str(error).split())}; a manifest has one JSON object a line") from None
     if not isinstance(row, dict):
         raise UserError(f"{place}: {_short(row)} is no object; a manifest has one JSON object a line")
     return row

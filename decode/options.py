@@ -56,9 +56,9 @@ class Answer(NamedTuple):
 
     text: str
     note: str = ""
-    """Empty if the answer ended with EOS; "cut" if it reached the limit on new tokens; "nan" if the LLM computed NaN: the
-    text is empty. "loop", "echo", "refusal": the first answer was one; this text is the better of that and a second,
-    safer search."""
+    """Empty if the answer ended with EOS; "cut" if it reached the limit on new tokens; "nan" if the LLM computed NaN:
+    then the text is empty. "loop", "echo", "refusal": the first answer was one; this text is the better of that and a
+    second, safer search."""
     tokens: tuple[int, ...] = ()  # without EOS
     logprobs: tuple[float, ...] = ()  # nats, of each token and of EOS, if the answer ended with it
     alternatives: tuple[Alternative, ...] = ()  # the n-best list, best first; empty unless nbest > 1

@@ -95,6 +95,8 @@ def from_array(samples: np.ndarray, rate: float) -> np.ndarray:
         raise AudioError("bad-shape", f"an array of shape {samples.shape}, {expected}{hint}")
     if samples.dtype.kind not in "fi":
         raise AudioError("bad-kind", f"an array of {samples.dtype}, expected floats in -1 to 1 or signed integers")
+    if not len(mono):
+        raise AudioError("empty", "an array without samples")
     if not isinstance(rate, Real) or rate != rate // 1:
         raise AudioError("bad-rate", f"a sample rate of {rate!r}, expected a whole number of Hz")
     rate = int(rate)

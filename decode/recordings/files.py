@@ -69,10 +69,11 @@ def recordings_in(folder: str) -> tuple[list[str], str]:
             continue
         for name in names:
             extension = os.path.splitext(name)[1].lower()
-            if name.startswith("."):
+            path = os.path.join(place, name)
+            if name.startswith(".") or (os.path.exists(path) and not os.path.isfile(path)):  # pipes, sockets, devices
                 continue
             if extension[1:] in audio.EXTENSIONS:
-                paths.append(os.path.join(place, name))
+                paths.append(path)
             else:
                 others[extension or "no extension"] += 1
     kinds = ", ".join(f"{extension} {count:,}" for extension, count in others.most_common(3))
@@ -140,11 +141,7 @@ def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float,
         is_short = audio.probe(source).seconds <= longest
         blocks = iter([audio.decode(source)]) if is_short else stream(source)
     else:
-        if isinstance(source, torch.Tensor):
-            source = source.detach().cpu()
-            source = source.float() if source.dtype == torch.bfloat16 else source  # numpy has no such kind
-        samples = np.asarray(source)
-        wave = from_array(samples, sample_rate)
+        wave = from_array(_samples(source), sample_rate)
         is_short, blocks = len(wave) <= longest * audio.SAMPLE_RATE, iter([wave])
     if is_short:
         wave = next(blocks)
@@ -161,6 +158,16 @@ def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float,
             return
         blocks = iter([wave])
     yield from split(blocks, _longest_that_fits(model, longest), vad)
+
+
+def _samples(source: Source) -> np.ndarray:
+    if isinstance(source, torch.Tensor):
+        source = source.detach().cpu()
+        return (source.float() if source.is_floating_point() else source).numpy()
+    if not hasattr(source, "__array__"):
+        kind = type(source).__name__
+        raise audio.AudioError("bad-kind", f"{kind}, expected a path, the bytes of a file, an array or a tensor")
+    return np.asarray(source)
 
 
 def _longest_that_fits(model: SlamAsr, longest: float) -> float:

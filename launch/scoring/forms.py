@@ -43,7 +43,8 @@ def gather(args: argparse.Namespace) -> Texts:
     decodes = not any(files) and (two or not (Path(args.adapter) / SCORE).exists())
     if not decodes:
         if flags := decoding.given(args):
-            raise UserError(f"{', '.join(flags)} is for decoding, and these texts are there already; leave it out")
+            where = "nothing is decoded here, existing texts are scored"
+            raise UserError(f"{', '.join(flags)}: {where}; leave it out, or name ADAPTER and SHARDS")
         rows, about = _files(args) if any(files) else _again(args)
         clips = clips_of(about.get("shards")) if args.audio else None
     else:

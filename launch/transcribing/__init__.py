@@ -57,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     if args.out is None and formats and formats != ["jsonl"] and len(found) > 1:
         many = counted(len(found), "recording")
         raise UserError(f"--format {formats[0]} of {many} needs --out; or print jsonl, one line per recording")
-    model = decoding.load(args)
     search = asdict(decoding.options(args))
     search.pop("synced_gpus")
     names, out = {recording.path: "" for recording in found}, None
@@ -71,11 +70,14 @@ def run(args: argparse.Namespace) -> int:
             settings.pop("batch_tokens")
             out = stack.enter_context(transcripts_in(args.out, formats, settings, names, args.overwrite))
             paths = [path for path in names if not out.has(path)]
+        recogniser = Recogniser(decoding.load(args)) if paths else None  # a folder that is refused or done needs none
         sources = stack.enter_context(readable(paths))
         progress = stack.enter_context(AudioProgress(sources, to_terminal=out is None and sys.stdout.isatty()))
-        transcribed = Recogniser(model).transcribe_each(
-            sources, longest=args.longest, vad=args.vad, progress=progress.advance, **search
-        )
+        transcribed = iter(())
+        if recogniser is not None:
+            transcribed = recogniser.transcribe_each(
+                sources, longest=args.longest, vad=args.vad, progress=progress.advance, **search
+            )
         named = (replace(transcript, path=path) for path, transcript in zip(paths, transcribed, strict=True))
         failed, notes = _publish(progress.over(named), formats, out)
     decoding.say_notes(notes, "recording")

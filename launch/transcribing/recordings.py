@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +63,9 @@ def _matches(path: str) -> list[str]:
 
 
 def own_names(found: list[Recording]) -> dict[str, str]:
-    """{path: a unique name without extension}, for the first of several paths of one file: the place in the folder given
-    if that is unique, else in the common folder of all, with the extension if necessary. Names that differ only in case
-    are not unique."""
+    """{path: a unique name without extension}, for the first of several paths of one file: the place in the folder
+    given if that is unique, else in the common folder of all, with the extension if necessary. Names that differ only
+    in case are not unique."""
     first = {os.path.abspath(recording.path): recording for recording in reversed(found)}
     unique = {r.path: r for r in found if r is first[os.path.abspath(r.path)]}
     absolute = {path: os.path.abspath(path) for path in unique}
@@ -91,14 +91,19 @@ def own_names(found: list[Recording]) -> dict[str, str]:
 
 @contextmanager
 def readable(paths: list[str]) -> Iterator[list[str]]:
-    """The paths, with standard input as a temporary file, as it is read more than once."""
-    if STDIN not in paths:
-        yield paths
-        return
-    with tempfile.NamedTemporaryFile(prefix="slam-asr-") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        yield [file.name if path == STDIN else path for path in paths]
+    """The paths, with standard input and pipes (`<(ffmpeg ...)`) as temporary files: a recording is read twice, and a
+    stream may say only at its end how long it is."""
+    with ExitStack() as stack:
+        yield [_copy(path, stack) if path == STDIN or Path(path).is_fifo() else path for path in paths]
+
+
+def _copy(path: str, stack: ExitStack) -> str:
+    """The name of a file with what is in standard input or a pipe, there until the stack is closed."""
+    file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="slam-asr-"))
+    with nullcontext(sys.stdin.buffer) if path == STDIN else open(path, "rb") as stream:
+        shutil.copyfileobj(stream, file)
+    file.flush()
+    return file.name
 
 
 def on_one_line(name: str) -> str:

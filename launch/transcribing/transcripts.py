@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.durable import encodable, locked_folder, read_records, write_whole
 from decode.recordings.outputs import as_format
 from decode.recordings.transcript import Transcript
+from launch.transcribing.recordings import STDIN
 from model.errors import UserError
 
 LIST = "transcribed.jsonl"
@@ -43,7 +44,7 @@ class Transcripts:
                 raise UserError(f"{self._files(name)[0]} is the transcript of {of}, not of {path}; {ADVICE}")
         for name, value in settings.items() if lines else ():
             if lines[0].get(name) != value:
-                differ = f"its {name} is {lines[0].get(name)}, not {value}"
+                differ = f"{name} was {lines[0].get(name)}, now it is {value}"
                 raise UserError(f"{folder} holds other transcripts: {differ}; {ADVICE}")
         if not lines:
             write_whole(folder / LIST, json.dumps(settings).encode())
@@ -52,7 +53,10 @@ class Transcripts:
         return [self.folder / f"{name}.{kind}" for kind in self.formats]
 
     def has(self, path: str) -> bool:
-        """Whether the recording is already transcribed, in all formats."""
+        """Whether the recording is already transcribed, in all formats. Standard input and pipes never are, as their
+        content is not known to be the same."""
+        if path == STDIN or Path(path).is_fifo():
+            return False
         name = self.names[path]
         return encodable(name) in self.done and all(file.exists() for file in self._files(name))
 

@@ -71,6 +71,17 @@ def test_recordings_that_cannot_be_transcribed_raise_or_have_an_error(recogniser
             recogniser.transcribe(audio)
     with pytest.raises(ValueError, match="recording 1: an array of shape"):
         recogniser.transcribe([there, np.zeros((2, 2, 2))])
+    for audio, rate, message in (
+        ([0.1, 0.2], 16_000, "recording 0: float, expected a path"),
+        (None, 16_000, "^NoneType, expected a path"),
+        (np.zeros(0), 16_000, "^an array without samples"),
+        (np.zeros(16_000), "16000", "^a sample rate of '16000', expected a whole number of Hz"),
+        (np.zeros(16_000), 44_100.5, "^a sample rate of 44100.5, expected"),
+    ):
+        with pytest.raises(UserError, match=message):
+            recogniser.transcribe(audio, rate)
+    bfloat = torch.from_numpy(noise(0, 16_000)).bfloat16()
+    assert recogniser.transcribe(bfloat, 16_000.0).seconds == 1.0  # a rate as a float, as librosa may give it
     with pytest.raises(ValueError, match=r"^100 samples at 16 kHz"):
         recogniser.transcribe(np.zeros(100))
     bad, good = recogniser.transcribe_each([encode_flac(noise(0, 16_000))[:-900], there])

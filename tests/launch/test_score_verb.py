@@ -141,7 +141,7 @@ def test_the_curves_of_a_report_are_those_of_the_run(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--beams", "4", "--strict"], "--beams, --strict is for decoding, and these texts are there already"),
+        (["--beams", "4", "--strict"], "--beams, --strict: nothing is decoded here, existing texts are scored"),
         (["--overwrite"], "--overwrite replaces what is in --out DIR"),
     ],
 )

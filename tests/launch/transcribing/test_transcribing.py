@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,8 @@ def test_files_of_each_format_mirror_the_folders_and_are_made_once(adapter, talk
     assert err[-1] == "slam-asr: out: 1 recording transcribed, 2 already done (--overwrite transcribes again)"
     again = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
     assert {path.name for path in again} == {"a.json", "a.srt", "transcribed.jsonl"}
+    _, err = ran(capsys, *command, "--llm", "none")  # nothing is left to do: no model is loaded
+    assert err[-1] == "slam-asr: out: 0 recordings transcribed, 3 already done (--overwrite transcribes again)"
     _, err = ran(capsys, *command, "--overwrite")
     assert err[-1] == "slam-asr: out: 3 recordings transcribed"
 
@@ -79,7 +82,7 @@ def test_transcripts_of_other_settings_or_recordings_and_other_files_are_not_rep
     ran(capsys, adapter, talks / "a.flac", "--out", "out")
     text = Path("out/a.txt").read_bytes()
     for arguments, message in (
-        ((talks / "a.flac", "--beams", 2), "out holds other transcripts: its beams is 1, not 2; give another --out"),
+        ((talks / "a.flac", "--beams", 2), "out holds other transcripts: beams was 1, now it is 2; give another --out"),
         (
             (talks / "b" / "a.flac",),
             f"out/a.txt is the transcript of {talks / 'a.flac'}, not of {talks / 'b' / 'a.flac'}; give",
@@ -117,7 +120,24 @@ def test_globs_and_standard_input_are_recordings_too(adapter, talks, capsys, mon
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"no sound")))
     _, err = ran(capsys, adapter, "-", "--out", "out", code=1)
     assert err[-1].startswith("slam-asr: -: 8 bytes that soundfile cannot open")
+    texts = []
+    for seed in (1, 2):  # standard input is another recording each time
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encode_wav(noise(seed, 20_000)))))
+        ran(capsys, adapter, "-", "--out", "out")
+        texts.append(Path("out/stdin.txt").read_text())
+    assert len(set(texts)) == 2
     assert "no file 'talks/*.mp3'" in ran(capsys, adapter, "talks/*.mp3", code=2)[1][-1]
+
+
+def test_a_pipe_is_a_recording_where_it_is_named_and_none_in_a_folder(adapter, talks, capsys):
+    os.mkfifo(talks / "b" / "pipe.wav")
+    _, err = ran(capsys, adapter, talks)  # nobody writes to it: reading it would not end
+    assert f"slam-asr: {talks}: 3 recordings" in err
+    recording = encode_wav(noise(0, 20_000))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit((talks / "b" / "pipe.wav").write_bytes, recording)
+        out, _ = ran(capsys, adapter, talks / "a.flac", talks / "b" / "pipe.wav")
+    assert len(out) == 2 and out[0].split("\t")[1] == out[1].split("\t")[1] != ""
 
 
 def test_one_recording_is_printed_in_the_format_asked_for(adapter, talks, capsys):
@@ -154,7 +174,7 @@ def test_every_recording_has_a_unique_name():
 def test_two_paths_of_one_file_are_one_recording(adapter, talks, capsys):
     command = [adapter, "talks/a.flac", "./talks/a.flac", talks / "a.flac", "--out", "out"]
     assert "out: 1 recording transcribed" in ran(capsys, *command)[1][-1]
-    assert "out: 0 recordings transcribed, 1 other" in ran(capsys, *command)[1][-1]
+    assert "out: 0 recordings transcribed, 1 already done" in ran(capsys, *command)[1][-1]
 
 
 def test_a_recording_never_replaces_the_list_of_what_is_done(adapter, talks, capsys):
