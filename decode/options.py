@@ -25,10 +25,13 @@ class DecodeOptions:
 
     def __post_init__(self) -> None:
         """UserError for values out of range, or that do not go together."""
-        for name in ("beams", "nbest", "batch_tokens"):
-            require_at_least(name, getattr(self, name), 1)
-        if self.max_new_tokens is not None:
-            require_at_least("max_new_tokens", self.max_new_tokens, 1)
+        for name in ("beams", "nbest", "batch_tokens", "max_new_tokens"):
+            value = getattr(self, name)
+            if value is None and name == "max_new_tokens":
+                continue
+            if not isinstance(value, int):
+                raise UserError(f"{name} is {value!r}, it must be a whole number")
+            require_at_least(name, value, 1)
         if self.nbest > self.beams:
             more = f"a search with {counted(self.beams, 'beam')} has no {self.nbest} alternatives"
             raise UserError(f"nbest {self.nbest}: {more}; give beams {self.nbest} or more")

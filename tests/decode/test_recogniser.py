@@ -74,7 +74,7 @@ def test_what_cannot_be_transcribed_is_raised_or_kept(recogniser, tmp_path):
     for audio, rate, message in (
         ([0.1, 0.2], 16_000, "recording 0: float, expected a path"),
         (None, 16_000, "^NoneType, expected a path"),
-        (np.zeros(0), 16_000, "^an array without samples"),
+        (np.zeros(0), 16_000, "^the array has no samples"),
         (np.zeros(16_000), "16000", "^sample rate '16000', expected a whole number of Hz"),
         (np.zeros(16_000), 44_100.5, "^sample rate 44100.5, expected"),
     ):
@@ -93,6 +93,7 @@ def test_what_cannot_be_transcribed_is_raised_or_kept(recogniser, tmp_path):
     [
         ({"beam": 2}, "search option 'beam' is not known, did you mean 'beams'"),
         ({"beams": 0}, "beams is 0, it must be at least 1"),
+        ({"beams": "4"}, "beams is '4', it must be a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"nbest": 3, "beams": 2}, "nbest 3: a search with 2 beams has no 3 alternatives"),
         ({"repetition_penalty": 0.0}, "repetition_penalty 0: give a number above 0"),
