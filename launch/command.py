@@ -13,9 +13,10 @@ import importlib
 import io
 import os
 import select
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from model.errors import UserError, closest
 from train.dist.launch_env import set_threads
@@ -76,6 +77,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the flush at exit fails as well
         written = error.filename or "standard output"
         return _refuse(f"cannot write {written}: {error.strerror}; make room, or write to another disk")
+
+
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """In the block SIGTERM does what Ctrl-C does, so that temporary files go and the command says that it stopped."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _refuse(why: str) -> int:

@@ -96,7 +96,7 @@ def from_array(samples: np.ndarray, rate: float) -> np.ndarray:
     if samples.dtype.kind not in "fi":
         raise AudioError("bad-kind", f"an array of {samples.dtype}, expected floats in -1 to 1 or signed integers")
     if not len(mono):
-        raise AudioError("empty", "an array without samples")
+        raise AudioError("empty", "the array has no samples")
     if not isinstance(rate, Real) or rate != rate // 1:
         raise AudioError("bad-rate", f"a sample rate of {rate!r}, expected a whole number of Hz")
     rate = int(rate)

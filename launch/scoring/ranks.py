@@ -4,7 +4,6 @@ Collectives use gloo, on the CPU, which fails on the other ranks when one dies, 
 decoding the ranks share only counters in the store of the rendezvous."""
 
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed import DistError, HashStore, PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-from launch.command import INTERRUPTED, MISTAKE
+from launch.command import INTERRUPTED, MISTAKE, interrupted_by_sigterm
 from model.errors import TransientError, UserError, counted
 from model.loading import choose_device
 from train.dist.collectives import AgreedError, World, gpu_number, require_own_gpus
@@ -74,9 +73,9 @@ def joined(place: RankEnv) -> Iterator[Ranks]:
     """The ranks, once all have started. Within the block, SIGTERM acts as Ctrl-C; an error raised by all ranks together
     leaves it on rank 0 only, and the others exit. A collective."""
     ranks = _join(place)
-    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield ranks
+        with interrupted_by_sigterm():
+            yield ranks
     except AgreedError:
         if ranks.first:
             raise
@@ -87,8 +86,6 @@ def joined(place: RankEnv) -> Iterator[Ranks]:
         if ranks.first:
             print("slam-asr: stopped", file=sys.stderr, flush=True)
         os._exit(INTERRUPTED)  # a normal exit would wait for a barrier that other ranks do not reach
-    finally:
-        signal.signal(signal.SIGTERM, before)
     if ranks.size > 1:
         dist.destroy_process_group()
 
@@ -108,10 +105,6 @@ def require_gpus_apart(ranks: Ranks, device: str) -> None:
     """AgreedError if two ranks have the same GPU. A collective on GPUs."""
     if ranks.size > 1 and device.startswith("cuda"):
         require_own_gpus(ranks.store, ranks, str(torch.cuda.get_device_properties(device).uuid))
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _join(place: RankEnv) -> Ranks:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from decode.recordings.outputs import FORMATS, as_format, one_line
 from launch import decoding
+from launch.command import interrupted_by_sigterm
 from launch.transcribing.progress import AudioProgress
 from launch.transcribing.recordings import on_one_line, own_names, readable, recordings
 from model.errors import UserError, counted, require_known
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     names, out = {recording.path: "" for recording in found}, None
     paths = [recording.path for recording in found]
     with ExitStack() as stack:
+        stack.enter_context(interrupted_by_sigterm())
         if args.out is not None:
             from launch.transcribing.transcripts import transcripts_in
 

@@ -74,7 +74,7 @@ def test_recordings_that_cannot_be_transcribed_raise_or_have_an_error(recogniser
     for audio, rate, message in (
         ([0.1, 0.2], 16_000, "recording 0: float, expected a path"),
         (None, 16_000, "^NoneType, expected a path"),
-        (np.zeros(0), 16_000, "^an array without samples"),
+        (np.zeros(0), 16_000, "^the array has no samples"),
         (np.zeros(16_000), "16000", "^a sample rate of '16000', expected a whole number of Hz"),
         (np.zeros(16_000), 44_100.5, "^a sample rate of 44100.5, expected"),
     ):
@@ -93,6 +93,7 @@ def test_recordings_that_cannot_be_transcribed_raise_or_have_an_error(recogniser
     [
         ({"beam": 2}, "search option 'beam' is not known, did you mean 'beams'"),
         ({"beams": 0}, "beams is 0, it must be at least 1"),
+        ({"beams": "4"}, "beams is '4', it must be a whole number"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"beams": 2.0}, "beams is 2.0, it must be a whole number"),
         ({"sample_rate": "16k"}, "a sample rate of '16k', expected a whole number of Hz"),

@@ -77,7 +77,7 @@ def test_an_array_gives_the_samples_of_the_same_recording_as_a_file():
         (np.zeros((16_000, 2)), 16_000, "of shape (16000, 2), expected [samples] or [channels, samples]; transpose it"),
         (np.zeros((1, 2, 16_000)), 16_000, "of shape (1, 2, 16000), expected [samples]"),
         (np.zeros(16_000, bool), 16_000, "an array of bool, expected floats in -1 to 1"),
-        (np.zeros(0), 16_000, "without samples"),
+        (np.zeros(0), 16_000, "no samples"),
         (np.zeros(100), 16_000, "100 samples at 16 kHz, an utterance needs 400"),
         (np.zeros(16_000), 100, "100 Hz, usable are 4000 to 384000 Hz"),
         (np.full(16_000, np.inf), 16_000, "16,000 of 16,000 samples are NaN or Inf"),

@@ -4,9 +4,12 @@ import io
 import json
 import os
 import resource
+import signal
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from data_prep.audio.decode import encode_wav, write_flac
 from launch.command import main
 from launch.transcribing import progress as audio_progress
 from launch.transcribing.recordings import Recording, on_one_line, own_names
+from launch.transcribing.transcripts import Transcripts
 from slam_asr import load
 from tests.decode.conftest import noise
 from tests.tiny import tiny_recogniser
@@ -107,6 +111,23 @@ def test_a_list_cut_off_in_its_last_line_is_resumed(adapter, talks, capsys):
         file.truncate(os.path.getsize("out/transcribed.jsonl") - 5)
     assert "1 recording transcribed, 2 already done" in ran(capsys, *command)[1][-1]
     assert "0 recordings transcribed, 3 already done" in ran(capsys, *command)[1][-1]
+
+
+def test_sigterm_leaves_no_copy_of_standard_input_and_what_is_done(adapter, talks, tmp_path, capsys, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    write = Transcripts.write
+
+    def write_and_end(self: Transcripts, *arguments: Any) -> None:
+        write(self, *arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Transcripts, "write", write_and_end)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(encode_wav(noise(0, 20_000)))))
+    _, err = ran(capsys, adapter, talks / "a.flac", "-", "--out", "out", code=130)
+    assert err[-1] == "slam-asr: stopped" and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert {path.name for path in Path("out").iterdir()} == {"a.txt", "transcribed.jsonl"}
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_globs_and_standard_input_are_recordings_too(adapter, talks, capsys, monkeypatch):
