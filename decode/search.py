@@ -77,7 +77,7 @@ def search(llm: Any, prompts: Prompts, bounds: Tensor, how: Search) -> list[list
             max_new_tokens=most_new,
             num_beams=how.beams,
             num_return_sequences=how.nbest,
-            length_penalty=how.length_penalty,
+            length_penalty=how.length_penalty if how.beams > 1 else None,  # else transformers warns of it
             do_sample=False,
             use_cache=True,
             eos_token_id=how.eos_id,

@@ -128,6 +128,7 @@ def test_real_launchers_start_ranks_and_a_killed_decoding_resumes_under_another(
     assert (out / "results.jsonl").read_bytes() == world.expected and not (out / "decoding").exists()
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_keeps_decoded_batches(world, tmp_path, capfd, number, monkeypatch):
     from decode import resume
@@ -146,7 +147,7 @@ def test_a_signal_keeps_decoded_batches(world, tmp_path, capfd, number, monkeypa
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and len(kept(out)) == 3
     monkeypatch.setattr(resume, "keep", before)
     assert main([*world.words, "--out", str(out), "--strict"]) == 2
-    assert "another decoding (strict False, not True)" in capfd.readouterr().err and len(kept(out)) == 3
+    assert "another, unfinished decoding (strict False, not True)" in capfd.readouterr().err and len(kept(out)) == 3
     assert main([*world.words, "--out", str(out)]) == 0
     assert "3 of 9 utterances were decoded by an earlier start" in capfd.readouterr().err
     assert (out / "results.jsonl").read_bytes() == world.expected

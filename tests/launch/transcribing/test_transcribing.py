@@ -113,6 +113,7 @@ def test_a_list_cut_off_in_its_last_line_is_resumed(adapter, talks, capsys):
     assert "0 recordings transcribed, 3 already done" in ran(capsys, *command)[1][-1]
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_sigterm_leaves_no_copy_of_standard_input_and_what_is_done(adapter, talks, tmp_path, capsys, monkeypatch):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
