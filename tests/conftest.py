@@ -18,11 +18,12 @@ SLOW = """
 test_demo test_newcomer test_readme test_soak test_real_pair test_real_speech
 bench/test_bench bench/test_gpu_first
 data_prep/features/test_feature_command data_prep/remote/test_objects data_prep/shards/test_cache
-data_prep/test_audit data_prep/test_fuzz decode/test_dataset decode/test_generate
+data_prep/build/test_build data_prep/test_audit data_prep/test_fuzz
+decode/test_dataset decode/test_generate decode/test_prefix
 launch/scoring/test_decoded launch/test_doctor launch/test_fetch launch/test_launch_verbs
 launch/test_plan_simulation launch/test_plan_verb
 model/test_encoders model/test_hub
-train/liveness/test_stop train/liveness/test_watchdog
+train/dist/test_device train/liveness/test_stop train/liveness/test_watchdog
 train/report/test_prometheus train/report/test_speed train/report/test_trackers
 train/test_adapters train/test_auto train/test_damage train/test_faults train/test_feature_cache
 train/test_launcher_faults train/test_lora train/test_main train/test_not_finite train/test_open_run
