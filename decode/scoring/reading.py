@@ -18,9 +18,9 @@ from typing import Any
 from data_prep.durable import strict_json
 from data_prep.importers.parsing.files import first_line, read_keyed, read_lines
 from data_prep.utterance import is_seconds, read_rows
+from decode.scoring import RESULTS, SCORE
 from model.errors import UserError, counted
 
-RESULTS, SCORE = "results.jsonl", "score.json"
 TRN_LINE = re.compile(r"(?P<text>.*)\((?P<id>[^\s()]+)\)")
 ALTERNATIVES = re.compile(r"\{[^{}]* / [^{}]*\}")  # "{ GREY / GRAY }", of which sclite counts the better match
 SPEAKER_OF_AN_ID = re.compile(r"([^-_]+)[-_]")  # as sclite's -i spu_id

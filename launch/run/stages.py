@@ -11,10 +11,11 @@ from data_prep.paths import free_bytes
 from data_prep.shards.index import INDEX_NAME
 from data_prep.shards.opening import read_index
 from data_prep.utterance import read_rows
+from decode.scoring import SCORE
 from launch import stages as commands
 from launch.deepspeed.local import visible_gpus
 from launch.run.request import RUN_JSON, Request, config_of, read_run_json
-from launch.scoring.rows import FILES, SCORE
+from launch.scoring.rows import FILES
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from data_prep.durable import locked_folder, write_durably
 from data_prep.figures import table
 from data_prep.progress import clock
+from decode.scoring import SCORE
 from launch.run.request import Request, config_of, is_begun, read_request, write_run_json
 from launch.run.stages import Command, caches, scored, stages, why_not_cached
-from launch.scoring.rows import SCORE
 from launch.stages import program
 from model.errors import TransientError
 from train.dist.lock import holder

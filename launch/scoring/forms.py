@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from decode.scoring import SCORE
 from launch import decoding
 from launch.scoring.report import clips_of
-from launch.scoring.rows import SCORE, require_replaceable
+from launch.scoring.rows import require_replaceable
 from model.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from decode.scoring import RESULTS, SCORE
 from model.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
     ScoredRows = tuple[list[Hypothesis], list[dict[str, Any]], dict[str, Any]]
     """Hypotheses, their metadata, and their origin for score.json, with the time taken as "decoding"."""
 
-HYPOTHESES, SCORE = "results.jsonl", "score.json"
-FILES = (SCORE, "nemo.jsonl", "ref.trn", "hyp.trn", "report.html", HYPOTHESES)
+FILES = (SCORE, "nemo.jsonl", "ref.trn", "hyp.trn", "report.html", RESULTS)
 PASSING = {"step", "decoding"}  # fields of the origin that may differ when the same command is repeated
 
 

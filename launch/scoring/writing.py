@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from decode.scoring import RESULTS, SCORE
 from launch.scoring.report import page
-from launch.scoring.rows import FILES, HYPOTHESES, SCORE
+from launch.scoring.rows import FILES
 from model.errors import TransientError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def write(
         "nemo.jsonl": b"".join(canonical_json(row) + b"\n" for row in nemo_rows(summary.rows)),
         **_trn(summary),
         "report.html": page(rows, document, second, texts.clips),
-        HYPOTHESES: b"".join(canonical_json(row) + b"\n" for row in rows),
+        RESULTS: b"".join(canonical_json(row) + b"\n" for row in rows),
     }
     try:
         with ExitStack() as stack:

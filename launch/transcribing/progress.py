@@ -17,7 +17,7 @@ class AudioProgress:
     texts are printed `to_terminal`, where a bar would come between them."""
 
     def __init__(self, paths: list[str], to_terminal: bool) -> None:
-        self.lengths = [_length(path) for path in paths]  # seconds
+        self.lengths = [0.0 if to_terminal else _length(path) for path in paths]  # seconds
         total = int(sum(self.lengths))
         kind = Silent if to_terminal or total < SHOWN_SECONDS else Progress
         self.bar = kind(total, unit="s of audio", label="transcribe")
