@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from model.batch import cumulative
 
 PACKED = "packed"
+SHORT = 400
+"""Tokens of an utterance up to which queries with gradients attend in float32 on a CPU, whatever their dtype: backward
+in bfloat16 takes PyTorch three times as long at 50 tokens, as long at 400 (`python -m bench.attention`)."""
 ALTERATIONS = ("softcap", "s_aux", "position_bias", "head_mask")  # of attention, which no kernel here implements
 
 
@@ -143,7 +146,10 @@ def packed_attention(
             place = torch.arange(q.shape[2], device=q.device)
             distance = place[:, None] - place
             window = (distance >= 0) & (distance < sliding_window)
-        attended.append(sdpa_attention_forward(module, q, k, v, window, is_causal=causal, **options)[0])
+        if q.requires_grad and q.device.type == "cpu" and q.shape[2] <= SHORT:
+            q, k, v = q.float(), k.float(), v.float()
+        own, _ = sdpa_attention_forward(module, q, k, v, window, is_causal=causal, **options)
+        attended.append(own.to(query.dtype))
     return torch.cat(attended, dim=1), None
 
 
