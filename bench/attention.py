@@ -34,17 +34,17 @@ def _say(dtype: torch.dtype, length: int) -> None:
     """Prints one line: the time in the own dtype over that in float32."""
     number = max(1, TOKENS // length)
     packing = packed_lengths(torch.full((number,), length), torch.device("cpu"))
-    parts = [
+    parts = query, key, value = tuple(
         torch.randn(1, number * length, heads, WIDTH).to(dtype).transpose(1, 2).requires_grad_()
         for heads in (HEADS, KEY_HEADS, KEY_HEADS)
-    ]
+    )
     upstream = torch.randn(1, number * length, HEADS, WIDTH).to(dtype)
     module: Any = SimpleNamespace(is_causal=True, num_key_value_groups=HEADS // KEY_HEADS)
 
     def work(short: int) -> None:
         model.packing.SHORT = short
         for _ in range(CALLS):
-            attended, _ = packed_attention(module, *parts, None, packing)
+            attended, _ = packed_attention(module, query, key, value, None, packing)
             torch.autograd.grad(attended, parts, upstream)
 
     costs = side_by_side({"float32": lambda: work(length), "own": lambda: work(0)}, REPEATS)

@@ -169,18 +169,18 @@ def test_half_precision_packs_as_it_pads(batch, dtype):
 def test_short_utterances_with_gradients_attend_in_float32_on_a_cpu(dtype, monkeypatch):
     module: Any = SimpleNamespace(is_causal=True)
     packing = PackedLengths([5, 3], torch.tensor([0, 5, 8]))
-    given = [torch.randn(1, 4, 8, 8).to(dtype).requires_grad_() for _ in range(3)]
+    given = query, key, value = torch.randn(3, 1, 4, 8, 8).to(dtype).requires_grad_().unbind()
     pairs = zip(*(part.float().split([5, 3], dim=2) for part in given), strict=True)
-    exact = torch.cat([F.scaled_dot_product_attention(*pair, is_causal=True) for pair in pairs], dim=2)
+    exact = torch.cat([F.scaled_dot_product_attention(q, k, v, is_causal=True) for q, k, v in pairs], dim=2)
     exact = exact.transpose(1, 2).to(dtype)
-    attended, _ = packed_attention(module, *given, None, packing)
+    attended, _ = packed_attention(module, query, key, value, None, packing)
     assert attended.dtype == dtype and torch.equal(attended, exact)
     upstream = torch.randn_like(attended)
     gradients = torch.autograd.grad(attended, given, upstream)
     for gradient, wanted in zip(gradients, torch.autograd.grad(exact, given, upstream), strict=True):
         assert gradient.dtype == dtype and torch.equal(gradient, wanted)
     monkeypatch.setattr("model.packing.SHORT", 0)
-    torch.testing.assert_close(packed_attention(module, *given, None, packing)[0], exact, rtol=0, atol=3e-2)
+    torch.testing.assert_close(packed_attention(module, query, key, value, None, packing)[0], exact, rtol=0, atol=3e-2)
 
 
 def gradients_in(dtype: torch.dtype, batch: Batch, scale: float, share: float = 1e-5) -> tuple[Any, torch.Tensor]:
