@@ -63,13 +63,12 @@ def random_whisper(folder: Path) -> str:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    ends = {
-        f"{end}_{name}": size for end in ("encoder", "decoder") for name, size in (("layers", 4), ("ffn_dim", 1536))
-    }
-    heads = {"encoder_attention_heads": 6, "decoder_attention_heads": 6}
+    sizes: dict[str, Any] = {"d_model": 384, "vocab_size": 51_864}
+    for end in ("encoder", "decoder"):
+        sizes |= {f"{end}_layers": 4, f"{end}_attention_heads": 6, f"{end}_ffn_dim": 1536}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        WhisperModel(WhisperConfig(d_model=384, vocab_size=51_864, **ends, **heads)).save_pretrained(folder)
+        WhisperModel(WhisperConfig(**sizes)).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=80).save_pretrained(folder)
     return str(folder)
 
