@@ -17,7 +17,12 @@ MOST_BINS, LEAST_IN_A_BIN = 10, 20
 MOST_DOTS, MOST_POINTS, FEW_POINTS = 5000, 400, 40
 LOG_FROM = 5  # ratio of highest to lowest value from which the scale is logarithmic
 
-CURVES = (("Loss, nats a token", "loss", 1), ("WER, %", "wer", 100), ("Token accuracy, %", "accuracy", 100))
+CURVES = (
+    ("Loss, nats a token", "loss", 1),
+    ("WER, %", "wer", 100),
+    ("Token accuracy, %", "accuracy", 100),
+    ("Audio gap, nats a token", "audio_gap", 1),
+)
 
 Point = tuple[float, float]
 

