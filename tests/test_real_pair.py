@@ -124,7 +124,7 @@ def test_make_real_transcribes_five_recordings_of_human_speech():
     assert [said for said, _ in pairs] == [json.loads(line)["text"] for line in manifest.splitlines()]
     for _, transcribed in pairs:
         assert f"\t{transcribed}\n" in done.stdout  # as the command printed it
-    total = wer(*(list(map(words, texts)) for texts in zip(*pairs, strict=True)))
+    total = wer([words(said) for said, _ in pairs], [words(transcribed) for _, transcribed in pairs])
     assert f"WER {100 * total:.1f} %: " in done.stdout
     assert total <= MOST_WER, done.stdout
 

@@ -114,7 +114,7 @@ def _read(args: argparse.Namespace, first: bool) -> Task:
         raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
     if index.kind == "features":
         cached = {name: value for name, value in index.fingerprint.items() if name in card.encoder}
-        require_encoder(card, cached, args.shards)
+        require_encoder(card, cached, args.shards, args.other_weights)
         if args.encoder:
             _require_same_encoder(args, index, card)
     meta = [read_meta(index, i) for i in range(len(index))] if first else []

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -146,7 +147,7 @@ def test_other_frozen_parts_are_refused_by_name_unless_their_weights_alone_may_d
     message = refusal(load_for_decoding, export, llm=str(tmp_path / "llm"))
     assert message.startswith("the adapter was trained with another LLM: its weights is") and "/llm" in message
     for part in ("encoder", "llm"):
-        given = {part: str(tmp_path / part)}
+        given: Any = {part: str(tmp_path / part)}
         assert "or accept this one with --other-weights" in refusal(load_for_decoding, export, **given)
         assert load_for_decoding(export, **given, other_weights=True).prompt.template == card.prompt
         assert f"{tmp_path / part}' has other weights than the adapter was trained with" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_the_adapters_readme_states_its_weights_recipe_data_and_wer():
 
 def test_a_command_that_fails_ends_make_real_with_its_code_and_its_line(capfd):
     with pytest.raises(SystemExit) as ended:
-        run("nothing to transcribe", "transcribe", "nowhere", "nothing.wav")
+        run("a mistake", "transcripe", "nothing.wav")
     assert ended.value.code == 2
     out, err = capfd.readouterr()
-    assert out.endswith("$ slam-asr transcribe nowhere nothing.wav\n") and len(err.splitlines()) == 1
+    assert out.endswith("$ slam-asr transcripe nothing.wav\n") and len(err.splitlines()) == 1
