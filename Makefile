@@ -1,9 +1,12 @@
-# make demo | test | quick | demo-check | cluster | last | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
+# make real | demo | test | quick | demo-check | cluster | last | check | soak | bench | stand-ins | clean: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3.11
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test quick demo-check cluster last check soak bench stand-ins clean
+.PHONY: real demo test quick demo-check cluster last check soak bench stand-ins clean
+
+real: $(INSTALLED)  ## human speech to text, with the adapter that comes with the project
+	$(BIN)/python -m recipes.real_pair
 
 demo: $(INSTALLED)  ## speech in, adapter out, WER falling
 	$(BIN)/python -m recipes.demo

@@ -64,6 +64,7 @@ setup(
         "model.encoders",
         "model.llm",
         "recipes",
+        "recipes.real_pair",
         "recipes.stand_in",
         "slam_asr",
         "train",

@@ -1,31 +1,41 @@
-"""Copies the adapter out of a run: files that can be shared, checked before and after the copy."""
+"""Copies the adapter out of a run: files that can be shared, checked before and after the copy, and a model card."""
 
+import hashlib
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from data_prep.durable import new_folder
+from data_prep.durable import new_folder, write_durably
 from decode.merge import merge
+from decode.model_card import model_card, read_score
 from model import weights
 from model.adapters import build_adapter
-from model.errors import TransientError, UserError
+from model.errors import TransientError, UserError, require_known
+from model.loading import DTYPES
 from model.lora import peft_config
 
 FOR_PEFT = "lora"  # folder of an export in peft's own format
+README = "README.md"
+STATE = "state.json"  # of a training checkpoint
 
 
-def export(source: str | Path, out: str | Path) -> weights.AdapterCard:
-    """Copies adapter.safetensors and adapter.json of a run, checkpoint or export into the new folder `out`, and
-    lora.safetensors if there is one; LoRA is also in `out`/lora, in peft's own format.
+def export(
+    source: str | Path, out: str | Path, dtype: str = "float32", score: str | Path | None = None
+) -> weights.AdapterCard:
+    """Copies adapter.safetensors and adapter.json of a run, checkpoint or export into the new folder `out`, with a
+    README.md about them, and lora.safetensors if there is one; LoRA is also in `out`/lora, in peft's own format.
 
-    `out` appears whole or not at all. Exporting the same adapter there again does nothing; UserError if `out` holds
-    anything else, or if the source is damaged (its hash, names and shapes are checked)."""
+    The weights are rounded to `dtype`, float32 or float16. `score` is a folder or score.json of `slam-asr score` of
+    this adapter, whose WER README.md then states. `out` appears whole or not at all. Exporting the same adapter there
+    again changes nothing but README.md, if a score is given; UserError if `out` holds anything else, or if the source
+    is damaged (its hash, names and shapes are checked)."""
     source = weights.find_adapter(source)
     card, tensors = weights.read_adapter(source)
-    return write(source, Path(out), card, tensors)
+    return write(source, Path(out), card, tensors, dtype, score)
 
 
 def export_merged(
@@ -43,31 +53,59 @@ def export_merged(
     return write(source, out, card, tensors), line
 
 
-def write(source: Path, out: Path, card: weights.AdapterCard, tensors: dict[str, Tensor]) -> weights.AdapterCard:
+def write(
+    source: Path,
+    out: Path,
+    card: weights.AdapterCard,
+    tensors: dict[str, Tensor],
+    dtype: str = "float32",
+    score: str | Path | None = None,
+) -> weights.AdapterCard:
     """Writes the adapter in `source` into `out` under this card; see `export`."""
+    require_known("dtype of an export", dtype, ("float32", "float16"))
     weights.load_weights(build_adapter(card.spec), weights.of_adapter(tensors))
+    files, digests = weights.weight_files(tensors, card, DTYPES[dtype])
+    exported = replace(card, **digests, **_trained_on(source))
+    scored = read_score(score, {card.digest, exported.digest}) if score is not None else None
     if not os.path.lexists(out):
         try:
-            _copy(source, out, card)
+            _write(source, out, exported, files, scored)
         except OSError as error:
             failed = f"cannot write {str(out)!r}: {error.strerror or error}; nothing was left there"
             raise TransientError(f"{failed}, make room or name another folder") from None
-    elif not _holds(out, card):
+    elif not _holds(out, exported):
         raise UserError(f"{str(out)!r} is there already and holds something else; name a new folder")
-    return card
+    elif scored is not None:
+        write_durably(out / README, model_card(weights.read_card(out), files, scored).encode())
+    return exported
 
 
-def _copy(source: Path, out: Path, card: weights.AdapterCard) -> None:
+def _trained_on(source: Path) -> dict[str, str]:
+    """The card's fields about recipe and data, of a training checkpoint; none for an export, whose card has them."""
+    try:
+        state = json.loads((source / STATE).read_text("utf-8"))
+        recipe = json.dumps(state["recipe"], sort_keys=True).encode()
+        return {"recipe_sha256": hashlib.sha256(recipe).hexdigest(), "data_sha256": str(state["data"])}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source / STATE} is damaged ({error!r}); export another checkpoint") from None
+
+
+def _write(
+    source: Path, out: Path, card: weights.AdapterCard, files: dict[str, bytes], score: dict[str, Any] | None
+) -> None:
     with new_folder(out) as temporary:
         copied = weights.moved_card(card, source, temporary)
-        weights.write_synced(temporary / weights.WEIGHTS, (source / weights.WEIGHTS).read_bytes())
+        for name, data in files.items():
+            weights.write_synced(temporary / name, data)
         if card.lora is not None:
-            lora, for_peft = (source / weights.LORA).read_bytes(), temporary / FOR_PEFT
+            for_peft = temporary / FOR_PEFT
             for_peft.mkdir()
             options = json.dumps(peft_config(card.lora, card.llm_source), indent=1, sort_keys=True) + "\n"
             weights.write_synced(for_peft / "adapter_config.json", options.encode())
-            for path in (temporary / weights.LORA, for_peft / "adapter_model.safetensors"):
-                weights.write_synced(path, lora)
+            weights.write_synced(for_peft / "adapter_model.safetensors", files[weights.LORA])
+        weights.write_synced(temporary / README, model_card(copied, files, score).encode())
         weights.write_card(temporary, copied)
         assert weights.read_adapter(temporary)[0] == copied, "the copy differs from what was checked"
 

@@ -44,6 +44,7 @@ def load(
     encoder_dtype: str | None = None,
     llm_dtype: str | None = None,
     trust_remote_code: bool = False,
+    other_weights: bool = False,
 ) -> Recogniser:
     """The recogniser with the adapter of a run (its best checkpoint, else its newest), a checkpoint or an export.
 
@@ -51,7 +52,8 @@ def load(
     to. `device`: "auto" is cuda if there is a GPU, else cpu. `dtype`: "float32", "bfloat16", "float16", or "auto",
     which is bfloat16 on a GPU that supports it, else float32; `encoder_dtype` and `llm_dtype` (also "int8", "nf4") set
     that of one part. `trust_remote_code` allows Python code shipped with a model to run. UserError, a ValueError, if a
-    part is missing or is not the one that the adapter was trained with."""
+    part is missing or is not the one that the adapter was trained with; `other_weights` accepts an `encoder` or `llm`
+    of the same architecture with other weights."""
     from model.loading import choose_device
     from model.weights import load_for_decoding
 
@@ -61,6 +63,7 @@ def load(
             *(adapter, encoder, llm, dtype, chosen, True, trust_remote_code),
             encoder_dtype=encoder_dtype,
             llm_dtype=llm_dtype,
+            other_weights=other_weights,
         )
     )
 

@@ -33,6 +33,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     encoder = "speech encoder, Hugging Face id or folder (default: that in adapter.json, or wherever it was moved to)"
     add("--encoder", metavar="ID", help=encoder)
     add("--llm", metavar="ID", help="LLM, Hugging Face id, folder or GGUF file (default: the same)")
+    other = "accept an encoder or LLM of --encoder, --llm whose weights are not those of training (default: refuse)"
+    add("--other-weights", action="store_true", help=other)
     add("--device", default="auto", help="cpu, cuda, cuda:1 ... (default: auto, cuda if available)")
     dtypes = "dtype of both: float32, bfloat16, float16 (default: auto, bfloat16 if the GPU has it, else float32)"
     add("--dtype", default="auto", help=dtypes)
@@ -104,6 +106,7 @@ def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
         *(args.adapter, args.encoder, args.llm, args.dtype, device, with_encoder, code),
         encoder_dtype=args.encoder_dtype,
         llm_dtype=args.llm_dtype,
+        other_weights=args.other_weights,
     )
     if model.encoder is not None and model.encoder.dtype_note:
         print(model.encoder.dtype_note, file=sys.stderr)

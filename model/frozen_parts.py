@@ -32,6 +32,14 @@ WIDTHS = ("hidden_size", "n_embd", "d_model", "word_embed_proj_dim")
 SECTIONS = ("text_config", "audio_config")
 """Keys of config.json for the configurations of an LLM and an encoder that are parts of a larger model."""
 
+REAL_PAIR = {
+    "e804dea5bfa99511f4dadacaaa9ed7d11b6200b91eb777c01d85562e1e640709",  # Whisper tiny.en
+    "43746b0628bb4785c5d92417e7e77fa0d4595d36fff648c63c2ed041c4e72bd8",  # SmolLM2 135M Instruct
+}
+"""The weights, as in fingerprints, that `slam-asr fetch real-pair` writes."""
+ON_THE_HUB = "--encoder openai/whisper-tiny.en --llm HuggingFaceTB/SmolLM2-135M-Instruct --other-weights"
+"""Flags of transcribe and score that take the real pair from the hub instead, where its weights are not quite these."""
+
 Loaded = TypeVar("Loaded")
 
 
@@ -93,6 +101,11 @@ def open_part(part: FrozenPart, load: Callable[[str, bool], Loaded]) -> Loaded:
     for error in refusals:
         if isinstance(error, OtherModel):
             raise error
+    if part.fingerprint.get("weights") in REAL_PAIR:
+        raise ModelNotFound(
+            f"the {part.what} of this adapter is not here: run `slam-asr fetch real-pair` in this folder, which writes "
+            f"it to build/real_pair, or take nearly the same models from the Hugging Face hub: {ON_THE_HUB}"
+        )
     beside = [os.path.normpath(part.folder / part.path)] if part.path else []
     places = [repr(place) for place in dict.fromkeys((part.source, *beside))]
     raise ModelNotFound(

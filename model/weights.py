@@ -1,16 +1,19 @@
-"""The adapter's files: `adapter.safetensors` (float32 weights), `adapter.json` (all that decoding needs to know) and,
-where the LLM was trained with LoRA, `lora.safetensors` (float32, in peft's names).
+"""The adapter's files: `adapter.safetensors` (its weights), `adapter.json` (all that decoding needs to know) and, where
+the LLM was trained with LoRA, `lora.safetensors` (in peft's names).
 
-Exports and training checkpoints both hold them. Nothing is unpickled."""
+Exports and training checkpoints both hold them: float32, or float16 in an export that was asked for it. Nothing is
+unpickled."""
 
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -45,6 +48,8 @@ class AdapterCard:
     llm_path: str = ""
     lora: LoraSpec | None = None  # None if trained without LoRA
     lora_sha256: str = ""  # of lora.safetensors; filled when written
+    recipe_sha256: str = ""  # of what the weights depend on in the recipe (config_digest); filled by an export of a run
+    data_sha256: str = ""  # digest of the training data's index; the same
 
     @property
     def digest(self) -> str:
@@ -61,17 +66,31 @@ def save_adapter(folder: Path, weights: Mapping[str, Tensor], card: AdapterCard)
     """Writes and fsyncs the files into an existing folder, which the caller publishes by renaming it beside itself.
     `weights` are those of SlamAsr.trained."""
     stated = {name: relative_path(source, folder) for name, source in card.sources.items()}
-    stated["weights_sha256"] = _write_tensors(folder / WEIGHTS, of_adapter(weights))
-    if card.lora is not None:
-        stated["lora_sha256"] = _write_tensors(folder / LORA, to_peft(weights))
-    write_card(folder, replace(card, **stated))
+    files, digests = weight_files(weights, card)
+    for name, data in files.items():
+        write_synced(folder / name, data)
+    write_card(folder, replace(card, **stated, **digests))
 
 
-def _write_tensors(path: Path, weights: dict[str, Tensor]) -> str:
-    """Their sha256, hex."""
-    data = save({name: tensor.detach().float().cpu().contiguous() for name, tensor in weights.items()})
-    write_synced(path, data)
-    return hashlib.sha256(data).hexdigest()
+def weight_files(
+    weights: Mapping[str, Tensor], card: AdapterCard, dtype: torch.dtype = torch.float32
+) -> tuple[dict[str, bytes], dict[str, str]]:
+    """{file name: bytes} of the weights of SlamAsr.trained, and the fields of the card with their sha256. UserError if
+    a weight is not finite in `dtype`."""
+    parts = {WEIGHTS: of_adapter(weights)} | ({LORA: to_peft(weights)} if card.lora else {})
+    files = {name: _as_bytes(part, dtype) for name, part in parts.items()}
+    fields = {WEIGHTS: "weights_sha256", LORA: "lora_sha256"}
+    return files, {fields[name]: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+
+
+def _as_bytes(weights: dict[str, Tensor], dtype: torch.dtype) -> bytes:
+    cast = {name: tensor.detach().float().cpu().to(dtype).contiguous() for name, tensor in weights.items()}
+    if dtype != torch.float32:
+        for name, tensor in cast.items():
+            if not tensor.isfinite().all():
+                largest = f"{name} has weights up to {weights[name].abs().max():.3g}"
+                raise UserError(f"{largest}, beyond {str(dtype).removeprefix('torch.')}; export it in float32")
+    return save(cast)
 
 
 def of_adapter(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -82,7 +101,7 @@ def of_adapter(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def write_card(folder: Path, card: AdapterCard) -> None:
     """Writes and fsyncs adapter.json; empty paths, and the fields of LoRA if there is none, are left out, as in files
     of older versions."""
-    optional = {*card.sources, "lora", "lora_sha256"}
+    optional = {*card.sources, "lora", "lora_sha256", "recipe_sha256", "data_sha256"}
     content = {name: value for name, value in asdict(card).items() if value or name not in optional}
     content |= {"format": FORMAT, "version": VERSION}
     write_synced(folder / CARD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
@@ -135,7 +154,8 @@ def _typed(made: Any) -> Any:
 
 
 def read_adapter(folder: Path) -> tuple[AdapterCard, dict[str, Tensor]]:
-    """The card and the weights of SlamAsr.trained, float32; UserError if missing, damaged or not safetensors."""
+    """The card and the weights of SlamAsr.trained, as float32 whatever the files hold; UserError if missing, damaged or
+    not safetensors."""
     card = read_card(folder)
     weights = _read_tensors(folder / WEIGHTS, card.weights_sha256)
     return card, weights | (from_peft(_read_tensors(folder / LORA, card.lora_sha256)) if card.lora else {})
@@ -146,7 +166,7 @@ def _read_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != sha256:
             raise UserError(f"{path} does not match the sha256 in {CARD}; it is damaged, use another checkpoint")
-        return load(data)
+        return {name: tensor.float() for name, tensor in load(data).items()}
     except FileNotFoundError:
         raise UserError(f"no {path.name} in {str(path.parent)!r}; the folder is incomplete") from None
     except SafetensorError as error:
@@ -194,10 +214,14 @@ def load_for_decoding(
     trust_remote_code: bool = False,
     encoder_dtype: str | None = None,
     llm_dtype: str | None = None,
+    other_weights: bool = False,
 ) -> SlamAsr:
     """The recogniser of an adapter, ready to decode; `encoder` and `llm` are the places of the frozen parts, which are
     searched if None (frozen_parts.py). `encoder_dtype` and `llm_dtype` are `dtype` if None. UserError if the parts are
-    not those that the adapter was trained with, or are not found."""
+    not those that the adapter was trained with, or are not found; `other_weights` allows `encoder` and `llm` to have
+    other weights, of the same architecture, with a line on stderr."""
+    if other_weights and not (encoder or llm):
+        raise UserError("--other-weights is about a model that --encoder or --llm names; give one, or leave it out")
     folder = find_adapter(path)
     card, weights = read_adapter(folder)
     encoder_dtype, llm_dtype = encoder_dtype or dtype, llm_dtype or dtype
@@ -207,14 +231,14 @@ def load_for_decoding(
     def open_encoder(place: str, own_code: bool) -> Encoder:
         own_code, window = trust_remote_code and own_code, card.encoder.get("window")
         loaded = load_encoder(place, card.encoder["layer"], encoder_dtype, device, own_code, window)
-        require_encoder(card, loaded.fingerprint(), place)
+        require_encoder(card, loaded.fingerprint(), place, other_weights and place == encoder)
         return loaded
 
     frozen_encoder = None
     if with_encoder:
         part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
         frozen_encoder = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
-    frozen_llm = open_llm(card, folder, llm, llm_dtype, device, trust_remote_code)
+    frozen_llm = open_llm(card, folder, llm, llm_dtype, device, trust_remote_code, other_weights)
     if card.lora is not None:
         add_lora(frozen_llm.model, card.lora)
     model = SlamAsr(frozen_encoder, build_adapter(card.spec), frozen_llm, Prompt(frozen_llm.tokenizer, card.prompt))
@@ -224,13 +248,19 @@ def load_for_decoding(
 
 
 def open_llm(
-    card: AdapterCard, folder: Path, given: str | None, dtype: str, device: Any, trust_remote_code: bool
+    card: AdapterCard,
+    folder: Path,
+    given: str | None,
+    dtype: str,
+    device: Any,
+    trust_remote_code: bool,
+    other_weights: bool = False,
 ) -> Llm:
     """The LLM of the adapter in `folder`, `given` or searched for. UserError as `load_for_decoding`."""
 
     def load_it(place: str, own_code: bool) -> Llm:
         loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
-        _require_same("LLM", card.llm, loaded.fingerprint, place)
+        _require_same("LLM", card.llm, loaded.fingerprint, place, other_weights and place == given)
         return loaded
 
     part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
@@ -250,14 +280,21 @@ def load_weights(adapter: Adapter, weights: dict[str, Tensor]) -> Adapter:
     return adapter
 
 
-def require_encoder(card: AdapterCard, fingerprint: dict[str, Any], source: str) -> None:
-    """UserError unless the fingerprint is of the encoder that the adapter was trained with, in whatever precision."""
-    _require_same("encoder", {**card.encoder, "dtype": None}, {**fingerprint, "dtype": None}, source)
+def require_encoder(card: AdapterCard, fingerprint: dict[str, Any], source: str, other_weights: bool = False) -> None:
+    """UserError unless the fingerprint is of the encoder that the adapter was trained with, in whatever precision; with
+    `other_weights`, of one of its architecture."""
+    _require_same("encoder", {**card.encoder, "dtype": None}, {**fingerprint, "dtype": None}, source, other_weights)
 
 
-def _require_same(what: str, trained: dict[str, Any], given: dict[str, Any], source: str) -> None:
+def _require_same(what: str, trained: dict[str, Any], given: dict[str, Any], source: str, other_weights: bool) -> None:
     for name in sorted(trained.keys() | given.keys()):
-        if trained.get(name) != given.get(name):
+        if trained.get(name) == given.get(name):
+            continue
+        if name == "weights" and other_weights:
+            note = f"{what} {source!r} has other weights than the adapter was trained with; the WER may be higher"
+            print(f"slam-asr: {note}", file=sys.stderr)
+        else:
             differ = f"its {name} is {trained.get(name)}, that of {source!r} is {given.get(name)}"
             advice = f"give the {what} it was trained with, --{what.lower()}"
+            advice += ", or accept this one with --other-weights" if name == "weights" else ""
             raise OtherModel(f"the adapter was trained with another {what}: {differ}; {advice}")

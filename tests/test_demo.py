@@ -78,9 +78,9 @@ def test_of_three_held_out_recordings_one_at_least_is_heard_without_a_mistake(de
     assert sum(text == truth for text, truth in heard) >= 1, heard
 
 
-def test_the_readmes_demo_commands_are_those_the_demo_ran(demo):
+def test_the_demo_commands_of_the_quick_start_are_those_the_demo_ran(demo):
     announced = {line.removeprefix("$ ") for line in demo[0].splitlines() if line.startswith("$ ")}
-    lines = re.sub(r"\\\n *", "", (ROOT / "README.md").read_text()).splitlines()  # continued lines as one
+    lines = re.sub(r"\\\n *", "", (ROOT / "docs" / "quick-start.md").read_text()).splitlines()  # continued lines as one
     shown = [line for line in lines if line.startswith("slam-asr ") and "runs/demo/" in line]
     assert len(shown) >= 3
     for command in shown:
@@ -91,5 +91,7 @@ def test_the_trained_demo_opens_as_an_export_and_is_small(demo, monkeypatch):
     folder = demo[2]
     monkeypatch.chdir(folder)
     assert main(["export", "runs/demo/run/train", "exported"]) == 0
-    assert sorted(path.name for path in (folder / "exported").iterdir()) == ["adapter.json", "adapter.safetensors"]
+    assert sorted(path.name for path in (folder / "exported").iterdir()) == [
+        *("README.md", "adapter.json", "adapter.safetensors")
+    ]
     assert (folder / "exported" / "adapter.safetensors").stat().st_size < 3e6

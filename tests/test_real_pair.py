@@ -1,6 +1,10 @@
 """The real Whisper and SmolLM2 of `slam-asr fetch real-pair`, fetched once into build/: they read and write English,
-and frames and logits are those of transformers."""
+frames and logits are those of transformers, and `make real` transcribes human speech with them."""
 
+import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,9 @@ from model.encoders import load_encoder
 from model.llm import Llm, load_llm, logits_at, packed_logits_at
 from model.packing import packed_lengths
 
-OUT = Path(__file__).resolve().parents[1] / "build" / "real_pair"
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "build" / "real_pair"
+MOST_WER = 0.6  # of `make real`, over 37 words: the shipped adapter does better; one that is broken does far worse
 SENTENCES = ("The old man made a sign in the affirmative.", "The weather was fine.")
 TURNS = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -105,6 +111,22 @@ def test_logits_are_transformers_own_padded_and_packed(smollm):
     places = torch.arange(len(positions))
     packed = packed_logits_at(smollm.model, embed(torch.cat(ids)), positions, packing, places)
     assert near(packed, expected, 1e-4)
+
+
+def test_make_real_transcribes_five_recordings_of_human_speech():
+    assert "real: $(INSTALLED)" in (makefile := (ROOT / "Makefile").read_text())
+    assert "\n\t$(BIN)/python -m recipes.real_pair\n" in makefile
+    command = [sys.executable, "-m", "recipes.real_pair"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    manifest = (ROOT / "recipes" / "real_pair" / "recordings.jsonl").read_text()
+    pairs = re.findall(r"^  said +(.+)\n  transcribed +(.+)$", done.stdout, re.MULTILINE)
+    assert [said for said, _ in pairs] == [json.loads(line)["text"] for line in manifest.splitlines()]
+    for _, transcribed in pairs:
+        assert f"\t{transcribed}\n" in done.stdout  # as the command printed it
+    total = wer([words(said) for said, _ in pairs], [words(transcribed) for _, transcribed in pairs])
+    assert f"WER {100 * total:.1f} %: " in done.stdout
+    assert total <= MOST_WER, done.stdout
 
 
 def near(given: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:

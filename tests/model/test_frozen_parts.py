@@ -9,7 +9,7 @@ import pytest
 
 from decode.export import export
 from model.errors import UserError
-from model.frozen_parts import relative_path
+from model.frozen_parts import ON_THE_HUB, REAL_PAIR, relative_path
 from model.weights import CARD, load_for_decoding, read_adapter, read_card, save_adapter
 from tests.tiny import tiny_recogniser
 
@@ -113,6 +113,18 @@ def test_what_is_nowhere_is_one_line(project, monkeypatch, tmp_path):
     for part in ("0123456789ab ", "'models/encoder'", str(adapter), str(tmp_path / "cache"), "--encoder", "--llm"):
         assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_real_pair_that_is_not_there_is_fetched_or_taken_from_the_hub(project, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    adapter = project / "runs/one/checkpoints/step-00000007"
+    (project / "models").rename(tmp_path / "away")
+    for weights in REAL_PAIR:
+        restate(adapter, encoder=read_card(adapter).encoder | {"weights": weights})
+        with pytest.raises(UserError, match=f"`slam-asr fetch real-pair` .* from the Hugging Face hub: {ON_THE_HUB}$"):
+            load_for_decoding(adapter)
 
 
 def test_an_adapter_of_an_older_version_opens_from_any_folder(tmp_path, monkeypatch, capsys):

@@ -214,7 +214,7 @@ def test_a_merged_llm_is_an_ordinary_one_and_its_adapter_needs_no_lora(made, tmp
     }
     assert "packed" not in (tmp_path / "merged/config.json").read_text()
     assert merged.lora is None and read_card(tmp_path / "out").llm_source == str(tmp_path / "merged")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["adapter.json", "adapter.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("adapter.*")) == ["adapter.json", "adapter.safetensors"]
     loaded, unmerged = load_for_decoding(tmp_path / "out"), load_for_decoding(folder)
     batch = batch_of(model)
     torch.testing.assert_close(

@@ -6,9 +6,11 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model.adapters import build_adapter
 from model.batch import pack
@@ -70,7 +72,7 @@ def test_adapter_weights_are_stored_in_float32(made, tmp_path):
     save_adapter(
         tmp_path, {name: tensor.bfloat16().expand(2, *tensor.shape)[1] for name, tensor in weights.items()}, card
     )
-    assert all(tensor.dtype == torch.float32 for tensor in read_adapter(tmp_path)[1].values())
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(tmp_path / WEIGHTS).values())
 
 
 def test_damaged_weights_are_refused(export):
@@ -133,7 +135,7 @@ def test_weights_of_another_shape_or_name_are_refused(made):
     )
 
 
-def test_other_frozen_parts_are_refused_by_name(made, export, tmp_path):
+def test_other_frozen_parts_are_refused_by_name_unless_their_weights_alone_may_differ(made, export, tmp_path, capsys):
     card, _ = read_adapter(export)
     for source, part in ((card.encoder_source, "encoder"), (card.llm_source, "llm")):
         shutil.copytree(source, tmp_path / part)
@@ -144,6 +146,15 @@ def test_other_frozen_parts_are_refused_by_name(made, export, tmp_path):
     assert message.startswith("the adapter was trained with another encoder: its weights is") and "/encoder" in message
     message = refusal(load_for_decoding, export, llm=str(tmp_path / "llm"))
     assert message.startswith("the adapter was trained with another LLM: its weights is") and "/llm" in message
+    for part in ("encoder", "llm"):
+        given: Any = {part: str(tmp_path / part)}
+        assert "or accept this one with --other-weights" in refusal(load_for_decoding, export, **given)
+        assert load_for_decoding(export, **given, other_weights=True).prompt.template == card.prompt
+        assert f"{tmp_path / part}' has other weights than the adapter was trained with" in capsys.readouterr().err
+    assert "give one, or leave it out" in refusal(load_for_decoding, export, other_weights=True)
+    restate(export, llm=card.llm | {"vocabulary": 7})
+    assert "its vocabulary is 7" in refusal(load_for_decoding, export, **given, other_weights=True)
+    restate(export, llm=card.llm)
     restate(export, encoder=card.encoder | {"layer": 1})
     shallow = load_for_decoding(export).encoder
     assert shallow is not None and shallow.layer == 1

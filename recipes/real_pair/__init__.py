@@ -1,0 +1,1 @@
+"""The adapter trained on real speech. Begin with README.md. May import every folder but tests."""
