@@ -18,7 +18,7 @@ from launch.plan.probe import measure_here
 from launch.plan.shapes import Shapes, read_shapes
 from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
-from train.parts import remarks
+from train.parts import prompt_remarks, remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
@@ -62,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
         "time": hours,
         "cache": estimator.cache(advice["cached"]),
         "advice": advice,
-        "remarks": remarks(config, steps, _total_steps(config, steps), cluster.ranks, work.longest_cost),
+        "remarks": [
+            *remarks(config, steps, _total_steps(config, steps), cluster.ranks, work.longest_cost),
+            *prompt_remarks(work.prompt_tokens, work.tokens / work.utterances),
+        ],
     }
     print(canonical_json(plan, indent=1).decode() if args.json else _text(plan, rows, config, estimator))
     return FITS if advice["deepspeed"] else NOTHING_FITS

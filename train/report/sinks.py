@@ -86,7 +86,7 @@ class Console:
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
         shown = []
         for name, value in figures.items():
-            text = clock(value) if name == "seconds_left" else FORMATS.get(name, "{:.4g}").format(value)
+            text = clock(value) if name in ("seconds", "seconds_left") else FORMATS.get(name, "{:.4g}").format(value)
             shown.append(f"{SHORT_NAMES.get(name, name)} {text}")
         self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {'  '.join(shown)}")
 
@@ -101,6 +101,7 @@ SHORT_NAMES = {  # on the console
     "memory_gb": "memory",
     "steps_per_second": "steps/s",
     "seconds_left": "left",
+    "seconds": "took",
 }
 FORMATS = {
     **dict.fromkeys(("accuracy", "wer", "cer", "useful_share"), "{:.1%}"),
