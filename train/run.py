@@ -29,6 +29,7 @@ from train.report.metrics import Report, StepResult, StepSums, memory_bytes
 from train.report.mishaps import Mishaps
 from train.report.overfitting import Overfitting
 from train.report.prometheus import Exporter, Gauges
+from train.report.sinks import shown
 from train.report.speed import CacheSpeed, StepTimer
 from train.report.time_left import reports, seconds_of
 from train.run_folder import write_file
@@ -215,7 +216,7 @@ class Run:
         spent = clock(rank0_broadcast(self.world, lambda: seconds_of(reports(self.folder))))
         line = f"finished at step {self.step}, after {spent}{why and ': '}{why}; {self.folder / 'checkpoints'}"
         if self.best is not None:
-            line += f": the best {by} is {abs(self.best):.4g}, of step {self.best_step}; "
+            line += f": the best {by} is {shown(by, abs(self.best))}, of step {self.best_step}; "
             line += "score, transcribe and export take that step from the run"
         self._mark(FINISHED, f"{self.step}{why and ' '}{why}\n", line)
 
