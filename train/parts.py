@@ -32,7 +32,7 @@ from train.recipe.kinds import decided
 from train.recipe.models import LoraConfig
 
 MOST_WARMUP_SHARE = 1 / 3
-MOST_PROMPT_SHARE = 0.3  # of the LLM tokens of an average utterance
+MOST_PROMPT_SHARE, MANY_PROMPT_TOKENS = 0.3, 20  # of the LLM tokens of an average utterance; the default has 13
 FEWEST_STEPS = 200  # fewer updates rarely bring an adapter to where the LLM begins to use the audio
 
 
@@ -224,7 +224,7 @@ def patience_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> l
 
 def prompt_remarks(prompt_tokens: int, mean_tokens: float) -> list[str]:
     """A prompt that takes a large share of the LLM tokens of an average utterance, of which it is part."""
-    if prompt_tokens < MOST_PROMPT_SHARE * mean_tokens:
+    if prompt_tokens < max(MANY_PROMPT_TOKENS, MOST_PROMPT_SHARE * mean_tokens):
         return []
     return [
         f"the prompt takes {prompt_tokens} of the {mean_tokens:.0f} LLM tokens of an average utterance "

@@ -123,8 +123,9 @@ def test_a_recipe_that_does_not_suit_its_data_or_ranks_gets_a_remark_with_the_va
 
 
 def test_a_prompt_that_is_much_of_an_utterance_is_told():
-    assert prompt_remarks(13, 60) == [] and "36 of the 90 LLM tokens" in prompt_remarks(36, 90)[0]
-    assert "(40%)" in prompt_remarks(36, 90)[0] and '"Speech: <speech>\\nTranscript:"' in prompt_remarks(36, 90)[0]
+    assert prompt_remarks(13, 30) == prompt_remarks(36, 200) == []
+    (line,) = prompt_remarks(36, 90)
+    assert "36 of the 90 LLM tokens of an average utterance (40%)" in line and '"Speech: <speech>\\nTranscript:"' in line
 
 
 @pytest.mark.parametrize(
