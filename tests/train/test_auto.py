@@ -125,7 +125,8 @@ def test_a_recipe_that_does_not_suit_its_data_or_ranks_gets_a_remark_with_the_va
 def test_a_prompt_that_is_much_of_an_utterance_is_told():
     assert prompt_remarks(13, 30) == prompt_remarks(36, 200) == []
     (line,) = prompt_remarks(36, 90)
-    assert "36 of the 90 LLM tokens of an average utterance (40%)" in line and '"Speech: <speech>\\nTranscript:"' in line
+    assert "36 of the 90 LLM tokens of an average utterance (40%)" in line
+    assert '"Speech: <speech>\\nTranscript:"' in line
 
 
 @pytest.mark.parametrize(
