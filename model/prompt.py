@@ -10,6 +10,8 @@ from model.errors import UserError
 
 SPEECH = "<speech>"
 DEFAULT_TEMPLATE = "USER: <speech> Transcribe speech to text. ASSISTANT:"
+SHORT_TEMPLATE = "Speech: <speech>\nTranscript:"
+"""About half as many tokens, for utterances of a few seconds."""
 CHAT, CHAT_USER = "chat", "<speech> Transcribe speech to text."
 SOME_DAY = datetime(2024, 7, 26)
 """The date for chat templates that insert today's date (Llama 3's own default), so that the prompt never changes."""

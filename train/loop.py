@@ -14,8 +14,8 @@ from train.run import Run
 
 
 def fit(run: Run) -> bool:
-    """Trains to the last step, or until asked to stop; True if finished. The same command goes on from the last
-    checkpoint."""
+    """Trains to the last step, to the end of eval.patience, or until asked to stop; True if finished. The same command
+    goes on from the last checkpoint."""
     if run.step == 0:
         if run.config.eval.at_start:
             run.evaluate()
@@ -23,7 +23,7 @@ def fit(run: Run) -> bool:
     shares = run.loader.steps(run.step)
     next_share = next(shares)
     sums = add_up(run.world, 0.0, 0.0, None, next_share)
-    while run.step < run.total_steps:
+    while not run.done:
         run.check(next_share, sums)
         share, num_targets = next_share, sums.targets
         lr = learning_rate(run.step, run.config.optim, run.total_steps)

@@ -15,16 +15,19 @@ from train.engine.schedule import warmup_steps
 from train.feature_cache import FeatureCache
 from train.liveness.exit_status import FINISHED, STOPPED
 from train.liveness.watchdog import RankStatus, Watchdog
-from train.parts import Parts, build_parts, decide, describe, identify_encoder, remarks, tokens_that_fit
+from train.parts import Parts, build_parts, decide, describe, identify_encoder, prompt_remarks, remarks, tokens_that_fit
 from train.recipe.config import Config
 from train.recipe.identity import to_yaml
+from train.recipe.kinds import decided
 from train.report.emergence import Emergence
 from train.report.evaluate import Evaluator
 from train.report.metrics import open_report
 from train.report.mishaps import Mishaps
+from train.report.overfitting import Overfitting, remedies
 from train.report.prometheus import open_exporter, open_gauges
 from train.report.speed import CacheSpeed, StepTimer
-from train.resume import find_checkpoint, restore
+from train.report.time_left import TimeLeft, open_time_left
+from train.resume import comparable, find_checkpoint, restore
 from train.run import Observers, Run
 from train.run_folder import require_run_folder, write_file
 from train.warm_start import begin, open_source
@@ -60,21 +63,22 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     agree_on(world, models | {"plan": epochs.digest})
     state = State(0, {}, "", "", world.size, 0, 0, (1.0, 0), None)
     if checkpoint:
-        state = checkpoint.state
+        state = comparable(checkpoint.state, config.save.best)
         found += all_ranks_or_raise(world, lambda: restore(checkpoint, config, parts, epochs.digest, allow_changes))
     elif source:
         found += all_ranks_or_raise(world, lambda: begin(source, parts, allow_changes))
     rank0_broadcast(world, lambda: _begin(folder, config))
-    observers = _open_observers(config, world, parts, state, total_steps)
+    time_left = open_time_left(config, total_steps, epochs.num_steps(0), parts.dev.cost if parts.dev else 0)
+    observers = _open_observers(config, world, parts, state, time_left)
     lines += [*found, *describe(config, parts, epochs, total_steps, world)]
-    longest = parts.corpus.longest_cost
-    observers.say([*lines, *remarks(config, epochs.num_steps(0), total_steps, world.size, longest)])
+    lines += remarks(config, epochs.num_steps(0), total_steps, world.size, parts.corpus.longest_cost)
+    observers.say([*lines, *prompt_remarks(parts.corpus.prompt_tokens, parts.corpus.mean_tokens)])
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world, config.lora.lr)
     if checkpoint and state.step:
         engine.scale.restore(*state.loss_scale)
         engine.restore(checkpoint.moments, state.step - state.skipped)
-    say, comparable = observers.report.say, state.best_by == config.save.best  # a loss does not compare with a WER
+    say = observers.report.say
     run = Run(
         config=config,
         world=world,
@@ -88,8 +92,9 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
         observers=observers,
         total_steps=total_steps,
         step=state.step,
-        best=state.best if comparable else None,
-        best_step=state.best_step if comparable else None,
+        best=state.best,
+        best_step=state.best_step,
+        misses=state.misses,
     )
     if run.features:
         run.features.begin(epochs.locate(run.step)[0], lambda: run.at(RankStatus.COMPLETING_FEATURES))
@@ -104,10 +109,10 @@ def _shared_fields(config: Config) -> dict[str, str]:
     return {key: value for key, value in fields.items() if key not in OF_A_HOST}
 
 
-def _open_observers(config: Config, world: World, parts: Parts, state: State, total_steps: int) -> Observers:
+def _open_observers(config: Config, world: World, parts: Parts, state: State, time_left: TimeLeft) -> Observers:
     """Of a run that resumes from `state`, if its step is not 0. A collective."""
-    folder, step, corpus = Path(config.run.dir), state.step, parts.corpus
-    report = open_report(folder, config, total_steps, step, world.first)
+    folder, step, corpus, total_steps = Path(config.run.dir), state.step, parts.corpus, time_left.total_steps
+    report = open_report(folder, config, time_left, step, world.first)
     report.also(gauges := open_gauges(folder, world, total_steps, step))
     max_lost = int(config.data.max_lost * len(corpus.ids))
     records = read_records(folder / "metrics.jsonl") if world.first else []
@@ -115,7 +120,8 @@ def _open_observers(config: Config, world: World, parts: Parts, state: State, to
     return Observers(
         report=report,
         mishaps=Mishaps(world, folder, report, max_lost, state),
-        emergence=Emergence.from_metrics(records, config.watch.patience_steps, warmup),
+        emergence=Emergence.from_metrics(records, decided(config.watch.patience_steps), warmup),
+        overfitting=Overfitting.from_metrics(records, remedies(config)),
         cache_speed=CacheSpeed(config.data.train if corpus.index.kind == "features" else (), step),
         gauges=gauges,
         exporter=open_exporter(config.log, world, folder, gauges, report.say),

@@ -1,5 +1,6 @@
 """The model and the data of a recipe, the values it leaves to auto, and remarks on values that do not suit them."""
 
+import json
 import os
 from dataclasses import dataclass
 from math import ceil
@@ -16,7 +17,7 @@ from model.llm.activation_checkpointing import checkpoint_activations
 from model.llm.bits import is_quantised, require_quantisable, weight_bytes
 from model.loading import choose_dtype, files_digest
 from model.lora import LoraSpec, add_lora, find_targets, lora_parameters, require_peft
-from model.prompt import Prompt
+from model.prompt import SHORT_TEMPLATE, Prompt
 from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.data.augmentation import open_augmentation
@@ -31,6 +32,7 @@ from train.recipe.kinds import decided
 from train.recipe.models import LoraConfig
 
 MOST_WARMUP_SHARE = 1 / 3
+MOST_PROMPT_SHARE, MANY_PROMPT_TOKENS = 0.3, 20  # of the LLM tokens of an average utterance; the default has 13
 FEWEST_STEPS = 200  # fewer updates rarely bring an adapter to where the LLM begins to use the audio
 
 
@@ -197,7 +199,38 @@ def schedule_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> l
             f"{counted(total_steps, 'step')} in all: an adapter rarely learns to transcribe in fewer than "
             f"{FEWEST_STEPS}; set {more}, or a smaller step (batch.tokens)"
         )
+    return remarks + patience_remarks(config, steps_an_epoch, total_steps)
+
+
+def patience_remarks(config: Config, steps_an_epoch: int, total_steps: int) -> list[str]:
+    """Where eval.patience does not suit the schedule."""
+    patience, schedule, remarks = config.eval.patience, config.optim.schedule, []
+    if patience is None:
+        return []
+    every = auto.eval_every(config, steps_an_epoch)
+    if schedule != "constant":
+        remarks.append(
+            f"eval.patience={patience} may end the run before the {schedule} decay, which lasts to step "
+            f"{total_steps:,}, has lowered the learning rate, when a run gains most; set optim.schedule=constant, or "
+            "leave eval.patience out: save.best keeps the best step all the same"
+        )
+    if warmup_steps(config.optim, total_steps) + patience * every >= total_steps:
+        remarks.append(
+            f"eval.patience={patience}, with an evaluation every {counted(every, 'step')}, is longer than the run of "
+            f"{total_steps:,} and never ends it; set fewer, or a smaller eval.every_steps"
+        )
     return remarks
+
+
+def prompt_remarks(prompt_tokens: int, mean_tokens: float) -> list[str]:
+    """A prompt that takes a large share of the LLM tokens of an average utterance, of which it is part."""
+    if prompt_tokens < max(MANY_PROMPT_TOKENS, MOST_PROMPT_SHARE * mean_tokens):
+        return []
+    return [
+        f"the prompt takes {prompt_tokens} of the {mean_tokens:.0f} LLM tokens of an average utterance "
+        f"({prompt_tokens / mean_tokens:.0%}), and each costs as much as one of speech; write a shorter model.prompt, "
+        f"such as {json.dumps(SHORT_TEMPLATE)}"
+    ]
 
 
 def rank_remarks(config: Config, ranks: int, longest_cost: int) -> list[str]:

@@ -20,7 +20,16 @@ from model.slam_asr import SlamAsr
 from model.weights import AdapterCard
 from train.data.indexes import Indexes
 from train.engine.checkpoint import find_newest, load_checkpoint
-from train.parts import Parts, decide, identify_encoder, lora_spec, open_corpora, remarks, tokens_that_fit
+from train.parts import (
+    Parts,
+    decide,
+    identify_encoder,
+    lora_spec,
+    open_corpora,
+    prompt_remarks,
+    remarks,
+    tokens_that_fit,
+)
 from train.recipe.config import Config
 from train.resume import require_same_run
 from train.run_folder import require_run_folder
@@ -46,6 +55,7 @@ def preflight(
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
         unsuited = remarks(config, epochs.num_steps(0), total_steps, ranks, parts.corpus.longest_cost)
+        unsuited += prompt_remarks(parts.corpus.prompt_tokens, parts.corpus.mean_tokens)
         if checkpoint:
             parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
             require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)

@@ -1,16 +1,19 @@
 """Resumes from the newest whole checkpoint, if it is of this very run, or names what differs."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.progress import clock
 from model.errors import UserError
 from model.weights import AdapterCard, load_trained
 from train.dist.collectives import World, all_ranks_or_raise, rank0_broadcast
-from train.engine.checkpoint import Checkpoint, find_newest, load_checkpoint
+from train.engine.checkpoint import Checkpoint, State, find_newest, load_checkpoint
 from train.parts import Parts
 from train.recipe.config import Config
 from train.recipe.identity import default_of, result_fields
+from train.report.time_left import reports, seconds_of
 
 SHAPES = {  # of the adapter's fields, those on which its weights' shapes depend
     "type": "model.adapter.type",
@@ -30,14 +33,30 @@ def find_checkpoint(world: World, folder: Path) -> tuple[Checkpoint | None, list
     if path is None:
         return None, lines
     checkpoint = all_ranks_or_raise(world, lambda: load_checkpoint(path))
-    return checkpoint, [*lines, f"resuming from {path} (written by {checkpoint.state.world_size} ranks)"]
+    state = checkpoint.state
+    records = rank0_broadcast(world, lambda: reports(folder))
+    lost, line = seconds_of(records, state.step), f"resuming from {path} (written by {state.world_size} ranks)"
+    if records:
+        line += f", after {clock(seconds_of(records) - lost)} of training"
+    if lost:
+        line += f"; {clock(lost)} of work after it, up to step {records[-1]['step']}, is lost and done again"
+    return checkpoint, [*lines, line]
 
 
 def restore(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:
     """Loads a checkpoint's weights into adapter and LoRA; lines about changes. UserError as `require_same_run`."""
     changes = require_same_run(checkpoint, config, parts, plan, allow_changes)
     load_trained(parts.model, checkpoint.weights)
-    return [f"changed since the run was started: {change}" for change in changes]
+    lines = [f"changed since the run was started: {change}" for change in changes]
+    before, by = checkpoint.state, config.save.best
+    if before.step and before.best_by != by != "none":
+        lines.append(f"save.best was {before.best_by}, is {by}: evaluations up to step {before.step} do not count")
+    return lines
+
+
+def comparable(state: State, by: str) -> State:
+    """The state of a run whose save.best is now `by`: the best loss so far, say, does not compare with a WER."""
+    return state if state.best_by == by else replace(state, best_by=by, best=None, best_step=None, misses=0)
 
 
 def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:

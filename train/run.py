@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_prep.progress import clock
 from data_prep.retries import retries
 from model.batch import Batch
-from model.errors import UserError
+from model.errors import UserError, counted
 from train.data.loader import Loader, Share, Slot
 from train.dist.collectives import World, all_ranks_or_raise, rank0_broadcast
 from train.engine.checkpoint import Checkpoint, State, clear_leftovers, keep_newest, mark_best, save_checkpoint
 from train.engine.engine import Engine
+from train.engine.schedule import warmup_steps
 from train.feature_cache import FeatureCache
 from train.liveness import stop
 from train.liveness.exit_status import FINISHED, STOPPED
@@ -22,11 +24,14 @@ from train.recipe.config import Config
 from train.recipe.identity import result_fields
 from train.recipe.kinds import decided
 from train.report.emergence import Emergence
-from train.report.evaluate import Evaluator, audio_gap, better
+from train.report.evaluate import Evaluator, audio_gap, better, counts
 from train.report.metrics import Report, StepResult, StepSums, memory_bytes
 from train.report.mishaps import Mishaps
+from train.report.overfitting import Overfitting
 from train.report.prometheus import Exporter, Gauges
+from train.report.sinks import shown
 from train.report.speed import CacheSpeed, StepTimer
+from train.report.time_left import reports, seconds_of
 from train.run_folder import write_file
 
 
@@ -37,6 +42,7 @@ class Observers:
     report: Report
     mishaps: Mishaps
     emergence: Emergence
+    overfitting: Overfitting
     cache_speed: CacheSpeed
     gauges: Gauges
     exporter: Exporter
@@ -65,6 +71,16 @@ class Run:
     step: int  # optimizer steps done
     best: float | None  # best score on the dev set, lower is better, and the step that has it; None before the first
     best_step: int | None
+    misses: int  # evaluations since best_step that count for eval.patience
+
+    @property
+    def done(self) -> bool:
+        """Whether the last step is done, or patience has run out; the same on every rank."""
+        return self.step >= self.total_steps or self._out_of_patience
+
+    @property
+    def _out_of_patience(self) -> bool:
+        return self.config.eval.patience is not None and self.misses >= self.config.eval.patience
 
     def at(self, status: RankStatus) -> None:
         """Shows the watchdog, and monitors, what this rank is doing."""
@@ -98,13 +114,14 @@ class Run:
         gauges.set(steps_skipped_total=mishaps.skipped, utterances_lost_total=mishaps.lost)
         gauges.set(reads_retried_total=reads_retried, memory_peak_bytes=memory_bytes())
         every = self.config.watch.every_steps
-        if every is not None and step % every == 0:
+        if every is not None and step % decided(every) == 0:
             self.at(RankStatus.ABLATING)
             if (gap := audio_gap(self.engine, share, self.world)) is not None:
                 report.note("audio_gap", gap)
                 observers.say(observers.emergence.gap(step, gap))
         figures = report.step(step, self.loader.epochs.locate(step - 1)[0], result)
         if figures is not None and math.isfinite(figures["loss"]):
+            observers.overfitting.training(figures["accuracy"], figures["loss"])
             observers.say(observers.emergence.accuracy(step, figures["accuracy"], figures["loss"]))
 
     def encoded(self, slot: Slot) -> Batch:
@@ -121,12 +138,12 @@ class Run:
         """Whether a checkpoint is due after this step."""
         by_epoch, every = self.config.save.strategy == "epoch", decided(self.config.save.every_steps)
         due = self.loader.epochs.locate(self.step)[1] == 0 if by_epoch else self.step % every == 0
-        return due or self.step == self.total_steps
+        return due or self.done
 
     def eval_due(self) -> bool:
         """Whether validation is due after this step."""
         every = self.config.eval.every_steps
-        return self.save_due() if every is None else self.step % decided(every) == 0 or self.step == self.total_steps
+        return self.save_due() if every is None else self.step % decided(every) == 0 or self.done
 
     def evaluate(self) -> bool:
         """Scores the dev set, if there is one; True if no checkpoint was as good. A collective."""
@@ -134,9 +151,13 @@ class Run:
             return False
         scores = self.evaluator(self.engine, self.step, self.at)
         self.observers.report.evaluation(self.step, scores)
-        best = better(scores, self.config.save.best, self.best)
+        self.observers.say(self.observers.overfitting.evaluation(self.step, scores))
+        by = self.config.save.best
+        best = better(scores, by, self.best)
         if best is not None:
-            self.best, self.best_step = best, self.step
+            self.best, self.best_step, self.misses = best, self.step, 0
+        elif counts(by, self.best) and self.step > warmup_steps(self.config.optim, self.total_steps):
+            self.misses += 1
         return best is not None
 
     def save(self) -> None:
@@ -156,6 +177,7 @@ class Run:
             best=self.best,
             best_by=self.config.save.best,
             best_step=self.best_step,
+            misses=self.misses,
         )
         card = replace(self.parts.card, step=self.step)
         checkpoint = Checkpoint(card, self.engine.weights(), self.engine.moments(), state)
@@ -188,7 +210,15 @@ class Run:
 
     def mark_finished(self) -> None:
         """Marks the run as finished: the only proof of success, as exit codes of launchers are none. A collective."""
-        self._mark(FINISHED, f"{self.step}\n", f"finished at step {self.step}: {self.folder / 'checkpoints'}")
+        by, why = self.config.save.best, ""
+        if self.step < self.total_steps:
+            why = f"no better {by} in {counted(self.misses, 'evaluation')} (eval.patience)"
+        spent = clock(rank0_broadcast(self.world, lambda: seconds_of(reports(self.folder))))
+        line = f"finished at step {self.step}, after {spent}{why and ': '}{why}; {self.folder / 'checkpoints'}"
+        if self.best is not None:
+            line += f": the best {by} is {shown(by, abs(self.best))}, of step {self.best_step}; "
+            line += "score, transcribe and export take that step from the run"
+        self._mark(FINISHED, f"{self.step}{why and ' '}{why}\n", line)
 
     def _mark(self, name: str, content: str, line: str) -> None:
         rank0_broadcast(self.world, lambda: write_file(self.folder / name, content.encode()))

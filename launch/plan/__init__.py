@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--utilisation", type=float, default=0.4, metavar="SHARE", help="of the GPUs' peak, assumed (default: 0.4)")
     add("--hours", type=float, metavar="H", help="of audio, where data.train is not there yet (default: 960)")
     add("--json", action="store_true", help="print one JSON object")
-    add("--probe", action="store_true", help="measure memory and speed on this GPU, beside what is predicted")
+    add("--probe", action="store_true", help="measure steps here: memory and speed of this GPU, or this CPU's hours")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,11 +14,11 @@ from data_prep.progress import clock
 from launch.plan.data import Work, read_work
 from launch.plan.estimate import NAMES, Estimator, Row, advise
 from launch.plan.gpus import GIB, read_cluster
-from launch.plan.probe import measure_here
+from launch.plan.probe import measure_here, measure_on_cpu
 from launch.plan.shapes import Shapes, read_shapes
 from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
-from train.parts import remarks
+from train.parts import prompt_remarks, remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
@@ -36,12 +36,15 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--hours is {args.hours:g}, it must be above 0 and at most {MOST_HOURS:,}")
     if args.probe:
         if not torch.cuda.is_available():
-            raise UserError("--probe measures on a GPU, and this machine shows none; --gpus 8x80GB predicts instead")
+            config, shapes, work = _read(args, None)
+            measure_on_cpu(config, shapes, work, _total_steps(config, work.steps(config)), args.json)
+            return FITS
         memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
         measure_here(*_read(args, memory), args.utilisation, args.gpu_type, args.json)
         return FITS
     if args.gpus is None:
-        raise UserError("--gpus is missing: 8x80GB, 1x24GB or 4xh100 say which GPUs the plan is for")
+        which = "8x80GB, 1x24GB or 4xh100 say which GPUs the plan is for"
+        raise UserError(f"--gpus is missing: {which}; --probe measures on this machine, also without a GPU")
     cluster = read_cluster(args.gpus, args.nodes, args.gpu_type)
     config, shapes, work = _read(args, cluster.bytes_each)
     estimator, micro_batches = Estimator(shapes, work, cluster, args.utilisation), decided(config.batch.micro_batches)
@@ -62,15 +65,24 @@ def run(args: argparse.Namespace) -> int:
         "time": hours,
         "cache": estimator.cache(advice["cached"]),
         "advice": advice,
-        "remarks": remarks(config, steps, _total_steps(config, steps), cluster.ranks, work.longest_cost),
+        "remarks": [
+            *remarks(config, steps, _total_steps(config, steps), cluster.ranks, work.longest_cost),
+            *prompt_remarks(work.prompt_tokens, work.tokens / work.utterances),
+        ],
     }
     print(canonical_json(plan, indent=1).decode() if args.json else _text(plan, rows, config, estimator))
     return FITS if advice["deepspeed"] else NOTHING_FITS
 
 
-def _read(args: argparse.Namespace, device_bytes: int) -> tuple[Config, Shapes, Work]:
-    """The recipe with what it leaves to auto decided for such a GPU, the sizes of its models, and its data."""
+def _read(args: argparse.Namespace, device_bytes: int | None) -> tuple[Config, Shapes, Work]:
+    """The recipe with what it leaves to auto decided for such a GPU, or for a CPU (None), the sizes of its models, and
+    its data."""
     config = load_config(args.recipe, args.overrides)
+    if device_bytes is None:
+        m = config.model
+        dtypes = {"encoder_dtype": m.dtype_of_encoder, "llm_dtype": m.dtype_of_llm}
+        on_cpu = {name: "float32" if dtype == "auto" else dtype for name, dtype in dtypes.items()}
+        config = config.changed("model", **on_cpu)
     shapes = read_shapes(config)
     work = read_work(config, shapes, args.hours)
     frozen = shapes.llm_bytes + (0 if work.cached else shapes.encoder_bytes)

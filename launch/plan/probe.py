@@ -4,22 +4,25 @@ One process is a world of one, in stage 0. Micro-batches of the recipe's mean ut
 steps; memory is the highest that was allocated, beside what simulation.py predicts for that very micro-batch."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, takewhile
 
 import torch
 
-from data_prep.figures import table
+from data_prep.figures import in_units, table
+from data_prep.progress import clock
 from launch.plan.data import Work
 from launch.plan.estimate import Estimator
 from launch.plan.gpus import GIB, this_gpu
 from launch.plan.shapes import Shapes, random_batch, random_recogniser
 from launch.plan.simulation import StepCost, simulate
-from model.errors import UserError
+from model.errors import UserError, counted
 from model.sample_rate import SAMPLE_RATE
 from train.recipe.config import Config
 from train.recipe.kinds import decided
+from train.report.metrics import memory_bytes
 
 WARM_STEPS, TIMED_STEPS = 2, 3
 """AdamW makes its moments at the first step, so the second is the first that takes what all others take."""
@@ -53,6 +56,35 @@ def measure_here(
         lines.append([f"{row['tokens']:,}", *sizes, *speeds])
     head = ("tokens", "predicted GiB", "measured GiB", "s/step", "audio-h/h", "utilisation")
     print("\n".join(table(lines, head, left=())))
+
+
+def measure_on_cpu(config: Config, shapes: Shapes, work: Work, total_steps: int, as_json: bool) -> None:
+    """On this process's threads with the recipe's batch.tokens; prints the hours of a run of `total_steps`. UserError
+    for models that this host's memory does not hold."""
+    if not shapes.shardable:
+        raise UserError(f"--probe measures LLMs in full weights, and model.llm_dtype is {shapes.recipe.dtype_of_llm}")
+    needed, there = shapes.llm_bytes + shapes.encoder_bytes, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise UserError(f"the models take {in_units(needed)}, this host has {in_units(there)}; --gpus 1x80GB predicts")
+    tokens, device = decided(config.batch.tokens), torch.device("cpu")
+    rows = list(measure(config, shapes, work, [tokens], device, reset_peak=lambda: None, peak_bytes=memory_bytes))
+    if not rows:
+        raise UserError(f"a step with batch.tokens={tokens} does not fit into this host's memory; give fewer")
+    row = rows[0]
+    steps = work.steps(config)
+    hours = work.seconds / 3600 * total_steps / steps / row["audio_hours_per_hour"]
+    if as_json:
+        print(json.dumps({"readings": [row], "threads": torch.get_num_threads(), "steps": total_steps, "hours": hours}))
+        return
+    data = "cached frames" if work.cached else "audio, encoded on the fly"
+    print(
+        f"this CPU, {counted(torch.get_num_threads(), 'thread')}, {data}: {row['seconds']:.2f} s a micro-batch of "
+        f"{row['tokens']:,} tokens, {row['audio_hours_per_hour']:.3g} audio-h/h, {in_units(int(row['measured_bytes']))}"
+    )
+    print(
+        f"a run of {total_steps:,} steps ({total_steps / steps:.3g} epochs) takes {clock(3600 * hours)}, without "
+        "evaluation (about a tenth) and saving"
+    )
 
 
 def measure(

@@ -1,13 +1,21 @@
 """`slam-asr recipe`: `new` writes a recipe for given data and models (text.py), `schema` the JSON schema.
 Begin with text.py. May import launch.prep, train, data_prep and model."""
 
+from __future__ import annotations
+
 import argparse
-import math
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.prep.arguments import local_path
 from model.errors import UserError, require_at_least
+
+if TYPE_CHECKING:
+    from data_prep.shards.index import ShardIndex
+    from launch.recipes.text import Wanted
 
 SPEECH_A_SECOND, BYTES_A_TOKEN, PROMPT_TOKENS = 10, 4, 14
 """Rough speech embeddings a second, bytes of a transcript an LLM token, and tokens of the prompt."""
@@ -62,6 +70,8 @@ def _schema() -> str:
 
 
 def _new(args: argparse.Namespace) -> str:
+    from importlib.util import find_spec
+
     from launch.recipes.text import Wanted, recipe_text
     from model.skeleton import read_config
 
@@ -69,17 +79,21 @@ def _new(args: argparse.Namespace) -> str:
         require_at_least("--gpus", args.gpus, 1)
     if args.out is not None and args.out.exists():
         raise UserError(f"--out {args.out} is there already; remove it, or give another name")
-    hours, epoch_tokens = _size(args)
-    read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
+    indexes = _indexes(args)
+    encoder = read_config("encoder", args.encoder, args.trust_remote_code)  # a UserError where it is none
     llm = read_config("LLM", args.llm, args.trust_remote_code)
     width = llm.get_text_config().hidden_size
     run = args.run_dir or f"runs/{args.out.stem if args.out is not None else Path(args.llm).name.removesuffix('.gguf')}"
-    wanted = Wanted(args.train, args.dev, args.encoder, args.llm, width, hours, run, epoch_tokens, args.gpus)
-    return recipe_text(wanted)
+    wanted = Wanted(
+        *(args.train, args.dev, args.encoder, args.llm, width, args.hours or 0.0, run),
+        gpus=args.gpus,
+        peft=find_spec("peft") is not None,
+    )
+    return recipe_text(_measured(wanted, indexes, encoder.model_type) if indexes else wanted)
 
 
-def _size(args: argparse.Namespace) -> tuple[float, float]:
-    """Hours of training data and LLM tokens of an epoch, by its indexes; or the hours given where one is not there."""
+def _indexes(args: argparse.Namespace) -> list[ShardIndex]:
+    """Those of the training data; none where data are not there and their hours are given."""
     from data_prep.addresses import is_remote
     from data_prep.shards.opening import read_index
 
@@ -89,10 +103,26 @@ def _size(args: argparse.Namespace) -> tuple[float, float]:
             raise UserError(f"there is no {missing[0]} to count hours of; build it first, or give --hours H")
         if not args.hours > 0:
             raise UserError(f"--hours is {args.hours:g}, it must be above 0")
-        return args.hours, math.inf
+        return []
     if args.hours is not None:
         raise UserError("--hours is for data that are not there, and --train is; leave --hours out")
-    indexes = [read_index(path) for path in args.train]
-    seconds = sum(index.seconds for index in indexes)
+    return [read_index(path) for path in args.train]
+
+
+def _measured(wanted: Wanted, indexes: Sequence[ShardIndex], encoder_type: str) -> Wanted:
+    """With the hours, the LLM tokens of an epoch and the mean length of these data; features have their own window."""
+    from launch.recipes.text import window_of
+
+    seconds, utterances = sum(index.seconds for index in indexes), max(1, sum(map(len, indexes)))
     text = sum(int(index.text_bytes.sum()) for index in indexes) / BYTES_A_TOKEN
-    return seconds / 3600, seconds * SPEECH_A_SECOND + text + PROMPT_TOKENS * sum(map(len, indexes))
+    if indexes[0].kind == "features":
+        window = "cut" if indexes[0].fingerprint.get("window") == "cut" else None
+    else:
+        window = window_of(encoder_type, seconds / utterances)
+    return replace(
+        wanted,
+        hours=seconds / 3600,
+        epoch_tokens=seconds * SPEECH_A_SECOND + text + PROMPT_TOKENS * utterances,
+        mean_seconds=seconds / utterances,
+        window=window,
+    )

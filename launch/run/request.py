@@ -135,11 +135,26 @@ def config_of(request: Request) -> Config:
         document = read_yaml_file(request.recipe_file)
     else:
         train, dev = (str(request.shards(name)) for name in ("train", "dev"))
-        wanted = Wanted((train,), (dev,), request.encoder or "?", request.llm or "?", 1, 1.0, str(request.run))
+        models = request.encoder or "?", request.llm or "?"
+        wanted = Wanted((train,), (dev,), *models, 1, 1.0, str(request.run), window=_window(request))
         document = read_yaml(recipe_text(wanted), "the recipe")
     models = {"model.encoder": request.encoder, "model.llm": request.llm}
     given = [f"{key}={value}" for key, value in models.items() if value]
     return validated(Config, lay_over(document, [*given, *request.overrides]), "the recipe")
+
+
+def _window(request: Request) -> str | None:
+    """The model.encoder_window that `recipe new` will choose for the shards, so that frames are cached with it."""
+    from data_prep.shards.index import INDEX_NAME
+    from data_prep.shards.opening import read_index
+    from launch.recipes.text import window_of
+    from model.skeleton import read_config
+
+    if not (request.shards("train") / INDEX_NAME).exists():
+        return None
+    index = read_index(request.shards("train"))
+    trusted = "model.trust_remote_code=true" in request.overrides
+    return window_of(read_config("encoder", request.encoder, trusted).model_type, index.seconds / max(1, len(index)))
 
 
 def _require_corpora(args: argparse.Namespace) -> None:

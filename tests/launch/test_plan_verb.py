@@ -1,6 +1,9 @@
 """`slam-asr plan`: its predictions against what autograd keeps and what a process takes, and its advice."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +183,7 @@ def test_gathering_over_the_network_bounds_the_speed_of_stage_3(tmp_path, capsys
         (["--gpus", "8x80GB", "--utilisation", "40"], "--utilisation is 40, it is a share"),
         (["--gpus", "8x80GB", "--hours", "0"], "--hours is 0"),
         ([], "--gpus is missing"),
-        (["--probe"], "this machine shows none"),
+        (["--probe", "model.llm_dtype=nf4"], "--probe measures LLMs in full weights"),
         (["--gpus", "8x80GB", "model.llm=no/such"], "give model.llm=FOLDER"),
         (["--gpus", "8x80GB", "model.encoder=model/stand_in/llm"], "is an LLM (model_type 'llama')"),
     ],
@@ -189,6 +192,14 @@ def test_a_mistake_is_one_line(tmp_path, capsys, arguments, text):
     assert main(["plan", write_recipe(tmp_path, STAND_IN / "llm"), *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1 and text in captured.err
+
+
+def test_without_a_gpu_a_probe_says_the_hours_of_this_cpu(tmp_path):
+    recipe = write_recipe(tmp_path, STAND_IN / "llm", tokens=400, micro_batches=2, dtype="auto")
+    command = [sys.executable, "-m", "launch", "plan", recipe, "--probe", "--hours", "1"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300).stdout
+    assert "audio, encoded on the fly" in said and " audio-h/h, " in said, said
+    assert re.search(r"a run of [\d,]+ steps \(4 epochs\) takes (\d+:)?\d+:\d\d, without evaluation", said), said
 
 
 def test_a_micro_batch_takes_at_least_as_long_as_its_kernels_take_to_be_launched(tmp_path, capsys):

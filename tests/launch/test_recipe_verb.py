@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from launch.command import main
-from launch.recipes.text import Wanted, choose, recipe_text
+from launch.recipes.text import Wanted, choose, recipe_text, window_of
+from model.prompt import DEFAULT_TEMPLATE
 from tests.data_prep.spoken import clean, written
 from train.recipe.config import load_config
 
@@ -53,7 +54,7 @@ def test_each_rank_gets_as_many_micro_batches(tmp_path, gpus):
     wanted = Wanted(("train a", "train b"), (), "e", "l", 2048, 100.0, "run", gpus=gpus)
     (tmp_path / "recipe.yaml").write_text(recipe_text(wanted))
     config = load_config(tmp_path / "recipe.yaml")
-    assert config.data.train == ("train a", "train b") and config.save.best == "none"
+    assert config.data.train == ("train a", "train b") and "best" not in recipe_text(wanted)
     slots = config.batch.micro_batches
     assert slots == "auto" if gpus == 0 else isinstance(slots, int) and slots % gpus == 0 and slots >= 6
 
@@ -65,6 +66,28 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
     assert [choose(h, 4096).masks > 0 for h in hours] == [True, True, False, False]
     assert [choose(0.01, 192, tokens).epochs for tokens in (100, 5_000, 25_000)] == [200, 60, 15]
     assert all(choose(h, 192).epochs <= choose(h, 2048).epochs for h in hours)
+
+
+def test_a_small_llm_and_few_hours_get_lora_larger_stacks_and_fewer_epochs():
+    assert [choose(h, 576).lora for h in (1, 3, 10, 100)] == [8, 8, 8, 0]
+    assert not any(choose(3, width).lora for width in (192, 1536, 4096)), "a toy needs none; wider ones were not tried"
+    assert [choose(h, 576).epochs for h in (1, 3, 10, 100)] == [30, 20, 10, 6]
+    assert (choose(3, 576).stack, choose(3, 576).hidden) == (8, 1536) and choose(100, 576).stack == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "peft", "expected"),
+    [(4.0, True, (8, "cut", "Speech: <speech>\nTranscript:")), (8.0, False, (0, "cut", None)), (15.0, True, (8,))],
+)
+def test_short_utterances_get_a_short_prompt_and_no_padding(tmp_path, seconds, peft, expected):
+    window = window_of("whisper", seconds)
+    wanted = Wanted(("a",), ("b",), "e", "l", 576, 3.0, "run", mean_seconds=seconds, window=window, peft=peft)
+    (tmp_path / "recipe.yaml").write_text(text := recipe_text(wanted))
+    config = load_config(tmp_path / "recipe.yaml")
+    rank, cut, prompt = (*expected, None, None)[:3]
+    assert (config.lora.rank, config.model.encoder_window) == (rank, cut)
+    assert config.model.prompt == (prompt or DEFAULT_TEMPLATE) and ("pip install 'slam-asr[lora]'" in text) != peft
+    assert window_of("hubert", 4.0) is None
 
 
 @pytest.mark.parametrize(

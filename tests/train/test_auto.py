@@ -11,7 +11,7 @@ from data_prep.cores import usable_cores
 from tests import ranks
 from train.data.plan import Epochs, cost_of
 from train.dist.launch_env import READERS, set_threads, threads_of
-from train.parts import rank_remarks, schedule_remarks
+from train.parts import prompt_remarks, rank_remarks, schedule_remarks
 from train.recipe import auto
 from train.recipe.config import Config, load_config
 from train.recipe.kinds import decided
@@ -108,14 +108,42 @@ def test_a_run_writes_and_prints_its_auto_values_and_resumes_with_them(ground, t
         (["optim.warmup_steps=9"], 1000, 3, ["1 of 3 ranks", "batch.micro_batches=3", "batch.tokens=300"]),
         (["optim.warmup_steps=9"], 1000, 16, ["14 of 16 ranks", "batch.micro_batches=16", "batch.tokens=200"]),
         (["optim.warmup_steps=100"], 1000, 2, []),
+        (["optim.warmup_steps=100", "eval.patience=3"], 1000, 2, ["before the cosine decay", "schedule=constant"]),
+        (["optim.warmup_steps=100", "eval.patience=9"], 1000, 2, ["every 100 steps, is longer than the run of 1,000"]),
+        (["optim.warmup_steps=100", "eval.patience=3", "optim.schedule=constant"], 1000, 2, []),
     ],
 )
 def test_a_recipe_that_does_not_suit_its_data_or_ranks_gets_a_remark_with_the_value_to_set(
     overrides, total, world, advice
 ):
-    recipe = config("batch.tokens=450", "batch.micro_batches=2", *overrides)
+    dev = ["data.dev=dev", "save.every_steps=100", "eval.every_steps=100"]
+    recipe = config("batch.tokens=450", "batch.micro_batches=2", *dev, *overrides)
     text = " ".join([*schedule_remarks(recipe, 20, total), *rank_remarks(recipe, world, longest_cost=200)])
     assert all(part in text for part in advice) and bool(advice) == bool(text), text
+
+
+def test_a_prompt_that_is_much_of_an_utterance_is_told():
+    assert prompt_remarks(13, 30) == prompt_remarks(36, 200) == []
+    (line,) = prompt_remarks(36, 90)
+    assert "36 of the 90 LLM tokens of an average utterance (40%)" in line
+    assert '"Speech: <speech>\\nTranscript:"' in line
+
+
+@pytest.mark.parametrize(
+    ("total", "watch", "patience"), [(300, 25, 200), (1719, 43, 430), (8000, 200, 2000), (100_000, 200, 2000)]
+)
+def test_what_a_small_run_warns_of_is_scaled_by_its_length(total, watch, patience):
+    watched = auto.decide_steps(config("batch.tokens=450", "batch.micro_batches=2"), total, 0).watch
+    assert (watched.every_steps, watched.patience_steps) == (watch, patience)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "best"),
+    [(["data.dev=dev"], "wer"), (["data.dev=dev", "eval.wer=false"], "loss"), (["data.dev=[]"], "none")],
+)
+def test_the_best_checkpoint_is_that_of_the_lowest_wer_if_there_is_one(overrides, best):
+    recipe = config("batch.tokens=450", "batch.micro_batches=2", "save.best=auto", *overrides)
+    assert auto.decide_steps(recipe, 1000, 0).save.best == best
 
 
 def test_threads_are_shared_among_the_ranks_of_a_host_and_leave_cores_to_the_readers(monkeypatch):

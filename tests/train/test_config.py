@@ -105,7 +105,7 @@ def test_of_a_repeated_override_the_last_counts(recipe):
         ("optim.max_steps=null", "neither optim.max_steps nor optim.epochs is given"),
         ("eval.wer=no", "eval.wer is no, expected true or false"),
         ("eval.wer=True", "eval.wer is True, expected true or false"),
-        ("save.best=lose", "save.best is lose, expected loss, accuracy, wer or none, did you mean loss?"),
+        ("save.best=lose", "save.best is lose, expected auto, loss, accuracy, wer or none, did you mean loss?"),
         ("save.best=loss", "save.best is loss, but data.dev is empty; give data.dev"),
         ("data.train=[]", "data.train is a list of 0, expected at least one"),
         ("data.train=[a, '']", "data.train[1] is '', expected "),

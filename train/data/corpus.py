@@ -51,6 +51,16 @@ class Corpus:
         """Of an epoch (plan.cost_of)."""
         return int(cost_of(self.tokens[self.ids]).sum())
 
+    @property
+    def prompt_tokens(self) -> int:
+        """LLM tokens of the prompt around the speech."""
+        return len(self.model.prompt.prefix_ids) + len(self.model.prompt.suffix_ids)
+
+    @property
+    def mean_tokens(self) -> float:
+        """LLM tokens of an average utterance, the prompt included."""
+        return float(self.tokens[self.ids].mean())
+
     def epochs(self, config: Config) -> Epochs:
         """The order in which the run reads the samples."""
         at_once = config.data.shuffle_shards

@@ -45,6 +45,7 @@ class State:
     best: float | None  # best validation score so far, lower is better; None before the first
     best_by: str = "none"  # what it is a score of: save.best
     best_step: int | None = None  # the step that has it
+    misses: int = 0  # evaluations since it that count for eval.patience
     version: int = VERSION
 
 

@@ -3,6 +3,8 @@
     batch.tokens, batch.micro_batches    an epoch has about 200 steps, within bounds; a micro-batch fits the device
     optim.warmup_steps                   a tenth of the run, at most 1,000 steps (the paper's)
     save.every_steps, eval.every_steps   about ten checkpoints a run; validation takes at most a tenth of the time
+    save.best                            the lowest WER on the dev set, if there is one
+    watch.every_steps, .patience_steps   a fortieth and a quarter of the run, at most 200 and 2,000 steps
 
 They do not depend on the number of ranks. A resumed run keeps the values that it began with."""
 
@@ -28,6 +30,10 @@ VALIDATION_SHARE = 0.1
 """Of the time of training; an utterance that is decoded costs about three times one that is trained on."""
 DECODING_COST = 3.0
 LEAST_VALIDATIONS = 3
+WATCH_SHARE, LEAST_WATCH, MOST_WATCH = 1 / 40, 25, 200
+PATIENCE_SHARE, LEAST_PATIENCE, MOST_PATIENCE = 1 / 4, 200, 2_000
+"""A small run begins to transcribe after some hundred steps, a large one after some thousand: what is late depends on
+the length of the run."""
 KEPT = ("batch.tokens", "batch.micro_batches", "optim.warmup_steps")
 """The values that the weights depend on."""
 ROOM = 0.6
@@ -66,7 +72,8 @@ def decide_batch(config: Config, total_cost: int, longest_cost: int, most_tokens
 
 
 def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
-    """`config` with warm-up and intervals decided, for a run of `total_steps`; `dev_cost` is that of the dev set."""
+    """`config` with warm-up, intervals and save.best decided, for a run of `total_steps`; `dev_cost` is that of the dev
+    set."""
     if config.optim.warmup_steps == "auto":
         config = config.changed("optim", warmup_steps=min(MOST_WARMUP, math.ceil(WARMUP_SHARE * total_steps)))
     save_every = config.save.every_steps
@@ -76,12 +83,31 @@ def decide_steps(config: Config, total_steps: int, dev_cost: int) -> Config:
     if config.eval.every_steps == "auto":
         every = None  # at every save
         if config.save.strategy == "steps":
-            step = decided(config.batch.tokens) * decided(config.batch.micro_batches)
-            steps_taken = dev_cost * (DECODING_COST if config.eval.wer else 1.0) / step
-            saves = max(1, math.ceil(steps_taken / VALIDATION_SHARE / save_every))
+            saves = max(1, math.ceil(evaluation_steps(config, dev_cost) / VALIDATION_SHARE / save_every))
             every = min(save_every * saves, max(save_every, math.ceil(total_steps / LEAST_VALIDATIONS)))
         config = config.changed("eval", every_steps=every)
+    if config.save.best == "auto":
+        best = "none" if not config.data.dev else "wer" if config.eval.wer else "loss"
+        config = config.changed("save", best=best)
+    if config.watch.every_steps == "auto":
+        watch_every = min(max(math.ceil(WATCH_SHARE * total_steps), LEAST_WATCH), MOST_WATCH)
+        config = config.changed("watch", every_steps=watch_every)
+    if config.watch.patience_steps == "auto":
+        patience = min(max(math.ceil(PATIENCE_SHARE * total_steps), LEAST_PATIENCE), MOST_PATIENCE)
+        config = config.changed("watch", patience_steps=patience)
     return config
+
+
+def eval_every(config: Config, steps_an_epoch: int) -> int:
+    """Steps between two evaluations, of a decided recipe."""
+    by_epoch = config.eval.every_steps is None and config.save.strategy == "epoch"
+    return steps_an_epoch if by_epoch else decided(config.eval.every_steps or config.save.every_steps)
+
+
+def evaluation_steps(config: Config, dev_cost: int) -> float:
+    """The training steps that take about as long as an evaluation of a dev set of this cost."""
+    step = decided(config.batch.tokens) * decided(config.batch.micro_batches)
+    return dev_cost * (DECODING_COST if config.eval.wer else 1.0) / step
 
 
 def tokens_that_fit(config: Config, llm: Any, frozen_bytes: int, device_bytes: int | None, value_bytes: int) -> int:

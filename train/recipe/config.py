@@ -168,8 +168,13 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.save.best != "none" and not self.data.dev:
+        if self.save.best not in ("auto", "none") and not self.data.dev:
             raise UserError(f"save.best is {self.save.best}, but data.dev is empty; give data.dev or save.best: none")
+        if self.eval.patience is not None and (self.save.best == "none" or not self.data.dev):
+            lacking = "save.best is none" if self.data.dev else "data.dev is empty"
+            raise UserError(
+                f"eval.patience is {self.eval.patience}, but {lacking}; give it, or leave eval.patience out"
+            )
         if self.data.write_features and self.augment.needs_audio:
             raise UserError(
                 "data.write_features keeps the frames of recordings as they are, augment changes their speed or adds "

@@ -17,6 +17,9 @@ class EvalConfig(Section):
     where the dev set is so large that it would take more than a tenth of the time."""
     at_start: bool = False
     """Whether to evaluate before the first step too."""
+    patience: Count | None = None
+    """Evaluations in a row without a better figure of save.best after which the run ends, as finished; null = never.
+    Those of the warm-up do not count, nor, with save.best wer, those before the WER is below 100 %."""
     wer: bool = True
     """Whether to decode and score (WER), beside loss and token accuracy."""
     beams: Count = 1
@@ -36,17 +39,20 @@ class SaveConfig(Section):
     """Optimizer steps between saves, with strategy steps. auto: a tenth of the run, from 10 to 1,000."""
     total_limit: Count | None = 3
     """Newest checkpoints kept, besides the best; null = all."""
-    best: Literal["loss", "accuracy", "wer", "none"] = "none"
-    """The figure on data.dev that picks the checkpoint kept as the best; none = no best."""
+    best: Literal["auto", "loss", "accuracy", "wer", "none"] = "auto"
+    """The figure on data.dev that picks the checkpoint kept as the best, which score, transcribe and export take from
+    the run; none = no best, they take the newest. auto = wer, without eval.wer loss, without data.dev none."""
 
 
 class WatchConfig(Section):
     """Checks whether the LLM uses the audio. No influence on the weights."""
 
-    every_steps: Count | None = 200
-    """Optimizer steps between measurements of the loss with the speech of other utterances; null = none."""
-    patience_steps: Count = 2000
-    """Optimizer steps without a rise of the token accuracy after which the run warns."""
+    every_steps: Count | Auto | None = "auto"
+    """Optimizer steps between measurements of the loss with the speech of other utterances; null = none. auto: a
+    fortieth of the run, from 25 to 200."""
+    patience_steps: Count | Auto = "auto"
+    """Optimizer steps without a rise of the token accuracy after which the run warns. auto: a quarter of the run, from
+    200 to 2,000."""
 
 
 class LogConfig(Section):

@@ -81,3 +81,9 @@ def better(scores: dict[str, float], by: str, best: float | None) -> float | Non
         return None
     value = -scores[by] if by == "accuracy" else scores[by]
     return value if np.isfinite(value) and (best is None or value < best) else None
+
+
+def counts(by: str, best: float | None) -> bool:
+    """Whether an evaluation that was no better than `best` counts for eval.patience. A WER of 100 %, which saying
+    nothing reaches, is of before the LLM transcribes; how long that takes is no matter of overfitting."""
+    return best is not None and (by != "wer" or best < 1)

@@ -18,6 +18,7 @@ from train.dist.collectives import World
 from train.liveness import stop
 from train.recipe.config import Config
 from train.report.sinks import Console, JsonLines, Sink, TensorBoard
+from train.report.time_left import TimeLeft
 from train.report.trackers import open_trackers
 
 
@@ -64,9 +65,9 @@ class StepResult:
 class Report:
     """Adds up steps and writes the figures to every sink, each `every_steps` steps."""
 
-    def __init__(self, sinks: Sequence[Sink], console: Console | None, every_steps: int, total_steps: int) -> None:
-        self._sinks = [*sinks, *([console] if console else [])]
-        self._console, self._every, self._total = console, every_steps, total_steps
+    def __init__(self, sinks: Sequence[Sink], console: Console | None, every_steps: int, time_left: TimeLeft) -> None:
+        self._sinks, self._time_left = [*sinks, *([console] if console else [])], time_left
+        self._console, self._every, self._total = console, every_steps, time_left.total_steps
         self._steps: list[StepResult] = []  # since the last report
         self._seconds, self._since = 0.0, time.monotonic()  # they took; when the current one began
         self._extra: dict[str, float] = {}
@@ -83,7 +84,8 @@ class Report:
     def step(self, step: int, epoch: int, result: StepResult) -> dict[str, float] | None:
         """Adds the latest of `step` steps; the figures if a report is due."""
         self._steps.append(result)
-        self._seconds += self._lap()
+        self._time_left.step(lap := self._lap())
+        self._seconds += lap
         if self._console is not None:
             self._console.advance()
         if step % self._every and step != self._total:
@@ -99,8 +101,8 @@ class Report:
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Reports validation scores; the time they took does not count for the training rate."""
-        self._write(step, "dev", scores)
-        self._lap()
+        self._time_left.evaluation(seconds := self._lap())
+        self._write(step, "dev", scores | {"seconds": seconds})
 
     def _lap(self) -> float:
         now = time.monotonic()
@@ -123,7 +125,7 @@ class Report:
             "waited_for_data": float(waits.max(axis=1).sum()),
             "memory_gb": memory_bytes() / 1e9,
             "steps_per_second": len(steps) / seconds,
-            "seconds_left": (self._total - step) * seconds / len(steps),
+            "seconds_left": self._time_left.seconds(step),
         }
         if skipped := len(steps) - len(finite):
             figures["skipped"] = skipped
@@ -156,12 +158,12 @@ def memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def open_report(folder: Path, config: Config, total_steps: int, from_step: int, first: bool) -> Report:
+def open_report(folder: Path, config: Config, time_left: TimeLeft, from_step: int, first: bool) -> Report:
     """The run's report, with sinks on the first rank."""
     sinks: list[Sink] = []
     if not first:
-        return Report(sinks, None, config.log.every_steps, total_steps)
-    console = Console(total_steps, from_step)
+        return Report(sinks, None, config.log.every_steps, time_left)
+    console = Console(time_left.total_steps, from_step)
     kinds = {"metrics.jsonl": JsonLines, **({"tensorboard": TensorBoard} if config.log.tensorboard else {})}
     for name, kind in kinds.items():
         try:
@@ -169,4 +171,4 @@ def open_report(folder: Path, config: Config, total_steps: int, from_step: int, 
         except (OSError, ImportError) as error:
             console.say(f"no {name}: {error}; training goes on without it")
     sinks += open_trackers(folder, config, console.say)
-    return Report(sinks, console, config.log.every_steps, total_steps)
+    return Report(sinks, console, config.log.every_steps, time_left)

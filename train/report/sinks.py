@@ -84,14 +84,16 @@ class Console:
             self._progress.advance()
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        shown = []
-        for name, value in figures.items():
-            text = clock(value) if name == "seconds_left" else FORMATS.get(name, "{:.4g}").format(value)
-            shown.append(f"{SHORT_NAMES.get(name, name)} {text}")
-        self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {'  '.join(shown)}")
+        words = (f"{SHORT_NAMES.get(name, name)} {shown(name, value)}" for name, value in figures.items())
+        self.say(f"step {step}/{self._total}  {kind + ' ' if kind != 'train' else ''} {'  '.join(words)}")
 
     def close(self) -> None:
         self._progress.__exit__(None, None, None)
+
+
+def shown(name: str, value: float) -> str:
+    """A figure as people read it: 71.2% of a WER of 0.712."""
+    return clock(value) if name in ("seconds", "seconds_left") else FORMATS.get(name, "{:.4g}").format(value)
 
 
 SHORT_NAMES = {  # on the console
@@ -101,6 +103,7 @@ SHORT_NAMES = {  # on the console
     "memory_gb": "memory",
     "steps_per_second": "steps/s",
     "seconds_left": "left",
+    "seconds": "took",
 }
 FORMATS = {
     **dict.fromkeys(("accuracy", "wer", "cer", "useful_share"), "{:.1%}"),

@@ -7,6 +7,7 @@ import pytest
 from train.report import metrics
 from train.report.metrics import Report, StepResult, StepSums
 from train.report.sinks import Console, JsonLines
+from train.report.time_left import TimeLeft
 
 
 def result(loss: float, norm: float = 1.0, waited: tuple[float, ...] = (0.0,)) -> StepResult:
@@ -30,7 +31,7 @@ def test_an_evaluation_between_reports_takes_neither_steps_nor_time_from_them(mo
     clock = [0.0]
     monkeypatch.setattr(metrics.time, "monotonic", lambda: clock[0])
     sink = Memory()
-    report = Report([sink], None, every_steps=4, total_steps=8)
+    report = Report([sink], None, every_steps=4, time_left=TimeLeft(8))
     for step in range(1, 5):
         clock[0] += 1.0
         report.step(step, 0, result(10.0 * step))
@@ -61,14 +62,14 @@ def test_a_terminal_that_goes_away_does_not_end_the_run(monkeypatch):
 
     console = Console(total_steps=8, from_step=0)
     monkeypatch.setattr("builtins.print", gone)
-    report = Report([], console, every_steps=1, total_steps=8)
+    report = Report([], console, every_steps=1, time_left=TimeLeft(8))
     report.say("hello")
     report.step(1, 0, result(1.0))
 
 
 def test_a_skipped_step_is_counted_and_not_averaged_and_the_rank_that_waits_is_named():
     sink = Memory()
-    report = Report([sink], None, every_steps=2, total_steps=8)
+    report = Report([sink], None, every_steps=2, time_left=TimeLeft(8))
     report.step(1, 0, result(20.0, waited=(0.0, 5.0, 1.0)))
     report.step(2, 0, result(float("nan"), norm=float("inf"), waited=(1.0, 5.0, 1.0)))
     figures = sink.rows[-1][2]
