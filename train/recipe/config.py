@@ -172,8 +172,8 @@ class Config(Section):
             raise UserError(f"save.best is {self.save.best}, but data.dev is empty; give data.dev or save.best: none")
         if self.data.write_features and self.augment.needs_audio:
             raise UserError(
-                "data.write_features keeps the frames of recordings as they are, augment changes their speed or adds "
-                "noise; leave one of the two out"
+                "data.write_features keeps the frames of recordings as they are, augment changes their speed, adds "
+                "noise or replaces them; leave one of the two out"
             )
         if self.save.best == "wer" and not self.eval.wer:
             raise UserError("save.best is wer, but eval.wer is false; write eval.wer: true or another save.best")

@@ -101,6 +101,8 @@ SHORT_NAMES = {  # on the console
     "memory_gb": "memory",
     "steps_per_second": "steps/s",
     "seconds_left": "left",
+    "hallucinated_words": "words on silence",
+    "silent_utterances": "silent",
 }
 FORMATS = {
     **dict.fromkeys(("accuracy", "wer", "cer", "useful_share"), "{:.1%}"),
