@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, probe, resample
-from data_prep.audio.wordless import coloured, levelled, noise, silence, tone
+from data_prep.audio.wordless import KINDS, coloured, levelled
 from data_prep.paths import LocalPath, one_or_more
 from model.errors import UserError
 
@@ -50,7 +50,8 @@ class AugmentConfig(
     with a spectrum of power 1/f^a, a drawn from 0 (white) to 2 (brown)."""
     silence_share: Ratio = 0.0
     """Share of utterances that are replaced by a sound of the same length in which nothing is said, and whose answer is
-    then empty, from 0 to 1: silence, noise as of `noise_dir` or a tone, each in a third of them. Needs audio."""
+    then empty, from 0 to 1: silence, noise (as of `noise_dir`), a tone, music or clicks, each in a fifth of them. Needs
+    audio."""
     time_masks: Spans = 0
     """Spans of encoder frames masked in each utterance (SpecAugment, arXiv 1904.08779); 0 = none."""
     time_mask_seconds: Annotated[float, Field(gt=0)] = 0.4
@@ -210,10 +211,10 @@ def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generato
 def _wordless(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
     """Float32 [count]; `rng` as it was for `without_speech`."""
     rng.random()
-    kind = (silence, noise, tone)[rng.integers(3)]
-    if kind is noise and config.noise_dir is not None:
+    kind = list(KINDS)[rng.integers(len(KINDS))]
+    if kind == "noise" and config.noise_dir is not None:
         return levelled(_recorded(count, config.noise_dir, rng), rng)
-    return kind(count, rng)
+    return KINDS[kind](count, rng)
 
 
 def _recorded(count: int, folder: str, rng: np.random.Generator) -> np.ndarray:
