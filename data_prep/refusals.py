@@ -14,6 +14,8 @@ from model.errors import UserError, counted
 Note = dict[str, str]  # key, reason (to count by), message, and in the file also audio
 QUARANTINE, DROPPED = "quarantine.jsonl", "dropped.jsonl"  # of a dataset directory: unusable; outside the limits
 NEEDS_FFMPEG = "needs-ffmpeg"  # the reason such recordings are counted by
+EMPTY_TEXT = "no-text"  # the reason of empty transcripts
+TO_KEEP_EMPTY = "--allow-empty keeps recordings in which nothing is said"
 CONVERTIBLE = ("mp4", "m4a", "m4b", "aac", "mov", "3gp", "wma", "webm", "mkv", "mka", "amr", "avi")
 FIRST_BYTES = (  # offset, bytes, format
     *((4, box, "MP4 or M4A") for box in (b"ftyp", b"moov", b"mdat", b"wide")),  # behind the box's length
@@ -38,9 +40,11 @@ def by_reason(notes: Iterable[Note]) -> dict[str, int]:
 
 
 def reasons_of(notes: Iterable[Note]) -> str:
-    """The three most frequent reasons with their counts, for a message, and the command that converts recordings."""
+    """The three most frequent reasons with their counts, for a message, and how to convert recordings, or keep those
+    with empty transcripts."""
     listed = Counter(by_reason(notes)).most_common(3)
     mend = f"; {conversion()} converts one" if NEEDS_FFMPEG in dict(listed) else ""
+    mend += f"; {TO_KEEP_EMPTY}" if EMPTY_TEXT in dict(listed) else ""
     return ", ".join(f"{reason} {count:,}" for reason, count in listed) + mend
 
 

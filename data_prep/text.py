@@ -2,7 +2,8 @@
 
 | the transcript has | rule |
 |---|---|
-| nothing, or no letter and no digit | refused: no-text, no-words |
+| nothing | refused: no-text; kept with --allow-empty: nothing is said (silence, noise, music) |
+| no letter and no digit | refused: no-words |
 | a control character (NUL, escape ...) or half a surrogate pair | refused: bad-text |
 | U+FFFD, or UTF-8 that was read as another encoding ("grÃ¶ÃŸe") | refused: bad-encoding |
 | more characters than can be spoken in its time | refused: text-too-long (prepare.py) |
@@ -20,7 +21,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
-from data_prep.refusals import Refused
+from data_prep.refusals import EMPTY_TEXT, Refused
 from model.errors import require_known
 
 APOSTROPHES = str.maketrans(dict.fromkeys("\u2018\u2019\u02bc\uff07\u00b4\u0060", "'"))
@@ -32,11 +33,15 @@ NUMERIC_FORMS = ("<super>", "<sub>", "<fraction>")  # compatibility characters w
 SPELLINGS = Path(__file__).with_name("spellings.json")
 
 
-def tidy_text(text: str) -> str:
-    """The transcript with single spaces and no byte-order mark. Refused by the rules above."""
+def tidy_text(text: str | None, allow_empty: bool = False) -> str:
+    """The transcript with single spaces and no byte-order mark. Refused by the rules above, and where it is None."""
+    if text is None:
+        raise Refused("no-transcript", "no transcript is given")
     text = " ".join(text.replace("\ufeff", " ").split())
     if not text:
-        raise Refused("no-text", "the transcript is empty")
+        if allow_empty:
+            return text
+        raise Refused(EMPTY_TEXT, "the transcript is empty")
     control = [] if text.isprintable() else [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]
     if control:
         raise Refused("bad-text", f"the transcript holds the control character U+{ord(control[0]):04X}")
@@ -53,8 +58,9 @@ def tidy_text(text: str) -> str:
 
 
 def normalised(text: str, name: str) -> str:
-    """A tidy transcript after a normaliser of `prep build`; unchanged for "none". Refused if nothing is left of it."""
-    if name == "none":
+    """A tidy transcript after a normaliser of `prep build`; unchanged for "none". Refused if nothing is left of it,
+    unless it was empty."""
+    if name == "none" or not text:
         return text
     spelt = normaliser(name)(text)
     if not spelt:
@@ -150,12 +156,12 @@ def require_normaliser(name: str, *others: str) -> None:
         require_known("normaliser", name, (*others, *NORMALISERS))
 
 
-def warn_about(texts: Iterable[str], normaliser: str) -> None:
+def warn_about(texts: Iterable[str | None], normaliser: str) -> None:
     """Warns once of transcripts that language models handle badly; nothing is changed."""
     if normaliser != "none":
         return
     total = capitals = invisible = 0
-    for text in texts:
+    for text in filter(None, texts):
         total += 1
         capitals += text.isupper()
         invisible += not text.isprintable() and not all(map(_visible, text))

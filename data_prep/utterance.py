@@ -27,7 +27,7 @@ class Utterance:
 
     key: str  # unique in its corpus, matches KEY; names the members in the shards
     audio: str  # where the recording lies: a local path, an address (s3://...), or what `part` says is in there
-    text: str  # transcript as written; empty where none is known
+    text: str | None  # transcript as written, empty where nothing is said; None where none is known
     start: float | None = None  # seconds into the recording where this cut begins; None for a whole recording
     duration: float | None = None
     """Seconds. Of a cut: exact to the sample, None for "to the end". Of a whole recording: as the corpus states it,
@@ -44,7 +44,7 @@ class Utterance:
             raise UserError(f"utterance key {_short(self.key)} {problem}; use safe_key()")
         for name in ("audio", "text", "language", "speaker", "task", "part"):
             value = getattr(self, name)
-            if not isinstance(value, str):
+            if not isinstance(value, str) and (name, value) != ("text", None):
                 quoted = f', as "{value}" in quotes' if isinstance(value, int | float) else ""
                 raise UserError(f"utterance {self.key}: {name} is {_short(value)}, it must be text{quoted}")
         for name in ("start", "duration"):

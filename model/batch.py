@@ -95,6 +95,19 @@ def with_speech_rolled(batch: Batch) -> Batch:
     return replace(batch, **rolled)
 
 
+def with_empty_answers(batch: Batch, empty: Sequence[bool]) -> Batch:
+    """The same batch; of the utterances where `empty` [B] is true, the transcript is empty and EOS the only target."""
+    parts = [
+        t[-1:] if e else t for t, e in zip(batch.targets.split(batch.target_cu.diff().tolist()), empty, strict=True)
+    ]
+    return replace(
+        batch,
+        texts=tuple("" if e else text for text, e in zip(batch.texts, empty, strict=True)),
+        targets=torch.cat(parts),
+        target_cu=cumulative([len(part) for part in parts]),
+    )
+
+
 def with_frames_masked(frames: Tensor, frame_cu: Tensor, batch: Batch) -> Tensor:
     """frames [sum T, D] of the batch, frame_cu [B + 1] -> the same with the batch's masks set to zero."""
     if batch.masked_frames is not None:

@@ -53,9 +53,10 @@ class Prompt:
             raise UserError(f"model.prompt must not end with {SPEECH} (the answer starts there), it is {template!r}")
 
     def target_ids(self, text: str) -> list[int]:
-        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it. A `</s>`
-        in a transcript is tokenised as ordinary characters, not as EOS."""
-        return [*self._ids(self._separator + text.strip(), split_special_tokens=True), self.eos_id]
+        """The answer's token ids, ending with EOS; the space that separates it from the prompt is part of it. EOS alone
+        for an empty text. A `</s>` in a transcript is tokenised as ordinary characters, not as EOS."""
+        text = text.strip()
+        return [*(self._ids(self._separator + text, split_special_tokens=True) if text else []), self.eos_id]
 
     def decode(self, ids: list[int]) -> str:
         """The text of generated ids, without special tokens and outer spaces."""

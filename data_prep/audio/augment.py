@@ -1,4 +1,4 @@
-"""Augmentation of training samples: speed perturbation, noise, SpecAugment. All of it is off unless asked for.
+"""Augmentation of training samples: speed, noise, SpecAugment, sounds without speech. All is off unless asked for.
 
 The same sample in the same epoch with the same seed is changed in the same way, bit for bit, whatever rank or thread
 reads it and whatever is read beside it: the randomness of each purpose is drawn anew from (seed, epoch, sample number,
@@ -14,16 +14,16 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from data_prep.audio.decode import EXTENSIONS, MIN_SAMPLES, SAMPLE_RATE, AudioError, decode, probe, resample
+from data_prep.audio.wordless import KINDS, coloured, levelled
 from data_prep.paths import LocalPath, one_or_more
 from model.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and recipes are read without it
     from torch import Tensor
 
-SPEED, NOISE, TIME_MASK, FEATURE_MASK = range(4)  # purposes; a new one goes to the end
+SPEED, NOISE, TIME_MASK, FEATURE_MASK, SILENCE = range(5)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
 FRAMES_PER_SECOND = 50.0  # of the encoder; Moonshine has 41.7, so its time masks are 20 % longer
-LOWEST_NOISE_HERTZ = 20.0  # inaudible below, so it must not count in the SNR
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
 
 Ids = Sequence[int] | np.ndarray
@@ -48,6 +48,10 @@ class AugmentConfig(
     noise_dir: LocalPath | None = None
     """Folder with recordings of noise (e.g. MUSAN's noise and music), each as likely as the others; null = made noise
     with a spectrum of power 1/f^a, a drawn from 0 (white) to 2 (brown)."""
+    silence_share: Ratio = 0.0
+    """Share of utterances that are replaced by a sound of the same length in which nothing is said, and whose answer is
+    then empty, from 0 to 1: silence, noise (as of `noise_dir`), a tone, music or clicks, each in a fifth of them. Needs
+    audio."""
     time_masks: Spans = 0
     """Spans of encoder frames masked in each utterance (SpecAugment, arXiv 1904.08779); 0 = none."""
     time_mask_seconds: Annotated[float, Field(gt=0)] = 0.4
@@ -71,7 +75,7 @@ class AugmentConfig(
     @property
     def needs_audio(self) -> bool:
         """Whether recordings are changed, which cached features do not allow."""
-        return any(speed != 1 for speed in self.speed) or self.noise_share > 0
+        return any(speed != 1 for speed in self.speed) or self.noise_share > 0 or self.silence_share > 0
 
     @property
     def active(self) -> bool:
@@ -82,7 +86,9 @@ class AugmentConfig(
 def check_noise(config: AugmentConfig) -> int:
     """Opens augment.noise_dir; the number of recordings in it, 0 where no noise or made noise is asked for. UserError
     if there is none, or one that cannot be used. To be called once, before training."""
-    return len(noise_files(config.noise_dir)) if config.noise_dir is not None and config.noise_share > 0 else 0
+    if config.noise_dir is None or not (config.noise_share or config.silence_share):
+        return 0
+    return len(noise_files(config.noise_dir))
 
 
 def speed_factors(config: AugmentConfig, seed: int, epoch: int, ids: Ids) -> np.ndarray:
@@ -105,15 +111,18 @@ def samples_after(samples: int | np.ndarray, factors: float | np.ndarray) -> np.
 
 
 def augment_wave(wave: "Tensor", config: AugmentConfig, seed: int, epoch: int, sample: int) -> "Tensor":
-    """Float32 [N] at 16 kHz to float32 [M], M = samples_after(N, its speed): played at its speed, then noise added.
-    Where that goes beyond full scale, the whole is made quieter; nothing is clipped. Silence gets no noise. UserError
-    for a noise recording that cannot be read."""
+    """Float32 [N] at 16 kHz to float32 [M], M = samples_after(N, its speed): played at its speed, then noise added; or,
+    if `without_speech`, another sound of that length. Where noise goes beyond full scale, the whole is made quieter;
+    nothing is clipped. Silence gets no noise. UserError for a noise recording that cannot be read."""
     import torch
 
     if not config.needs_audio:
         return wave
     samples = wave.numpy()
     speed = float(speed_factors(config, seed, epoch, [sample])[0])
+    if without_speech(config, seed, epoch, sample):
+        rng = _generator(seed, epoch, sample, SILENCE)
+        return torch.from_numpy(_wordless(int(samples_after(len(samples), speed)), config, rng))
     changed = samples
     if speed != 1:  # resampled, as if it had been recorded at that many times the rate
         longer = resample(np.pad(samples, (0, TAIL_SAMPLES)), round(100 * speed), 100)
@@ -123,6 +132,11 @@ def augment_wave(wave: "Tensor", config: AugmentConfig, seed: int, epoch: int, s
         return wave
     changed /= max(1.0, float(np.abs(changed).max(initial=0)))
     return torch.from_numpy(changed)
+
+
+def without_speech(config: AugmentConfig, seed: int, epoch: int, sample: int) -> bool:
+    """Whether the sample is replaced by a sound without speech in this epoch (silence_share)."""
+    return config.silence_share > _generator(seed, epoch, sample, SILENCE).random()
 
 
 def spec_masks(
@@ -186,7 +200,7 @@ def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generato
     if rng.random() >= config.noise_share:
         return wave
     snr_db = rng.uniform(*config.noise_snr_db)
-    noise = _recorded(len(wave), config.noise_dir, rng) if config.noise_dir else _coloured(len(wave), rng)
+    noise = _recorded(len(wave), config.noise_dir, rng) if config.noise_dir else coloured(len(wave), rng)
     power, noise_power = (float(np.square(samples, dtype=np.float64).mean()) for samples in (wave, noise))
     if power == 0 or noise_power == 0:
         return wave
@@ -194,15 +208,13 @@ def _with_noise(wave: np.ndarray, config: AugmentConfig, rng: np.random.Generato
     return wave + np.float32(gain) * noise
 
 
-def _coloured(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Float32 [count] of noise with power 1/f^a."""
-    length = max(1024, 1 << (count - 1).bit_length())  # a fast Fourier transform, and one that reaches down to 20 Hz
-    frequency = np.arange(length // 2 + 1) * (SAMPLE_RATE / length)
-    audible = frequency >= LOWEST_NOISE_HERTZ
-    shape = np.zeros(len(frequency), np.float32)
-    shape[audible] = frequency[audible] ** (-rng.uniform(0, 2) / 2)
-    spectrum = np.fft.rfft(rng.standard_normal(length, dtype=np.float32)) * shape
-    return np.fft.irfft(spectrum, length)[:count].astype(np.float32)
+def _wordless(count: int, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
+    """Float32 [count]; `rng` as it was for `without_speech`."""
+    rng.random()
+    kind = list(KINDS)[rng.integers(len(KINDS))]
+    if kind == "noise" and config.noise_dir is not None:
+        return levelled(_recorded(count, config.noise_dir, rng), rng)
+    return KINDS[kind](count, rng)
 
 
 def _recorded(count: int, folder: str, rng: np.random.Generator) -> np.ndarray:

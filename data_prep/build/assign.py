@@ -210,7 +210,7 @@ def _measured(utterance: Utterance, limits: Limits, only_seconds: bool) -> tuple
         except Refused:
             return 0.0, 0
     audio = recording_bytes or round(seconds * BYTES_PER_SECOND[limits.media])
-    meta = METADATA_BYTES + len(utterance.text.encode("utf-8", "replace")) + len(str(utterance.meta))
+    meta = METADATA_BYTES + len((utterance.text or "").encode("utf-8", "replace")) + len(str(utterance.meta))
     return seconds, 2 * BLOCK + padded(audio) + padded(meta)
 
 

@@ -44,6 +44,7 @@ class ForeignOptions(RunOptions):
     normalise: str = "none"  # "none", or one of text.NORMALISERS
     verify: bool = True
     """Decode every recording; else lengths are calculated from headers, and damage is found when it is trained on."""
+    allow_empty: bool = False  # keep utterances with an empty transcript, whatever is heard
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +52,8 @@ class ForeignOptions(RunOptions):
 
     def shaping(self) -> dict[str, Any]:
         """The options that change what is written."""
-        return {"media": "any", "verify": self.verify, "normalise": self.normalise, **asdict(self.samples)}
+        empty = {"allow_empty": True} if self.allow_empty else {}  # else as before there was such an option
+        return {"media": "any", "verify": self.verify, "normalise": self.normalise, **empty, **asdict(self.samples)}
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ def _index_tar(task: TarTask, file: BufferedReader, tally: TaskCounts) -> ShardR
     samples, unused = samples_of(task.tar, options.samples)
     sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     decides = [FORMAT, VERSION, sha256, stem, asdict(options.samples), options.verify, options.normalise]
+    decides += ["allow_empty"] if options.allow_empty else []
     recipe = hashlib.sha256(canonical_json(decides)).hexdigest()
     metas_path, info = meta_path(task.path), finished_shard(task.path, recipe, task.source)
     if info is not None:
@@ -161,14 +164,14 @@ def _index_tar(task: TarTask, file: BufferedReader, tally: TaskCounts) -> ShardR
 def _add(columns: dict[str, list[Any]], metas: BinaryIO, file: BinaryIO, sample: TarSample, task: TarTask) -> None:
     """Adds one utterance to the columns and its metadata to their file; Refused if it cannot be used."""
     utterance = utterance_of(task.tar, file.fileno(), sample, task.options.samples)
-    written = tidy_text(utterance.text)
+    written = tidy_text(utterance.text, task.options.allow_empty)
     text = normalised(written, task.options.normalise)
     recording = sample.recordings()[0]
     if not 0 < recording.size <= MAX_MEDIA_BYTES:
         raise Refused("bad-size", f"{recording.size:,} bytes, a recording has 1 to {MAX_MEDIA_BYTES:,}")
     file.seek(recording.offset)
     media = file.read(recording.size)
-    count = _length(media, task.options.verify)
+    count = _length(media, task.options.verify, not written)
     data = canonical_json(metadata(utterance, written, text, count))
     if len(data) > MAX_META_BYTES:
         raise Refused("bad-json", f"{len(data):,} bytes of metadata, at most {MAX_META_BYTES:,} are kept")
@@ -180,13 +183,14 @@ def _add(columns: dict[str, list[Any]], metas: BinaryIO, file: BinaryIO, sample:
         values.append(row[name])
 
 
-def _length(media: bytes, verify: bool) -> int:
-    """Samples at 16 kHz. Refused for what cannot be decoded."""
+def _length(media: bytes, verify: bool, is_empty: bool) -> int:
+    """Samples at 16 kHz. Refused for what cannot be decoded, and for silence unless the transcript `is_empty`."""
     with faults_refused():
         info = audio.probe(media)
         if verify or info.format == "MP3":  # its header only estimates the length
             wave = audio.decode(media)
-            refuse_silence(wave)
+            if not is_empty:
+                refuse_silence(wave)
             return len(wave)
     count = audio.resampled_count(info.frames, info.rate)
     if not audio.MIN_SAMPLES <= count <= MAX_SECONDS * audio.SAMPLE_RATE:

@@ -31,7 +31,11 @@ class ImportReport:
 
 
 def import_corpus(
-    utterances: Iterable[Utterance], out: Path, max_bad: float = 0.01, allow_pipes: bool = False
+    utterances: Iterable[Utterance],
+    out: Path,
+    max_bad: float = 0.01,
+    allow_pipes: bool = False,
+    allow_empty: bool = False,
 ) -> ImportReport:
     """Writes usable utterances to `out`, in their order, the others with reasons to `<out>.quarantine.jsonl`.
 
@@ -49,7 +53,7 @@ def import_corpus(
     def seconds_of(utterance: Utterance) -> float | Refused:
         """By the header."""
         try:
-            tidy_text(utterance.text)
+            tidy_text(utterance.text, allow_empty)
             return header_of(utterance, allow_pipes)[0]
         except Refused as error:
             return error

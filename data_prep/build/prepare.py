@@ -36,6 +36,7 @@ class Limits:
     media: str = "flac"  # a key of AUDIO_ENCODERS
     trim_silence: float | None = None
     """Decibels below its loudest moment at which the ends of an utterance are silence, and cut off; None for never."""
+    allow_empty: bool = False  # keep utterances with an empty transcript, whatever is heard, untrimmed
 
     def __post_init__(self) -> None:
         require_normaliser(self.normalise, "none")
@@ -65,7 +66,7 @@ def require_seconds(least: float, most: float) -> None:
 def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[str, Any]]:
     """Encoded audio, its length in samples at 16 kHz, and the metadata beside it. Raises Refused with the reason, and
     nothing else, for an utterance that cannot be used."""
-    written = tidy_text(utterance.text)
+    written = tidy_text(utterance.text, limits.allow_empty)
     text = normalised(written, limits.normalise)
     with faults_refused():
         source = _source(utterance, limits)
@@ -74,7 +75,7 @@ def make_ready(utterance: Utterance, limits: Limits) -> tuple[bytes, int, dict[s
         if seconds is None or info.covered_by(utterance.start, seconds):
             seconds = info.seconds - (utterance.start or 0.0)
         _refuse_length(seconds, limits)
-        media, samples, trimmed = _media(utterance, source, info, limits)
+        media, samples, trimmed = _media(utterance, source, info, limits, not written)
     if any(trimmed):
         _refuse_length(samples / SAMPLE_RATE, limits)
     meta = metadata(utterance, written, text, samples)
@@ -147,20 +148,21 @@ def _refuse_length(seconds: float, limits: Limits) -> None:
 
 
 def _media(
-    utterance: Utterance, source: audio.Source, info: AudioInfo, limits: Limits
+    utterance: Utterance, source: audio.Source, info: AudioInfo, limits: Limits, is_empty: bool
 ) -> tuple[bytes, int, tuple[int, int]]:
     """The file's own bytes if they are of the right kind already, else decoded and encoded; the number of samples, and
-    how many were cut off before and after."""
-    data = None
+    how many were cut off before and after. If the transcript `is_empty`, silence is taken, and nothing cut off."""
+    data, trim = None, None if is_empty else limits.trim_silence
     whole = info.covered_by(utterance.start, utterance.duration)
     if whole and may_be_ready(info, limits.media) and length_of(source) <= MAX_MEDIA_BYTES:
         recording = read_all(source)
         data = recording if audio.is_ready(recording, info, limits.media) else None
-    if data is not None and not limits.verify and limits.trim_silence is None:
+    if data is not None and not limits.verify and trim is None:
         return data, info.frames, (0, 0)
     wave = audio.decode(source, utterance.start, utterance.duration) if data is None else audio.decode(data)
-    refuse_silence(wave)
-    first, end = (0, len(wave)) if limits.trim_silence is None else sounding_part(wave, limits.trim_silence)
+    if not is_empty:
+        refuse_silence(wave)
+    first, end = (0, len(wave)) if trim is None else sounding_part(wave, trim)
     if data is not None and end - first == len(wave):
         return data, len(wave), (0, 0)
     return AUDIO_ENCODERS[limits.media](wave[first:end]), end - first, (first, len(wave) - end)

@@ -158,7 +158,7 @@ def kaldi(clips: Iterable[Clip], out: Path) -> Path:
     for clip in clips:
         row = _kaldi_row(clip) | {"wav.scp": save(clip, out)}
         for table, value in row.items():
-            lines.setdefault(table, []).append(f"{clip.key} {value}\n")
+            lines.setdefault(table, []).append(f"{clip.key} {value}".rstrip(" ") + "\n")
         speakers.setdefault(row["utt2spk"], []).append(clip.key)
     lines["spk2utt"] = [f"{speaker} {' '.join(sorted(keys))}\n" for speaker, keys in speakers.items()]
     os.sync()

@@ -52,7 +52,7 @@ def import_folder(root: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utt
     keys = Keys(inside, root)
     for name, (audio, transcript) in zip(inside, pairs, strict=True):
         raw = keys.key(name, None, None)
-        key, text = safe_key(raw), _text(transcript) if transcript else ""
+        key, text = safe_key(raw), _text(transcript) if transcript else None
         utterance = Utterance(key, audio, text, meta={"id": raw} if key != raw else {})
         yield utterance if transcript else faulty(utterance, "no-transcript", NO_TRANSCRIPT)
     report_unmatched(unmatched, "transcript has no recording", "transcripts have no recording")

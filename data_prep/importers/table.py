@@ -30,7 +30,7 @@ def is_jsonl(path: Path) -> bool:
 
 
 def import_jsonl(path: Path, options: ImportOptions = DEFAULTS) -> Iterator[Utterance]:
-    """In the order of the lines; a null or empty transcript stays empty, for the build to count. UserError: no such
+    """In the order of the lines; a null or empty transcript is left to the build to count. UserError: no such
     file, no lines, a line that is no utterance, a relative path out of the folder unless `allow_outside`."""
     named = NamedRows(lambda: read_rows(path), options.audio_root or path.parent, options)
 

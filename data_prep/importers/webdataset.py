@@ -178,15 +178,15 @@ def _deeper_than(depth: int, value: Any) -> bool:
     return depth < 0 or any(_deeper_than(depth - 1, item) for item in inner if isinstance(item, dict | list))
 
 
-def _text(sample: TarSample, descriptor: int, row: Row, field: str, options: SampleOptions) -> str:
-    """The transcript: of its own member, else that field of .json."""
+def _text(sample: TarSample, descriptor: int, row: Row, field: str, options: SampleOptions) -> str | None:
+    """The transcript: of its own member, else that field of .json; None where neither has one."""
     if field and field not in row:
         raise Refused("no-text", f"its .json has no field {field!r}{nearest(field, row)}")
     text = row[field] if field else None
     if not isinstance(text, str | None):
         raise Refused("bad-json", f"field {field!r} is {str(text)[:40]!r}, it must be text")
     if options.text_extension not in sample.members or options.text_field:
-        return text or ""
+        return text
     try:
         return _read(sample.members[options.text_extension], descriptor).decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -5,7 +5,8 @@ by speaker (Liu and Peng, "Statistical testing on ASR performance via blockwise 
 one speaker's utterances are correlated, so whole speakers are resampled with replacement, as many as there are, up to
 10,000 times; the interval is the middle 95 % of the WERs of these resamples. Few speakers are not representative of
 others, so with fewer than MIN_SPEAKERS, or if the speaker of any utterance is unknown, utterances are resampled
-instead: such an interval holds for these speakers only.
+instead: such an interval holds for these speakers only. Utterances in which nothing is said need no speaker: they are
+units of their own beside the speakers.
 
 Two systems on the same utterances: the difference of WERs with an interval from the same resamples, and the paired
 sign-flip test (Fisher, The Design of Experiments, 1935, section 21): if both were equally good, each speaker's
@@ -36,6 +37,7 @@ class Units:
 
     kind: str  # "speaker" or "utterance"
     of: np.ndarray  # int64 [utterances]: the unit of each
+    silent: int = 0  # units beside the speakers: utterances without reference words and without a speaker
 
     @property
     def number(self) -> int:
@@ -46,15 +48,20 @@ class Units:
         return np.stack([np.bincount(self.of, column, self.number) for column in columns], axis=1)
 
     def as_json(self) -> dict[str, Any]:
-        return {"unit": self.kind, "units": self.number, "draws": number_of_draws(self.number), "seed": SEED}
+        beside = {"silent_utterances": self.silent} if self.silent else {}  # of the units
+        return {"unit": self.kind, "units": self.number, **beside, "draws": number_of_draws(self.number), "seed": SEED}
 
 
-def units_of(speakers: Sequence[str]) -> Units:
-    """Speakers if all are known and there are at least MIN_SPEAKERS, else utterances."""
-    names, of = np.unique(np.array(speakers, dtype=object).astype(str), return_inverse=True)
-    if len(names) >= MIN_SPEAKERS and all(speakers):
-        return Units("speaker", of.astype(np.int64))
-    return Units("utterance", np.arange(len(speakers)))
+def units_of(speakers: Sequence[str], scores: Sequence[Score] = ()) -> Units:
+    """Speakers if those of all utterances are known and there are at least MIN_SPEAKERS, else utterances. By `scores`,
+    one an utterance, those without reference words need no speaker."""
+    silent = [i for i, score in enumerate(scores) if not (score.words or speakers[i])]
+    of = {name: number for number, name in enumerate(sorted({*speakers} - {""}))}
+    if len(of) < MIN_SPEAKERS or sum(not name for name in speakers) > len(silent):
+        return Units("utterance", np.arange(len(speakers)))
+    alone = dict(zip(silent, range(len(of), len(of) + len(silent)), strict=True))
+    numbers = [alone[i] if i in alone else of[name] for i, name in enumerate(speakers)]
+    return Units("speaker", np.array(numbers, np.int64), len(silent))
 
 
 def number_of_draws(units: int) -> int:

@@ -65,7 +65,7 @@ def summarise(rows: Sequence[Row], normalisers: Sequence[str], fields: Sequence[
     scores = {name: score_each(references, hypotheses, name) for name in normalisers}
     first = normalisers[0]
     flags = [flags_of(row, score, first) for row, score in zip(rows, scores[first], strict=True)]
-    units = units_of(speakers(rows))
+    units = units_of(speakers(rows), scores[first])
     totals = {name: Rate(sum(each, Score()), interval(each, units)) for name, each in scores.items()}
     by = {field: _rates(values, rows, scores[first]) for field, values in grouped.items()}
     counted = Counter(row.note for row in rows if row.note)
@@ -112,10 +112,11 @@ def _rates(values: Sequence[str], rows: Sequence[Row], scores: Sequence[Score]) 
     named, places = speakers(rows), dict[str, list[int]]()
     for i, value in enumerate(values):
         places.setdefault(value, []).append(i)
-    return {
-        value: Rate(score, interval([scores[i] for i in places[value]], units_of([named[i] for i in places[value]])))
-        for value, score in by_group(values, scores).items()
-    }
+    rates = {}
+    for value, score in by_group(values, scores).items():
+        own = [scores[i] for i in places[value]]
+        rates[value] = Rate(score, interval(own, units_of([named[i] for i in places[value]], own)))
+    return rates
 
 
 def _duration(seconds: float | None) -> str:

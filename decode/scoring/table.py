@@ -53,7 +53,10 @@ def _percent(rate: float) -> str:
 
 
 def _drawn(units: Units) -> str:
-    how = f"95 % intervals from {units.as_json()['draws']:,} draws of {counted(units.number, units.kind)}"
+    how = (
+        f"95 % intervals from {units.as_json()['draws']:,} draws of {counted(units.number - units.silent, units.kind)}"
+    )
+    how += f" and {counted(units.silent, 'silent utterance')}" if units.silent else ""
     if units.kind == "utterance":
         return f"{how} (fewer than {MIN_SPEAKERS} speakers, or some unknown)"
     return f"{how}; groups of fewer than {MIN_SPEAKERS} speakers by utterance"

@@ -13,7 +13,7 @@ from typing import Any
 from train.recipe.arguments import Parser
 
 VERBS = {  # verb: (module of launch.prep, one line)
-    "synth": ("corpus", "make a corpus of synthetic speech"),
+    "synth": ("corpus", "make a corpus of synthetic speech, or of sounds without speech"),
     "import": ("corpus", "turn a corpus into an utterance manifest"),
     "build": ("shards", "turn a corpus or a manifest into shards"),
     "index": ("shards", "index existing webdataset tars in place"),

@@ -8,15 +8,17 @@ from typing import Any
 from data_prep.addresses import is_remote
 from data_prep.cores import usable_cores
 from data_prep.figures import in_hours
-from data_prep.refusals import DROPPED, QUARANTINE
+from data_prep.refusals import DROPPED, EMPTY_TEXT, QUARANTINE, TO_KEEP_EMPTY
 from model.errors import UserError, counted
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 VERIFY_HELP = "of audio copied as it is, decode all (full)"
+EMPTY_HELP = "keep recordings whose transcript is empty: nothing is said, and nothing is to be answered"
 SHARED: dict[str, dict[str, Any]] = {
     "--workers": {"type": int, "default": usable_cores(), "metavar": "N", "help": "processes (all cores)"},
     "--max-bad": {"type": float, "default": 0.01, "metavar": "F", "help": "fraction that may be bad (0.01)"},
     "--seed": {"type": int, "default": 0, "help": "of the shuffle, the split or the choice (0)"},
+    "--allow-empty": {"action": "store_true", "help": EMPTY_HELP},
     "--overwrite": {"action": "store_true", "help": "replace what other input or options made"},
     "--min-seconds": {"type": float, "default": 0.0, "metavar": "S", "help": "drop shorter utterances"},
     "--verify": {"choices": ("full", "header"), "default": "full", "help": VERIFY_HELP},
@@ -71,7 +73,8 @@ def print_totals(out: Path, totals: Any, already_done: str, shards: str = "shard
         print(f"of {counted(totals.shards, shards)}, {totals.kept_shards:,} finished before and kept")
     held = f"{counted(totals.utterances, 'utterance')}, {in_hours(totals.seconds)}, {counted(totals.shards, shards)}"
     bad, dropped = listed(getattr(totals, "bad", {})), listed(totals.dropped)
-    bad, dropped = bad and f"; bad: {bad} (see {QUARANTINE})", dropped and f"; dropped: {dropped} (see {DROPPED})"
+    keep = f"; {TO_KEEP_EMPTY}" if EMPTY_TEXT in getattr(totals, "bad", {}) else ""
+    bad, dropped = bad and f"; bad: {bad} (see {QUARANTINE}{keep})", dropped and f"; dropped: {dropped} (see {DROPPED})"
     print(f"{out}: {held}, {totals.bytes / 1e6:,.1f} MB{bad}{dropped}")
 
 

@@ -17,6 +17,7 @@ from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.parsing.importer import nearest, say
 from data_prep.importers.parsing.rows import ALIASES
 from data_prep.paths import no_such
+from data_prep.refusals import EMPTY_TEXT, TO_KEEP_EMPTY
 from data_prep.remote.objects import download
 from data_prep.retries import Missing
 from data_prep.utterance import DEFAULTS, Utterance
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 LOOKED_FOR = 10  # recordings, at first
 AUTO = "auto"
 TEXT_SHOWN = 100  # characters
-SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}
+SYNTH_SPLITS = {"train": 3000, "dev": 64, "test": 200, "hard": 100}  # of "all"
+SILENCE = {"silence": 200}
 
 
 def configure_import(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,7 @@ def run_import(args: argparse.Namespace) -> int:
 
     require_another(args.source, args.out, "--out")
     utterances = utterances_of(args.source, None if args.importer == AUTO else args.importer, args)
-    _print_report(import_corpus(utterances, args.out, args.max_bad, args.allow_pipes))
+    _print_report(import_corpus(utterances, args.out, args.max_bad, args.allow_pipes, args.allow_empty))
     print(f"wrote {args.out}; next: slam-asr prep build {args.out} SHARDS_DIR")
     return 0
 
@@ -54,30 +56,38 @@ def run_import(args: argparse.Namespace) -> int:
 def _print_report(report: ImportReport) -> None:
     """Counts, hours (by language where there are several), and the first utterances."""
     dropped, hours = listed(report.dropped) or "none", in_hours(sum(report.seconds_by_language.values()))
+    dropped += f" ({TO_KEEP_EMPTY})" if EMPTY_TEXT in report.dropped else ""
     print(f"{counted(report.read, 'row')} read, {report.kept:,} kept, dropped: {dropped}; {hours}")
     by_hours = sorted(report.seconds_by_language.items(), key=lambda item: -item[1])
     if len(by_hours) > 1:
         print("languages:", ", ".join(f"{language or 'unknown'} {in_hours(seconds)}" for language, seconds in by_hours))
     for utterance, seconds in report.first:
-        text = utterance.text if len(utterance.text) <= TEXT_SHOWN else f"{utterance.text[:TEXT_SHOWN]}..."
+        text = utterance.text or "(nothing is said)"
+        text = text if len(text) <= TEXT_SHOWN else f"{text[:TEXT_SHOWN]}..."
         speaker = f"  speaker {utterance.speaker}" if utterance.speaker else ""
         part = f" ({utterance.part})" if utterance.part else ""
         print(f"{utterance.key}  {seconds:.2f} s{speaker}\n    {text}\n    {without_secrets(utterance.audio)}{part}")
 
 
 def configure_synth(parser: argparse.ArgumentParser) -> None:
-    numbers = ", ".join(f"{split} {number:,}" for split, number in SYNTH_SPLITS.items())
+    numbers = ", ".join(f"{split} {number:,}" for split, number in (SYNTH_SPLITS | SILENCE).items())
+    splits = "which voices (all four); or silence: sounds in which nothing is said, with empty transcripts"
     parser.add_argument("out", type=local_folder, help="folder to write SPLIT.jsonl and SPLIT/audio/*.flac to")
-    parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, "all"), help="which voices (all four)")
-    parser.add_argument("--utterances", type=int, metavar="N", help=f"sentences a split ({numbers})")
+    parser.add_argument("--split", default="all", choices=(*SYNTH_SPLITS, *SILENCE, "all"), help=splits)
+    parser.add_argument("--utterances", type=int, metavar="N", help=f"recordings a split ({numbers})")
     add_shared(parser, "--seed", "--workers")
 
 
 def run_synth(args: argparse.Namespace) -> int:
     from data_prep.synth.corpus import write_corpus
+    from data_prep.synth.silence import write_silence
 
     for split in SYNTH_SPLITS if args.split == "all" else [args.split]:
-        number = SYNTH_SPLITS[split] if args.utterances is None else args.utterances
+        number = (SYNTH_SPLITS | SILENCE)[split] if args.utterances is None else args.utterances
+        if split in SILENCE:
+            manifest = write_silence(args.out, number, args.seed)
+            print(f"{manifest}: {counted(number, 'recording')}; next: slam-asr prep build {manifest} OUT --allow-empty")
+            continue
         manifest = write_corpus(args.out, split, number, args.seed, args.workers)
         print(f"{manifest}: {counted(number, 'utterance')}")
     return 0
@@ -94,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--column", action="append", default=[], metavar="FIELD=NAME", help="of a table: which column FIELD is in")
     for field, default in (("language", ""), ("speaker", ""), ("task", " (transcribe)")):
         add(f"--{field}", default="", help=f"of utterances that name none{default}")
-    add_shared(group, "--max-bad")
+    add_shared(group, "--allow-empty", "--max-bad")
 
 
 def utterances_of(source: Path | str, importer: str | None, args: argparse.Namespace) -> Iterator[Utterance]:

@@ -67,6 +67,7 @@ def run_build(args: argparse.Namespace) -> int:
         allow_pipes=args.allow_pipes,
         media=args.format,
         trim_silence=args.trim_silence,
+        allow_empty=args.allow_empty,
     )
     options = BuildOptions(**_shard_options(args), max_bad=args.max_bad, limits=limits)
     require_another(args.source, args.out)
@@ -95,7 +96,7 @@ def configure_index(parser: argparse.ArgumentParser) -> None:
     add("--text-extension", default="txt", metavar="EXT", help="of the transcript's own member (txt)")
     add("--prefix-shard", action="store_true", help="put the tar's name in front of each key")
     add("--normalise", "--normalize", default="none", metavar="NAME", help="of transcripts, as in prep build (none)")
-    add_shared(parser, "--verify", "--no-verify", "--workers", "--max-bad", "--overwrite")
+    add_shared(parser, "--verify", "--no-verify", "--allow-empty", "--workers", "--max-bad", "--overwrite")
 
 
 def run_index(args: argparse.Namespace) -> int:
@@ -107,6 +108,7 @@ def run_index(args: argparse.Namespace) -> int:
         samples=samples,
         normalise=args.normalise,
         verify=args.verify == "full",
+        allow_empty=args.allow_empty,
         workers=args.workers,
         max_bad=args.max_bad,
         overwrite=args.overwrite,

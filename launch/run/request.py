@@ -192,7 +192,7 @@ def _named_tests(sources: list[str]) -> dict[str, str]:
 
 def _divided_options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The options of `--build-options` that the import takes, and those left for the build, which reads a manifest. The
-    build gets --allow-pipes and --max-bad too. UserError for what `prep build` does not know."""
+    build gets --allow-pipes, --allow-empty and --max-bad too. UserError for what `prep build` does not know."""
     from launch import stages
     from launch.prep import corpus
 
@@ -210,7 +210,7 @@ def _divided_options(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             left.pop(0)
         else:
             importing.append(word)
-    both = ["--allow-pipes"] if taken.allow_pipes else []
+    both = [f"--{flag}" for flag in ("allow-pipes", "allow-empty") if getattr(taken, flag.replace("-", "_"))]
     both += ["--max-bad", f"{taken.max_bad:g}"] if taken.max_bad != parser.get_default("max_bad") else []
     if split := {"--split", "--split-by"} & {word.partition("=")[0] for word in rest}:
         raise UserError(f"--build-options: {min(split)} is decided here; give --dev, or let a part be taken")

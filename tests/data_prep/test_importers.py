@@ -49,7 +49,7 @@ def test_manifests_of_several_dialects(tmp_path):
     nemo, other, own = IMPORTERS["jsonl"].read(path, ImportOptions())
     assert (nemo.key, nemo.start, nemo.duration) == ("a_b", 1.5, 2)
     assert nemo.audio == str(tmp_path / "wav/a.b.wav")
-    assert (other.key, other.text, other.speaker) == ("__1", "", "7")
+    assert (other.key, other.text, other.speaker) == ("__1", None, "7")
     assert other.meta == {"licence": "CC0", "id": "ü/1"}
     assert own == Utterance("own", "/data/c.wav", "own", meta={"id": "x"})
     assert recognised(manifest(tmp_path, {"audio": "a.wav", "text": "a"}))[0] == "jsonl"

@@ -48,7 +48,7 @@ def test_lhotse_cuts_give_the_samples_that_lhotse_gives(tmp_path, cuts):
     cuts.to_file(tmp_path / "cuts.jsonl.gz")
     whole, a, b, silent = read(tmp_path / "cuts.jsonl.gz")
     assert (whole.key, whole.text, whole.language, whole.speaker) == ("all", "größe", "de", "s1")
-    assert whole.start is None and silent.text == "" and silent.key == cuts[2].id
+    assert whole.start is None and silent.text is None and silent.key == cuts[2].id
     assert (a.meta["gender"], a.meta["custom"], a.meta["recording"]) == ("F", {"x": [1]}, "rec1")
     assert b.meta["alignment"] == {"word": [["größe", 0.1, 0.3, 0.9]]} and b.meta["cut"]["id"] == cuts[1].id
     for utterance, cut in zip((whole, a, b), cuts.subset(first=2).trim_to_supervisions(), strict=True):
@@ -68,7 +68,7 @@ def test_lhotse_recordings_with_supervisions_are_joined_split_by_split(tmp_path,
     refused("dev, train; .*--subset", folder)
     spoken, silent = read(folder, split="train")
     assert (spoken.key, spoken.text, spoken.start, spoken.duration) == ("rec1-1", "train", 0.25, 0.5)
-    assert (silent.key, silent.text) == ("rec2", "")  # for the import to count
+    assert (silent.key, silent.text) == ("rec2", None)  # for the import to count
     assert read(folder / "my_supervisions_train.jsonl.gz") == [spoken, silent]
     (folder / "my_recordings_train.jsonl.gz").write_bytes(gzip.compress(b""))
     refused("supervisions_train.jsonl.gz:1: .*rec1-1 .*rec1", folder / "my_supervisions_train.jsonl.gz")

@@ -37,6 +37,16 @@ def same(together: list[Answer], alone: list[Answer]) -> None:
         assert [x for _, x in one.alternatives] == pytest.approx([x for _, x in other.alternatives], abs=1e-4)
 
 
+@pytest.mark.parametrize(("beams", "penalty"), [(1, 0.0), (3, 0.0), (3, 1.0)])
+def test_an_answer_that_ends_at_once_is_empty_and_no_fault(model, monkeypatch, beams, penalty):
+    head, eos = model.llm.get_output_embeddings(), torch.zeros(model.llm.config.vocab_size)
+    eos[model.prompt.eos_id] = 1000.0
+    monkeypatch.setattr(head, "forward", lambda hidden, compute=head.forward: compute(hidden) + eos)
+    for answer in transcripts(model, batch_of(range(3)), DecodeOptions(beams, nbest=beams, length_penalty=penalty)):
+        assert (answer.text, answer.note, answer.tokens, answer.logprobs) == ("", "", (), (0.0,))
+        assert answer.confidence == 1 and len(answer.alternatives) == (beams if beams > 1 else 0)
+
+
 @pytest.mark.parametrize("max_new_tokens", [None, 3])
 @pytest.mark.parametrize("beams", [1, 2, 5])
 def test_batching_never_changes_an_utterances_transcript(model, beams, max_new_tokens):

@@ -50,16 +50,21 @@ def request_of(*arguments: str):
 
 def test_a_dry_run_prints_every_command_and_makes_nothing(place, capsys):
     before = sorted(place.rglob("*"))
-    options = ["--build-options=--lowercase --column 'text=a word' --max-bad 0.2", "optim.epochs=4", "--ranks", "2"]
+    options = [
+        "--build-options=--lowercase --allow-empty --column 'text=a word' --max-bad 0.2",
+        "optim.epochs=4",
+        "--ranks",
+        "2",
+    ]
     assert main(["run", "words.csv", "--test", "test/words.csv", *MODELS, "--out", "out", "--dry-run", *options]) == 0
     planned = commands(capsys.readouterr().out)
     assert planned[0] == (
-        "slam-asr prep import auto words.csv --out out/manifests/train.jsonl --column".split()
+        "slam-asr prep import auto words.csv --out out/manifests/train.jsonl --allow-empty --column".split()
         + ["text=a word", "--max-bad", "0.2"]
     )
     assert planned[1][4:7] == ["test/words.csv", "--out", "out/manifests/words.jsonl"]
     built = "slam-asr prep build out/manifests/train.jsonl out/shards --split train=0.9,dev=0.1 --split-by balanced"
-    assert planned[2] == [*built.split(), "--lowercase", "--max-bad", "0.2"]
+    assert planned[2] == [*built.split(), "--lowercase", "--allow-empty", "--max-bad", "0.2"]
     assert planned[3][3:5] == ["out/manifests/words.jsonl", "out/shards/words"]
     assert [words[3:5] for words in planned[4:6]] == [
         [f"out/shards/{name}", f"out/features/{name}"] for name in ("train", "dev")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from model.batch import Batch, pack, with_frames_masked, with_speech_rolled
+from model.batch import Batch, pack, with_empty_answers, with_frames_masked, with_speech_rolled
 
 TEXTS = ["one", "two", "three"]
 LENGTHS = [3, 1, 4]
@@ -30,6 +30,12 @@ def test_masked_frames_and_dimensions_are_zero_and_nothing_else_is():
     assert torch.equal(found == 0, torch.tensor(zero).bool())
     assert torch.equal(found[found != 0], before[found != 0]) and torch.equal(batch.features, before)
     assert with_frames_masked(batch.features, batch.feature_cu, batch) is batch.features
+
+
+def test_an_answer_that_is_emptied_is_its_end_alone():
+    batch = with_empty_answers(batch_of("waves"), [False, True, True])
+    assert batch.texts == ("one", "", "") and batch.keys == tuple(TEXTS)
+    assert batch.targets.tolist() == [3, 5, 6] and batch.target_cu.tolist() == [0, 1, 2, 3] and batch.num_targets == 3
 
 
 def test_a_batch_moves_with_its_masks():

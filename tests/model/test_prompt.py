@@ -85,7 +85,7 @@ def test_an_answer_decodes_to_its_text(named):
     prompt = Prompt(named[1])
     for text in TEXTS:
         assert prompt.decode(prompt.target_ids(text)) == prompt.decode(prompt.target_ids(f"  {text}\n")) == text
-    assert prompt.decode(prompt.target_ids("")) == "" and prompt.target_ids("")[-1] == prompt.eos_id
+    assert prompt.target_ids("") == prompt.target_ids(" \n") == [prompt.eos_id]
 
 
 def test_a_transcript_cannot_hold_special_tokens(named):

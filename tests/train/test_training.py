@@ -195,8 +195,8 @@ def test_epochs_checkpoints_by_epoch_and_tensorboard(ground, tmp_path):
 
 
 def test_augmented_training_is_the_same_on_any_number_of_ranks_and_differs_from_epoch_to_epoch(ground, tmp_path):
-    changed = ["augment.speed=[0.9, 1.0, 1.1]", "augment.noise_share=0.5", "augment.time_masks=2"]
-    changed += ["augment.feature_masks=1", "watch.every_steps=2", "optim.max_steps=6"]
+    changed = ["augment.speed=[0.9, 1.0, 1.1]", "augment.noise_share=0.5", "augment.silence_share=0.3"]
+    changed += ["augment.time_masks=2", "augment.feature_masks=1", "watch.every_steps=2", "optim.max_steps=6"]
     for name, world in (("one", 1), ("three", 3)):
         run(ground, tmp_path / name, *changed, world=world)
     assert ranks.losses(tmp_path / "one") == pytest.approx(ranks.losses(tmp_path / "three"), rel=1e-5)

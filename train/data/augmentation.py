@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from data_prep.audio.augment import AugmentConfig, augment_wave, check_noise, samples_after, spec_masks, speed_factors
-from model.batch import Batch, cumulative
+from data_prep.audio.augment import (
+    AugmentConfig,
+    augment_wave,
+    check_noise,
+    samples_after,
+    spec_masks,
+    speed_factors,
+    without_speech,
+)
+from model.batch import Batch, cumulative, with_empty_answers
 from model.errors import UserError
 from model.slam_asr import SlamAsr
 
@@ -36,12 +44,14 @@ class Augmentation:
         return samples_after(samples, max(speeds)), samples_after(samples, min(speeds))
 
     def apply(self, batch: Batch, epoch: int, ids: Sequence[int] | np.ndarray) -> Batch:
-        """The batch of the samples `ids` with changed speed, noise and masked frames."""
+        """The batch of the samples `ids` with changed speed, noise, sounds without speech and masked frames."""
         ids = np.asarray(ids, np.int64)
         if batch.audio is not None and self.config.needs_audio:
             waves = batch.audio.split(batch.audio_cu.diff().tolist())
             changed = [augment_wave(w, self.config, self.seed, epoch, int(i)) for w, i in zip(waves, ids, strict=True)]
             batch = replace(batch, audio=torch.cat(changed), audio_cu=cumulative([len(wave) for wave in changed]))
+            empty = [without_speech(self.config, self.seed, epoch, int(i)) for i in ids]
+            batch = with_empty_answers(batch, empty) if any(empty) else batch
         frames = batch.feature_cu.diff() if batch.audio is None else self.frames(batch.audio_cu.diff())
         masked_frames, masked_dims = spec_masks(self.config, self.seed, epoch, ids, frames.numpy(), self.dim)
         if masked_dims is not None:
@@ -52,6 +62,12 @@ class Augmentation:
 def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr) -> Augmentation | None:
     """The augmentation of shards of a `kind`; None if nothing is asked for. UserError for cached features where audio
     is needed, and for noise that cannot be used."""
+    if config.silence_share and kind == "features":
+        raise UserError(
+            f"augment.silence_share is {config.silence_share:g}, which cached features cannot follow; leave it out and "
+            "put sounds without speech into data.train: slam-asr prep synth DIR --split silence, then prep build "
+            "--allow-empty and prep features"
+        )
     if config.needs_audio and kind == "features":
         raise UserError(
             "augment changes speed or adds noise, which cached features cannot follow; give data.train audio shards, "

@@ -177,8 +177,8 @@ class Config(Section):
             )
         if self.data.write_features and self.augment.needs_audio:
             raise UserError(
-                "data.write_features keeps the frames of recordings as they are, augment changes their speed or adds "
-                "noise; leave one of the two out"
+                "data.write_features keeps the frames of recordings as they are, augment changes their speed, adds "
+                "noise or replaces them; leave one of the two out"
             )
         if self.save.best == "wer" and not self.eval.wer:
             raise UserError("save.best is wer, but eval.wer is false; write eval.wer: true or another save.best")

@@ -1,6 +1,6 @@
-"""Validation during training: loss, token accuracy and WER on the dev set, shared among all ranks."""
+"""Validation during training: loss, token accuracy, WER and words on silence on the dev set, shared among all ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from decode.dataset import Hypothesis, decode_ids, write_hypotheses
 from decode.options import DecodeOptions
-from decode.scoring.counts import score
+from decode.scoring.counts import Score, score_each
 from model.batch import with_speech_rolled
 from train.data.corpus import Corpus
 from train.data.loader import Share
@@ -30,8 +30,8 @@ class Evaluator:
     say: Callable[[str], None]
 
     def __call__(self, engine: Engine, step: int, at: Callable[[RankStatus], None]) -> dict[str, float]:
-        """{"loss", "accuracy"} and, if asked for, {"wer"}, over the whole dev set; the same on every rank. `at` reports
-        progress to the watchdog. A collective."""
+        """{"loss", "accuracy"} and, if asked for, what `decoded` gives, over the whole dev set; the same on every rank.
+        `at` reports progress to the watchdog. A collective."""
         sums = np.zeros(3)
         batches = plan_in_order(self.corpus.ids, self.corpus.tokens, self.config.tokens)
         for first in range(0, len(batches), self.world.size):
@@ -43,9 +43,9 @@ class Evaluator:
             sums += (number < len(batches)) * counts
         loss, correct, targets = self.world.sum(*sums)
         scores = {"loss": loss / targets, "accuracy": correct / targets}
-        return scores | {"wer": self._wer(engine, step, at)} if self.config.wer else scores
+        return scores | decoded(self._hypotheses(engine, step, at)) if self.config.wer else scores
 
-    def _wer(self, engine: Engine, step: int, at: Callable[[RankStatus], None]) -> float:
+    def _hypotheses(self, engine: Engine, step: int, at: Callable[[RankStatus], None]) -> list[Hypothesis]:
         at(RankStatus.DECODING)
         synced = engine.stage == 3 and self.world.size > 1
         options = DecodeOptions(self.config.beams, self.config.max_new_tokens, self.config.tokens, synced)
@@ -62,7 +62,19 @@ class Evaluator:
                 write_hypotheses(path, sorted(rows, key=lambda row: row.key), [{}] * len(rows))
             except OSError as error:
                 self.say(f"cannot write {path}, the hypotheses of the dev set: {error.strerror}; training goes on")
-        return score([row.reference for row in rows], [row.hypothesis for row in rows]).wer
+        return rows
+
+
+def decoded(rows: Sequence[Hypothesis]) -> dict[str, float]:
+    """{"wer"} of all utterances, where any has words; where some have none, {"hallucinated_words"}, the words of the
+    hypotheses of these, and {"silent_utterances"}, their number. As in score.json, such words are insertions, too."""
+    each = score_each([row.reference for row in rows], [row.hypothesis for row in rows])
+    total, silent = sum(each, Score()), [one for one in each if not one.words]
+    scores = {"wer": total.wer} if total.words else {}
+    if silent:
+        words = sum(one.insertions for one in silent)
+        scores |= {"hallucinated_words": words, "silent_utterances": len(silent)}
+    return scores
 
 
 def audio_gap(engine: Engine, share: Share, world: World) -> float | None:

@@ -52,6 +52,8 @@ OF_THE_FIRST_RANK = {
     "dev_token_accuracy_ratio": "Share of answer tokens predicted on the dev set.",
     "dev_wer_ratio": "Word error rate on the dev set.",
     "dev_best_wer_ratio": "Lowest word error rate on the dev set so far.",
+    "dev_hallucinated_words": "Words answered to the utterances of the dev set in which nothing is said.",
+    "dev_silent_utterances": "Utterances of the dev set in which nothing is said.",
     "run_disk_free_bytes": "Free space on the disk of the run folder.",
     "checkpoint_bytes": "Size of the last checkpoint.",
     "checkpoint_timestamp_seconds": "When the last checkpoint was saved, in Unix time.",

@@ -104,6 +104,8 @@ SHORT_NAMES = {  # on the console
     "steps_per_second": "steps/s",
     "seconds_left": "left",
     "seconds": "took",
+    "hallucinated_words": "words on silence",
+    "silent_utterances": "silent",
 }
 FORMATS = {
     **dict.fromkeys(("accuracy", "wer", "cer", "useful_share"), "{:.1%}"),

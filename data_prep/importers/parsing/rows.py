@@ -62,7 +62,8 @@ def utterances(rows: Iterable[tuple[str, Any]], read: Callable[[Any], Utterance]
 def utterance_of(
     row: Row, columns: Columns, recording: Recording, make_key: Callable[[Any, Any], str] | None = None
 ) -> Utterance:
-    """`columns` become fields, all others meta. A null or empty value is a default. `make_key` gives the key of a row
+    """`columns` become fields, all others meta. A null or empty value is a default, but an empty transcript is one of
+    no words, and a null not known. `make_key` gives the key of a row
     that has none, by start and duration. UserError for a value that cannot be."""
     values = {field: row.get(name) for field, name in columns.items() if field != "audio"}
     values = _end_as_duration({field: value for field, value in values.items() if value not in (None, "")})
@@ -75,7 +76,8 @@ def utterance_of(
     raw = str(values["key"])
     values |= {"key": safe_key(raw), "speaker": str(values.get("speaker", ""))}
     meta |= {"id": raw} if values["key"] != raw else {}
-    return Utterance(**{"text": "", **values}, audio=recording.audio, part=recording.part, meta=meta)
+    empty = "" if row.get(columns.get("text", "")) == "" else None
+    return Utterance(**{"text": empty, **values}, audio=recording.audio, part=recording.part, meta=meta)
 
 
 class Keys:

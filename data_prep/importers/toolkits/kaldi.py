@@ -83,7 +83,7 @@ class _Tables:
         self._exact = self._tables.pop("utt2meta", {})
 
     def utterance(self, key: str, recording: Recording, cut: dict[str, float]) -> Utterance:
-        fields: dict[str, Any] = {"text": self.text[key].value if key in self.text else ""}
+        fields: dict[str, Any] = {"text": self.text[key].value if key in self.text else None}
         meta: dict[str, Any] = {}
         for table, entries in self._tables.items():
             if key in entries:

@@ -122,7 +122,7 @@ class Reader:
         meta = {name: value for name, value in segment.items() if name not in TAKEN and value is not None}
         meta |= {**(about or {}), "recording": recording["id"]}
         return Utterance(
-            *(key, audio, segment.get("text") or ""),
+            *(key, audio, segment.get("text")),
             start=None if whole else first / rate,
             duration=count / rate,
             language=segment.get("language") or "",

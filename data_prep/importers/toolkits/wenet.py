@@ -86,7 +86,7 @@ def _in_tar(tar: Path) -> Iterator[Utterance]:
         with at(str(tar)):
             if "sound" not in parts:
                 raise UserError(f"{key} has {', '.join(parts)} but no recording ({', '.join(SOUND)})")
-            text = _read(tar, parts["txt"]) if "txt" in parts else ""
+            text = _read(tar, parts["txt"]) if "txt" in parts else None
             fields = _exported(tar, parts["json"]) if "json" in parts else {}
             part = f"bytes:{parts['sound'].offset}:{parts['sound'].size}"
             meta = {"id": key} if safe_key(key) != key else {}

@@ -75,9 +75,10 @@ def rate_deviation(measured: Measured) -> np.ndarray:
     """|deviation| of log(characters a second) from its language's median, in robust standard deviations."""
     score = np.full(len(measured.rows), np.nan)
     for mine in _by_language(measured):
+        mine = mine[measured.rows["characters"][mine] > 0]
         if len(mine) >= UNUSUAL_RATE_MIN_UTTERANCES:
             rows = measured.rows[mine]
-            logs = np.log(np.maximum(rows["characters"], 1) / np.maximum(rows["seconds"], 1e-3))
+            logs = np.log(rows["characters"] / np.maximum(rows["seconds"], 1e-3))
             off = np.abs(logs - np.median(logs))
             score[mine] = off / max(1.4826 * float(np.median(off)), UNUSUAL_RATE_MIN_DEVIATION)
     return score
@@ -100,6 +101,11 @@ def missing(field: str) -> Score:
         return nameless[measured.rows[field]].astype(float) * (not nameless.all())
 
     return score
+
+
+def spoken(score: Score) -> Score:
+    """Judges only utterances that have a transcript: where nothing is said, nothing need be heard, nor anyone named."""
+    return lambda m: np.where(m.rows["characters"] > 0, score(m), np.nan)
 
 
 def column(field: str, least_seconds: float = 0.0) -> Score:
@@ -156,7 +162,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("long-word", "a word of more than {} characters", column("longest_word"), 40, _number_of("character")),
         # Auctioneers reach 25 characters a second, fast talk 5 words; "yes" in six seconds has half a character.
         Rule("fast-characters", f"more than {{}} characters {_FAST}", _FAST_CHARACTERS, 30, "{:.1f} a second".format),
-        Rule("slow-characters", _SLOW, per_second("characters"), 0.5, "{:.2f} a second".format, below=True),
+        Rule("slow-characters", _SLOW, spoken(per_second("characters")), 0.5, "{:.2f} a second".format, below=True),
         Rule("fast-words", f"more than {{}} words {_FAST}", _FAST_WORDS, 7, "{:.1f} a second".format),
         # A third of the usual rate, or three times as much.
         Rule("unusual-rate", _UNUSUAL, rate_deviation, 5, "{:.1f} deviations".format),
@@ -170,19 +176,19 @@ RULES: dict[str, tuple[Rule, ...]] = {
         # A few peaks are not audible, 16 in a second are.
         Rule("clipping", "more than {:.1%} of the samples at full scale", column("clipped"), 0.001, "{:.2%}".format),
         # 7 bits of 16 are left.
-        Rule("low-level", "its loud frames (95 %) below {} dBFS", column("level"), -45, _LEVEL, below=True),
+        Rule("low-level", "its loud frames (95 %) below {} dBFS", spoken(column("level")), -45, _LEVEL, below=True),
         # -34 dBFS, as loud as soft speech.
         Rule("dc-offset", "a mean beyond {:.0%} of full scale", column("dc"), 0.02, "{:.1%}".format),
         # Vowels and pauses lie 20 dB apart; in noise, hum and music beds they do not.
-        Rule("flat-level", _FLAT, column("range", FLAT_SECONDS), 6, "{:.1f} dB".format, below=True),
+        Rule("flat-level", _FLAT, spoken(column("range", FLAT_SECONDS)), 6, "{:.1f} dB".format, below=True),
         # A word of a second within two more.
-        Rule("silence", f"more than {{:.0%}} of the frames {QUIET}", column("silence"), 0.7, "{:.0%}".format),
-        Rule("leading-silence", f"begins {_EDGE}", column("leading"), 3, _SECONDS),
-        Rule("trailing-silence", f"ends {_EDGE}", column("trailing"), 3, _SECONDS),
+        Rule("silence", f"more than {{:.0%}} of the frames {QUIET}", spoken(column("silence")), 0.7, "{:.0%}".format),
+        Rule("leading-silence", f"begins {_EDGE}", spoken(column("leading")), 3, _SECONDS),
+        Rule("trailing-silence", f"ends {_EDGE}", spoken(column("trailing")), 3, _SECONDS),
     ),
     "set": (
-        Rule("no-language", "no language, where others of the set have one", missing("language")),
-        Rule("no-speaker", "no speaker, where others of the set have one", missing("speaker")),
+        Rule("no-language", "no language, where others of the set have one", spoken(missing("language"))),
+        Rule("no-speaker", "no speaker, where others of the set have one", spoken(missing("speaker"))),
         Rule("speaker-imbalance", _IMBALANCE, speaker_share, 0.3, "{:.0%} of the hours".format, once="speaker"),
     ),
 }

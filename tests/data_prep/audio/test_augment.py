@@ -15,6 +15,7 @@ from data_prep.audio.augment import (
     samples_after,
     spec_masks,
     speed_factors,
+    without_speech,
 )
 from data_prep.audio.decode import write_flac
 from model.errors import UserError
@@ -71,6 +72,27 @@ def test_another_seed_epoch_or_sample_gives_another_change():
     assert len({augmented(wave, config, *place).tobytes() for place in places}) == 8
     drawn = {speed_factors(SPEEDS, s, e, np.arange(1000)).tobytes() for s in range(2) for e in range(2)}
     assert len(drawn) == 4
+
+
+def test_sounds_without_speech_replace_their_share_and_each_kind_is_as_frequent(tmp_path):
+    config = AugmentConfig(silence_share=0.6)
+    replaced = [i for i in range(300) if without_speech(config, 1, 0, i)]
+    assert 140 < len(replaced) < 220 and replaced != [i for i in range(300) if without_speech(config, 1, 1, i)]
+    wave = tone(0.3)
+    for one in (config, AugmentConfig(silence_share=0.6, noise_dir=noise_folder(tmp_path))):
+        kinds = {"silence": 0, "tone": 0, "others": 0}
+        for i in range(300):
+            changed = augmented(wave, one, 1, 0, i)
+            assert (changed.tobytes() == wave.tobytes()) == (i not in replaced)
+            if i in replaced:
+                assert len(changed) == len(wave) and np.abs(changed).max() <= 0.99
+                power = np.square(np.abs(np.fft.rfft(changed * np.hanning(len(changed)))))
+                peak = int(power.argmax())
+                is_tone = power[max(0, peak - 3) : peak + 4].sum() > 0.99 * power.sum()
+                kinds["tone" if changed.any() and is_tone else "others" if changed.any() else "silence"] += 1
+        fifth = len(replaced) / 5
+        assert all(fifth / 2 < kinds[kind] < 1.6 * fifth for kind in ("silence", "tone")), kinds
+        assert 2 * fifth < kinds["others"] < 4 * fifth, kinds
 
 
 def test_the_wave_given_is_not_written_into():

@@ -10,6 +10,7 @@ from data_prep.build.assign import Layout, Sizes, divide
 from data_prep.build.build import BuildOptions, build
 from data_prep.build.prepare import Limits
 from data_prep.build.split import build_parts, parse_fractions, split
+from data_prep.inspect.audit.audit import audit
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.opening import read_index
 from data_prep.shards.tar import read_sample
@@ -115,6 +116,29 @@ def test_silent_ends_are_cut_off_with_a_margin_and_told(tmp_path, corpus):
     assert samples["tight"].media == encode_flac(tone(1.0)) and "trimmed_seconds" not in samples["tight"].meta
     assert samples["long"].meta["trimmed_seconds"] == [0.85, 0.35] and samples["long"].meta["seconds"] == 2.8
     assert samples["long"].media == encode_flac(wave[13600:-5600])
+
+
+def test_recordings_in_which_nothing_is_said_are_kept_as_they_are_where_that_is_asked_for(tmp_path, corpus):
+    write_flac(tmp_path / "zeros.flac", np.zeros(16000))
+    faint = np.random.default_rng(0).normal(0, 1e-4, 16000).astype(np.float32)
+    write_flac(tmp_path / "click.flac", np.concatenate([faint, tone(0.1), faint]))
+    given = [Utterance(name, str(tmp_path / f"{name}.flac"), text) for name, text in (("zeros", ""), ("click", " \n"))]
+    given += [replace(corpus[0], text=None), replace(corpus[1], text="..."), *corpus[2:]]
+    limits = Limits(normalise="plain", trim_silence=40.0)
+    totals = build(given, tmp_path / "without", BuildOptions(max_bad=0.5, limits=limits))
+    assert totals.bad == {"no-text": 2, "no-transcript": 1, "no-words": 1}
+    totals = build(given, tmp_path / "out", BuildOptions(max_bad=0.5, limits=replace(limits, allow_empty=True)))
+    assert totals.bad == {"no-transcript": 1, "no-words": 1} and totals.utterances == len(given) - 2
+    index = read_index(tmp_path / "out")
+    assert index.options["allow_empty"] and "allow_empty" not in read_index(tmp_path / "without").options
+    for name in ("zeros", "click"):
+        i = index.key.index(name)
+        sample = read_sample(index, i)
+        assert sample.meta["text"] == "" and (index.characters[i], index.text_bytes[i]) == (0, 0)
+        assert sample.media == (tmp_path / f"{name}.flac").read_bytes()
+    checked = audit(tmp_path / "out")
+    of_speech = {"slow-characters", "low-level", "flat-level", "silence", "leading-silence", "trailing-silence"}
+    assert not checked.problems and not of_speech & {finding.name for finding in checked.raised}
 
 
 def test_a_normalised_transcript_keeps_the_one_that_was_written(tmp_path, corpus):

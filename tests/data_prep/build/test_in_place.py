@@ -125,7 +125,8 @@ def test_samples_of_no_use_are_named_counted_and_bounded(tmp_path):
     }
     wave = encoded(0.3)
     bad = {
-        "no-text": {"wav": wave},
+        "no-transcript": {"wav": wave},
+        "no-text": {"wav": wave, "txt": b" \n"},
         "no-words": {"wav": wave, "txt": b"..."},
         "bad-text": {"wav": wave, "txt": b"gr\xf6\xdfe"},
         "no-audio": {"txt": b"words"},
@@ -139,7 +140,7 @@ def test_samples_of_no_use_are_named_counted_and_bounded(tmp_path):
     }
     members = {f"{reason}.{kind}": data for reason, parts in bad.items() for kind, data in parts.items()}
     tar = write_tar(tmp_path / "set.tar", good | members | {"LICENSE": b"words", "._g0.wav": b"of a Mac"})
-    with pytest.raises(UserError, match=r"11 of 15 .*--max-bad 0.01 allows 0; see .*quarantine\.jsonl"):
+    with pytest.raises(UserError, match=r"12 of 16 .*--max-bad 0.01 allows 0; see .*quarantine\.jsonl"):
         index_in_place([tar], tmp_path / "out", ForeignOptions())
     totals = index_in_place([tar], tmp_path / "out", ForeignOptions(max_bad=0.8))
     assert (
@@ -149,7 +150,14 @@ def test_samples_of_no_use_are_named_counted_and_bounded(tmp_path):
     assert {note["key"]: note["reason"] for note in notes} == {reason: reason for reason in bad}
     assert all(note["message"] and note["audio"] == f"{tar}: {note['key']}" for note in notes)
     built = build(import_webdataset(tar), tmp_path / "built", BuildOptions(max_bad=0.8))  # the same ones
-    assert built.utterances == 4 and sum(built.bad.values()) == 11 and built.bad["pickle"] == 1
+    assert built.utterances == 4 and sum(built.bad.values()) == 12 and built.bad["pickle"] == 1
+
+
+def test_what_has_an_empty_transcript_is_indexed_where_that_is_asked_for(tmp_path):
+    nothing = encoded(0.3)[:44] + bytes(9600)
+    tar = write_tar(tmp_path / "set.tar", {"a.wav": nothing, "a.txt": b"", "b.wav": nothing, "c.wav": nothing})
+    totals = index_in_place([tar], tmp_path / "out", ForeignOptions(max_bad=0.7, allow_empty=True))
+    assert totals.bad == {"no-transcript": 2} and read_utterance(read_index(tmp_path / "out"), 0).text == ""
 
 
 def test_a_key_that_is_there_twice_is_refused_or_given_its_tar(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from data_prep.audio.decode import decode
 from data_prep.build.build import BuildOptions, build
+from data_prep.build.prepare import Limits
 from data_prep.exporters import EXPORTERS, export
 from data_prep.importers import IMPORTERS, ImportOptions, recognised
 from data_prep.importers.table import import_jsonl
@@ -30,10 +31,13 @@ ODD_META = {
     "key": 3,
 }
 
+BUILD = BuildOptions(shard_size=5, limits=Limits(allow_empty=True))
+
 
 @pytest.fixture
 def shards(tmp_path, corpus):
-    """Twelve utterances in three shards, one with everything that a format may stumble on, one with nothing."""
+    """Twelve utterances in three shards, one with everything that a format may stumble on, one with nothing, one in
+    which nothing is said."""
     corpus[0] = replace(
         corpus[0],
         text='a "quoted" \u3000 text, \\ and | too',
@@ -43,7 +47,8 @@ def shards(tmp_path, corpus):
     )
     corpus[0] = replace(corpus[0], meta=ODD_META)
     corpus[1] = replace(corpus[1], speaker="", language="en", meta={"gender": "f"})
-    build(corpus, tmp_path / "shards", BuildOptions(shard_size=5))
+    corpus[2] = replace(corpus[2], text="")
+    build(corpus, tmp_path / "shards", BUILD)
     return tmp_path / "shards"
 
 
@@ -54,7 +59,7 @@ def test_export_and_import_give_the_same_utterances_and_bytes(tmp_path, shards, 
     assert recognised(written)[0] == kind.removesuffix("_tarred").removesuffix("_shards")
     again = list(IMPORTERS[recognised(written)[0]].read(written, ImportOptions()))
     write_jsonl(tmp_path / "utterances.jsonl", again)  # as `prep import` would
-    build(import_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "again", BuildOptions(shard_size=5))
+    build(import_jsonl(tmp_path / "utterances.jsonl"), tmp_path / "again", BUILD)
     assert samples_of(tmp_path / "again") == samples_of(shards)
     assert [s.sha256 for s in read_index(tmp_path / "again").shards] == [s.sha256 for s in before.shards]
 
@@ -90,7 +95,9 @@ def test_a_kaldi_directory_is_as_kaldi_wants_it(tmp_path, shards):
     assert set(tables) == {"wav.scp", "text", "utt2spk", "spk2utt", "utt2dur", "utt2lang", "utt2task", "utt2meta"}
     for name, table in tables.items():
         lines = table.encode().split(b"\n")[:-1]
-        assert lines == sorted(lines) and all(len(line.split(None, 1)) == 2 for line in lines), name
+        assert lines == sorted(lines) and all(
+            len(line.split(None, 1)) == 2 or (name, line) == ("text", b"utt-02") for line in lines
+        ), name
     assert "utt-00 Mary_Ann_ü\n" in tables["utt2spk"] and "utt-01 utt-01\n" in tables["utt2spk"]
     assert "speaker2 utt-02 utt-05 utt-08 utt-11\n" in tables["spk2utt"]
     assert all(Path(line.split()[1]).is_file() for line in tables["wav.scp"].splitlines())

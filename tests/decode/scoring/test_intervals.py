@@ -62,6 +62,10 @@ def test_whole_speakers_are_drawn_if_there_are_enough():
     assert units_of(["a", "b"] * 20).kind == "utterance"
     assert units_of([*"abcdefghij", ""]).kind == "utterance", "one names none"
     assert units_of([*"abcdefghij"][:MIN_SPEAKERS] * 2).number == MIN_SPEAKERS
+    beside = units_of(["", *"abcdefghij", "a", ""], scores([2] + [1] * 11 + [0], [0] + [5] * 11 + [0]))
+    assert (beside.kind, beside.of.tolist(), beside.silent) == ("speaker", [10, *range(10), 0, 11], 2)
+    assert beside.as_json()["silent_utterances"] == 2
+    assert units_of(["", *"abcdefghij"], scores([1] * 11, [5] * 11)).kind == "utterance", "it has words"
     errors = [
         one for speaker in range(12) for one in [speaker % 2 * 4] * 20
     ]  # speakers differ, their utterances do not

@@ -1,11 +1,14 @@
 """What a recipe's augmentation does to a batch."""
 
 import numpy as np
+import pytest
 import torch
 
 from data_prep.audio.augment import AugmentConfig
 from model.batch import pack
-from train.data.augmentation import Augmentation
+from model.errors import UserError
+from tests.tiny import tiny_recogniser
+from train.data.augmentation import Augmentation, open_augmentation
 
 
 def test_the_same_dimensions_of_all_layers_that_lie_side_by_side_are_masked():
@@ -21,3 +24,27 @@ def test_the_same_dimensions_of_all_layers_that_lie_side_by_side_are_masked():
     assert torch.equal(wide.masked_dims, torch.cat([narrow.masked_dims] * 3, 1))
     assert narrow.masked_frames is not None and wide.masked_frames is not None
     assert torch.equal(wide.masked_frames, narrow.masked_frames)
+
+
+def test_a_recording_that_is_replaced_has_an_empty_answer_and_the_length_that_is_planned():
+    config = AugmentConfig(silence_share=0.5, speed=(0.9, 1.1))
+    augmentation, ids = Augmentation(config, 3, lambda samples: samples // 320, 10, 1), np.arange(40)
+    waves = [torch.full((1000 + i,), 0.5) for i in range(40)]
+    batch = augmentation.apply(pack(list(map(str, ids)), ["words"] * 40, [[7, 8, 1]] * 40, waves=waves), 2, ids)
+    replaced = np.array([text == "" for text in batch.texts])
+    assert 10 < replaced.sum() < 30
+    assert batch.target_cu.diff().tolist() == np.where(replaced, 1, 3).tolist()
+    assert batch.num_targets == 40 + 2 * (~replaced).sum() and batch.targets[batch.target_cu[1:] - 1].eq(1).all()
+    planned = augmentation.samples(np.array([len(wave) for wave in waves]), 2)
+    assert batch.audio_cu.diff().tolist() == planned.tolist()
+    assert batch.audio is not None
+    for wave, gone in zip(batch.audio.split(planned.tolist()), replaced, strict=True):
+        assert gone != (wave.mean() > 0.4)
+    alone = augmentation.apply(pack(["9"], ["words"], [[7, 8, 1]], waves=waves[9:10]), 2, ids[9:10])
+    assert alone.audio is not None and torch.equal(alone.audio, batch.audio.split(planned.tolist())[9])
+
+
+def test_cached_features_cannot_be_replaced(tmp_path):
+    model, _ = tiny_recogniser(tmp_path)
+    with pytest.raises(UserError, match=r"augment.silence_share is 0.1, which cached.*--split silence.*--allow-empty"):
+        open_augmentation(AugmentConfig(silence_share=0.1), "features", 0, model)

@@ -24,6 +24,7 @@ from train.report import prometheus
 from train.report.prometheus import FIGURES, OF_EVERY_RANK, PREFIX, Exporter, Gauges, host_and_port, reachable_host
 
 OPTIONAL = {"audio_gap", "dev_loss", "dev_token_accuracy_ratio", "dev_wer_ratio", "dev_best_wer_ratio"}
+OPTIONAL |= {"dev_hallucinated_words", "dev_silent_utterances"}
 """Metrics of runs with a dev set, or of long ones."""
 
 
