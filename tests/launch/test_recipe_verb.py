@@ -18,7 +18,7 @@ from tests.data_prep.spoken import clean, written
 from train.recipe.config import load_config
 
 STAND_IN = Path(__file__).resolve().parents[2] / "model" / "stand_in"
-RECIPES = sorted((STAND_IN.parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((STAND_IN.parents[1] / "recipes").rglob("*.yaml"))
 MODELS = ["--encoder", str(STAND_IN / "encoder"), "--llm", str(STAND_IN / "llm")]
 
 

@@ -7,7 +7,7 @@ from model.errors import UserError
 from train.recipe.config import Config, load_config
 from train.recipe.identity import config_digest, result_fields, to_yaml
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.yaml"))
 
 
 def test_a_short_recipe_has_the_papers_defaults(recipe):
