@@ -80,27 +80,34 @@ class Recogniser:
         audio: list[Audio] | tuple[Audio, ...],
         sample_rate: int = ...,
         *,
-        longest: float = ...,
+        longest: float | None = ...,
         vad: str = ...,
         **search: Unpack[Search],
     ) -> list[Transcript]: ...
     @overload
     def transcribe(
-        self, audio: Audio, sample_rate: int = ..., *, longest: float = ..., vad: str = ..., **search: Unpack[Search]
+        self,
+        audio: Audio,
+        sample_rate: int = ...,
+        *,
+        longest: float | None = ...,
+        vad: str = ...,
+        **search: Unpack[Search],
     ) -> Transcript: ...
     def transcribe(
         self,
         audio: Audio | list[Audio] | tuple[Audio, ...],
         sample_rate: int = SAMPLE_RATE,
         *,
-        longest: float = 30.0,
+        longest: float | None = None,
         vad: str = "energy",
         **search: Unpack[Search],
     ) -> Transcript | list[Transcript]:
         """The transcript of a recording, or of each in a list, which are decoded together: faster, with the same texts.
 
         `sample_rate` in Hz is that of arrays; files have their own. Recordings over `longest` seconds are split at
-        silences into windows of at most `longest`; silence is not decoded. `vad` is the voice activity detector:
+        silences into windows of at most `longest`; silence is not decoded. None: what 95 % of the adapter's training
+        utterances did not exceed, from 4 to 30 s; 30 s if it does not say. `vad` is the voice activity detector:
         "energy", by level, "silero", a network (extra `vad`), or "off", which decodes everything. UserError, a
         ValueError, for the first recording that cannot be transcribed; `transcribe_each` continues after it."""
         if not isinstance(audio, list | tuple):
@@ -120,7 +127,7 @@ class Recogniser:
         audio: Iterable[Audio],
         sample_rate: int = SAMPLE_RATE,
         *,
-        longest: float = 30.0,
+        longest: float | None = None,
         vad: str = "energy",
         progress: Callable[[float], None] | None = None,
         **search: Unpack[Search],

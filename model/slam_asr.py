@@ -58,6 +58,8 @@ class SlamAsr(nn.Module):
         self._encoder = (encoder,)
         self.samples_per_frame = (encoder or Encoder).samples_per_frame
         """Samples at 16 kHz between frames; without the encoder the usual 320, to be set if its own differs."""
+        self.utterance_seconds = 0.0
+        """Seconds that 95 % of the utterances it was trained on do not exceed; 0 if not known."""
         self.adapter = adapter
         self.llm = llm.model
         self.prompt = prompt

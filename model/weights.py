@@ -43,6 +43,7 @@ class AdapterCard:
     llm_source: str
     prompt: str  # the template, with its <speech> mark
     step: int = 0  # optimizer steps it was trained for
+    utterance_seconds: float = 0.0  # that 95 % of the training utterances do not exceed; 0 = not known
     weights_sha256: str = ""  # of adapter.safetensors; filled when written
     encoder_path: str = ""  # the encoder's folder, if it is one, relative to adapter.json's; filled when written
     llm_path: str = ""
@@ -101,7 +102,7 @@ def of_adapter(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def write_card(folder: Path, card: AdapterCard) -> None:
     """Writes and fsyncs adapter.json; empty paths, and the fields of LoRA if there is none, are left out, as in files
     of older versions."""
-    optional = {*card.sources, "lora", "lora_sha256", "recipe_sha256", "data_sha256"}
+    optional = {*card.sources, "lora", "lora_sha256", "recipe_sha256", "data_sha256", "utterance_seconds"}
     content = {name: value for name, value in asdict(card).items() if value or name not in optional}
     content |= {"format": FORMAT, "version": VERSION}
     write_synced(folder / CARD, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
@@ -192,8 +193,7 @@ def find_adapter(path: str | Path) -> Path:
     best = checkpoints / "best"
     if best.is_symlink() and "/" not in os.readlink(best) and (checkpoints / os.readlink(best) / CARD).is_file():
         return checkpoints / os.readlink(best)
-    steps = sorted(checkpoints.glob("step-*")) if checkpoints.is_dir() else []
-    if steps:
+    if steps := sorted(checkpoints.glob("step-*")):
         return steps[-1]
     kind = describe(path)
     if not path.is_dir():
@@ -242,7 +242,7 @@ def load_for_decoding(
     if card.lora is not None:
         add_lora(frozen_llm.model, card.lora)
     model = SlamAsr(frozen_encoder, build_adapter(card.spec), frozen_llm, Prompt(frozen_llm.tokenizer, card.prompt))
-    model.samples_per_frame = samples_per_frame(card.encoder)
+    model.samples_per_frame, model.utterance_seconds = samples_per_frame(card.encoder), card.utterance_seconds
     load_trained(model, weights)
     return model.to(device).eval()
 

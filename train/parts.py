@@ -89,8 +89,13 @@ def build_parts(
     model = SlamAsr(encoder, adapter, llm, prompt, config.batch.layout)
     model.samples_per_frame = samples_per_frame(identity)
     model.adapter.to(device)
-    card = AdapterCard(spec, identity, m.encoder, llm.fingerprint, m.llm, prompt.template, lora=lora)
-    return Parts(model, card, *open_corpora(config, indexes, model, identity))
+    train, dev = open_corpora(config, indexes, model, identity)
+    card = AdapterCard(
+        *(spec, identity, m.encoder, llm.fingerprint, m.llm, prompt.template),
+        lora=lora,
+        utterance_seconds=train.usual_seconds,
+    )
+    return Parts(model, card, train, dev)
 
 
 def lora_spec(lora: LoraConfig, llm: Any) -> LoraSpec | None:

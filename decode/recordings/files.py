@@ -89,12 +89,14 @@ def transcribe_each(
     sources: Iterable[Source],
     options: DecodeOptions | None = None,
     sample_rate: int = audio.SAMPLE_RATE,
-    longest: float = LONGEST_SECONDS,
+    longest: float | None = None,
     vad: str = "energy",
     progress: Progress | None = None,
 ) -> Iterator[Transcript]:
     """Yields the transcript of every recording, in order; one that cannot be transcribed has an error, and the others
-    continue. `sample_rate` is that of arrays. UserError for an unknown `vad` and a `longest` under LEAST_SECONDS."""
+    continue. `sample_rate` is that of arrays; `longest` None is what suits the adapter. UserError for an unknown `vad`
+    and a `longest` under LEAST_SECONDS."""
+    longest = longest_window(model.utterance_seconds) if longest is None else longest
     require_at_least("longest", longest, LEAST_SECONDS)
     require_vad(vad)
     options, done = options or DecodeOptions(), progress or (lambda seconds: None)
@@ -168,6 +170,12 @@ def _samples(source: Source) -> np.ndarray:
         kind = type(source).__name__
         raise audio.AudioError("bad-kind", f"{kind}, expected a path, the bytes of a file, an array or a tensor")
     return np.asarray(source)
+
+
+def longest_window(utterance_seconds: float) -> float:
+    """The seconds of the longest window that suit an adapter: about the length of its training utterances (0 if that is
+    not known), as longer ones are transcribed worse."""
+    return min(LONGEST_SECONDS, max(LEAST_SECONDS, utterance_seconds or LONGEST_SECONDS))
 
 
 def _longest_that_fits(model: SlamAsr, longest: float) -> float:

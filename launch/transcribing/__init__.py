@@ -38,9 +38,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", type=Path, help="folder for the transcripts, one file per recording and format")
     add("--overwrite", action="store_true", help="transcribe again even what is already in --out")
     add = parser.add_argument_group("long recordings").add_argument
-    add(
-        "--longest", type=_seconds, default=30.0, metavar="SECONDS", help="longest window decoded at once (default: 30)"
+    longest = (
+        "longest window decoded at once (default: what 95 %% of the training utterances did not exceed; at most 30)"
     )
+    add("--longest", type=_seconds, metavar="SECONDS", help=longest)
     vad = "voice activity detector, as silence is not decoded: energy (default), silero (extra vad) or off"
     add("--vad", default="energy", metavar="NAME", help=vad)
     decoding.add_flags(parser)
@@ -48,13 +49,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from decode.recogniser import Recogniser
+    from decode.recordings.files import longest_window
     from decode.recordings.segments import require_vad
+    from model.weights import find_adapter, read_card
 
     formats = _formats(args.format, args.out is not None)
     require_vad(args.vad)
     if args.overwrite and args.out is None:
         raise UserError("--overwrite replaces what is in --out DIR; give --out, or leave it out")
     found = recordings(args.files)
+    card = read_card(find_adapter(args.adapter))
+    longest = args.longest or longest_window(card.utterance_seconds)
     if args.out is None and formats and formats != ["jsonl"] and len(found) > 1:
         many = counted(len(found), "recording")
         raise UserError(f"--format {formats[0]} of {many} needs --out; or print jsonl, one line per recording")
@@ -68,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             from launch.transcribing.transcripts import transcripts_in
 
             names = own_names(found)
-            settings = {"adapter": _digest(args.adapter), **search, "longest": args.longest, "vad": args.vad}
+            settings = {"adapter": card.digest, **search, "longest": longest, "vad": args.vad}
             settings.pop("batch_tokens")
             out = stack.enter_context(transcripts_in(args.out, formats, settings, names, args.overwrite))
             paths = [path for path in names if not out.has(path)]
@@ -78,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         transcribed = iter(())
         if recogniser is not None:
             transcribed = recogniser.transcribe_each(
-                sources, longest=args.longest, vad=args.vad, progress=progress.advance, **search
+                sources, longest=longest, vad=args.vad, progress=progress.advance, **search
             )
         named = (replace(transcript, path=path) for path, transcript in zip(paths, transcribed, strict=True))
         failed, notes = _publish(progress.over(named), formats, out)
@@ -138,9 +143,3 @@ def _seconds(text: str) -> float:
     if not LEAST_SECONDS <= seconds < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of {LEAST_SECONDS:g} or more")
     return seconds
-
-
-def _digest(adapter: str) -> str:
-    from model.weights import find_adapter, read_card
-
-    return read_card(find_adapter(adapter)).digest

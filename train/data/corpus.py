@@ -57,6 +57,11 @@ class Corpus:
         return len(self.model.prompt.prefix_ids) + len(self.model.prompt.suffix_ids)
 
     @property
+    def usual_seconds(self) -> float:
+        """That 95 % of the utterances do not exceed, to a tenth."""
+        return round(float(np.quantile(self.seconds[self.ids], 0.95)), 1)
+
+    @property
     def mean_tokens(self) -> float:
         """LLM tokens of an average utterance, the prompt included."""
         return float(self.tokens[self.ids].mean())

@@ -9,7 +9,7 @@ import soundfile
 from data_prep.audio.decode import SAMPLE_RATE, encode_flac, write_flac
 from decode.options import DecodeOptions
 from decode.recordings import files
-from decode.recordings.files import transcribe_each
+from decode.recordings.files import longest_window, transcribe_each
 from tests.decode.conftest import noise
 
 
@@ -90,6 +90,20 @@ def test_silence_is_not_decoded_and_is_noted(model, tmp_path):
     assert loud.text and tone.note == "silence"
     [decoded] = transcribe_each(model, [np.zeros(32_000)], vad="off")
     assert decoded.segments and decoded.silent_seconds == 0
+
+
+def test_a_window_is_as_long_as_the_training_utterances_were_unless_asked_otherwise(model, monkeypatch):
+    wave = np.concatenate([noise(seed, 60_000) for seed in range(4)])  # 15 s
+    options = DecodeOptions(max_new_tokens=2)
+
+    def windows(longest: float | None = None) -> int:
+        [transcript] = transcribe_each(model, [wave], options, longest=longest)
+        return len(transcript.segments)
+
+    assert windows() == 1  # not known: up to 30 s
+    monkeypatch.setattr(model, "utterance_seconds", 6.0)
+    assert windows() >= 3 and windows(longest=20.0) == 1
+    assert [longest_window(seconds) for seconds in (0.0, 1.0, 6.0, 100.0)] == [30.0, 4.0, 6.0, 30.0]
 
 
 def test_batches_hold_windows_of_several_long_recordings(model, tmp_path):
