@@ -72,7 +72,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     observers = _open_observers(config, world, parts, state, time_left)
     lines += [*found, *describe(config, parts, epochs, total_steps, world)]
     lines += remarks(config, epochs.num_steps(0), total_steps, world.size, parts.corpus.longest_cost)
-    observers.say([*lines, *model_remarks(config, parts, world.device, is_new=not state.step)])
+    observers.say([*lines, *model_remarks(config, parts, world.device, is_new=checkpoint is None)])
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world, config.lora.lr)
     if checkpoint and state.step:
