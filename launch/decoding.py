@@ -96,12 +96,14 @@ def say_notes(notes: Mapping[str, Sequence[str]], what: str) -> None:
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
     """The recogniser of `args.adapter`; UserError as `load_for_decoding` and `options` say."""
     options(args)
-    from model.loading import choose_device
+    from model.loading import choose_device, slow_dtype
     from model.weights import load_for_decoding
 
     if args.trust_remote_code:
         print("Python code that comes with encoder or LLM will be run (--trust-remote-code)", file=sys.stderr)
     device, code = choose_device(args.device), args.trust_remote_code
+    if slow := slow_dtype(args.llm_dtype or args.dtype, device):
+        print(f"slam-asr: {slow}; give --llm-dtype float32", file=sys.stderr)
     model = load_for_decoding(
         *(args.adapter, args.encoder, args.llm, args.dtype, device, with_encoder, code),
         encoder_dtype=args.encoder_dtype,

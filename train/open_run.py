@@ -15,7 +15,7 @@ from train.engine.schedule import warmup_steps
 from train.feature_cache import FeatureCache
 from train.liveness.exit_status import FINISHED, STOPPED
 from train.liveness.watchdog import RankStatus, Watchdog
-from train.parts import Parts, build_parts, decide, describe, identify_encoder, prompt_remarks, remarks, tokens_that_fit
+from train.parts import Parts, build_parts, decide, describe, identify_encoder, model_remarks, remarks, tokens_that_fit
 from train.recipe.config import Config
 from train.recipe.identity import to_yaml
 from train.recipe.kinds import decided
@@ -63,7 +63,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     agree_on(world, models | {"plan": epochs.digest})
     state = State(0, {}, "", "", world.size, 0, 0, (1.0, 0), None)
     if checkpoint:
-        state = comparable(checkpoint.state, config.save.best)
+        state = comparable(checkpoint.state, config.save.best, parts.dev)
         found += all_ranks_or_raise(world, lambda: restore(checkpoint, config, parts, epochs.digest, allow_changes))
     elif source:
         found += all_ranks_or_raise(world, lambda: begin(source, parts, allow_changes))
@@ -72,7 +72,7 @@ def open_run(config: Config, deepspeed_json: dict[str, Any], world: World, allow
     observers = _open_observers(config, world, parts, state, time_left)
     lines += [*found, *describe(config, parts, epochs, total_steps, world)]
     lines += remarks(config, epochs.num_steps(0), total_steps, world.size, parts.corpus.longest_cost)
-    observers.say([*lines, *prompt_remarks(parts.corpus.prompt_tokens, parts.corpus.mean_tokens)])
+    observers.say([*lines, *model_remarks(config, parts, world.device, is_new=checkpoint is None)])
     loader = Loader(parts.corpus, epochs, parts.model.prompt, world, config.data)
     engine = Engine(parts.model, config.optim, deepspeed_json, loader.slots, world, config.lora.lr)
     if checkpoint and state.step:

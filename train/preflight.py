@@ -25,8 +25,8 @@ from train.parts import (
     decide,
     identify_encoder,
     lora_spec,
+    model_remarks,
     open_corpora,
-    prompt_remarks,
     remarks,
     tokens_that_fit,
 )
@@ -55,7 +55,7 @@ def preflight(
         recipe = checkpoint.state.recipe if checkpoint else {}
         config, epochs, total_steps = decide(config, parts, recipe, tokens_that_fit(config, parts.model, device))
         unsuited = remarks(config, epochs.num_steps(0), total_steps, ranks, parts.corpus.longest_cost)
-        unsuited += prompt_remarks(parts.corpus.prompt_tokens, parts.corpus.mean_tokens)
+        unsuited += model_remarks(config, parts, device, is_new=checkpoint is None)
         if checkpoint:
             parts = replace(parts, card=_completed(parts.card, checkpoint.card, config))
             require_same_run(checkpoint, config, parts, epochs.digest, allow_changes)

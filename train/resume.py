@@ -8,6 +8,7 @@ from typing import Any
 from data_prep.progress import clock
 from model.errors import UserError
 from model.weights import AdapterCard, load_trained
+from train.data.corpus import Corpus
 from train.dist.collectives import World, all_ranks_or_raise, rank0_broadcast
 from train.engine.checkpoint import Checkpoint, State, find_newest, load_checkpoint
 from train.parts import Parts
@@ -49,14 +50,27 @@ def restore(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, all
     load_trained(parts.model, checkpoint.weights)
     lines = [f"changed since the run was started: {change}" for change in changes]
     before, by = checkpoint.state, config.save.best
-    if before.step and before.best_by != by != "none":
-        lines.append(f"save.best was {before.best_by}, is {by}: evaluations up to step {before.step} do not count")
+    if before.step and by != "none" and (why := _not_comparable(before, by, parts.dev)):
+        lines.append(f"{why}: evaluations up to step {before.step} do not count")
     return lines
 
 
-def comparable(state: State, by: str) -> State:
-    """The state of a run whose save.best is now `by`: the best loss so far, say, does not compare with a WER."""
-    return state if state.best_by == by else replace(state, best_by=by, best=None, best_step=None, misses=0)
+def comparable(state: State, by: str, dev: Corpus | None) -> State:
+    """The state of a run whose save.best is now `by`, on `dev`: the best loss so far, say, does not compare with a WER,
+    nor the WER of a few utterances with that of others."""
+    if not _not_comparable(state, by, dev):
+        return state
+    return replace(state, best_by=by, best=None, best_step=None, misses=0)
+
+
+def _not_comparable(state: State, by: str, dev: Corpus | None) -> str:
+    """Why the best score so far does not compare with later ones; empty if it does. An earlier version, which kept no
+    `dev`, took the first utterances, where now some from all of the set are taken."""
+    if state.best_by != by:
+        return f"save.best was {state.best_by}, is {by}"
+    if dev is None or state.best is None or state.dev == dev.chosen or (state.dev is None and dev.whole):
+        return ""
+    return "the utterances of data.dev are others than before"
 
 
 def require_same_run(checkpoint: Checkpoint, config: Config, parts: Parts, plan: str, allow_changes: bool) -> list[str]:

@@ -178,6 +178,7 @@ class Run:
             best_by=self.config.save.best,
             best_step=self.best_step,
             misses=self.misses,
+            dev=self.parts.dev.chosen if self.parts.dev else None,
         )
         card = replace(self.parts.card, step=self.step)
         checkpoint = Checkpoint(card, self.engine.weights(), self.engine.moments(), state)

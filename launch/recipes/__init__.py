@@ -106,6 +106,8 @@ def _indexes(args: argparse.Namespace) -> list[ShardIndex]:
         return []
     if args.hours is not None:
         raise UserError("--hours is for data that are not there, and --train is; leave --hours out")
+    for path in args.dev:
+        read_index(path)  # a UserError where it is none
     return [read_index(path) for path in args.train]
 
 

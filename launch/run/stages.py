@@ -152,6 +152,24 @@ def _is_scored(run: Path, shards: Path, out: Path, by: str) -> bool:
     return (score.get("weights_sha256"), score.get("shards_digest"), list(score.get("by") or {})) == wanted
 
 
+def shared(request: Request) -> Iterator[str]:
+    """What the corpora to evaluate on share with the training data, a line each, once all are imported."""
+    voices, recordings = set[str](), set[tuple[str, float]]()
+    for name in ("train", *(name for name in request.corpora if name != "train")):
+        rows = [row for _, row in read_rows(request.manifest(name))]
+        theirs = {row["speaker"] for row in rows if row.get("speaker")}
+        places = [(str(row["audio"]), float(row.get("start") or 0)) for row in rows]
+        if name == "train":
+            voices, recordings = theirs, set(places)
+            continue
+        same, known = sum(place in recordings for place in places), sorted(theirs & voices)
+        if same:
+            yield f"{name}: {same} of {len(rows)} recordings are trained on, too, so its WER says little; give others"
+        elif known:
+            names = ", ".join(known[:3]) + " ..." * (len(known) > 3)
+            yield f"{name}: {len(known)} of {len(theirs)} speakers ({names}) are trained on, too, so its WER flatters"
+
+
 def caches(request: Request) -> bool:
     """Whether the encoder's frames are cached: as decided at the first start, as asked, or where it pays."""
     if (request.out / RUN_JSON).exists() and (before := read_run_json(request.out).get("cached")) is not None:

@@ -16,7 +16,7 @@ from data_prep.figures import table
 from data_prep.progress import clock
 from decode.scoring import SCORE
 from launch.run.request import Request, config_of, is_begun, read_request, write_run_json
-from launch.run.stages import Command, caches, scored, stages, why_not_cached
+from launch.run.stages import Command, caches, scored, shared, stages, why_not_cached
 from launch.stages import program
 from model.errors import TransientError
 from train.dist.lock import holder
@@ -107,6 +107,9 @@ class _Runner:
 
 
 def _run_stage(request: Request, name: str, commands: Iterator[Command], runner: _Runner) -> int:
+    if name == "build":
+        for line in shared(request):
+            _print_note(line)
     if name == "features":
         cached = caches(request)
         write_run_json(request, cached)

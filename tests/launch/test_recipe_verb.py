@@ -98,6 +98,7 @@ def test_short_utterances_get_a_short_prompt_and_no_padding(tmp_path, seconds, p
         (["--train", "nowhere", "--hours", "5", "--llm", "."], ["LLM", "'.'"]),
         (["--train", "nowhere", "--hours", "5", "--gpus", "-2"], ["--gpus is -2"]),
         (["--train", "SHARDS", "--hours", "5"], ["leave --hours out"]),
+        (["--train", "SHARDS", "--dev", "nowhere"], ["nowhere"]),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(shards, tmp_path, monkeypatch, capsys, more, values):

@@ -206,3 +206,22 @@ def test_too_few_utterances_for_a_part_to_evaluate_on(place, capfd):
     write_run_json(request)
     assert main(["run", "words.csv", *MODELS, "--out", "out"]) == 2
     assert "has 3 utterances" in capfd.readouterr().err
+
+
+def test_recordings_and_speakers_that_are_trained_on_are_named(place):
+    request = request_of("words.csv", "--dev", "test/words.csv", *MODELS, "--out", "out")
+    rows = {"train": [("a", "s1"), ("b", "s2"), ("c", None)], "dev": [("a", "s1"), ("d", "s3")]}
+
+    def lines() -> list[str]:
+        for name, each in rows.items():
+            file = request.manifest(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            manifest = [{"audio": f"{audio}.wav", "text": "a", "speaker": speaker} for audio, speaker in each]
+            file.write_text("".join(f"{json.dumps(row)}\n" for row in manifest))
+        return list(stages.shared(request))
+
+    assert lines() == ["dev: 1 of 2 recordings are trained on, too, so its WER says little; give others"]
+    rows["dev"] = [("e", "s1"), ("d", "s3")]
+    assert lines() == ["dev: 1 of 2 speakers (s1) are trained on, too, so its WER flatters"]
+    rows["dev"] = [("e", "s4"), ("d", None)]
+    assert lines() == []

@@ -108,6 +108,7 @@ def test_a_run_writes_and_prints_its_auto_values_and_resumes_with_them(ground, t
         (["optim.warmup_steps=9"], 1000, 3, ["1 of 3 ranks", "batch.micro_batches=3", "batch.tokens=300"]),
         (["optim.warmup_steps=9"], 1000, 16, ["14 of 16 ranks", "batch.micro_batches=16", "batch.tokens=200"]),
         (["optim.warmup_steps=100"], 1000, 2, []),
+        (["optim.warmup_steps=100", "optim.lr=1"], 1000, 2, ["optim.lr=1 is more", "1e-4 to 2e-3"]),
         (["optim.warmup_steps=100", "eval.patience=3"], 1000, 2, ["before the cosine decay", "schedule=constant"]),
         (["optim.warmup_steps=100", "eval.patience=9"], 1000, 2, ["every 100 steps, is longer than the run of 1,000"]),
         (["optim.warmup_steps=100", "eval.patience=3", "optim.schedule=constant"], 1000, 2, []),

@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.weights import load_for_decoding, read_card
 from tests import ranks
 from tests.model.tiny_gguf import OwnCache, write_gguf
 from tests.train.runs import refuse, run
+from train.parts import dtype_remarks
+from train.recipe.config import load_config
 
 TWO_STEPS = "optim.max_steps=2"
 
@@ -74,3 +77,19 @@ def test_a_gguf_file_trains_and_decodes_as_the_folder_it_was_made_from(ground, s
     model = load_for_decoding(tmp_path / "run")  # the folder in the cache has the same weights
     assert load_for_decoding(tmp_path / "run", llm=str(tmp_path / "elsewhere.gguf")).llm.config.hidden_size == 48
     assert model.llm.config.hidden_size == 48
+
+
+def test_a_faster_dtype_is_named_where_the_cpu_has_it_and_the_llm_is_of_some_size(ground, monkeypatch):
+    config, cpu = load_config(ground / "recipe.yaml", []), torch.device("cpu")
+    with torch.device("meta"):
+        small, large = torch.nn.Linear(100, 100), torch.nn.Linear(10_000, 10_000)
+
+    def advised(able: str, dtype: str, llm: torch.nn.Module = large, device: torch.device = cpu) -> list[str]:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True})
+        return dtype_remarks(config.changed("model", llm_dtype=dtype), llm, device)
+
+    for able in ("avx512_bf16", "amx_bf16"):
+        assert "this CPU has instructions for bfloat16" in advised(able, "auto")[0]
+        assert not advised(able, "bfloat16") and not advised(able, "float32") and not advised(able, "auto", small)
+        assert not advised(able, "auto", device=torch.device("cuda")) and not advised("avx2", "auto")
+        assert "set model.llm_dtype=float32" in advised(able, "float16")[0] and not advised("avx512_fp16", "float16")

@@ -47,6 +47,16 @@ class Corpus:
         return _tokens(self.model, self.index, self.augment.samples(self.index.samples, epoch))
 
     @property
+    def chosen(self) -> str:
+        """What tells two dev sets apart: a digest of the data, and how many utterances of them are taken."""
+        return f"{len(self.ids)} of {self.index.digest()}"
+
+    @property
+    def whole(self) -> bool:
+        """Whether no limit left samples out; those that are too long or too short do not count."""
+        return len(self.ids) + sum(self.dropped.values()) == len(self.index)
+
+    @property
     def cost(self) -> int:
         """Of an epoch (plan.cost_of)."""
         return int(cost_of(self.tokens[self.ids]).sum())
@@ -111,8 +121,10 @@ def make_corpus(
     budget: int | Auto,
     model: SlamAsr,
     augment: Augmentation | None = None,
+    evenly: bool = False,
 ) -> Corpus:
-    """The corpus that a recipe describes, with at most `limit` samples.
+    """The corpus that a recipe describes, with at most `limit` samples: the first, or, if `evenly`, some spread over
+    all of them, which may be in the order of speakers or of several directories.
 
     Samples that are too long or too short are refused or dropped with a count, never cut. `budget` bounds the cost of
     an utterance in LLM tokens; "auto" will be made large enough for the longest."""
@@ -144,8 +156,13 @@ def make_corpus(
             dropped[reason] = len(bad)
     if len(kept) == 0:
         raise UserError(f"nothing is left of {counted(len(index), 'utterance')}: {dropped}; widen the limits in data")
-    ids, tokens = kept[:limit], _tokens(model, index, index.samples)
+    ids, tokens = spread(kept, limit) if evenly else kept[:limit], _tokens(model, index, index.samples)
     return Corpus(model, index, ids, seconds, tokens, dropped, int(cost_of(most[ids]).max()), augment)
+
+
+def spread(ids: np.ndarray, limit: int | None) -> np.ndarray:
+    """At most `limit` of the ids [N], at even distances and in their order, so that each part has its share."""
+    return ids if limit is None or limit >= len(ids) else ids[np.arange(limit) * len(ids) // limit]
 
 
 def _frames(model: SlamAsr, index: ShardIndex, samples: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ class State:
     best_by: str = "none"  # what it is a score of: save.best
     best_step: int | None = None  # the step that has it
     misses: int = 0  # evaluations since it that count for eval.patience
+    dev: str | None = None  # what they scored: Corpus.chosen; None in checkpoints of earlier versions
     version: int = VERSION
 
 

@@ -48,7 +48,7 @@ class DataConfig(Section):
     max_train_samples: Count | None = None
     """Take only the first so many utterances of `train`; null = all."""
     max_dev_samples: Count | None = None
-    """Take only the first so many utterances of `dev`; null = all."""
+    """Take only so many utterances of `dev`, spread evenly over it; null = all."""
     seed: Whole | None = None
     """Of the order of the data; null = run.seed."""
     reader_threads: Count = 2
