@@ -72,4 +72,5 @@ def _wer(score: dict[str, Any]) -> str:
     interval = f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None and high is not None else ""
     how = f"beams {score['beams']}, normaliser {score['normaliser']}"
     other = f", with other weights: {score['other_weights']}" if "other_weights" in score else ""
-    return f"{100 * total['wer']:.1f} %{interval}: {counts}; {how}, data `{score['shards_digest']}`{other}"
+    rate = "none" if total["wer"] is None else f"{100 * total['wer']:.1f} %"  # of recordings in which nothing is said
+    return f"{rate}{interval}: {counts}; {how}, data `{score['shards_digest']}`{other}"

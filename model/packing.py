@@ -22,8 +22,9 @@ from model.batch import cumulative
 
 PACKED = "packed"
 SHORT = 400
-"""Tokens of an utterance up to which queries with gradients attend in float32 on a CPU, whatever their dtype: backward
-in bfloat16 takes PyTorch three times as long at 50 tokens, as long at 400 (`python -m bench.attention`)."""
+"""Tokens of an utterance up to which it attends in float32 on a CPU, whatever its dtype: backward in bfloat16 takes
+PyTorch three times as long at 50 tokens, as long at 400 (`python -m bench.attention`), and forward no less. Without
+gradients too: activation checkpointing computes a layer once without and once with them, and both must be the same."""
 ALTERATIONS = ("softcap", "s_aux", "position_bias", "head_mask")  # of attention, which no kernel here implements
 
 
@@ -146,7 +147,7 @@ def packed_attention(
             place = torch.arange(q.shape[2], device=q.device)
             distance = place[:, None] - place
             window = (distance >= 0) & (distance < sliding_window)
-        if q.requires_grad and q.device.type == "cpu" and q.shape[2] <= SHORT:
+        if q.device.type == "cpu" and q.shape[2] <= SHORT:
             q, k, v = q.float(), k.float(), v.float()
         own, _ = sdpa_attention_forward(module, q, k, v, window, is_causal=causal, **options)
         attended.append(own.to(query.dtype))

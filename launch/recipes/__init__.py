@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launch.prep.arguments import local_path
 from model.errors import UserError, require_at_least
@@ -88,8 +88,24 @@ def _new(args: argparse.Namespace) -> str:
         *(args.train, args.dev, args.encoder, args.llm, width, args.hours or 0.0, run),
         gpus=args.gpus,
         peft=find_spec("peft") is not None,
+        takes_lora=_takes_lora(llm, args.trust_remote_code),
     )
     return recipe_text(_measured(wanted, indexes, encoder.model_type) if indexes else wanted)
+
+
+def _takes_lora(llm: Any, trust_remote_code: bool) -> bool:
+    """Whether lora.targets=auto finds layers in an LLM of this configuration; Mamba has no queries and values."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from model.lora import find_targets
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(llm, trust_remote_code=trust_remote_code)
+    try:
+        return bool(find_targets(model, ["auto"]))
+    except UserError:
+        return False
 
 
 def _indexes(args: argparse.Namespace) -> list[ShardIndex]:

@@ -54,12 +54,12 @@ class Choice:
     """SpecAugment's, in time and as many in features."""
 
 
-def choose(hours: float, width: int, epoch_tokens: float = math.inf) -> Choice:
+def choose(hours: float, width: int, epoch_tokens: float = math.inf, takes_lora: bool = True) -> Choice:
     """For so many hours of training data, and an LLM whose embeddings have `width` values. `epoch_tokens` is about the
     number of LLM tokens in an epoch: minutes of data make few steps an epoch."""
     steps = max(1.0, epoch_tokens / LEAST_STEP)
     small, toy = hours <= SMALL_HOURS, width < TOY_WIDTH
-    lora = small and TOY_WIDTH <= width <= SMALL_WIDTH
+    lora = takes_lora and small and TOY_WIDTH <= width <= SMALL_WIDTH
     lr, lr_why = next((lr, why) for most, lr, why in RATES if width <= most)
     epochs = next(epochs for most, epochs in (TOY_EPOCHS if toy else SMALL_EPOCHS if lora else EPOCHS) if hours <= most)
     return Choice(
@@ -98,6 +98,8 @@ class Wanted:
     """model.encoder_window."""
     peft: bool = True
     """Whether LoRA's package is installed."""
+    takes_lora: bool = True
+    """Whether the LLM has layers that LoRA adapts by default."""
 
 
 def window_of(encoder_type: str, mean_seconds: float) -> str | None:
@@ -110,7 +112,8 @@ def window_of(encoder_type: str, mean_seconds: float) -> str | None:
 
 def recipe_text(wanted: Wanted) -> str:
     """YAML that load_config reads; it ends in a newline."""
-    width, choice = wanted.llm_width, choose(wanted.hours, wanted.llm_width, wanted.epoch_tokens)
+    width, takes_lora = wanted.llm_width, wanted.takes_lora
+    choice = choose(wanted.hours, width, wanted.epoch_tokens, takes_lora)
     hours = f"{wanted.hours:.2g}" if wanted.hours < 10 else f"{wanted.hours:,.0f}"
     why = "against learning little data by heart" if choice.dropout else "there is data enough to do without dropout"
     lines = [
@@ -147,7 +150,7 @@ def recipe_text(wanted: Wanted) -> str:
             "",
         ]
     head = ("hours", "epochs", "lr", "lora.rank", "adapter.dropout", "augment.time_masks", "augment.feature_masks")
-    shown = [(h, choose(h, width)) for h in HOURS_SHOWN]
+    shown = [(h, choose(h, width, takes_lora=takes_lora)) for h in HOURS_SHOWN]
     rows = [(f"{h:,}", c.epochs, f"{c.lr:g}", c.lora, f"{c.dropout:g}", c.masks, c.masks) for h, c in shown]
     lines += [
         "optim:",

@@ -65,6 +65,9 @@ def test_the_readme_states_recipe_data_and_the_wer_of_these_weights(tiny, tmp_pa
         export(tmp_path / "run", tmp_path / target, score=tmp_path)
         assert "25.0 %: 3 errors in 12 words of 3 utt" in (tmp_path / target / "README.md").read_text()
     export(tmp_path / "out", tmp_path / "half", "float16", tmp_path / "score.json")  # of the weights before rounding
+    (tmp_path / "silence.json").write_text(json.dumps(score | {"all": counts | {"words": 0, "wer": None}}))
+    export(tmp_path / "run", tmp_path / "out", score=tmp_path / "silence.json")
+    assert "| WER | none: 3 errors in 0 words of 3 utterances;" in (tmp_path / "out" / "README.md").read_text()
     for wrong in ("{}", json.dumps(score | {"all": 3}), "no JSON"):
         (tmp_path / "wrong.json").write_text(wrong)
         with pytest.raises(UserError, match="is no score of an adapter"):

@@ -75,6 +75,17 @@ def test_a_small_llm_and_few_hours_get_lora_larger_stacks_and_fewer_epochs():
     assert (choose(3, 576).stack, choose(3, 576).hidden) == (8, 1536) and choose(100, 576).stack == 5
 
 
+@pytest.mark.parametrize(("family", "rank"), [("mamba", 0), ("gpt2", 8)])
+def test_an_llm_in_which_lora_finds_no_layers_by_default_gets_none(tmp_path, monkeypatch, family, rank):
+    from transformers import AutoConfig
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    AutoConfig.for_model(family, hidden_size=768, num_hidden_layers=2, vocab_size=64).save_pretrained(tmp_path / "llm")
+    asked = ["--train", "nowhere", "--hours", "3", *MODELS[:2], "--llm", str(tmp_path / "llm")]
+    assert main(["recipe", "new", *asked, "--out", str(tmp_path / "mine.yaml")]) == 0
+    assert load_config(tmp_path / "mine.yaml").lora.rank == rank
+
+
 @pytest.mark.parametrize(
     ("seconds", "peft", "expected"),
     [(4.0, True, (8, "cut", "Speech: <speech>\nTranscript:")), (8.0, False, (0, "cut", None)), (15.0, True, (8,))],

@@ -31,17 +31,23 @@ def step(llm: Llm) -> tuple[torch.Tensor, list[Any], int]:
 
 
 @pytest.mark.parametrize(
-    ("family", "options"),
-    [("llama", {**SIZES, **GROUPED}), ("gemma2", {**SIZES, **GROUPED, "head_dim": 8}), ("gpt2", GPT2)],
+    ("family", "options", "dtype"),
+    [
+        ("llama", {**SIZES, **GROUPED}, torch.float32),
+        ("llama", {**SIZES, **GROUPED}, torch.bfloat16),
+        ("gemma2", {**SIZES, **GROUPED, "head_dim": 8}, torch.float32),
+        ("gpt2", GPT2, torch.float32),
+    ],
 )
-def test_loss_and_gradients_are_the_same_bits_and_less_is_kept(family, options):
-    llm = llm_of(family, options)
+def test_loss_and_gradients_are_the_same_bits_and_less_is_kept(family, options, dtype):
+    llm = llm_of(family, options, dtype)
     loss, gradients, kept = step(llm)
     checkpoint_activations(llm.model)
     assert torch.equal(step(llm)[0], loss) and step(llm)[2] < kept / 2
     assert all(torch.equal(a, b) for a, b in zip(step(llm)[1], gradients, strict=True))
     generated = llm.model.generate(torch.tensor([[1, 5, 6]]), max_new_tokens=4, do_sample=False)
-    assert torch.equal(generated, llm_of(family, options).model.generate(torch.tensor([[1, 5, 6]]), max_new_tokens=4))
+    plain = llm_of(family, options, dtype).model
+    assert torch.equal(generated, plain.generate(torch.tensor([[1, 5, 6]]), max_new_tokens=4))
 
 
 def test_an_llm_without_layers_of_transformers_is_refused():

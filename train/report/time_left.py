@@ -5,7 +5,7 @@ A report of ten steps is too few to tell by: on a machine with other work its sp
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ def seconds_of(records: Iterable[dict[str, Any]], after: int = 0) -> float:
     for record in records:
         step, speed, took = (record.get(name) for name in ("step", "steps_per_second", "seconds"))
         if isinstance(step, int) and step > after:
-            if isinstance(speed, int | float) and speed > 0:
+            if isinstance(speed, int | float) and 0 < speed < inf:
                 seconds, before = seconds + (step - before) / speed, step
-            elif isinstance(took, int | float):
+            elif isinstance(took, int | float) and took < inf:
                 seconds += took
     return seconds

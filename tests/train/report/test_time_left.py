@@ -32,3 +32,8 @@ def test_the_time_of_a_run_is_that_of_its_steps_and_evaluations_and_can_be_divid
     assert reports(tmp_path) == []
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "kind": "train"}\n{"kind": "dev"}\n{"st')
     assert [row["step"] for row in reports(tmp_path)] == [1]
+
+
+def test_figures_that_are_not_finite_count_for_nothing():
+    nan = float("nan")
+    assert seconds_of([{"step": 5, "steps_per_second": nan, "seconds": float("inf")}, {"step": 6, "seconds": nan}]) == 0
