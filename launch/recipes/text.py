@@ -45,7 +45,6 @@ class Choice:
     epochs: int
     lr: float
     lr_why: str
-    stack: int
     hidden: int
     lora: int
     """Its rank; 0 without."""
@@ -66,8 +65,7 @@ def choose(hours: float, width: int, epoch_tokens: float = math.inf, takes_lora:
         epochs=max(epochs, min(MOST_EPOCHS, math.ceil(LEAST_STEPS / steps))),
         lr=lr,
         lr_why=f"the LLM is {width:,} wide: {lr_why}",
-        stack=8 if lora else 5,
-        hidden=512 if toy else 1536 if lora else 2048,
+        hidden=512 if toy else 2048,
         lora=8 if lora else 0,
         dropout=0.1 if small else 0.0,
         masks=2 if small else 0,
@@ -124,7 +122,7 @@ def recipe_text(wanted: Wanted) -> str:
         "model:",
         f"  encoder: {_text(wanted.encoder)}",
         f"  llm: {_text(wanted.llm)}",
-        f"  adapter: {{stack: {choice.stack}, hidden: {choice.hidden}, dropout: {choice.dropout:g}}}  # {why}",
+        f"  adapter: {{stack: 5, hidden: {choice.hidden}, dropout: {choice.dropout:g}}}  # {why}",
         *_for_short_utterances(wanted),
         "",
         "data:",
@@ -158,7 +156,6 @@ def recipe_text(wanted: Wanted) -> str:
         "  schedule: cosine",
         f"  epochs: {choice.epochs}  # for {hours} hours; see below",
         "",
-        *(["save: {best: wer}  # keeps the checkpoint with the lowest WER on dev"] if wanted.dev else []),
         f"run: {{dir: {_text(wanted.run)}, seed: 0}}",
         "",
         f"# With an LLM of width {width:,}:",

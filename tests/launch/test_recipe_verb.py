@@ -68,11 +68,10 @@ def test_little_data_is_seen_more_often_and_a_wide_llm_learns_slowly():
     assert all(choose(h, 192).epochs <= choose(h, 2048).epochs for h in hours)
 
 
-def test_a_small_llm_and_few_hours_get_lora_larger_stacks_and_fewer_epochs():
+def test_a_small_llm_and_few_hours_get_lora_and_fewer_epochs():
     assert [choose(h, 576).lora for h in (1, 3, 10, 100)] == [8, 8, 8, 0]
     assert not any(choose(3, width).lora for width in (192, 1536, 4096)), "a toy needs none; wider ones were not tried"
     assert [choose(h, 576).epochs for h in (1, 3, 10, 100)] == [30, 20, 10, 6]
-    assert (choose(3, 576).stack, choose(3, 576).hidden) == (8, 1536) and choose(100, 576).stack == 5
 
 
 @pytest.mark.parametrize(("family", "rank"), [("mamba", 0), ("gpt2", 8)])
