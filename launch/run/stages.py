@@ -167,7 +167,7 @@ def shared(request: Request) -> Iterator[str]:
             yield f"{name}: {same} of {len(rows)} recordings are trained on, too, so its WER says little; give others"
         elif known:
             names = ", ".join(known[:3]) + " ..." * (len(known) > 3)
-            yield f"{name}: {len(known)} of {len(theirs)} speakers ({names}) are trained on, too, so its WER flatters"
+            yield f"{name}: {len(known)} of {len(theirs)} speakers ({names}) are trained on, too, so its WER is too low"
 
 
 def caches(request: Request) -> bool:

@@ -222,6 +222,6 @@ def test_recordings_and_speakers_that_are_trained_on_are_named(place):
 
     assert lines() == ["dev: 1 of 2 recordings are trained on, too, so its WER says little; give others"]
     rows["dev"] = [("e", "s1"), ("d", "s3")]
-    assert lines() == ["dev: 1 of 2 speakers (s1) are trained on, too, so its WER flatters"]
+    assert lines() == ["dev: 1 of 2 speakers (s1) are trained on, too, so its WER is too low"]
     rows["dev"] = [("e", "s4"), ("d", None)]
     assert lines() == []

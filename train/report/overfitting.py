@@ -66,7 +66,7 @@ class Overfitting:
         if gap >= FAR and grown >= GROWN:
             signs.append(
                 f"token accuracy is {trained:.1%} in training and {accuracy:.1%} on dev, {100 * gap:.0f} points lower, "
-                f"and was {100 * self._least_gap:.0f} points lower once"
+                f"where the difference was {100 * self._least_gap:.0f} points before"
             )
         if not signs or self._silent:
             return []
