@@ -171,7 +171,7 @@ def _report(request: Request, seconds: dict[str, float]) -> None:
         rows.append((name, rate, f"{total['words']:,}", f"{total['utterances']:,}"))
     print("\n".join(table(rows, ("", "WER", "words", "utterances"))))
     if not request.tests:
-        print("dev chose the checkpoint, so its figure flatters; --test CORPUS scores on what the run has not seen")
+        print("dev chose the checkpoint, so its WER is too low; --test CORPUS scores on what the run has not seen")
     print(f"adapter: {find_adapter(run)} (step {first['step']:,})\nnext:")
     commands = [
         (f"  slam-asr transcribe {run} recording.wav", "# what is said in a recording"),
