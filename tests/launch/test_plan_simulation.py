@@ -24,6 +24,12 @@ WHOLE_PAGES = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "655
 """So that a freed tensor goes back to the system, and is not taken for one that is kept."""
 
 
+@pytest.fixture(autouse=True)
+def _attention_as_on_a_gpu(monkeypatch):
+    """On a CPU short utterances attend in float32, which keeps more; plans are for GPUs."""
+    monkeypatch.setattr("model.packing.SHORT", 0)
+
+
 def models(dtype: Any, **more: Any) -> ModelConfig:
     return ModelConfig(encoder="-", llm="-", dtype=dtype, **more)
 

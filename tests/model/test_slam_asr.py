@@ -50,7 +50,8 @@ def reference(model: SlamAsr, wave: torch.Tensor, text: str) -> tuple[torch.Tens
     before, after = TEMPLATE.split("<speech>")
     tokenizer, embed = model.prompt.tokenizer, model.llm.get_input_embeddings()
     first = tokenizer.encode(before)  # with BOS
-    last = tokenizer.encode(f"{after} {text}", add_special_tokens=False) + [tokenizer.eos_token_id]
+    answered = f"{after} {text}" if text else after  # an empty answer is its end alone
+    last = tokenizer.encode(answered, add_special_tokens=False) + [tokenizer.eos_token_id]
     answer = len(last) - len(tokenizer.encode(after, add_special_tokens=False))
     embeds = torch.cat([embed(torch.tensor(first)), speech, embed(torch.tensor(last))])[None]
     labels = torch.full(embeds.shape[:2], -100)
