@@ -136,7 +136,8 @@ def augment_wave(wave: "Tensor", config: AugmentConfig, seed: int, epoch: int, s
 
 def without_speech(config: AugmentConfig, seed: int, epoch: int, sample: int) -> bool:
     """Whether the sample is replaced by a sound without speech in this epoch (silence_share)."""
-    return config.silence_share > _generator(seed, epoch, sample, SILENCE).random()
+    share = config.silence_share
+    return share > 0 and share > _generator(seed, epoch, sample, SILENCE).random()
 
 
 def spec_masks(

@@ -136,16 +136,17 @@ def _packs_exactly(model: Any) -> bool:
     def distances(logits: Tensor, expected: Tensor) -> Tensor:
         return (logits - expected).float().norm(dim=-1) / expected.float().norm(dim=-1)
 
-    def same_as_padded() -> bool:
-        far = distances(packed_of(own), logits_at(model, embed(ids), mask, columns, rows))
+    def same_as_padded(packed: Tensor) -> bool:
+        far = distances(packed, logits_at(model, embed(ids), mask, columns, rows))
         return all(bool(part.median() <= close) for part in far.split(PROBE_LENGTHS))
 
     close, closer = (1e-2, 1e-5) if model.dtype == torch.float32 else (1e-1, 1e-3)
-    packs = same_as_padded()
+    packed = packed_of(own)
+    packs = same_as_padded(packed)
     with _narrow_windows(model) as narrowed:
-        packs = packs and (not narrowed or same_as_padded())
+        packs = packs and (not narrowed or same_as_padded(packed_of(own)))
     after_others = packed_of(torch.cat([others, own[first:]]))
-    return packs and bool((distances(after_others, packed_of(own))[first:] <= closer).all())
+    return packs and bool((distances(after_others, packed)[first:] <= closer).all())
 
 
 @contextmanager
