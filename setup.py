@@ -44,6 +44,7 @@ setup(
         "data_prep.shards",
         "data_prep.synth",
         "decode",
+        "decode.export",
         "decode.recordings",
         "decode.report",
         "decode.scoring",

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from decode.export import export, export_merged
+    from decode.export.adapter import export, export_merged
     from model.errors import UserError
 
     if args.merge is not None and (args.dtype != "float32" or args.score):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from decode.export import export
+from decode.export.adapter import export
 from model.errors import UserError
 from model.frozen_parts import ON_THE_HUB, REAL_PAIR, relative_path
 from model.weights import CARD, load_for_decoding, read_adapter, read_card, save_adapter

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from decode.export import export, export_merged
+from decode.export.adapter import export, export_merged
 from model.batch import pack
 from model.errors import UserError
 from model.llm import Llm, load_llm

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train.preflight
-from decode.export import export
+from decode.export.adapter import export
 from model.errors import UserError
 from model.lora import LoraSpec
 from model.weights import AdapterCard, find_adapter, read_card

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from decode.export import export
+from decode.export.adapter import export
 from model.errors import UserError
 from model.weights import read_adapter, read_card, save_adapter
 

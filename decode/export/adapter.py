@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from data_prep.durable import new_folder, write_durably
-from decode.merge import merge
-from decode.model_card import model_card, read_score
+from decode.export.merge import merge
+from decode.export.model_card import model_card, read_score
 from model import weights
 from model.adapters import build_adapter
 from model.errors import TransientError, UserError, require_known
