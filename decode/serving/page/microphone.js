@@ -39,10 +39,10 @@ function drawing(root, analyser) {
     levels.push(peaks(window, 1)[0]);
     const { width, height } = canvas.getBoundingClientRect(), context = sized(canvas, width, height);
     context.fillStyle = getComputedStyle(canvas).color;
-    levels.slice(-Math.floor(width / 4)).reverse().forEach((level, back) => {
-      const tall = Math.max(2, level * height);
+    for (let back = 0; back < width / 4; back++) {
+      const tall = Math.max(2, (levels.at(-1 - back) ?? 0) * height);
       context.fillRect(width - 4 * (back + 1), (height - tall) / 2, 2.5, tall);
-    });
+    }
   };
   tick();
   const timer = setInterval(tick, 60);

@@ -10,6 +10,7 @@ import { isTimed, makeTranscript } from "./transcript.js";
 const PEAKS = 4000; // kept of a recording: more than a screen has bars
 const TRIES = 6; // of a recording that a busy server sends away
 const WAIT = 2; // seconds before the next, where the server does not say
+const FINAL = [400, 413, 415, 422]; // the same recording will be refused again
 
 const $ = (id) => document.getElementById(id);
 const transcript = makeTranscript($("transcript"), (seconds) => player.playFrom(seconds));
@@ -52,7 +53,7 @@ async function send(mine) {
   try {
     finish(mine, await sendUntilTaken(mine), (performance.now() - began) / 1000);
   } catch (error) {
-    if (job === mine) fail(error);
+    if (job === mine) fail(mine, error);
   }
 }
 
@@ -109,19 +110,29 @@ function finish(mine, result, seconds) {
   $("downloads").hidden = !mine.segments.every(isTimed);
 }
 
-function fail(error) {
-  const cancelled = error.name === "AbortError";
-  transcript.end("");
+// What has come so far stays.
+function fail(mine, error) {
+  const some = mine.segments.length > 0;
+  transcript.end(some ? "Incomplete" : "");
   $("cancel").hidden = true;
-  if (!cancelled && error.status === undefined) console.error(error);
-  complain(cancelled ? "Cancelled" : error.title ?? "This page failed", cancelled ? "" : error.message);
-  if (error.status === 401) askForToken();
+  $("results").hidden = !some;
+  if (error.name === "AbortError") {
+    complain("Cancelled", "");
+    $("message").classList.add("quiet");
+    $("again").focus();
+  } else {
+    complain(error.title ?? "This page failed", error.message);
+    $("again").hidden ||= FINAL.includes(error.status);
+    if (error.status === 401) askForToken();
+  }
 }
 
+// An error in one line.
 function complain(title, detail) {
   const strong = document.createElement("strong");
   strong.textContent = title;
   $("message").firstElementChild.replaceChildren(strong, detail ? `: ${detail}` : "");
+  $("message").classList.remove("quiet");
   $("message").hidden = false;
   $("again").hidden = !job?.upload;
 }
@@ -136,6 +147,7 @@ async function recordAndTake() {
   let blob;
   try {
     blob = await record($("recorder"), () => {
+      player.pause();
       $("offer").hidden = true;
       $("recorder").hidden = false;
     });
@@ -187,8 +199,7 @@ async function meet() {
     $("model").textContent = names.join(", ");
     return true;
   } catch (error) {
-    if (error.status === 401 && !token) $("message").hidden = true; // the field says it
-    else complain(error.title, error.message);
+    complain(error.title, error.message);
     if (error.status === 401) askForToken();
     return false;
   }
@@ -196,6 +207,7 @@ async function meet() {
 
 function askForToken() {
   $("access").hidden = false;
+  $("message").hidden = !token; // none was sent: the field says enough
   $("again").hidden = true;
   $("token").focus();
 }
@@ -205,7 +217,7 @@ $("access").addEventListener("submit", async (event) => {
   token = $("token").value.trim();
   $("token").value = "";
   $("message").hidden = $("access").hidden = true;
-  if (await meet() && job?.upload) send(job);
+  if (await meet() && job?.upload && $("results").hidden) send(job);
 });
 
 $("choose").addEventListener("click", () => $("file").click());
@@ -215,7 +227,10 @@ $("file").addEventListener("change", () => {
   $("file").value = ""; // so that the same file can be chosen again
 });
 $("cancel").addEventListener("click", () => job.abort.abort());
-$("again").addEventListener("click", () => send(job));
+$("again").addEventListener("click", () => {
+  send(job);
+  $("cancel").focus();
+});
 $("copy").addEventListener("click", copy);
 for (const button of document.querySelectorAll("[data-format]")) {
   button.addEventListener("click", () => download(button.dataset.format));

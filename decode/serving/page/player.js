@@ -1,13 +1,15 @@
 // The waveform with the segments on it, and playing: a slider to be clicked, dragged or moved with the arrow keys.
 
 const BAR = 2, GAP = 1; // pixels
+const QUIET = 0.05; // a peak below this is not drawn as if it were loud
 const STEP = 2; // seconds that an arrow key moves
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 // `moved(seconds, playing)` is called as the position changes.
 export function makePlayer(root, moved) {
-  const [audio, wave, canvas, play, clock] = ["audio", "#wave", "canvas", "#play", "#clock"].map((s) => root.querySelector(s));
-  let peaks = null, seconds = 0, segments = [], address = "";
+  const [audio, wave, canvas, play, clock] = ["audio", "#wave", "canvas", "#play", "#clock"]
+    .map((name) => root.querySelector(name));
+  let peaks = null, loudestOfAll = 1, seconds = 0, segments = [], address = "";
 
   // Resolves to the seconds of a recording, NaN where this browser cannot play it.
   async function load(blob) {
@@ -21,6 +23,7 @@ export function makePlayer(root, moved) {
   // Shows it: its peaks (null: a line instead of a waveform) and its seconds.
   function show(newPeaks, newSeconds) {
     [peaks, seconds] = [newPeaks, newSeconds];
+    loudestOfAll = peaks ? Math.max(QUIET, peaks.reduce((most, peak) => Math.max(most, peak), 0)) : 1;
     root.hidden = !(seconds > 0);
     wave.setAttribute("aria-valuemax", seconds.toFixed(1));
     update();
@@ -70,23 +73,25 @@ export function makePlayer(root, moved) {
     const { width, height } = wave.getBoundingClientRect();
     if (!width || !seconds) return;
     const context = sized(canvas, width, height);
-    const color = (name) => getComputedStyle(wave).getPropertyValue(name);
+    const style = getComputedStyle(wave);
+    const [band, bandNow, played, toPlay, ink] = ["--band", "--band-now", "--played", "--bars", "--ink"]
+      .map((name) => style.getPropertyValue(name));
     const x = (at) => at / seconds * width;
     const playhead = x(Math.min(audio.currentTime, seconds));
     for (const segment of segments) {
       const inside = audio.currentTime >= segment.start && audio.currentTime < segment.end;
-      context.fillStyle = color(inside ? "--band-now" : "--band");
+      context.fillStyle = inside ? bandNow : band;
       context.beginPath();
       context.roundRect(x(segment.start), 0, Math.max(2, x(segment.end) - x(segment.start) - 1), height, 4);
       context.fill();
     }
     const bars = Math.floor(width / (BAR + GAP)), middle = height / 2, room = middle - 8;
     for (let bar = 0; bar < bars; bar++) {
-      const left = bar * (BAR + GAP), half = Math.max(0.75, room * loudest(bar, bars));
-      context.fillStyle = color(left < playhead ? "--played" : "--bars");
+      const left = bar * (BAR + GAP), half = Math.max(0.75, room * loudest(bar, bars) / loudestOfAll);
+      context.fillStyle = left < playhead ? played : toPlay;
       context.fillRect(left, middle - half, BAR, 2 * half);
     }
-    context.fillStyle = color("--ink");
+    context.fillStyle = ink;
     context.fillRect(Math.min(width - 1.5, Math.max(0, playhead - 0.75)), 0, 1.5, height);
   }
 
@@ -123,7 +128,7 @@ export function makePlayer(root, moved) {
   for (const kind of ["pause", "seeked", "timeupdate", "ended"]) audio.addEventListener(kind, update);
   new ResizeObserver(draw).observe(wave);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  return { load, show, mark, clear, playFrom };
+  return { load, show, mark, playFrom, pause: () => audio.pause() };
 }
 
 // A canvas's context, cleared, in CSS pixels at the screen's own resolution.

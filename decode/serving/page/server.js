@@ -1,7 +1,8 @@
 // The server: which model it is, and a recording sent to it.
 
 const TITLES = {
-  400: "This recording was refused", 401: "The server asks for a token", 403: "Not allowed", 404: "Not found",
+  0: "The connection to the server failed", 400: "This recording was refused",
+  401: "The server does not accept this token", 403: "Not allowed", 404: "Not found",
   408: "The upload took too long", 413: "This recording is too large",
   415: "This is no recording that the server reads", 422: "This recording cannot be transcribed",
   429: "The server is busy", 500: "The server failed", 502: "The server does not answer",
@@ -14,10 +15,7 @@ export class Refusal extends Error {
     super(message);
     this.status = status;
     this.retryAfter = retryAfter;
-  }
-
-  get title() {
-    return TITLES[this.status] ?? (this.status ? `The server answered ${this.status}` : "No answer from the server");
+    this.title = TITLES[status] ?? `The server answered ${status}`;
   }
 }
 
@@ -27,7 +25,7 @@ export async function models(token) {
   try {
     answer = await fetch("v1/models", { headers: authorization(token) });
   } catch {
-    throw new Refusal(0, "Is it still running?");
+    throw new Refusal(0, "is it running?");
   }
   if (!answer.ok) throw refusal(answer.status, await answer.text(), answer.headers.get("Retry-After"));
   return (await answer.json()).data.map((model) => model.id);
@@ -59,14 +57,14 @@ export function transcribe(file, name, model, token, signal, on) {
     request.onload = () => {
       if (isStream()) {
         read(request.responseText);
-        reject(new Refusal(0, "The transcript broke off.")); // without effect where it is done
+        reject(new Refusal(0, "the transcript broke off")); // without effect where it is done
       } else if (request.status === 200) {
         resolve(JSON.parse(request.responseText));
       } else {
         reject(refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")));
       }
     };
-    request.onerror = () => reject(new Refusal(0, "It closed the connection, or is not running."));
+    request.onerror = () => reject(new Refusal(0, "it closed the connection, or is not running"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => request.abort());
     request.send(form);
@@ -75,11 +73,12 @@ export function transcribe(file, name, model, token, signal, on) {
 
 // A function to be given all text so far, which calls `handle` once for the JSON of each whole event.
 function eventReader(handle) {
+  const blank = /\r?\n\r?\n/g;
   let at = 0;
-  return (given) => {
-    const text = given.replaceAll("\r\n", "\n");
-    for (let end; (end = text.indexOf("\n\n", at)) >= 0; at = end + 2) {
-      const lines = text.slice(at, end).split("\n").filter((line) => line.startsWith("data:"));
+  return (text) => {
+    blank.lastIndex = at;
+    for (let end; (end = blank.exec(text)); at = blank.lastIndex) {
+      const lines = text.slice(at, end.index).split(/\r?\n/).filter((line) => line.startsWith("data:"));
       const data = lines.map((line) => line.slice(5).trimStart()).join("\n");
       if (data && data !== "[DONE]") handle(JSON.parse(data));
     }

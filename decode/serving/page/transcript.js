@@ -46,7 +46,7 @@ export function makeTranscript(root, play) {
       live.classList.add("live");
       list.append(live);
     }
-    live.lastElementChild.textContent += text;
+    live.lastElementChild.append(text);
   }
 
   // The times of what was appended.
