@@ -22,6 +22,7 @@ let job = null; // the recording that is shown: {name, upload, abort, segments}
 // A recording.
 
 async function take(file, name) {
+  if (!file.size) return complain("This file is empty", name);
   job?.abort.abort();
   const mine = job = { name, upload: isRead(name) ? file : null, abort: new AbortController(), segments: [] };
   document.body.classList.add("used");
@@ -34,7 +35,7 @@ async function take(file, name) {
   const wave = job === mine ? await decode(file, seconds) : null;
   if (job !== mine) return;
   const length = wave ? wave.length / RATE : Number.isFinite(seconds) ? seconds : 0;
-  const missing = wave ? "" : seconds > 0 ? "too long for a waveform" : "this browser cannot play it";
+  const missing = wave ? "" : seconds > 0 ? "no waveform" : "this browser cannot play it";
   $("facts").textContent = [length && time(length), bytes(file.size), missing].filter(Boolean).join(" · ");
   player.show(wave && peaks(wave, PEAKS), length);
   player.mark(mine.segments.filter(isTimed));
