@@ -48,6 +48,7 @@ setup(
         "decode.recordings",
         "decode.report",
         "decode.scoring",
+        "decode.serving.page",
         "launch",
         "launch.deepspeed",
         "launch.doctor",
@@ -79,6 +80,7 @@ setup(
     package_data={
         "data_prep": ["*.json"],
         "decode.report": ["*.html", "*.css"],
+        "decode.serving.page": ["*.html", "*.css", "*.js", "*.svg"],
         "data_prep.synth": ["*.json"],
         "launch.deepspeed": ["*.example"],
         "launch.monitoring": ["*.json", "*.yml"],
