@@ -37,8 +37,8 @@ class ServedLlm:
         if how.forbidden:
             raise AssertionError("vLLM's completions cannot forbid sequences of tokens")
         rows = [row[real > 0] for row, real in zip(prompts.embeds, prompts.mask, strict=True)]
-        work = list(zip(rows, bounds.tolist(), strict=True))
-        return together(lambda item: [self._greedy(*item, how)], work)
+        items = list(zip(rows, bounds.tolist(), strict=True))
+        return together(lambda item: [self._greedy(item[0], item[1], how)], items)
 
     def _greedy(self, embeds: Tensor, bound: int, how: Search) -> Hypothesis:
         """embeds [S, H]."""

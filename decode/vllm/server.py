@@ -23,7 +23,8 @@ CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 300.0  # a 30 s window has at most 758 to
 ATTEMPTS, PATIENCE_SECONDS = 6, 90.0  # no attempt starts after these
 FIRST_PAUSE_SECONDS = 0.5  # each pause is twice the one before, give or take a half
 API_KEY = "VLLM_API_KEY"  # environment, as for vLLM's own --api-key
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Completion(NamedTuple):

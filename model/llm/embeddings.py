@@ -58,7 +58,8 @@ def _stored(place: str, name: str, shape: list[int], source: str) -> Tensor:
     """The tensor of the parameter `name`, in its stored dtype. Files may put another prefix before the name's last two
     parts, `embed_tokens.weight`, which tell the input embeddings from the output layer."""
     from safetensors import safe_open
-    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+    from transformers.utils.hub import cached_file
 
     index = cached_file(place, SAFE_WEIGHTS_INDEX_NAME, _raise_exceptions_for_missing_entries=False)
     files: dict[str, str] = {}

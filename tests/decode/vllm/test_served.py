@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,10 +164,11 @@ def test_a_server_with_another_llm_is_told_by_its_embeddings(bare, endpoint, tmp
 
 
 def test_an_llm_here_that_is_not_the_adapters_is_refused(tmp_path):
-    for options, message in (
+    refused: list[tuple[dict[str, Any], str]] = [
         ({"llm_dtype": "int8"}, "--llm-dtype int8 quantises an LLM in this process; vLLM has options of its own"),
         ({"llm": str(tiny_models(tmp_path)[1])}, "another LLM: its dim is 192, that of .* is 48"),
-    ):
+    ]
+    for options, message in refused:
         with pytest.raises(UserError, match=message):
             load(STAND_IN, backend="vllm:http://127.0.0.1:9", device="cpu", **options)
 
