@@ -48,6 +48,7 @@ setup(
         "decode.recordings",
         "decode.report",
         "decode.scoring",
+        "decode.vllm",
         "launch",
         "launch.deepspeed",
         "launch.doctor",
@@ -90,6 +91,7 @@ setup(
         "deepspeed>=0.19.8",
         "transformers>=5.17",
         "tokenizers>=0.23",
+        "httpx>=0.28",  # comes with transformers' huggingface_hub: its errors, and requests to a vLLM server
         "safetensors>=0.8",
         "webdataset>=1.0.2",
         "soundfile>=0.14",
