@@ -51,6 +51,7 @@ setup(
         "decode.scoring",
         "decode.serving",
         "decode.serving.page",
+        "decode.vllm",
         "launch",
         "launch.deepspeed",
         "launch.doctor",
@@ -95,6 +96,7 @@ setup(
         "deepspeed>=0.19.8",
         "transformers>=5.17",
         "tokenizers>=0.23",
+        "httpx>=0.28",  # comes with transformers' huggingface_hub: its errors, and requests to a vLLM server
         "safetensors>=0.8",
         "webdataset>=1.0.2",
         "soundfile>=0.14",

@@ -44,10 +44,10 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[An
         prompts = Prompts(embeds, mask, len(model.prompt.prefix_ids))
         bounds = token_bounds(model, batch, mask.sum(1).cpu(), options.max_new_tokens)
         how = first_search(model, options)
-        found = search(model.llm, prompts, bounds, how)
+        found = _found(model, prompts, bounds, how)
         answers = [_answer(model, *pair, options) for pair in zip(found, bounds.tolist(), strict=True)]
         if not options.strict and not options.synced_gpus:
-            for note in ("loop", "echo", "refusal", *(["cut"] if options.max_new_tokens is None else [])):
+            for note in _searched_again(model, options):
                 _search_again(model, prompts, bounds, options, note, answers)
     finally:
         model.train(was_training)
@@ -110,9 +110,21 @@ def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: Decode
         text,
         note,
         tuple(best.tokens),
-        tuple(best.logprobs if ended else best.logprobs[:-1]),
+        tuple(best.logprobs if ended else best.logprobs[: len(best.tokens)]),
         tuple(Alternative(prompt.decode(one.tokens), one.score) for one in listed),
     )
+
+
+def _found(model: SlamAsr, prompts: Prompts, bounds: Tensor, how: Search) -> list[list[Hypothesis]]:
+    """By the LLM in memory, or by the server that has it (decode/backend.py)."""
+    served = getattr(model.llm, "served", None)
+    return search(model.llm, prompts, bounds, how) if served is None else served.search(prompts, bounds, how)
+
+
+def _searched_again(model: SlamAsr, options: DecodeOptions) -> list[str]:
+    """The notes of answers that are searched once more; a server cannot forbid the tokens of echoes and refusals."""
+    forbidding = [] if getattr(model.llm, "served", None) else ["echo", "refusal"]
+    return ["loop", *forbidding, *(["cut"] if options.max_new_tokens is None else [])]
 
 
 def _search_again(
@@ -134,7 +146,7 @@ def _search_again(
         words = [*model.prompt.prefix_ids, *model.prompt.suffix_ids]
         how = replace(how, forbidden=[words if note == "echo" else answers[i].tokens for i in rows])
     tight = torch.tensor([_in_characters(int(bounds[i]), answers[i]) for i in rows])
-    found = search(model.llm, own, tight, how)
+    found = _found(model, own, tight, how)
     for i, bound, hypotheses in zip(rows, tight.tolist(), found, strict=True):
         second = _answer(model, hypotheses, bound, options)
         shorter = min(_cleaned(model, answers[i]), _cleaned(model, second), key=lambda one: len(one.text))
