@@ -45,6 +45,7 @@ setup(
         "data_prep.synth",
         "decode",
         "decode.export",
+        "decode.importing",
         "decode.recordings",
         "decode.report",
         "decode.scoring",
