@@ -46,6 +46,7 @@ setup(
         "decode",
         "decode.export",
         "decode.export.hugging_face",
+        "decode.importing",
         "decode.recordings",
         "decode.report",
         "decode.scoring",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from decode.export.model_card import facts
+from decode.export.origin import read_origin
 from model import weights
 from model.weights import AdapterCard
 
@@ -17,7 +18,7 @@ def hub_card(
     included = bool(card.encoder_path)
     models = "in `encoder/` and `llm/`" if included else "opened by their Hugging Face ids"
     files = (weights.WEIGHTS, *((weights.LORA,) if card.lora else ()))
-    table = facts(card, {file: (folder / file).stat().st_size for file in files}, score)
+    table = facts(card, {file: (folder / file).stat().st_size for file in files}, read_origin(folder), score)
     packages = "transformers torch safetensors numpy soundfile torchaudio" + " peft" * (card.lora is not None)
     return f"""\
 {_metadata(base_models, score)}

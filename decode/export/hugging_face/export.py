@@ -1,7 +1,7 @@
 """`slam-asr export --format hf`: a folder that transformers opens offline, without this project, and that `slam-asr`
 opens as any adapter.
 
-    adapter.json, adapter.safetensors, lora.safetensors, lora/     as in every export (decode/export/adapter.py)
+    adapter.json, adapter.safetensors, lora.safetensors ...        as in every export (decode/export/adapter.py)
     encoder/, llm/                                                 if they are included, safetensors only
     config.json, processor_config.json, tokenizer ...              for AutoModel, AutoProcessor, pipeline
     slam_asr/*.py                                                  the code that they run (remote_code.py)
@@ -9,19 +9,17 @@ opens as any adapter.
 
 import json
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.durable import new_folder
-from decode.export.adapter import FOR_PEFT, README, export
+from decode.export.adapter import README, export, written_whole
 from decode.export.hugging_face.card import hub_card
 from decode.export.hugging_face.included import include_encoder, include_llm
 from decode.export.hugging_face.remote_code import ENTRY, remote_code
 from decode.export.model_card import read_score
 from model import weights
-from model.errors import TransientError, UserError
+from model.errors import UserError
 from model.frozen_parts import FrozenPart, OtherModel, open_part
 from model.gguf import is_gguf
 from model.sample_rate import SAMPLE_RATE
@@ -54,29 +52,23 @@ def export_hf(
         raise UserError(f"{str(out)!r} is there already; name a new folder")
     own = weights.read_card(source)
     card = own if include_models else _named(own, encoder, llm)
-    try:
-        with new_folder(out) as folder:
-            card = replace(_adapter_files(source, folder, dtype, score), **_models_of(card, include_models))
-            if include_models:
-                include_encoder(own, source, encoder, folder / ENCODER)
-                tokenizer = include_llm(own, source, llm, folder / LLM)
-            else:
-                tokenizer = _tokenizer(own, source, card.llm_source)
-            weights.write_card(folder, card)
-            _write_processor(folder, tokenizer)
-            _write_json(folder / "config.json", _config(card))
-            (folder / CODE).mkdir()
-            for name, text in remote_code(needs_peft=card.lora is not None).items():
-                weights.write_synced(folder / CODE / name, text.encode())
-            scored = read_score(score, {own.digest, card.digest}) if score is not None else None
-            weights.write_synced(folder / README, hub_card(out.name, card, folder, _ids(card), scored).encode())
-    except OSError as error:
-        raise TransientError(f"cannot write {str(out)!r}: {error.strerror or error}; nothing was left there") from None
+    with written_whole(out) as folder:
+        card = replace(_adapter_files(source, folder, dtype, score), **_models_of(card, include_models))
+        if include_models:
+            include_encoder(own, source, encoder, folder / ENCODER)
+            tokenizer = include_llm(own, source, llm, folder / LLM)
+        else:
+            tokenizer = _tokenizer(own, source, card.llm_source)
+        weights.write_card(folder, card)
+        _write_processor(folder, tokenizer)
+        _write_json(folder / "config.json", _config(card))
+        (folder / CODE).mkdir()
+        for name, text in remote_code(needs_peft=card.lora is not None).items():
+            weights.write_synced(folder / CODE / name, text.encode())
+        scored = read_score(score, {own.digest, card.digest}) if score is not None else None
+        ids = [source for source in (card.encoder_source, card.llm_source) if not _is_place(source)]
+        weights.write_synced(folder / README, hub_card(out.name, card, folder, ids, scored).encode())
     return card
-
-
-def _ids(card: AdapterCard) -> list[str]:
-    return [source for source in (card.encoder_source, card.llm_source) if not _is_place(source)]
 
 
 def _named(card: AdapterCard, encoder: str | None, llm: str | None) -> AdapterCard:
@@ -111,9 +103,9 @@ def _adapter_files(source: Path, folder: Path, dtype: str, score: str | Path | N
     plain = folder / "plain"
     export(source, plain, dtype, score)
     card = weights.read_card(plain)
-    for name in (weights.WEIGHTS, *((weights.LORA, FOR_PEFT) if card.lora else ())):
-        (plain / name).rename(folder / name)
-    shutil.rmtree(plain)
+    for file in plain.iterdir():
+        file.rename(folder / file.name)
+    plain.rmdir()
     return card
 
 
