@@ -36,7 +36,7 @@ def include_encoder(card: AdapterCard, folder: Path, given: str | None, out: Pat
     part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
     model, extractor = open_it(given, True) if given else open_part(part, open_it)
     with saving_pretrained():
-        model.save_pretrained(out)
+        model.save_pretrained(out, save_original_format=False)  # by the names that it was fingerprinted with
     extractor.save_pretrained(out)
     del model
     copy = load_encoder(str(out), card.encoder["layer"], window=card.encoder.get("window"))

@@ -215,8 +215,15 @@ def _fetched(repository: str, places: dict[str, Any]) -> Path:
 
 
 def _place(source: str, folder: Path) -> str:
-    """Where a model is: in the folder if its place begins with "./"."""
-    return str(folder / source) if source.startswith("./") else source
+    """Where a model is: in the folder if its place begins with "./". UserError if it is not there as safetensors."""
+    if not source.startswith("./"):
+        return source
+    place = folder / source
+    if not any(place.glob("*.safetensors")):
+        raise UserError(
+            f"{str(place)!r} holds no safetensors weights; the folder is incomplete, fetch or export it again"
+        )
+    return str(place)
 
 
 def _device(device_map: Any) -> str:
