@@ -46,6 +46,8 @@ setup(
         "data_prep.synth",
         "decode",
         "decode.export",
+        "decode.export.hugging_face",
+        "decode.importing",
         "decode.recordings",
         "decode.report",
         "decode.scoring",

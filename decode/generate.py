@@ -11,12 +11,13 @@
 B utterances, S width of the prompts, N new tokens, V vocabulary."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from decode import guard
+from decode.guard import fault_of, has_words, is_loop, loop_start
 from decode.options import Alternative, Answer, DecodeOptions
 from decode.prefix import Prompts
 from decode.search import Hypothesis, Search, search
@@ -57,8 +58,8 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[An
 def first_search(model: SlamAsr, options: DecodeOptions) -> Search:
     """The search that `options` describe; it stops loops unless `strict`."""
 
-    def is_loop(ids: list[int]) -> bool:
-        return guard.is_loop(model.prompt.decode(ids)) or _is_silent(model, ids)
+    def loops(ids: list[int]) -> bool:
+        return is_loop(model.prompt.decode(ids)) or _is_silent(model, ids)
 
     return Search(
         model.prompt.eos_id,
@@ -67,7 +68,7 @@ def first_search(model: SlamAsr, options: DecodeOptions) -> Search:
         options.nbest,
         options.length_penalty,
         options.repetition_penalty,
-        is_loop=None if options.strict else is_loop,
+        is_loop=None if options.strict else loops,
         synced=options.synced_gpus,
     )
 
@@ -90,9 +91,20 @@ def unfit(model: SlamAsr, frames: int) -> str | None:
     return "too-long" if model.max_positions is not None and words + speech >= model.max_positions else None
 
 
+def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions in `lengths`, longest first, in batches of rows x longest <= budget (or one row)."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
 def _is_silent(model: SlamAsr, ids: list[int]) -> bool:
     """Whether the last SILENT_TOKENS tokens have no text, as a repeated special token."""
-    return len(ids) >= SILENT_TOKENS and not guard.has_words(model.prompt.decode(ids[-SILENT_TOKENS:]))
+    return len(ids) >= SILENT_TOKENS and not has_words(model.prompt.decode(ids[-SILENT_TOKENS:]))
 
 
 def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: DecodeOptions) -> Answer:
@@ -103,7 +115,7 @@ def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: Decode
     note = "cut" if len(best.tokens) >= bound else ""
     if not options.strict:
         silent = _is_silent(model, best.tokens)
-        note = "loop" if silent else guard.fault_of(text, prompt.template) or note
+        note = "loop" if silent else fault_of(text, prompt.template) or note
     ended = note not in ("cut", "loop")
     listed = found if options.nbest > 1 else []
     return Answer(
@@ -155,7 +167,7 @@ def _search_again(
 
 def _cleaned(model: SlamAsr, answer: Answer) -> Answer:
     """The answer up to the end of its loop's first round, if it loops."""
-    end, count = guard.loop_start(answer.text), len(answer.tokens)
+    end, count = loop_start(answer.text), len(answer.tokens)
     if end is None:
         return answer
     texts = (model.prompt.decode(list(answer.tokens[:n])) for n in range(count))
