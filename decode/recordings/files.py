@@ -203,10 +203,8 @@ def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done:
 
 def answers_to(model: SlamAsr, windows: Sequence[Window], options: DecodeOptions) -> list[Answer]:
     """The answers of a batch of windows."""
-    names, waves = (
-        [recording.name for recording, _ in windows],
-        [torch.from_numpy(np.asarray(s.wave)) for _, s in windows],
-    )
+    names = [recording.name for recording, _ in windows]
+    waves = [torch.from_numpy(np.asarray(stretch.wave)) for _, stretch in windows]
     batch = pack(names, [""] * len(windows), [[]] * len(windows), waves=waves)
     return transcripts(model, batch, options)
 
