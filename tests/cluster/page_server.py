@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def transcribe(self, kind: bytes, body: bytes) -> None:
         form = email.message_from_bytes(b"Content-Type: " + kind + b"\r\n\r\n" + body, policy=email.policy.HTTP)
-        fields = {
+        fields: dict[str, Any] = {
             str(part.get_param("name", header="content-disposition")): part.get_payload(decode=True)
             for part in form.iter_parts()
         }
