@@ -15,6 +15,7 @@ LORA = ["peft>=0.21"]  # LoRA layers of the LLM, saved under names that other to
 GGUF = ["gguf>=0.19", "accelerate>=1.15"]  # both are needed by transformers' own reader of GGUF files
 QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights quantised to 4 or 8 bits
 VAD = ["silero-vad>=6.2"]  # weights of the Silero voice activity detector; the package itself is never imported
+SERVE = ["fastapi>=0.130", "uvicorn>=0.40", "python-multipart>=0.0.20"]  # the HTTP server
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
 # What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input, a real browser.
 AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", "playwright>=1.60"]
@@ -49,6 +50,7 @@ setup(
         "decode.recordings",
         "decode.report",
         "decode.scoring",
+        "decode.serving",
         "decode.serving.page",
         "launch",
         "launch.deepspeed",
@@ -60,6 +62,7 @@ setup(
         "launch.recipes",
         "launch.run",
         "launch.scoring",
+        "launch.serving",
         "launch.slurm",
         "launch.transcribing",
         "model",
@@ -119,8 +122,11 @@ setup(
         "quant": QUANT,
         "s3": S3,
         "vad": VAD,
+        "serve": SERVE,
         "bench": [*BENCH, *SYNTH],
         "dev": [
+            *SERVE,
+            "openai>=3.0",  # the client that most people have: tests/ and bench/ call the server with it
             "pytest>=9.0",
             "pytest-xdist>=3.8",  # two tests at a time: many of them wait
             "ruff>=0.17",

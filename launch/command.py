@@ -27,6 +27,7 @@ VERBS = {  # verb: (module, one line)
     "recipe": ("launch.recipes", "write a commented recipe for given data and models, or its JSON schema"),
     "prep": ("launch.prep", "import, build, encode and check the data that training reads"),
     "transcribe": ("launch.transcribing", "transcribe recordings with an adapter"),
+    "serve": ("launch.serving", "answer OpenAI's transcription requests over HTTP, with a page to try it"),
     "score": ("launch.scoring", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "copy the adapter, and LoRA, out of a run, as files to share"),
     "plan": ("launch.plan", "predict what a recipe needs on given GPUs: memory, tokens, hours, disk"),
@@ -37,7 +38,7 @@ VERBS = {  # verb: (module, one line)
     "status": ("launch.slurm.status", "show how far a run is, and the state of its Slurm job"),
     "cancel": ("launch.slurm.cancel", "ask a run to save and end"),
 }
-COMPUTING = ("transcribe", "score")  # in this process
+COMPUTING = ("transcribe", "serve", "score")  # in this process
 TRAINING = """\
 training is started by python or by a launcher; all give the same run:
   python -m train RECIPE.yaml [section.key=value ...]

@@ -46,6 +46,8 @@ class Batch:
     """bool [sum T]: encoder frames set to zero before the adapter (SpecAugment, arXiv 1904.08779)."""
     masked_dims: Tensor | None = None
     """bool [B, D]: encoder dimensions of an utterance, the same."""
+    masked_targets: Tensor | None = None
+    """bool [sum L]: target tokens that are fed in as zero; they are predicted all the same (word dropout)."""
 
     @property
     def num_targets(self) -> int:
@@ -57,7 +59,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch with its data on `device`; cumulative lengths stay on the CPU."""
-        names = ("audio", "features", "targets", "masked_frames", "masked_dims")
+        names = ("audio", "features", "targets", "masked_frames", "masked_dims", "masked_targets")
         data = {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
         return replace(self, **{name: tensor.to(device, non_blocking=True) for name, tensor in data.items()})
 

@@ -101,7 +101,8 @@ class SlamAsr(nn.Module):
         layout = self._lay_out(batch, batch.target_cu.diff() - 1, self.layout == "padded")  # EOS is never fed in
         is_eos = torch.zeros(batch.num_targets, dtype=torch.bool).index_fill(0, batch.target_cu[1:] - 1, True)
         fed_in = _moved(torch.nonzero(~is_eos)[:, 0], batch.targets.device)
-        embeds = self._compose(layout, batch, batch.targets[fed_in])
+        hidden = None if batch.masked_targets is None else batch.masked_targets[fed_in]
+        embeds = self._compose(layout, batch, batch.targets[fed_in], hidden)
         logits = self._answer_logits(layout, embeds)  # [sum L, V]
         loss = F.cross_entropy(logits.float(), batch.targets, reduction="sum")
         return Output(_scale_gradient(loss, self.gradient_scale), (logits.argmax(-1) == batch.targets).sum())
@@ -155,13 +156,15 @@ class SlamAsr(nn.Module):
             raise UserError(f"utterance {key!r} {needs}; lower data.max_seconds")
         return layout
 
-    def _compose(self, layout: Layout, batch: Batch, answer_ids: Tensor) -> Tensor:
-        """The LLM's input [layout.size, H] in its own dtype; padding is zero."""
+    def _compose(self, layout: Layout, batch: Batch, answer_ids: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """The LLM's input [layout.size, H] in its own dtype; padding and the `hidden` answer tokens are zero."""
         frames, frame_cu = self._frames(batch)
         speech, _ = self.adapter(with_frames_masked(frames, frame_cu, batch), frame_cu)  # [sum S, H] float32
         prompt = self.prompt.prefix_ids * len(layout.lengths) + self.prompt.suffix_ids * len(layout.lengths)
         ids = torch.cat([_moved(torch.tensor(prompt, dtype=torch.int64), speech.device), answer_ids])
         text = self.llm.get_input_embeddings()(ids)
+        if hidden is not None:
+            text = text.masked_fill(F.pad(hidden, (len(prompt), 0))[:, None], 0)
         places = torch.cat([layout.prefix, layout.suffix, layout.answer])
         speech = _scale_gradient(speech, 1 / self.gradient_scale).to(text.dtype)
         embeds = text.new_zeros(layout.size, text.shape[-1]).index_copy_(0, _moved(places, text.device), text)

@@ -1,7 +1,7 @@
 """Warm start: a run initialised with the weights of another run, checkpoint or export (model.init_from).
 
-It is used at step 0 only: a run that has a checkpoint resumes from that. If the recipe has `lora` and the source has
-none, the adapter is the source's and LoRA is newly initialised: a second training stage."""
+It is used at step 0 only: a run that has a checkpoint resumes from that. Layers that have LoRA in the recipe and none
+in the source get it newly initialised: a second training stage, or LoRA in more layers."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from model.errors import UserError
-from model.lora import PREFIX
+from model.lora import PREFIX, LoraSpec
 from model.weights import AdapterCard, find_adapter, load_trained, read_adapter, read_card
 from train.engine.checkpoint import Checkpoint
 from train.parts import Parts
@@ -72,7 +72,8 @@ def require_fitting(source: Source, card: AdapterCard, allow_changes: bool) -> l
             f"none; set lora.rank={trained.lora.rank}, lora.alpha={trained.lora.alpha:g} and lora.targets="
             f"[{', '.join(trained.lora.targets)}], or merge it into the LLM first (slam-asr export --merge)"
         )
-    initial = card if trained.lora is not None else replace(card, lora=None)
+    new = _new_layers(trained, card)
+    initial = replace(card, lora=_without(new, card.lora))
     if shapes := shape_changes(trained, initial):
         raise UserError(f"the weights of {where} have other shapes: {'; '.join(shapes)}; set these as in the source")
     changes = differences(_facts(trained), _facts(initial))
@@ -82,9 +83,20 @@ def require_fitting(source: Source, card: AdapterCard, allow_changes: bool) -> l
             "--allow-changes to start from it all the same"
         )
     parts = "adapter and LoRA" if trained.lora else "adapter"
-    new = "; LoRA is newly initialised" if card.lora and not trained.lora else ""
-    line = f"starting from the {parts} of {source.folder}, of step {trained.step}{new}"
+    added = f"; LoRA is newly initialised in {', '.join(new)}" if new else ""
+    line = f"starting from the {parts} of {source.folder}, of step {trained.step}{added}"
     return [line, *(f"changed since {source.folder} was trained: {change}" for change in changes)]
+
+
+def _new_layers(trained: AdapterCard, card: AdapterCard) -> list[str]:
+    """The layers that have LoRA in the recipe and not in the source."""
+    return sorted(set(card.lora.targets if card.lora else ()) - set(trained.lora.targets if trained.lora else ()))
+
+
+def _without(layers: list[str], lora: LoraSpec | None) -> LoraSpec | None:
+    """The LoRA of the other layers; None if there are none."""
+    left = [target for target in lora.targets if target not in layers] if lora else []
+    return replace(lora, targets=tuple(left)) if lora and left else None
 
 
 def _facts(card: AdapterCard) -> dict[str, Any]:
@@ -100,6 +112,6 @@ def begin(source: Source, parts: Parts, allow_changes: bool) -> list[str]:
     """Loads the source's weights into the model of a new run; lines and errors as `require_fitting`."""
     lines = require_fitting(source, parts.card, allow_changes)
     assert source.card is not None and source.weights is not None
-    lora = {} if source.card.lora else {n: p.detach() for n, p in parts.model.trained.items() if n.startswith(PREFIX)}
-    load_trained(parts.model, source.weights | lora)
+    new = {name: weight.detach() for name, weight in parts.model.trained.items() if name.startswith(PREFIX)}
+    load_trained(parts.model, new | source.weights)  # the layers that only the recipe gives LoRA
     return lines

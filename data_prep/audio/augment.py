@@ -21,7 +21,7 @@ from model.errors import UserError
 if TYPE_CHECKING:  # torch takes seconds to import, and recipes are read without it
     from torch import Tensor
 
-SPEED, NOISE, TIME_MASK, FEATURE_MASK, SILENCE = range(5)  # purposes; a new one goes to the end
+SPEED, NOISE, TIME_MASK, FEATURE_MASK, SILENCE, TEXT_MASK = range(6)  # purposes; a new one goes to the end
 SHORTEST_NOISE_SECONDS = 0.1
 FRAMES_PER_SECOND = 50.0  # of the encoder; Moonshine has 41.7, so its time masks are 20 % longer
 TAIL_SAMPLES = 256  # of silence behind a wave that is resampled, so that there is always enough to cut to length
@@ -62,6 +62,9 @@ class AugmentConfig(
     """Spans of encoder dimensions masked in each utterance; 0 = none."""
     feature_mask_share: Ratio = 0.05
     """Widest span as a share of the dimensions, from 0 to 1; the width is drawn evenly from 0 to this."""
+    text_mask_share: Ratio = 0.0
+    """Share of the transcript's tokens that the LLM does not see when it predicts the tokens after them, from 0 to 1
+    (word dropout, arXiv 1511.06349): it then has to rely on the audio more, and on likely words less."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -80,7 +83,7 @@ class AugmentConfig(
     @property
     def active(self) -> bool:
         """Whether anything is changed at all."""
-        return self.needs_audio or self.time_masks > 0 or self.feature_masks > 0
+        return self.needs_audio or self.time_masks > 0 or self.feature_masks > 0 or self.text_mask_share > 0
 
 
 def check_noise(config: AugmentConfig) -> int:
@@ -161,6 +164,19 @@ def spec_masks(
             rng = _generator(seed, epoch, int(i), FEATURE_MASK)
             row[:] = torch.from_numpy(_spans(dim, config.feature_masks, widest, dim, rng))
     return times, dims
+
+
+def text_masks(config: AugmentConfig, seed: int, epoch: int, ids: Ids, tokens: "Ids | Tensor") -> "Tensor | None":
+    """Bool [sum L]: the target tokens that the LLM does not see, of B utterances with `tokens` [B] target tokens; None
+    if none are to be masked."""
+    import torch
+
+    if not config.text_mask_share:
+        return None
+    drawn = [
+        _generator(seed, epoch, int(i), TEXT_MASK).random(int(count)) for i, count in zip(ids, tokens, strict=True)
+    ]
+    return torch.from_numpy(np.concatenate([np.zeros(0), *drawn]) < config.text_mask_share)
 
 
 @lru_cache(maxsize=4)

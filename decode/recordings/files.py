@@ -9,9 +9,10 @@ import math
 import os
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -32,13 +33,13 @@ READ_AHEAD_SECONDS = 300  # of windows: enough for full batches, and the first t
 READ_AHEAD_WINDOWS = 256
 LONGEST_SECONDS = 30.0  # of a window: the common limit of training utterances, and Whisper's window
 
-Source = str | Path | bytes | np.ndarray | torch.Tensor
+Source = str | Path | bytes | audio.Openable | np.ndarray | torch.Tensor
 Progress = Callable[[float], None]  # called with the seconds of audio decoded since the last call
 
 
 @dataclass
-class _Recording:
-    """A recording that is being read or decoded."""
+class Recording:
+    """A recording that is being read or decoded. Its windows are added in their order."""
 
     name: str
     seconds: float = 0.0  # read so far
@@ -48,7 +49,24 @@ class _Recording:
     tokens: int = 0
     waiting: int = 0  # windows read and not yet decoded
     is_read: bool = False
-    error: str = ""
+    failure: audio.AudioError | OSError | None = None
+
+    @property
+    def error(self) -> str:
+        """Why it cannot be transcribed, on one line; empty if it can."""
+        if isinstance(self.failure, OSError):
+            return self.failure.strerror or type(self.failure).__name__
+        return str(self.failure or "")
+
+    def add(self, stretch: Stretch, answer: Answer) -> Segment:
+        """Adds the segment of a decoded window, and returns it."""
+        start, end = (place / audio.SAMPLE_RATE for place in stretch.speech)
+        segment = Segment(start, end, answer.text, answer.confidence, answer.note, answer.alternatives)
+        self.segments.append(segment)
+        self.logprob += math.fsum(answer.logprobs)
+        self.tokens += len(answer.logprobs)
+        self.waiting -= 1
+        return segment
 
     def transcript(self) -> Transcript:
         if self.error:
@@ -57,7 +75,7 @@ class _Recording:
         return Transcript(self.name, self.seconds, tuple(self.segments), confidence, self.silent_seconds)
 
 
-Window = tuple[_Recording, Stretch]
+Window = tuple[Recording, Stretch]
 
 
 def recordings_in(folder: str) -> tuple[list[str], str]:
@@ -100,11 +118,11 @@ def transcribe_each(
     require_at_least("longest", longest, LEAST_SECONDS)
     require_vad(vad)
     options, done = options or DecodeOptions(), progress or (lambda seconds: None)
-    recordings, windows = deque[_Recording](), list[Window]()
+    recordings, windows = deque[Recording](), list[Window]()
     for source in sources:
-        recording = _Recording(os.fspath(source) if isinstance(source, str | Path) else "")
+        recording = Recording(os.fspath(source) if isinstance(source, str | Path) else "")
         recordings.append(recording)
-        for stretch in _read(recording, _stretches(model, source, sample_rate, longest, vad)):
+        for stretch in read_windows(recording, stretches_of(model, source, sample_rate, longest, vad)):
             recording.waiting += 1
             windows.append((recording, stretch))
             if len(windows) >= READ_AHEAD_WINDOWS or sum(s.seconds for _, s in windows) >= READ_AHEAD_SECONDS:
@@ -117,15 +135,13 @@ def transcribe_each(
     yield from _finished(recordings)
 
 
-def _read(recording: _Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+def read_windows(recording: Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
     """Yields the windows to decode; adds silence and errors to the recording."""
     while not recording.is_read:
         try:
             stretch = next(stretches, None)
-        except OSError as error:
-            recording.error, stretch = error.strerror or type(error).__name__, None
-        except audio.AudioError as error:
-            recording.error, stretch = str(error), None
+        except (audio.AudioError, OSError) as error:
+            recording.failure, stretch = error, None
         if stretch is None:
             recording.is_read = True
             continue
@@ -136,10 +152,10 @@ def _read(recording: _Recording, stretches: Iterator[Stretch]) -> Iterator[Stret
             yield stretch
 
 
-def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float, vad: str) -> Iterator[Stretch]:
+def stretches_of(model: SlamAsr, source: Source, sample_rate: int, longest: float, vad: str) -> Iterator[Stretch]:
     """The windows, none too long for the LLM, and the silences of a recording. AudioError, OSError."""
     assert model.encoder is not None, "audio needs an encoder"
-    if isinstance(source, str | Path | bytes):
+    if _is_recorded(source):
         is_short = audio.probe(source).seconds <= longest
         blocks = iter([audio.decode(source)]) if is_short else stream(source)
     else:
@@ -149,7 +165,7 @@ def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float,
         wave = next(blocks)
         reason = unfit(model, model.encoder.out_len(len(wave)))
         if reason == "too-short":
-            least = bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda n: _speech_embeddings(model, n))
+            least = bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda n: speech_embeddings(model, n))
             raise audio.AudioError(
                 reason,
                 f"{len(wave) / audio.SAMPLE_RATE:.3f} s is too short to transcribe; "
@@ -160,6 +176,10 @@ def _stretches(model: SlamAsr, source: Source, sample_rate: int, longest: float,
             return
         blocks = iter([wave])
     yield from split(blocks, _longest_that_fits(model, longest), vad)
+
+
+def _is_recorded(source: Source) -> TypeGuard[str | Path | bytes | audio.Openable]:
+    return isinstance(source, str | Path | bytes) or hasattr(source, "open")
 
 
 def _samples(source: Source) -> np.ndarray:
@@ -186,7 +206,7 @@ def _longest_that_fits(model: SlamAsr, longest: float) -> float:
     words = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
     places = (model.max_positions - words) // 2
     samples = range(int(longest * audio.SAMPLE_RATE) + 1)
-    fits = bisect_left(samples, places + 1, key=lambda n: _speech_embeddings(model, n)) - 1
+    fits = bisect_left(samples, places + 1, key=lambda n: speech_embeddings(model, n)) - 1
     if fits < LEAST_SECONDS * audio.SAMPLE_RATE:
         few = f"the LLM has {model.max_positions} positions, too few for {LEAST_SECONDS:g} s of speech"
         raise audio.AudioError("too-long", f"{few} and its text; use another LLM")
@@ -196,30 +216,33 @@ def _longest_that_fits(model: SlamAsr, longest: float) -> float:
 def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done: Progress) -> None:
     """Decodes the windows and adds their texts to their recordings, in order."""
     answers = list[Answer | None]([None] * len(windows))
-    waves = [torch.from_numpy(stretch.wave) for _, stretch in windows]
-    lengths = [_speech_embeddings(model, len(wave)) for wave in waves]
+    lengths = [speech_embeddings(model, stretch.samples) for _, stretch in windows]
     for batch in plan_batches(lengths, options.batch_tokens // options.beams):
-        names = [windows[i][0].name for i in batch]
-        packed = pack(names, [""] * len(batch), [[]] * len(batch), waves=[waves[i] for i in batch])
-        for i, answer in zip(batch, transcripts(model, packed, options), strict=True):
+        for i, answer in zip(batch, answers_to(model, [windows[i] for i in batch], options), strict=True):
             answers[i] = answer
         done(sum(windows[i][1].seconds for i in batch))
     for (recording, stretch), answer in zip(windows, answers, strict=True):
         assert answer is not None
-        start, end = (place / audio.SAMPLE_RATE for place in stretch.speech)
-        segment = Segment(start, end, answer.text, answer.confidence, answer.note, answer.alternatives)
-        recording.segments.append(segment)
-        recording.logprob += math.fsum(answer.logprobs)
-        recording.tokens += len(answer.logprobs)
-        recording.waiting -= 1
+        recording.add(stretch, answer)
 
 
-def _finished(recordings: deque[_Recording]) -> Iterator[Transcript]:
+def answers_to(model: SlamAsr, windows: Sequence[Window], options: DecodeOptions) -> list[Answer]:
+    """The answers of a batch of windows."""
+    names, waves = (
+        [recording.name for recording, _ in windows],
+        [torch.from_numpy(np.asarray(s.wave)) for _, s in windows],
+    )
+    batch = pack(names, [""] * len(windows), [[]] * len(windows), waves=waves)
+    return transcripts(model, batch, options)
+
+
+def _finished(recordings: deque[Recording]) -> Iterator[Transcript]:
     """Removes the recordings at the front that are finished, and yields their transcripts."""
     while recordings and recordings[0].is_read and not recordings[0].waiting:
         yield recordings.popleft().transcript()
 
 
-def _speech_embeddings(model: SlamAsr, samples: int) -> int:
+def speech_embeddings(model: SlamAsr, samples: int) -> int:
+    """The speech embeddings of so many samples at 16 kHz."""
     assert model.encoder is not None
     return model.adapter.out_len(model.encoder.out_len(samples))

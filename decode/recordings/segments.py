@@ -57,6 +57,11 @@ class Stretch:
     def seconds(self) -> float:
         return (self.end - self.start) / SAMPLE_RATE
 
+    @property
+    def samples(self) -> int:
+        """Of the part that is decoded."""
+        return 0 if self.wave is None else len(self.wave)
+
 
 def split(blocks: Iterable[np.ndarray], longest_seconds: float, vad: str = "energy") -> Iterator[Stretch]:
     """Yields the stretches of a recording, given as float32 [n] at 16 kHz in blocks of any size; no window is longer

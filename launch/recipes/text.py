@@ -140,7 +140,7 @@ def recipe_text(wanted: Wanted) -> str:
         lines += ["augment:  # SpecAugment over encoder frames, which needs no audio, so that features can be cached"]
         lines += [f"  time_masks: {choice.masks}", f"  feature_masks: {choice.masks}", ""]
     if choice.lora:
-        why = "on queries and values: a small LLM learns to write down what it hears; rate and decay are those of optim"
+        why = "on queries and values: it helps a small LLM to use the audio; rate and decay are those of optim"
         lines += [
             f"lora: {{rank: {choice.lora}}}  # {why}"
             if wanted.peft

@@ -41,7 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     longest = (
         "longest window decoded at once (default: what 95 %% of the training utterances did not exceed; at most 30)"
     )
-    add("--longest", type=_seconds, metavar="SECONDS", help=longest)
+    add("--longest", type=window_seconds, metavar="SECONDS", help=longest)
     vad = "voice activity detector, as silence is not decoded: energy (default), silero (extra vad) or off"
     add("--vad", default="energy", metavar="NAME", help=vad)
     decoding.add_flags(parser)
@@ -133,7 +133,8 @@ def _formats(given: str | None, to_files: bool) -> list[str]:
     return names
 
 
-def _seconds(text: str) -> float:
+def window_seconds(text: str) -> float:
+    """The argument of --longest."""
     from decode.recordings.segments import LEAST_SECONDS
 
     try:

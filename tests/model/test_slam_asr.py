@@ -153,6 +153,17 @@ def test_masked_frames_are_zero_for_audio_and_features_alike(model, waves):
         assert not torch.equal(model(source).loss, wanted)
 
 
+def test_masked_tokens_are_not_seen_and_still_predicted(model, waves):
+    batch = batch_of(model, waves)
+    is_last = torch.zeros(batch.num_targets, dtype=torch.bool).index_fill(0, batch.target_cu[1:] - 1, True)
+    nothing, all_but_last = (replace(batch, masked_targets=mask) for mask in (is_last, ~is_last))
+    assert torch.equal(model(nothing).loss, model(batch).loss)  # the end of an answer is never fed in
+    assert not torch.equal(model(all_but_last).loss, model(batch).loss)
+    eos = replace(all_but_last, targets=batch.targets[is_last], target_cu=torch.arange(len(batch) + 1))
+    first = model(replace(eos, masked_targets=torch.ones(len(batch), dtype=torch.bool)))
+    assert torch.equal(first.loss, model(replace(eos, masked_targets=None)).loss)  # nothing is fed in at all
+
+
 def test_rolled_speech_gives_the_loss_of_the_next_utterances_audio(model, waves):
     batch = batch_of(model, waves)
     loss = model(with_speech_rolled(batch)).loss

@@ -34,7 +34,7 @@ def test_a_second_stage_begins_where_the_first_ended_and_needs_it_no_more_afterw
     second = [f"data.dev={ground / 'dev'}", "eval.at_start=true", "optim.max_steps=2", "lora.rank=2"]
     second += [f"model.init_from={tmp_path / 'export'}"]
     said = run(ground, tmp_path / "run", *second, world=2, stage=3)
-    assert "starting from the adapter of" in said and "of step 2; LoRA is newly initialised" in said
+    assert "starting from the adapter of" in said and "of step 2; LoRA is newly initialised in q_proj, v_proj" in said
     losses, ended = ranks.losses(tmp_path / "run", "dev"), ranks.losses(first, "dev")[-1]
     assert losses[0] == pytest.approx(ended, rel=1e-6) and losses[-1] != losses[0]
     folders = find_adapter(first), tmp_path / "run/checkpoints/step-00000000"
@@ -53,6 +53,16 @@ def test_a_second_stage_begins_where_the_first_ended_and_needs_it_no_more_afterw
     assert ranks.losses(tmp_path / "run", figure="step") == [1, 2, 3, 4, 5]
     other = f"model.init_from={first / 'checkpoints' / 'step-00000000'}"
     assert "started differently: model.init_from was" in refuse(ground, tmp_path / "run", *second, other)
+
+
+def test_lora_in_more_layers_begins_with_the_sources_and_changes_nothing_at_first(ground, first, tmp_path):
+    lora = ["optim.max_steps=1", "lora.rank=2", f"data.dev={ground / 'dev'}"]
+    run(ground, tmp_path / "narrow", *lora, f"model.init_from={first}")
+    wider = [*lora, "eval.at_start=true", "lora.targets=[all-linear]", f"model.init_from={tmp_path / 'narrow'}"]
+    said = run(ground, tmp_path / "wide", *wider)
+    assert "LoRA is newly initialised in " in said and "q_proj" not in said.partition("newly initialised in ")[2][:80]
+    losses, ended = ranks.losses(tmp_path / "wide", "dev"), ranks.losses(tmp_path / "narrow", "dev")[-1]
+    assert losses[0] == pytest.approx(ended, rel=1e-6)
 
 
 def test_what_is_not_there_is_refused_before_a_model_is_loaded(ground, tmp_path):

@@ -17,6 +17,7 @@ from data_prep.audio.augment import (
     samples_after,
     spec_masks,
     speed_factors,
+    text_masks,
     without_speech,
 )
 from model.batch import Batch, cumulative, with_empty_answers
@@ -44,7 +45,8 @@ class Augmentation:
         return samples_after(samples, max(speeds)), samples_after(samples, min(speeds))
 
     def apply(self, batch: Batch, epoch: int, ids: Sequence[int] | np.ndarray) -> Batch:
-        """The batch of the samples `ids` with changed speed, noise, sounds without speech and masked frames."""
+        """The batch of the samples `ids` with changed speed, noise, sounds without speech, masked frames and masked
+        tokens."""
         ids = np.asarray(ids, np.int64)
         if batch.audio is not None and self.config.needs_audio:
             waves = batch.audio.split(batch.audio_cu.diff().tolist())
@@ -56,7 +58,8 @@ class Augmentation:
         masked_frames, masked_dims = spec_masks(self.config, self.seed, epoch, ids, frames.numpy(), self.dim)
         if masked_dims is not None:
             masked_dims = masked_dims.repeat(1, self.layers)  # the same dimensions of each
-        return replace(batch, masked_frames=masked_frames, masked_dims=masked_dims)
+        masked_targets = text_masks(self.config, self.seed, epoch, ids, batch.target_cu.diff())
+        return replace(batch, masked_frames=masked_frames, masked_dims=masked_dims, masked_targets=masked_targets)
 
 
 def open_augmentation(config: AugmentConfig, kind: str, seed: int, model: SlamAsr) -> Augmentation | None:

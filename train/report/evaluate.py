@@ -80,7 +80,7 @@ def decoded(rows: Sequence[Hypothesis]) -> dict[str, float]:
 def audio_gap(engine: Engine, share: Share, world: World) -> float | None:
     """How much the loss of a micro-batch's answers rises, in nats a token, if its utterances exchange their speech: 0
     if the LLM ignores it. None if no rank has two utterances to exchange. A collective."""
-    batch = replace(share.slots[0].batch, masked_frames=None, masked_dims=None)
+    batch = replace(share.slots[0].batch, masked_frames=None, masked_dims=None, masked_targets=None)
     counts = share.slots[0].counts and len(batch) > 1
     true, exchanged = engine.evaluate(batch), engine.evaluate(with_speech_rolled(batch))
     gap, targets = world.sum(*((float(exchanged.loss - true.loss), batch.num_targets) if counts else (0.0, 0)))

@@ -48,3 +48,20 @@ def test_cached_features_cannot_be_replaced(tmp_path):
     model, _ = tiny_recogniser(tmp_path)
     with pytest.raises(UserError, match=r"augment.silence_share is 0.1, which cached.*--split silence.*--allow-empty"):
         open_augmentation(AugmentConfig(silence_share=0.1), "features", 0, model)
+
+
+def test_masked_tokens_are_a_share_of_all_and_the_same_in_any_batch():
+    augmentation, ids = Augmentation(AugmentConfig(text_mask_share=0.25), 3, len, 10, 1), np.arange(200)
+    features, targets = [torch.ones(4, 10)] * 200, [[5] * (1 + i % 9) for i in range(200)]
+
+    def masked(chosen):
+        keys = [str(i) for i in chosen]
+        batch = pack(keys, keys, [targets[i] for i in chosen], features=[features[i] for i in chosen])
+        changed = augmentation.apply(batch, 2, chosen).masked_targets
+        assert changed is not None and changed.shape == batch.targets.shape
+        return changed
+
+    whole = masked(ids)
+    assert 0.2 < float(whole.float().mean()) < 0.3
+    per_utterance = whole.split([len(one) for one in targets])
+    assert torch.equal(masked(np.array([150, 7])), torch.cat([per_utterance[150], per_utterance[7]]))
