@@ -4,21 +4,28 @@ Of every test: no request leaves the server, nothing is written to the console, 
 
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from data_prep.audio.decode import encode_flac, encode_wav
+from data_prep.audio.decode import decode, encode_flac, encode_wav
 from data_prep.synth import corpus
 from decode.recordings.outputs import as_format
 from decode.recordings.transcript import Segment, Transcript
 from tests.cluster.conftest import require
-from tests.cluster.page_server import serving
+from tests.ranks import ROOT
 
+ADAPTER = ROOT / "model" / "stand_in" / "adapter"
 TOKEN = "a-token-of-the-test"
 HTTP_ERROR = re.compile(r"Failed to load resource: (the server responded with a status of \d+|net::ERR_FAILED)")
 DROP = """([name, data, count]) => {
@@ -28,6 +35,13 @@ DROP = """([name, data, count]) => {
         document.querySelector("#lead").dispatchEvent(
             new DragEvent(kind, { dataTransfer: dropped, bubbles: true, cancelable: true }));
 }"""
+KEEP_WHAT_IS_SENT = """() => {
+    const { send } = XMLHttpRequest.prototype;
+    XMLHttpRequest.prototype.send = function (form) {
+        window.sent = form.get("file").arrayBuffer().then((buffer) => new Uint8Array(buffer));
+        send.call(this, form);
+    };
+}"""
 DRAWN = """() => {
     const canvas = document.querySelector("#wave canvas"), context = canvas.getContext("2d");
     const row = context.getImageData(0, Math.round(canvas.height / 4), canvas.width, 1).data;
@@ -36,28 +50,58 @@ DRAWN = """() => {
 
 
 @pytest.fixture(scope="module")
-def spoken() -> tuple[str, bytes]:
-    """(text, FLAC) of a sentence that the stand-ins know."""
+def speech() -> tuple[str, np.ndarray]:
+    """A sentence that the stand-ins know, and float32 [N] of it spoken."""
     ((line, wave, _),) = corpus.perform(corpus.script("dev", 1, 1, corpus.installed("dev")))
-    return line.text, encode_flac(wave)
+    return line.text, wave
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
+def spoken(speech) -> tuple[str, bytes]:
+    """The same as FLAC."""
+    return speech[0], encode_flac(speech[1])
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory) -> Iterator[list[str]]:
+    """The addresses of two servers; the second wants TOKEN."""
     require("chromium")
-    with serving() as address:
-        yield address
+    command = [sys.executable, "-m", "launch.command", "serve", str(ADAPTER), "--port=0", "--max-megabytes=4"]
+    logs = [tmp_path_factory.mktemp("servers") / name for name in ("open", "with_token")]
+    with ExitStack() as running:
+        processes = []
+        for log, token in zip(logs, ["", TOKEN], strict=True):
+            environment = os.environ | {"SLAM_ASR_TOKEN": token}
+            file = running.enter_context(open(log, "wb"))
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=file, stdin=subprocess.DEVNULL)
+            running.callback(process.wait, 60)
+            running.callback(process.terminate)
+            processes.append(process)
+        yield [address_of(log, process) for log, process in zip(logs, processes, strict=True)]
+
+
+def address_of(log: Path, process: subprocess.Popen[bytes]) -> str:
+    """Once it serves."""
+    deadline = time.monotonic() + 120
+    while not (found := re.search(r"serve: .* at (http://\S+)\n", log.read_text())):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+    return found[1]
+
+
+@pytest.fixture
+def server(servers) -> str:
+    return servers[0]
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[Any]:
-    """A Chromium whose microphone hears `spoken`, once."""
+def browser(tmp_path_factory, speech) -> Iterator[Any]:
+    """A Chromium whose microphone hears `speech`, once."""
     require("chromium")
     from playwright.sync_api import sync_playwright
 
-    ((_, wave, _),) = corpus.perform(corpus.script("dev", 1, 1, corpus.installed("dev")))
     heard = tmp_path_factory.mktemp("microphone") / "heard.wav"
-    heard.write_bytes(encode_wav(wave))
+    heard.write_bytes(encode_wav(speech[1]))
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
     flags += [f"--use-file-for-fake-audio-capture={heard}%noloop", "--autoplay-policy=no-user-gesture-required"]
     with sync_playwright() as playwright:
@@ -92,6 +136,10 @@ def visit(browser) -> Iterator[Callable[..., Any]]:
 
 def drop(page: Any, name: str, data: bytes, count: int = 1) -> None:
     page.evaluate(DROP, [name, base64.b64encode(data).decode(), count])
+
+
+def choose(page: Any, name: str, data: bytes) -> None:
+    page.set_input_files("#file", {"name": name, "mimeType": "audio/wav", "buffer": data})
 
 
 def wait_for_text(page: Any, selector: str, pattern: str) -> None:
@@ -137,7 +185,7 @@ def test_a_dropped_file_is_seen_read_heard_copied_and_saved(server, visit, spoke
 
 def ask(server: str, recording: bytes, response_format: str) -> str:
     """What the server itself answers."""
-    parts = {"model": b"any", "response_format": response_format.encode(), "file": recording}
+    parts = {"response_format": response_format.encode(), "file": recording}
     body = b"".join(
         f'--edge\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + value + b"\r\n"
         for name, value in parts.items()
@@ -152,19 +200,29 @@ def fetch(request: str | urllib.request.Request) -> str:
         return answer.read().decode()
 
 
-def test_what_the_microphone_hears_is_read_and_can_be_discarded(server, visit, spoken):
+def test_what_the_microphone_hears_is_recorded_sent_and_read_or_discarded(server, visit, speech):
     page = visit(server)
+    page.evaluate(KEEP_WHAT_IS_SENT)
     page.click("#record")
     wait_for_text(page, "#elapsed", "0:03")
     page.keyboard.press("Enter")  # the focus is on Stop
-    said, heard = spoken[0].split(), read(page).split()
-    assert len(set(said) & set(heard)) > len(set(said)) / 2, heard  # the stand-ins are led astray by silence before it
-    assert page.inner_text("#name").startswith("recording 20") and page.locator("#offer").is_visible()
+    text = read(page)
+    sent = base64.b64decode(page.evaluate("window.sent.then((bytes) => btoa(String.fromCharCode(...bytes)))"))
+    assert text == ask(server, sent, "text").strip()
+    assert similarity(decode(sent), speech[1]) > 0.8  # the stand-ins may be led astray by the silence around it
     name = page.inner_text("#name")
+    assert name.startswith("recording 20") and page.locator("#offer").is_visible()
     page.click("#record")
     page.click("#discard")
     page.wait_for_selector("#offer", state="visible")
     assert page.inner_text("#name") == name
+
+
+def similarity(long: np.ndarray, short: np.ndarray) -> float:
+    """The correlation of float [N] with float [M] where it is largest."""
+    size = 1 << (len(long) + len(short)).bit_length()
+    products = np.fft.irfft(np.fft.rfft(long, size) * np.conj(np.fft.rfft(short, size)), size)
+    return float(products.max() / np.linalg.norm(long) / np.linalg.norm(short))
 
 
 def test_a_file_that_only_the_browser_can_read_is_sent_as_wav(server, visit, spoken):
@@ -179,6 +237,9 @@ def test_an_error_is_one_line_and_a_retry_is_offered_only_where_it_may_help(serv
     page.wait_for_selector("#message", state="visible")
     told = page.inner_text("#message span")
     assert re.match(r"This .*: .", told) and "\n" not in told and page.locator("#transcript").is_hidden()
+    choose(page, "large.wav", spoken[1] + bytes(5_000_000))
+    wait_for_text(page, "#message", "^This recording is too large: the request is larger than 4 MB")
+    assert page.locator("#again").is_hidden()
     drop(page, "a.flac", spoken[1], count=2)
     assert page.inner_text("#message").startswith("One recording at a time: 2 files")
     page.route("**/transcriptions", lambda route: route.abort())
@@ -209,7 +270,7 @@ def test_an_upload_shows_how_far_it_is_and_can_be_cancelled(server, visit, spoke
     session = page.context.new_cdp_session(page)
     slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 100_000}
     session.send("Network.emulateNetworkConditions", slow)
-    drop(page, "long.wav", spoken[1] + bytes(3_000_000))
+    choose(page, "long.wav", spoken[1] + bytes(3_000_000))
     wait_for_text(page, "#status", "Sending, [1-9]0 %")
     page.click("#cancel")
     page.wait_for_selector("#again", state="visible")
@@ -254,19 +315,18 @@ def test_it_fits_a_narrow_screen_in_both_schemes(server, visit, spoken, scheme):
     assert light == (scheme == "light")
 
 
-def test_a_token_is_asked_for_and_kept_in_memory_alone(visit, spoken):
-    with serving(token=TOKEN) as address:
-        page = visit(address)
+def test_a_token_is_asked_for_and_kept_in_memory_alone(servers, visit, spoken):
+    page = visit(servers[1])
+    page.wait_for_selector("#access", state="visible")
+    assert page.locator("#message").is_hidden()
+    drop(page, "a.flac", spoken[1])
+    for token in ("wrong", TOKEN):
         page.wait_for_selector("#access", state="visible")
-        assert page.locator("#message").is_hidden()
-        drop(page, "a.flac", spoken[1])
-        for token in ("wrong", TOKEN):
-            page.wait_for_selector("#access", state="visible")
-            page.fill("#token", token)
-            page.keyboard.press("Enter")
-            if token == "wrong":
-                page.wait_for_selector("#message", state="visible")
-                assert page.inner_text("#message").startswith("The server does not accept this token")
-        assert read(page) == spoken[0] and page.locator("#access").is_hidden()
-        kept = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])")
-        assert TOKEN not in kept and TOKEN not in page.content()
+        page.fill("#token", token)
+        page.keyboard.press("Enter")
+        if token == "wrong":
+            page.wait_for_selector("#message", state="visible")
+            assert page.inner_text("#message").startswith("The server does not accept this token")
+    assert read(page) == spoken[0] and page.locator("#access").is_hidden()
+    kept = page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])")
+    assert TOKEN not in kept and TOKEN not in page.content()

@@ -68,7 +68,9 @@ async function sendUntilTaken(mine) {
           transcript.progress(share < 1 ? share : null);
           transcript.say(share < 1 ? `Sending, ${Math.floor(share * 10) * 10} %` : "Transcribing …"); // read out
         },
-        delta: transcript.append,
+        delta(text) { // where segments come, they hold the text
+          if (!mine.segments.length) transcript.append(text);
+        },
         segment(segment) {
           transcript.place(segment);
           mine.segments.push(segment);
