@@ -8,8 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,31 +20,24 @@ from data_prep.audio.decode import decode, encode_flac, encode_wav
 from data_prep.synth import corpus
 from decode.recordings.outputs import as_format
 from decode.recordings.transcript import Segment, Transcript
+from tests.cluster.chromium import (
+    DRAWN,
+    KEEP_WHAT_IS_SENT,
+    address_of,
+    ask,
+    choose,
+    drop,
+    fetch,
+    read,
+    similarity,
+    wait_for_text,
+)
 from tests.cluster.conftest import require
 from tests.ranks import ROOT
 
 ADAPTER = ROOT / "model" / "stand_in" / "adapter"
 TOKEN = "a-token-of-the-test"
 HTTP_ERROR = re.compile(r"Failed to load resource: (the server responded with a status of \d+|net::ERR_FAILED)")
-DROP = """([name, data, count]) => {
-    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0)), dropped = new DataTransfer();
-    for (let i = 0; i < count; i++) dropped.items.add(new File([bytes], name));
-    for (const kind of ["dragenter", "dragover", "drop"])
-        document.querySelector("#lead").dispatchEvent(
-            new DragEvent(kind, { dataTransfer: dropped, bubbles: true, cancelable: true }));
-}"""
-KEEP_WHAT_IS_SENT = """() => {
-    const { send } = XMLHttpRequest.prototype;
-    XMLHttpRequest.prototype.send = function (form) {
-        window.sent = form.get("file").arrayBuffer().then((buffer) => new Uint8Array(buffer));
-        send.call(this, form);
-    };
-}"""
-DRAWN = """() => {
-    const canvas = document.querySelector("#wave canvas"), context = canvas.getContext("2d");
-    const row = context.getImageData(0, Math.round(canvas.height / 4), canvas.width, 1).data;
-    return new Set(row.filter((value, i) => i % 4 === 3)).size;
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -78,15 +69,6 @@ def servers(tmp_path_factory) -> Iterator[list[str]]:
             running.callback(process.terminate)
             processes.append(process)
         yield [address_of(log, process) for log, process in zip(logs, processes, strict=True)]
-
-
-def address_of(log: Path, process: subprocess.Popen[bytes]) -> str:
-    """Once it serves."""
-    deadline = time.monotonic() + 120
-    while not (found := re.search(r"serve: .* at (http://\S+)\n", log.read_text())):
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    return found[1]
 
 
 @pytest.fixture
@@ -134,27 +116,6 @@ def visit(browser) -> Iterator[Callable[..., Any]]:
     assert complaints == []
 
 
-def drop(page: Any, name: str, data: bytes, count: int = 1) -> None:
-    page.evaluate(DROP, [name, base64.b64encode(data).decode(), count])
-
-
-def choose(page: Any, name: str, data: bytes) -> None:
-    page.set_input_files("#file", {"name": name, "mimeType": "audio/wav", "buffer": data})
-
-
-def wait_for_text(page: Any, selector: str, pattern: str) -> None:
-    """Not page.wait_for_function, which evaluates strings in the page: its policy forbids that."""
-    from playwright.sync_api import expect
-
-    expect(page.locator(selector)).to_have_text(re.compile(pattern), timeout=20_000)
-
-
-def read(page: Any) -> str:
-    """The text, once it is whole."""
-    page.wait_for_selector("#results", state="visible")
-    return " ".join(page.locator("#segments p").all_inner_texts())
-
-
 def test_a_dropped_file_is_seen_read_heard_copied_and_saved(server, visit, spoken):
     text, flac = spoken
     page = visit(server)
@@ -183,23 +144,6 @@ def test_a_dropped_file_is_seen_read_heard_copied_and_saved(server, visit, spoke
         assert content == (f"{text}\n" if name == "txt" else ask(server, flac, name))
 
 
-def ask(server: str, recording: bytes, response_format: str) -> str:
-    """What the server itself answers."""
-    parts = {"response_format": response_format.encode(), "file": recording}
-    body = b"".join(
-        f'--edge\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + value + b"\r\n"
-        for name, value in parts.items()
-        for file in ['; filename="a.flac"' if name == "file" else ""]
-    )
-    headers = {"Content-Type": "multipart/form-data; boundary=edge"}
-    return fetch(urllib.request.Request(f"{server}/v1/audio/transcriptions", body + b"--edge--\r\n", headers))
-
-
-def fetch(request: str | urllib.request.Request) -> str:
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read().decode()
-
-
 def test_what_the_microphone_hears_is_recorded_sent_and_read_or_discarded(server, visit, speech):
     page = visit(server)
     page.evaluate(KEEP_WHAT_IS_SENT)
@@ -216,13 +160,6 @@ def test_what_the_microphone_hears_is_recorded_sent_and_read_or_discarded(server
     page.click("#discard")
     page.wait_for_selector("#offer", state="visible")
     assert page.inner_text("#name") == name
-
-
-def similarity(long: np.ndarray, short: np.ndarray) -> float:
-    """The correlation of float [N] with float [M] where it is largest."""
-    size = 1 << (len(long) + len(short)).bit_length()
-    products = np.fft.irfft(np.fft.rfft(long, size) * np.conj(np.fft.rfft(short, size)), size)
-    return float(products.max() / np.linalg.norm(long) / np.linalg.norm(short))
 
 
 def test_a_file_that_only_the_browser_can_read_is_sent_as_wav(server, visit, spoken):
