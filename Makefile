@@ -26,7 +26,7 @@ quick: $(INSTALLED)  ## every test that takes no training: about a minute
 demo-check: $(INSTALLED)  ## the full demo, and a check of its word error rates: about five minutes
 	SLAM_ASR_WHOLE_DEMO=1 $(BIN)/python -m pytest tests/test_demo.py
 
-cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts and a real Prometheus; .ci/run says which packages
+cluster: $(INSTALLED)  ## the tests on a real Slurm, two real hosts, a real Prometheus and a real Chromium; .ci/run says which packages
 	SLAM_ASR_CLUSTER=1 $(BIN)/python -m pytest $(THREE) tests/cluster/test_slurm.py tests/cluster
 
 last: $(INSTALLED)  ## cluster and demo-check side by side, as the first mostly waits: what .ci/run ends with

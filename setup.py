@@ -17,8 +17,9 @@ QUANT = ["bitsandbytes>=0.50"]  # frozen LLM weights quantised to 4 or 8 bits
 VAD = ["silero-vad>=6.2"]  # weights of the Silero voice activity detector; the package itself is never imported
 SERVE = ["fastapi>=0.130", "uvicorn>=0.40", "python-multipart>=0.0.20"]  # the HTTP server
 S3 = ["s3fs>=2026.1"]  # fsspec's backend for s3://; gs:// wants gcsfs
-# What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input.
-AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", *PARQUET, *S3]
+# What tests/ hold ours against: a real S3 server, Hugging Face's own reader, invented input, a real browser.
+AGAINST = ["moto[s3]>=5.1", "flask>=3.1", "flask-cors>=6.0", "datasets>=5.0", "hypothesis>=6.150", "playwright>=1.60"]
+AGAINST += [*PARQUET, *S3]
 # What bench/ measures against, and nothing else uses; lhotse imports urllib3 without asking for it.
 BENCH = ["lhotse>=1.33", "urllib3>=2.0"]
 
@@ -46,11 +47,14 @@ setup(
         "data_prep.synth",
         "decode",
         "decode.export",
+        "decode.export.hugging_face",
+        "decode.importing",
         "decode.recordings",
         "decode.report",
         "decode.scoring",
         "decode.serving",
         "decode.serving.page",
+        "decode.vllm",
         "launch",
         "launch.deepspeed",
         "launch.doctor",
@@ -95,6 +99,7 @@ setup(
         "deepspeed>=0.19.8",
         "transformers>=5.17",
         "tokenizers>=0.23",
+        "httpx>=0.28",  # comes with transformers' huggingface_hub: its errors, and requests to a vLLM server
         "safetensors>=0.8",
         "webdataset>=1.0.2",
         "soundfile>=0.14",

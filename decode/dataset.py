@@ -21,7 +21,7 @@ from data_prep.durable import canonical_json, replacing
 from data_prep.shards.index import ShardIndex
 from data_prep.shards.reader import read_batch
 from data_prep.shards.tar import read_meta
-from decode.generate import transcripts, unfit
+from decode.generate import plan_batches, transcripts, unfit
 from decode.options import Answer, DecodeOptions
 from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
@@ -140,17 +140,6 @@ def _decode(model: SlamAsr, index: ShardIndex, ids: list[int], options: DecodeOp
 def _hypothesis(key: str, reference: str, answer: Answer) -> Hypothesis:
     best = [{"text": text, "score": round(score, 4)} for text, score in answer.alternatives]
     return Hypothesis(key, reference, answer.text, answer.note, round(answer.confidence, 4), best)
-
-
-def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Positions in `lengths`, longest first, in batches of rows x longest <= budget (or one row)."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
 
 
 def write_hypotheses(path: Path, rows: Sequence[Hypothesis], extra: Sequence[dict[str, Any]]) -> None:

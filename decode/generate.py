@@ -11,12 +11,13 @@
 B utterances, S width of the prompts, N new tokens, V vocabulary."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from decode import guard
+from decode.guard import fault_of, has_words, is_loop, loop_start
 from decode.options import Alternative, Answer, DecodeOptions
 from decode.prefix import Prompts
 from decode.search import Hypothesis, Search, search
@@ -44,10 +45,10 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[An
         prompts = Prompts(embeds, mask, len(model.prompt.prefix_ids))
         bounds = token_bounds(model, batch, mask.sum(1).cpu(), options.max_new_tokens)
         how = first_search(model, options)
-        found = search(model.llm, prompts, bounds, how)
+        found = _found(model, prompts, bounds, how)
         answers = [_answer(model, *pair, options) for pair in zip(found, bounds.tolist(), strict=True)]
         if not options.strict and not options.synced_gpus:
-            for note in ("loop", "echo", "refusal", *(["cut"] if options.max_new_tokens is None else [])):
+            for note in _searched_again(model, options):
                 _search_again(model, prompts, bounds, options, note, answers)
     finally:
         model.train(was_training)
@@ -57,8 +58,8 @@ def transcripts(model: SlamAsr, batch: Batch, options: DecodeOptions) -> list[An
 def first_search(model: SlamAsr, options: DecodeOptions) -> Search:
     """The search that `options` describe; it stops loops unless `strict`."""
 
-    def is_loop(ids: list[int]) -> bool:
-        return guard.is_loop(model.prompt.decode(ids)) or _is_silent(model, ids)
+    def loops(ids: list[int]) -> bool:
+        return is_loop(model.prompt.decode(ids)) or _is_silent(model, ids)
 
     return Search(
         model.prompt.eos_id,
@@ -67,7 +68,7 @@ def first_search(model: SlamAsr, options: DecodeOptions) -> Search:
         options.nbest,
         options.length_penalty,
         options.repetition_penalty,
-        is_loop=None if options.strict else is_loop,
+        is_loop=None if options.strict else loops,
         synced=options.synced_gpus,
     )
 
@@ -90,9 +91,20 @@ def unfit(model: SlamAsr, frames: int) -> str | None:
     return "too-long" if model.max_positions is not None and words + speech >= model.max_positions else None
 
 
+def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Positions in `lengths`, longest first, in batches of rows x longest <= budget (or one row)."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
 def _is_silent(model: SlamAsr, ids: list[int]) -> bool:
     """Whether the last SILENT_TOKENS tokens have no text, as a repeated special token."""
-    return len(ids) >= SILENT_TOKENS and not guard.has_words(model.prompt.decode(ids[-SILENT_TOKENS:]))
+    return len(ids) >= SILENT_TOKENS and not has_words(model.prompt.decode(ids[-SILENT_TOKENS:]))
 
 
 def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: DecodeOptions) -> Answer:
@@ -103,16 +115,28 @@ def _answer(model: SlamAsr, found: list[Hypothesis], bound: int, options: Decode
     note = "cut" if len(best.tokens) >= bound else ""
     if not options.strict:
         silent = _is_silent(model, best.tokens)
-        note = "loop" if silent else guard.fault_of(text, prompt.template) or note
+        note = "loop" if silent else fault_of(text, prompt.template) or note
     ended = note not in ("cut", "loop")
     listed = found if options.nbest > 1 else []
     return Answer(
         text,
         note,
         tuple(best.tokens),
-        tuple(best.logprobs if ended else best.logprobs[:-1]),
+        tuple(best.logprobs if ended else best.logprobs[: len(best.tokens)]),
         tuple(Alternative(prompt.decode(one.tokens), one.score) for one in listed),
     )
+
+
+def _found(model: SlamAsr, prompts: Prompts, bounds: Tensor, how: Search) -> list[list[Hypothesis]]:
+    """By the LLM in memory, or by the server that has it (decode/backend.py)."""
+    served = getattr(model.llm, "served", None)
+    return search(model.llm, prompts, bounds, how) if served is None else served.search(prompts, bounds, how)
+
+
+def _searched_again(model: SlamAsr, options: DecodeOptions) -> list[str]:
+    """The notes of answers that are searched once more; a server cannot forbid the tokens of echoes and refusals."""
+    forbidding = [] if getattr(model.llm, "served", None) else ["echo", "refusal"]
+    return ["loop", *forbidding, *(["cut"] if options.max_new_tokens is None else [])]
 
 
 def _search_again(
@@ -134,7 +158,7 @@ def _search_again(
         words = [*model.prompt.prefix_ids, *model.prompt.suffix_ids]
         how = replace(how, forbidden=[words if note == "echo" else answers[i].tokens for i in rows])
     tight = torch.tensor([_in_characters(int(bounds[i]), answers[i]) for i in rows])
-    found = search(model.llm, own, tight, how)
+    found = _found(model, own, tight, how)
     for i, bound, hypotheses in zip(rows, tight.tolist(), found, strict=True):
         second = _answer(model, hypotheses, bound, options)
         shorter = min(_cleaned(model, answers[i]), _cleaned(model, second), key=lambda one: len(one.text))
@@ -143,7 +167,7 @@ def _search_again(
 
 def _cleaned(model: SlamAsr, answer: Answer) -> Answer:
     """The answer up to the end of its loop's first round, if it loops."""
-    end, count = guard.loop_start(answer.text), len(answer.tokens)
+    end, count = loop_start(answer.text), len(answer.tokens)
     if end is None:
         return answer
     texts = (model.prompt.decode(list(answer.tokens[:n])) for n in range(count))

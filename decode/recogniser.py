@@ -45,6 +45,7 @@ def load(
     llm_dtype: str | None = None,
     trust_remote_code: bool = False,
     other_weights: bool = False,
+    backend: str | None = None,
 ) -> Recogniser:
     """The recogniser with the adapter of a run (its best checkpoint, else its newest), a checkpoint or an export.
 
@@ -53,17 +54,19 @@ def load(
     which is bfloat16 on a GPU that supports it, else float32; `encoder_dtype` and `llm_dtype` (also "int8", "nf4") set
     that of one part. `trust_remote_code` allows Python code shipped with a model to run. UserError, a ValueError, if a
     part is missing or is not the one that the adapter was trained with; `other_weights` accepts an `encoder` or `llm`
-    of the same architecture with other weights."""
+    of the same architecture with other weights. `backend`: "vllm:URL", a vLLM server that has the LLM and decodes, as
+    "vllm:http://127.0.0.1:8000"; of the LLM, only the input embeddings are then loaded here."""
+    from decode.backend import load_model
     from model.loading import choose_device
-    from model.weights import load_for_decoding
 
     chosen = choose_device(device)
     return Recogniser(
-        load_for_decoding(
+        load_model(
             *(adapter, encoder, llm, dtype, chosen, True, trust_remote_code),
             encoder_dtype=encoder_dtype,
             llm_dtype=llm_dtype,
             other_weights=other_weights,
+            backend=backend,
         )
     )
 

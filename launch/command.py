@@ -30,6 +30,8 @@ VERBS = {  # verb: (module, one line)
     "serve": ("launch.serving", "answer OpenAI's transcription requests over HTTP, with a page to try it"),
     "score": ("launch.scoring", "measure the word error rate of an adapter, or of hypotheses"),
     "export": ("launch.export", "copy the adapter, and LoRA, out of a run, as files to share"),
+    "push": ("launch.push", "upload an export to the Hugging Face hub, private unless told otherwise"),
+    "import": ("launch.importing", "take over an adapter that SLAM-LLM or slam_asr_pytorch trained"),
     "plan": ("launch.plan", "predict what a recipe needs on given GPUs: memory, tokens, hours, disk"),
     "fetch": ("launch.fetch", "download a small real encoder and LLM as Hugging Face folders"),
     "doctor": ("launch.doctor", "check on every rank, before training, for what would stop it"),

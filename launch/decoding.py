@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from data_prep.text import printable
-from model.errors import counted
+from model.errors import UserError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,6 +43,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--llm-dtype", metavar="DTYPE", help=llm_dtype)
     code = "run Python code shipped with the encoder or LLM (default: refuse)"
     add("--trust-remote-code", action="store_true", help=code)
+    backend = (
+        "vllm:URL, a vLLM server that has the LLM and decodes, as vllm:http://127.0.0.1:8000 (default: decode here)"
+    )
+    add("--backend", metavar="BACKEND", help=backend)
     add = parser.add_argument_group("search").add_argument
     add("--beams", type=positive, default=1, metavar="N", help="hypotheses kept in the search (default: 1, greedy)")
     add(
@@ -82,8 +86,17 @@ def options(args: argparse.Namespace) -> DecodeOptions:
     """UserError for flags that contradict each other, or are out of range."""
     from decode.options import DecodeOptions
 
+    if args.backend is not None and args.beams > 1:
+        raise UserError(f"--beams {args.beams}: with --backend the search is greedy; leave one of the two out")
     names = ("beams", "max_new_tokens", "batch_tokens", "nbest", "length_penalty", "repetition_penalty", "strict")
     return DecodeOptions(**{name: getattr(args, name) for name in names})
+
+
+def backend(args: argparse.Namespace) -> str | None:
+    """--backend as it is recorded beside transcripts, without secrets; None without it."""
+    from decode.backend import parse_backend
+
+    return None if args.backend is None else parse_backend(args.backend).shown
 
 
 def say_notes(notes: Mapping[str, Sequence[str]], what: str) -> None:
@@ -96,20 +109,25 @@ def say_notes(notes: Mapping[str, Sequence[str]], what: str) -> None:
 def load(args: argparse.Namespace, with_encoder: bool = True) -> SlamAsr:
     """The recogniser of `args.adapter`; UserError as `load_for_decoding` and `options` say."""
     options(args)
+    from decode.backend import load_model
     from model.loading import choose_device, slow_dtype
-    from model.weights import load_for_decoding
 
     if args.trust_remote_code:
         print("Python code that comes with encoder or LLM will be run (--trust-remote-code)", file=sys.stderr)
     device, code = choose_device(args.device), args.trust_remote_code
-    if slow := slow_dtype(args.llm_dtype or args.dtype, device):
+    if args.backend is None and (slow := slow_dtype(args.llm_dtype or args.dtype, device)):
         print(f"slam-asr: {slow}; give --llm-dtype float32", file=sys.stderr)
-    model = load_for_decoding(
+    model = load_model(
         *(args.adapter, args.encoder, args.llm, args.dtype, device, with_encoder, code),
         encoder_dtype=args.encoder_dtype,
         llm_dtype=args.llm_dtype,
         other_weights=args.other_weights,
+        backend=args.backend,
     )
+    if args.backend is not None:
+        served = model.llm.served
+        compared = "its embeddings are the adapter's LLM's, its other weights are not compared"
+        print(f"slam-asr: {served.server.shown} decodes with {served.name}: {compared}", file=sys.stderr)
     if model.encoder is not None and model.encoder.dtype_note:
         print(model.encoder.dtype_note, file=sys.stderr)
     return model

@@ -59,6 +59,21 @@ class FrozenPart:
     folder: Path  # of adapter.json
 
 
+def require_same(what: str, trained: dict[str, Any], given: dict[str, Any], source: str, other_weights: bool) -> None:
+    """OtherModel unless the fingerprints are the same; with `other_weights` those may differ, with a line on stderr."""
+    for name in sorted(trained.keys() | given.keys()):
+        if trained.get(name) == given.get(name):
+            continue
+        if name == "weights" and other_weights:
+            note = f"{what} {source!r} has other weights than the adapter was trained with; the WER may be higher"
+            print(f"slam-asr: {note}", file=sys.stderr)
+        else:
+            differ = f"its {name} is {trained.get(name)}, that of {source!r} is {given.get(name)}"
+            advice = f"give the {what} it was trained with, --{what.lower()}"
+            advice += ", or accept this one with --other-weights" if name == "weights" else ""
+            raise OtherModel(f"the adapter was trained with another {what}: {differ}; {advice}")
+
+
 def relative_path(source: str, folder: Path) -> str:
     """The path of a local folder or GGUF file relative to `folder`; "" for other sources, or where `between` is."""
     place = os.path.expanduser(source)

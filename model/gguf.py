@@ -84,9 +84,9 @@ def require_gguf_reader(source: str) -> None:
 
 def _whole_fields(source: str, file: Path) -> dict[str, Any]:
     """The file's metadata. UserError unless the file holds a whole model with its tokenizer."""
-    from gguf import GGUFReader
-
     try:
+        from gguf import GGUFReader
+
         fields = GGUFReader(file).fields
     except Exception as error:  # of a file cut short, anything from IndexError to MemoryError
         raise UserError(f"{source!r} is a damaged GGUF file ({_line(error)}); fetch it again") from None

@@ -70,25 +70,25 @@ def find_targets(llm: Any, requested: Sequence[str]) -> tuple[str, ...]:
     return tuple(requested)
 
 
-def require_peft() -> None:
-    """UserError unless peft is installed. Silences a warning about 4-bit kernels of bitsandbytes, which peft imports if
-    it is installed."""
+def require_peft() -> Any:
+    """The package peft; UserError unless it is installed. Silences a warning about 4-bit kernels of bitsandbytes, which
+    peft imports if it is installed."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
-        import peft  # noqa: F401
+        import peft
     except ImportError:
         raise UserError("LoRA needs peft, which is not installed: pip install 'slam-asr[lora]'") from None
+    return peft
 
 
 def add_lora(llm: Any, spec: LoraSpec) -> None:
     """Adds LoRA to the LLM's layers, in place, in eval mode. A is drawn in float32 from torch's generator on the CPU
     (seed it first), as for a new nn.Linear, so that its values do not depend on the LLM's dtype and device."""
-    require_peft()
-    from peft import LoraConfig, inject_adapter_in_model
+    peft = require_peft()
     from transformers.pytorch_utils import Conv1D
 
     layers = {name: layer for name, layer in linear_layers(llm).items() if _ends_with(name, spec.targets)}
-    options = LoraConfig(
+    options = peft.LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=spec.dropout,
@@ -96,7 +96,7 @@ def add_lora(llm: Any, spec: LoraSpec) -> None:
         fan_in_fan_out=all(isinstance(layer, Conv1D) for layer in layers.values()),  # its weight is [in, out]
     )
     with torch.random.fork_rng(devices=[]):  # peft initialises too, in the LLM's dtype
-        inject_adapter_in_model(options, llm)
+        peft.inject_adapter_in_model(options, llm)
     llm.eval()  # the new modules too
     for name, parameter in lora_parameters(llm).items():
         initial = torch.zeros(parameter.shape)

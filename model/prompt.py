@@ -45,10 +45,13 @@ class Prompt:
         before, after = template.split(SPEECH)
         self._separator = "" if template.endswith("\n") else " "
         first_ids = tokenizer.encode("a")[:1]
+        begins = first_ids == [tokenizer.bos_token_id]
+        after_bos = after.removeprefix(tokenizer.bos_token) if begins else after  # SLAM-LLM puts the speech before BOS
         self.prefix_ids = self._ids(before)
-        if first_ids == [tokenizer.bos_token_id] != self.prefix_ids[:1]:  # a chat template may begin with BOS already
+        if begins and after_bos == after and first_ids != self.prefix_ids[:1]:  # a chat template may begin with BOS
             self.prefix_ids = first_ids + self.prefix_ids
-        self.suffix_ids = self._ids(after.rstrip(" "))  # the space before the answer belongs to its first word
+        self.suffix_ids = self._ids(after_bos.rstrip(" "))  # the space before the answer belongs to its first word
+        self.suffix_ids = (first_ids if after_bos != after else []) + self.suffix_ids
         if not self.suffix_ids:
             raise UserError(f"model.prompt must not end with {SPEECH} (the answer starts there), it is {template!r}")
 

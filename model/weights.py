@@ -7,8 +7,7 @@ unpickled."""
 import hashlib
 import json
 import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from model.adapters import Adapter, AdapterSpec, build_adapter
 from model.encoders import Encoder, load_encoder, samples_per_frame
 from model.errors import UserError
-from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path
+from model.frozen_parts import FrozenPart, OtherModel, between, open_part, relative_path, require_same
 from model.llm import Llm, computing_dtype, load_llm
 from model.loading import choose_dtype
 from model.lora import PREFIX, LoraSpec, add_lora, from_peft, load_lora, require_same_shapes, to_peft
@@ -215,11 +214,13 @@ def load_for_decoding(
     encoder_dtype: str | None = None,
     llm_dtype: str | None = None,
     other_weights: bool = False,
+    llm_loader: Callable[..., Llm] = load_llm,
 ) -> SlamAsr:
     """The recogniser of an adapter, ready to decode; `encoder` and `llm` are the places of the frozen parts, which are
     searched if None (frozen_parts.py). `encoder_dtype` and `llm_dtype` are `dtype` if None. UserError if the parts are
     not those that the adapter was trained with, or are not found; `other_weights` allows `encoder` and `llm` to have
-    other weights, of the same architecture, with a line on stderr."""
+    other weights, of the same architecture, with a line on stderr. `llm_loader` is load_llm, or load_embeddings, whose
+    LLM is not compared by its weights, and so must be where adapter.json says, or `llm`."""
     if other_weights and not (encoder or llm):
         raise UserError("--other-weights is about a model that --encoder or --llm names; give one, or leave it out")
     folder = find_adapter(path)
@@ -238,7 +239,7 @@ def load_for_decoding(
     if with_encoder:
         part = FrozenPart("encoder", card.encoder_source, card.encoder_path, card.encoder, folder)
         frozen_encoder = open_encoder(encoder, True) if encoder else open_part(part, open_encoder)
-    frozen_llm = open_llm(card, folder, llm, llm_dtype, device, trust_remote_code, other_weights)
+    frozen_llm = open_llm(card, folder, llm, llm_dtype, device, trust_remote_code, other_weights, llm_loader)
     if card.lora is not None:
         add_lora(frozen_llm.model, card.lora)
     model = SlamAsr(frozen_encoder, build_adapter(card.spec), frozen_llm, Prompt(frozen_llm.tokenizer, card.prompt))
@@ -255,12 +256,15 @@ def open_llm(
     device: Any,
     trust_remote_code: bool,
     other_weights: bool = False,
+    loader: Callable[..., Llm] = load_llm,
 ) -> Llm:
     """The LLM of the adapter in `folder`, `given` or searched for. UserError as `load_for_decoding`."""
 
     def load_it(place: str, own_code: bool) -> Llm:
-        loaded = load_llm(place, dtype, device, trust_remote_code and own_code)
-        _require_same("LLM", card.llm, loaded.fingerprint, place, other_weights and place == given)
+        if loader is not load_llm and not own_code:
+            raise OtherModel(f"only the weights would tell whether {place!r} is the adapter's LLM")
+        loaded = loader(place, dtype, device, trust_remote_code and own_code)
+        require_same("LLM", card.llm, card.llm | loaded.fingerprint, place, other_weights and place == given)
         return loaded
 
     part = FrozenPart("LLM", card.llm_source, card.llm_path, card.llm, folder)
@@ -283,18 +287,4 @@ def load_weights(adapter: Adapter, weights: dict[str, Tensor]) -> Adapter:
 def require_encoder(card: AdapterCard, fingerprint: dict[str, Any], source: str, other_weights: bool = False) -> None:
     """UserError unless the fingerprint is of the encoder that the adapter was trained with, in whatever precision; with
     `other_weights`, of one of its architecture."""
-    _require_same("encoder", {**card.encoder, "dtype": None}, {**fingerprint, "dtype": None}, source, other_weights)
-
-
-def _require_same(what: str, trained: dict[str, Any], given: dict[str, Any], source: str, other_weights: bool) -> None:
-    for name in sorted(trained.keys() | given.keys()):
-        if trained.get(name) == given.get(name):
-            continue
-        if name == "weights" and other_weights:
-            note = f"{what} {source!r} has other weights than the adapter was trained with; the WER may be higher"
-            print(f"slam-asr: {note}", file=sys.stderr)
-        else:
-            differ = f"its {name} is {trained.get(name)}, that of {source!r} is {given.get(name)}"
-            advice = f"give the {what} it was trained with, --{what.lower()}"
-            advice += ", or accept this one with --other-weights" if name == "weights" else ""
-            raise OtherModel(f"the adapter was trained with another {what}: {differ}; {advice}")
+    require_same("encoder", {**card.encoder, "dtype": None}, {**fingerprint, "dtype": None}, source, other_weights)

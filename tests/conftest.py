@@ -19,7 +19,7 @@ test_demo test_newcomer test_readme test_soak test_real_pair test_real_speech
 bench/test_bench bench/test_gpu_first
 data_prep/features/test_feature_command data_prep/remote/test_objects data_prep/shards/test_cache
 data_prep/build/test_build data_prep/test_audit data_prep/test_fuzz
-decode/test_dataset decode/test_generate decode/test_prefix
+decode/test_dataset decode/test_generate decode/test_prefix decode/vllm/test_served
 launch/scoring/test_decoded launch/test_doctor launch/test_fetch launch/test_launch_verbs
 launch/test_plan_simulation launch/test_plan_verb
 model/test_encoders model/test_hub

@@ -23,6 +23,10 @@ NEVER_CALLED = {  # each runs, or may run, what is in data
     *("torch.load", "torch.save", "os.system", "os.popen", "eval", "exec"),
     *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"),
 }
+MAY_CALL = {
+    "decode/vllm/payload.py": {"torch.save"},  # vLLM's format of prompt embeddings; written, never read
+    "decode/importing/torch_file.py": {"torch.load"},  # once, of weights only
+}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MODULES = 300, 60, 14
 SUB_PACKAGES = {  # each may import those to its right; "" are the modules of the folder itself
     "data_prep": (
@@ -69,7 +73,10 @@ def test_nothing_runs_what_is_in_data(file):
     tree = ast.parse(file.read_text())
     assert not {module.split(".")[0] for module in imported(tree)} & UNPICKLERS
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    assert not {ast.unparse(call.func) for call in calls} & NEVER_CALLED
+    assert not {ast.unparse(call.func) for call in calls} & (NEVER_CALLED - MAY_CALL.get(name_of(file), set()))
+    loads = [call for call in calls if ast.unparse(call.func) == "torch.load"]
+    assert len(loads) <= 1
+    assert all(("weights_only", "True") in {(k.arg, ast.unparse(k.value)) for k in call.keywords} for call in loads)
     true = {keyword.arg for call in calls for keyword in call.keywords if ast.unparse(keyword.value) == "True"}
     assert not true & {"shell", "allow_pickle"}
 

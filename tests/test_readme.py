@@ -202,6 +202,7 @@ def test_options_that_are_named_exist():
     """Those in running text; those in blocks of commands are parsed when these are run."""
     source = "".join(path.read_text() for folder in ("launch", "train") for path in (ROOT / folder).rglob("*.py"))
     others = {"--gpus-per-task", "--test-only", "--busy"}  # Slurm's; of tests.newcomer
+    others |= {"--enable-prompt-embeds", "--api-key", "--max-model-len", "--generation-config"}  # vLLM's
     for page in PAGES:
         if page.stem == "from-other-toolkits":
             continue

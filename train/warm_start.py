@@ -70,7 +70,7 @@ def require_fitting(source: Source, card: AdapterCard, allow_changes: bool) -> l
         raise UserError(
             f"{where} has LoRA of rank {trained.lora.rank}, which its adapter was trained with, but the recipe has "
             f"none; set lora.rank={trained.lora.rank}, lora.alpha={trained.lora.alpha:g} and lora.targets="
-            f"[{', '.join(trained.lora.targets)}], or merge it into the LLM first (slam-asr export --merge)"
+            f"[{', '.join(trained.lora.targets)}], or merge it into the LLM first (slam-asr export --format merged)"
         )
     new = _new_layers(trained, card)
     initial = replace(card, lora=_without(new, card.lora))

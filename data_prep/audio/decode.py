@@ -114,8 +114,10 @@ def decode_media(data: bytes | bytearray, media: str, wave: np.ndarray) -> None:
 def decode_by_dr_flac(data: bytes | bytearray, wave: np.ndarray) -> bool:
     """Fills float32 [N] with the same samples as libFLAC's, in 0.6 of the time; False for a damaged stream or one of
     another number. dr_flac trusts a stream's header: only for streams whose header agrees with the index."""
-    import miniaudio
-
+    try:
+        import miniaudio
+    except ImportError:
+        return False
     try:
         samples = np.frombuffer(miniaudio.flac_read_s16(bytes(data)).samples, np.int16)
     except miniaudio.MiniaudioError:
@@ -165,8 +167,11 @@ def ratio_of(rate: int, target: int = SAMPLE_RATE) -> Fraction:
 @lru_cache(maxsize=8)
 def _resampler(rate: int, target: int) -> Any:
     """The filter of a pair of rates; making it costs as much as using it on ten seconds."""
-    from torchaudio.transforms import Resample
-
+    try:
+        from torchaudio.transforms import Resample
+    except ImportError:
+        needs = "its sample rate is not 16 kHz, and resampling needs the package torchaudio: pip install torchaudio"
+        raise AudioError("needs-torchaudio", needs) from None
     return Resample(rate, target)
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from data_prep.durable import new_folder, write_durably
-from decode.export.merge import merge
 from decode.export.model_card import model_card, read_score
+from decode.export.origin import read_origin, write_origin
 from model import weights
 from model.adapters import build_adapter
 from model.errors import TransientError, UserError, require_known
 from model.loading import DTYPES
 from model.lora import peft_config
 
+EXPORT_DTYPES = ("float32", "float16")
 FOR_PEFT = "lora"  # folder of an export in peft's own format
 README = "README.md"
 STATE = "state.json"  # of a training checkpoint
@@ -38,21 +41,6 @@ def export(
     return write(source, Path(out), card, tensors, dtype, score)
 
 
-def export_merged(
-    source: str | Path, out: str | Path, merged: str | Path, llm: str | None = None, trust_remote_code: bool = False
-) -> tuple[weights.AdapterCard, str]:
-    """The same for an adapter with LoRA, which is merged into a copy of its LLM in the new folder `merged`. UserError
-    as in merge.py. The card is for that copy; the line is about how the merged logits differ."""
-    source, out = weights.find_adapter(source), Path(out)
-    if os.path.lexists(out):
-        raise UserError(f"{str(out)!r} is there already; name a new folder")
-    if os.path.realpath(out) == os.path.realpath(merged):
-        raise UserError(f"{str(out)!r} is named for the export and for the merged LLM; name two folders")
-    card, tensors = weights.read_adapter(source)
-    card, line = merge(card, tensors, source, Path(merged), llm, trust_remote_code)
-    return write(source, out, card, tensors), line
-
-
 def write(
     source: Path,
     out: Path,
@@ -60,27 +48,27 @@ def write(
     tensors: dict[str, Tensor],
     dtype: str = "float32",
     score: str | Path | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> weights.AdapterCard:
-    """Writes the adapter in `source` into `out` under this card; see `export`."""
-    require_known("dtype of an export", dtype, ("float32", "float16"))
+    """Writes the adapter in `source` into `out` under this card; see `export`. `origin` is as in origin.py; by default
+    that of the source."""
+    require_known("dtype of an export", dtype, EXPORT_DTYPES)
     weights.load_weights(build_adapter(card.spec), weights.of_adapter(tensors))
     files, digests = weights.weight_files(tensors, card, DTYPES[dtype])
-    exported = replace(card, **digests, **_trained_on(source))
+    exported = replace(card, **digests, **trained_on(source)) if origin is None else replace(card, **digests)
+    origin = read_origin(source) if origin is None else origin
     scored = read_score(score, {card.digest, exported.digest}) if score is not None else None
     if not os.path.lexists(out):
-        try:
-            _write(source, out, exported, files, scored)
-        except OSError as error:
-            failed = f"cannot write {str(out)!r}: {error.strerror or error}; nothing was left there"
-            raise TransientError(f"{failed}, make room or name another folder") from None
+        with written_whole(out) as temporary:
+            fill(temporary, weights.moved_card(exported, source, temporary), files, origin, scored)
     elif not _holds(out, exported):
         raise UserError(f"{str(out)!r} is there already and holds something else; name a new folder")
     elif scored is not None:
-        write_durably(out / README, model_card(weights.read_card(out), files, scored).encode())
+        write_durably(out / README, model_card(weights.read_card(out), files, origin, scored).encode())
     return exported
 
 
-def _trained_on(source: Path) -> dict[str, str]:
+def trained_on(source: Path) -> dict[str, str]:
     """The card's fields about recipe and data, of a training checkpoint; none for an export, whose card has them."""
     try:
         state = json.loads((source / STATE).read_text("utf-8"))
@@ -92,22 +80,38 @@ def _trained_on(source: Path) -> dict[str, str]:
         raise UserError(f"{source / STATE} is damaged ({error!r}); export another checkpoint") from None
 
 
-def _write(
-    source: Path, out: Path, card: weights.AdapterCard, files: dict[str, bytes], score: dict[str, Any] | None
+@contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` after the block, or leaves nothing; TransientError if it cannot be
+    written."""
+    try:
+        with new_folder(out) as temporary:
+            yield temporary
+    except OSError as error:
+        failed = f"cannot write {str(out)!r}: {error.strerror or error}; nothing was left there"
+        raise TransientError(f"{failed}, make room or name another folder") from None
+
+
+def fill(
+    folder: Path,
+    card: weights.AdapterCard,
+    files: dict[str, bytes],
+    origin: dict[str, Any],
+    score: dict[str, Any] | None = None,
 ) -> None:
-    with new_folder(out) as temporary:
-        copied = weights.moved_card(card, source, temporary)
-        for name, data in files.items():
-            weights.write_synced(temporary / name, data)
-        if card.lora is not None:
-            for_peft = temporary / FOR_PEFT
-            for_peft.mkdir()
-            options = json.dumps(peft_config(card.lora, card.llm_source), indent=1, sort_keys=True) + "\n"
-            weights.write_synced(for_peft / "adapter_config.json", options.encode())
-            weights.write_synced(for_peft / "adapter_model.safetensors", files[weights.LORA])
-        weights.write_synced(temporary / README, model_card(copied, files, score).encode())
-        weights.write_card(temporary, copied)
-        assert weights.read_adapter(temporary)[0] == copied, "the copy differs from what was checked"
+    """Writes all files of an export into the folder, and reads them again. The card's paths begin in this folder."""
+    for name, data in files.items():
+        weights.write_synced(folder / name, data)
+    if card.lora is not None:
+        for_peft = folder / FOR_PEFT
+        for_peft.mkdir()
+        options = json.dumps(peft_config(card.lora, card.llm_source), indent=1, sort_keys=True) + "\n"
+        weights.write_synced(for_peft / "adapter_config.json", options.encode())
+        weights.write_synced(for_peft / "adapter_model.safetensors", files[weights.LORA])
+    write_origin(folder, origin)
+    weights.write_synced(folder / README, model_card(card, files, origin, score).encode())
+    weights.write_card(folder, card)
+    assert weights.read_adapter(folder)[0] == card, "the copy differs from what was checked"
 
 
 def _holds(out: Path, card: weights.AdapterCard) -> bool:

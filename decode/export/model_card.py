@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.durable import read_regular, strict_json
+from decode.export.origin import described
 from model.errors import UserError
 from model.weights import AdapterCard
 
@@ -28,24 +29,34 @@ def read_score(path: str | Path, digests: set[str]) -> dict[str, Any]:
     return score
 
 
-def model_card(card: AdapterCard, files: dict[str, bytes], score: dict[str, Any] | None = None) -> str:
-    """The text of README.md; `files` are the weights {file name: bytes}."""
+def facts(card: AdapterCard, sizes: dict[str, int], origin: dict[str, Any], score: dict[str, Any] | None = None) -> str:
+    """A Markdown table of what is known of the adapter; `sizes` are those of the weights' files in bytes, `origin` as
+    in origin.py."""
     spec, encoder, llm, lora = card.spec, card.encoder, card.llm, card.lora
-    facts = {
+    known = {
         "encoder": f"`{card.encoder_source}`: {encoder.get('family')}, frames of layer {encoder.get('layer')}",
         "encoder's weights": f"`{encoder.get('weights')}`",
         "LLM": f"`{card.llm_source}`: {llm.get('family')}",
         "LLM's weights": f"`{llm.get('weights')}`",
         "adapter": f"{spec.type}, {spec.stack} frames in an embedding, {spec.encoder_dim} -> {spec.llm_dim}",
         "LoRA": lora and f"rank {lora.rank}, alpha {lora.alpha:g}, on {', '.join(lora.targets)}",
+        **described(origin),
         "optimizer steps": f"{card.step:,}",
         "recipe (what the weights depend on)": card.recipe_sha256 and f"`{card.recipe_sha256}`",
         "training data": card.data_sha256 and f"`{card.data_sha256}`",
-        "`adapter.safetensors`": f"`{card.weights_sha256}`, {len(files['adapter.safetensors']):,} bytes",
-        "`lora.safetensors`": card.lora_sha256 and f"`{card.lora_sha256}`, {len(files['lora.safetensors']):,} bytes",
+        "`adapter.safetensors`": f"`{card.weights_sha256}`, {sizes['adapter.safetensors']:,} bytes",
+        "`lora.safetensors`": card.lora_sha256 and f"`{card.lora_sha256}`, {sizes['lora.safetensors']:,} bytes",
         "WER": score and _wer(score),
     }
-    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items() if value)
+    rows = "\n".join(f"| {name} | {value} |" for name, value in known.items() if value)
+    return f"| what | value (hexadecimal numbers are sha256) |\n|---|---|\n{rows}"
+
+
+def model_card(
+    card: AdapterCard, files: dict[str, bytes], origin: dict[str, Any], score: dict[str, Any] | None = None
+) -> str:
+    """The text of README.md; `files` are the weights {file name: bytes}, `origin` as in origin.py."""
+    table = facts(card, {name: len(data) for name, data in files.items()}, origin, score)
     return f"""\
 # Speech recognition with `{card.encoder_source}` and `{card.llm_source}`
 
@@ -54,8 +65,6 @@ the transcript. Encoder and LLM are not in this folder.
 
     slam-asr transcribe THIS_FOLDER recording.wav
 
-| what | value (hexadecimal numbers are sha256) |
-|---|---|
 {table}
 
 The prompt, where the embeddings take the place of `<speech>`, as a JSON string:

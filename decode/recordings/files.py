@@ -8,7 +8,7 @@
 import math
 import os
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,23 +17,23 @@ from typing import TypeGuard
 import numpy as np
 import torch
 
-from data_prep.audio import decode as audio
+from data_prep.audio.cuts import AudioError
+from data_prep.audio.decode import Openable, decode, probe
 from data_prep.audio.stream import from_array, stream
-from data_prep.importers.parsing.files import walked
-from decode.dataset import plan_batches
-from decode.generate import transcripts, unfit
+from decode.generate import plan_batches, transcripts, unfit
 from decode.options import Answer, DecodeOptions
 from decode.recordings.segments import LEAST_SECONDS, Stretch, require_vad, split, whole
 from decode.recordings.transcript import Segment, Transcript
 from model.batch import pack
-from model.errors import UserError, counted, require_at_least
+from model.errors import require_at_least
+from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 READ_AHEAD_SECONDS = 300  # of windows: enough for full batches, and the first transcripts still come soon
 READ_AHEAD_WINDOWS = 256
 LONGEST_SECONDS = 30.0  # of a window: the common limit of training utterances, and Whisper's window
 
-Source = str | Path | bytes | audio.Openable | np.ndarray | torch.Tensor
+Source = str | Path | bytes | Openable | np.ndarray | torch.Tensor
 Progress = Callable[[float], None]  # called with the seconds of audio decoded since the last call
 
 
@@ -49,7 +49,7 @@ class Recording:
     tokens: int = 0
     waiting: int = 0  # windows read and not yet decoded
     is_read: bool = False
-    failure: audio.AudioError | OSError | None = None
+    failure: AudioError | OSError | None = None
 
     @property
     def error(self) -> str:
@@ -60,7 +60,7 @@ class Recording:
 
     def add(self, stretch: Stretch, answer: Answer) -> Segment:
         """Adds the segment of a decoded window, and returns it."""
-        start, end = (place / audio.SAMPLE_RATE for place in stretch.speech)
+        start, end = (place / SAMPLE_RATE for place in stretch.speech)
         segment = Segment(start, end, answer.text, answer.confidence, answer.note, answer.alternatives)
         self.segments.append(segment)
         self.logprob += math.fsum(answer.logprobs)
@@ -78,35 +78,11 @@ class Recording:
 Window = tuple[Recording, Stretch]
 
 
-def recordings_in(folder: str) -> tuple[list[str], str]:
-    """The recordings in a folder and its subfolders, sorted, and a count of others: `2 other files (.txt 2)`. Hidden
-    files are ignored. UserError for a folder that cannot be read, or holds no recordings."""
-    paths, others = [], Counter[str]()
-    for place, names in walked(Path(folder)):
-        if any(part.startswith(".") for part in Path(place).relative_to(folder).parts):
-            continue
-        for name in names:
-            extension = os.path.splitext(name)[1].lower()
-            path = os.path.join(place, name)
-            if name.startswith(".") or (os.path.exists(path) and not os.path.isfile(path)):  # pipes, sockets, devices
-                continue
-            if extension[1:] in audio.EXTENSIONS:
-                paths.append(path)
-            else:
-                others[extension or "no extension"] += 1
-    kinds = ", ".join(f"{extension} {count:,}" for extension, count in others.most_common(3))
-    rest = f"{counted(others.total(), 'other file')} ({kinds}{', ...' * (len(others) > 3)})" if others else ""
-    if not paths:
-        has = f"; it has {rest}" if rest else ""
-        raise UserError(f"{folder} holds no recordings ({', '.join(audio.EXTENSIONS)}){has}; give audio files")
-    return sorted(paths), rest
-
-
 def transcribe_each(
     model: SlamAsr,
     sources: Iterable[Source],
     options: DecodeOptions | None = None,
-    sample_rate: int = audio.SAMPLE_RATE,
+    sample_rate: int = SAMPLE_RATE,
     longest: float | None = None,
     vad: str = "energy",
     progress: Progress | None = None,
@@ -140,12 +116,12 @@ def read_windows(recording: Recording, stretches: Iterator[Stretch]) -> Iterator
     while not recording.is_read:
         try:
             stretch = next(stretches, None)
-        except (audio.AudioError, OSError) as error:
+        except (AudioError, OSError) as error:
             recording.failure, stretch = error, None
         if stretch is None:
             recording.is_read = True
             continue
-        recording.seconds = stretch.end / audio.SAMPLE_RATE
+        recording.seconds = stretch.end / SAMPLE_RATE
         if stretch.wave is None:
             recording.silent_seconds += stretch.seconds
         else:
@@ -156,20 +132,19 @@ def stretches_of(model: SlamAsr, source: Source, sample_rate: int, longest: floa
     """The windows, none too long for the LLM, and the silences of a recording. AudioError, OSError."""
     assert model.encoder is not None, "audio needs an encoder"
     if _is_recorded(source):
-        is_short = audio.probe(source).seconds <= longest
-        blocks = iter([audio.decode(source)]) if is_short else stream(source)
+        is_short = probe(source).seconds <= longest
+        blocks = iter([decode(source)]) if is_short else stream(source)
     else:
         wave = from_array(_samples(source), sample_rate)
-        is_short, blocks = len(wave) <= longest * audio.SAMPLE_RATE, iter([wave])
+        is_short, blocks = len(wave) <= longest * SAMPLE_RATE, iter([wave])
     if is_short:
         wave = next(blocks)
         reason = unfit(model, model.encoder.out_len(len(wave)))
         if reason == "too-short":
-            least = bisect_left(range(60 * audio.SAMPLE_RATE), 1, key=lambda n: speech_embeddings(model, n))
-            raise audio.AudioError(
+            least = bisect_left(range(60 * SAMPLE_RATE), 1, key=lambda n: speech_embeddings(model, n))
+            raise AudioError(
                 reason,
-                f"{len(wave) / audio.SAMPLE_RATE:.3f} s is too short to transcribe; "
-                f"{least / audio.SAMPLE_RATE:.3f} s is enough",
+                f"{len(wave) / SAMPLE_RATE:.3f} s is too short to transcribe; {least / SAMPLE_RATE:.3f} s is enough",
             )
         if reason is None:
             yield whole(wave, vad)
@@ -178,7 +153,7 @@ def stretches_of(model: SlamAsr, source: Source, sample_rate: int, longest: floa
     yield from split(blocks, _longest_that_fits(model, longest), vad)
 
 
-def _is_recorded(source: Source) -> TypeGuard[str | Path | bytes | audio.Openable]:
+def _is_recorded(source: Source) -> TypeGuard[str | Path | bytes | Openable]:
     return isinstance(source, str | Path | bytes) or hasattr(source, "open")
 
 
@@ -188,7 +163,7 @@ def _samples(source: Source) -> np.ndarray:
         return (source.float() if source.is_floating_point() else source).numpy()
     if not hasattr(source, "__array__"):
         kind = type(source).__name__
-        raise audio.AudioError("bad-kind", f"{kind}, expected a path, the bytes of a file, an array or a tensor")
+        raise AudioError("bad-kind", f"{kind}, expected a path, the bytes of a file, an array or a tensor")
     return np.asarray(source)
 
 
@@ -205,12 +180,12 @@ def _longest_that_fits(model: SlamAsr, longest: float) -> float:
         return longest
     words = len(model.prompt.prefix_ids) + len(model.prompt.suffix_ids)
     places = (model.max_positions - words) // 2
-    samples = range(int(longest * audio.SAMPLE_RATE) + 1)
+    samples = range(int(longest * SAMPLE_RATE) + 1)
     fits = bisect_left(samples, places + 1, key=lambda n: speech_embeddings(model, n)) - 1
-    if fits < LEAST_SECONDS * audio.SAMPLE_RATE:
+    if fits < LEAST_SECONDS * SAMPLE_RATE:
         few = f"the LLM has {model.max_positions} positions, too few for {LEAST_SECONDS:g} s of speech"
-        raise audio.AudioError("too-long", f"{few} and its text; use another LLM")
-    return fits / audio.SAMPLE_RATE
+        raise AudioError("too-long", f"{few} and its text; use another LLM")
+    return fits / SAMPLE_RATE
 
 
 def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done: Progress) -> None:
@@ -228,10 +203,8 @@ def _decode(model: SlamAsr, windows: list[Window], options: DecodeOptions, done:
 
 def answers_to(model: SlamAsr, windows: Sequence[Window], options: DecodeOptions) -> list[Answer]:
     """The answers of a batch of windows."""
-    names, waves = (
-        [recording.name for recording, _ in windows],
-        [torch.from_numpy(np.asarray(s.wave)) for _, s in windows],
-    )
+    names = [recording.name for recording, _ in windows]
+    waves = [torch.from_numpy(np.asarray(stretch.wave)) for _, stretch in windows]
     batch = pack(names, [""] * len(windows), [[]] * len(windows), waves=waves)
     return transcripts(model, batch, options)
 

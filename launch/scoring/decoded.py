@@ -133,7 +133,8 @@ def _read(args: argparse.Namespace, first: bool) -> Task:
 def _search(args: argparse.Namespace) -> dict[str, Any]:
     """The options that decide which transcript is found."""
     fields = asdict(decoding.options(args))
-    return {name: value for name, value in fields.items() if name not in ("batch_tokens", "synced_gpus")}
+    where = {} if args.backend is None else {"backend": decoding.backend(args)}
+    return {name: value for name, value in fields.items() if name not in ("batch_tokens", "synced_gpus")} | where
 
 
 def _dtypes(args: argparse.Namespace, index: ShardIndex) -> dict[str, str]:

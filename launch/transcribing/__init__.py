@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
             names = own_names(found)
             settings = {"adapter": card.digest, **search, "longest": longest, "vad": args.vad}
+            settings["backend"] = decoding.backend(args)
             settings.pop("batch_tokens")
             out = stack.enter_context(transcripts_in(args.out, formats, settings, names, args.overwrite))
             paths = [path for path in names if not out.has(path)]

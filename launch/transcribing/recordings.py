@@ -32,7 +32,7 @@ class Recording:
 def recordings(given: list[str]) -> list[Recording]:
     """The files given, those that match a glob, and those in each folder, which are counted on stderr. UserError if
     nothing is found, or a folder holds something else."""
-    from decode.recordings.files import recordings_in
+    from decode.recordings.folders import recordings_in
     from model.weights import describe
 
     paths = [match for path in given for match in _matches(path)]

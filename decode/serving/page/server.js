@@ -53,8 +53,15 @@ export function transcribe(file, name, model, token, signal, on) {
     for (const [key, value] of Object.entries(authorization(token))) request.setRequestHeader(key, value);
     request.upload.onprogress = (event) => on.sent(event.loaded / Math.max(1, event.total));
     request.upload.onload = () => on.sent(1);
-    request.onprogress = () => { if (isStream()) read(request.responseText); };
-    request.onload = () => {
+    const orReject = (act) => () => { // what cannot be parsed is an error too
+      try {
+        act();
+      } catch (error) {
+        reject(new Refusal(0, `its answer cannot be read: ${error.message}`));
+      }
+    };
+    request.onprogress = orReject(() => { if (isStream()) read(request.responseText); });
+    request.onload = orReject(() => {
       if (isStream()) {
         read(request.responseText);
         reject(new Refusal(0, "the transcript broke off")); // without effect where it is done
@@ -63,7 +70,7 @@ export function transcribe(file, name, model, token, signal, on) {
       } else {
         reject(refusal(request.status, request.responseText, request.getResponseHeader("Retry-After")));
       }
-    };
+    });
     request.onerror = () => reject(new Refusal(0, "it closed the connection, or is not running"));
     request.onabort = () => reject(new DOMException("cancelled", "AbortError"));
     signal.addEventListener("abort", () => request.abort());

@@ -1,0 +1,1 @@
+"""Imports adapters that other toolkits trained. Begin with adapter.py."""

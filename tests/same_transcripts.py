@@ -1,0 +1,106 @@
+"""Whether every way to a transcript gives the same text: the command, Python, and an exported folder that transformers
+opens offline in an environment without this project.
+
+    python -m tests.same_transcripts ADAPTER RECORDING... [--clips 30]
+
+Each way takes all recordings at once; a RECORDING may be a folder. Prints a line a way, and exits with 1 if a text
+differs. A further way is a function in WAYS."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from decode.export.hugging_face.export import export_hf
+from decode.recordings.folders import recordings_in
+
+PROJECT = ("data_prep", "decode", "launch", "model", "slam_asr", "train")
+IN_TRANSFORMERS = f"""
+import importlib.util, json, sys
+assert not [name for name in {PROJECT} if importlib.util.find_spec(name)], "this project is installed here"
+from transformers import pipeline
+recognise = pipeline("automatic-speech-recognition", model=sys.argv[1], trust_remote_code=True, device="cpu")
+print(json.dumps([result["text"] for result in recognise(sys.argv[2:])]))
+"""
+
+
+def bare_python(folder: Path) -> Path:
+    """The Python of a new virtual environment in `folder` with this one's packages, but without this project."""
+    venv.create(folder, with_pip=False)
+    [packages] = folder.glob("lib/python*/site-packages")
+    places = [place for place in map(Path, sys.path) if place.name == "site-packages"]
+    (packages / "packages.pth").write_text("".join(f"{place}\n" for place in places))  # their own .pth are not read
+    return folder / "bin" / "python"
+
+
+def offline(folder: Path) -> dict[str, str]:
+    """The environment of a process outside this project that reaches no hub and has caches of its own in `folder`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_", "SLAM_ASR"))}
+    return kept | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder)}
+
+
+def by_python(adapter: str, recordings: Sequence[str], work: Path) -> list[str]:
+    from slam_asr import load
+
+    return [transcript.text for transcript in load(adapter, device="cpu").transcribe(list(recordings))]
+
+
+def by_command(adapter: str, recordings: Sequence[str], work: Path) -> list[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "launch",
+        "transcribe",
+        adapter,
+        *recordings,
+        "--format",
+        "jsonl",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [json.loads(line)["text"] for line in done.stdout.splitlines()]
+
+
+def by_transformers(adapter: str, recordings: Sequence[str], work: Path) -> list[str]:
+    export_hf(adapter, work / "exported", include_models=True)
+    python = bare_python(work / "venv")
+    command = [str(python), "-c", IN_TRANSFORMERS, str(work / "exported"), *map(os.path.abspath, recordings)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=work, env=offline(work / "hf"))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+WAYS: dict[str, Callable[[str, Sequence[str], Path], list[str]]] = {
+    "python": by_python,
+    "command": by_command,
+    "transformers": by_transformers,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("adapter")
+    parser.add_argument("recordings", nargs="+")
+    parser.add_argument("--clips", type=int, default=30, help="take the first so many (default: 30)")
+    args = parser.parse_args()
+    found = [
+        file for place in args.recordings for file in (recordings_in(place)[0] if Path(place).is_dir() else [place])
+    ]
+    recordings, expected, differing = found[: args.clips], None, 0
+    for name, way in WAYS.items():
+        with tempfile.TemporaryDirectory() as work:
+            texts = way(args.adapter, recordings, Path(work))
+        expected = expected or texts
+        other = [place for place, *pair in zip(recordings, texts, expected, strict=True) if pair[0] != pair[1]]
+        differing += len(other)
+        print(f"{name}: {len(texts)} recordings, {sum(map(len, texts)):,} characters, {len(other)} differ", *other[:3])
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
