@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from data_prep.audio.decode import AudioError, probe
 from decode.recordings.transcript import Segment, Transcript
@@ -106,8 +107,7 @@ async def _transcriptions(service: Service, request: Request) -> Response:
         ending.callback(asked.upload.close)
         await asyncio.to_thread(_require_recording, asked.upload, service.limits)
         if asked.stream:
-            stream = _streamed(service, asked, ending, record)
-            return StreamingResponse(stream, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+            return _Events(_streamed(service, asked, ending, record), ending, record)
         with ending:
             transcript = await _transcribed(service, asked, request, record)
             record.done(200, transcript)
@@ -230,6 +230,21 @@ def _refusal(refusal: Refusal, headers: dict[str, str] | None = None) -> Respons
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(as_json(error_of(refusal)), refusal.status, headers, "application/json")
+
+
+class _Events(StreamingResponse):
+    """Server-sent events; however it ends, even before the first, the request's place and upload are given back."""
+
+    def __init__(self, events: AsyncIterator[bytes], ending: ExitStack, record: "_Record") -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self.ending, self.record = ending, record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.ending.close()
+            self.record.done(GONE, None, "the client has gone")
 
 
 class _Gone(Exception):

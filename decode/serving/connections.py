@@ -85,11 +85,14 @@ def require_token(request: Request, token: str | None) -> None:
 def require_own_page(request: Request, host: str) -> None:
     """Refusal 403 for what another web page makes a browser send here; 421, where only this machine is served, for a
     Host header that names another one (DNS rebinding)."""
-    named = urlsplit(f"//{request.headers.get('host', '')}")
+    try:
+        named = urlsplit(f"//{request.headers.get('host', '')}")
+    except ValueError:
+        raise Refusal(400, "the Host header names no host") from None
     if is_local(host) and named.hostname not in (*LOCAL, host):
         raise Refusal(421, f"this server is called {host}, not {named.hostname!r}")
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != named.netloc:
+    if origin is not None and origin.partition("://")[2] != named.netloc:
         raise Refusal(403, "requests from other web pages are not served")
 
 

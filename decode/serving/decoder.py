@@ -2,9 +2,10 @@
 
 1. A job is a recording that was accepted. A pool of threads reads its windows (decode/recordings) ahead, at most
    AHEAD_WINDOWS of them, so that memory does not depend on a recording's length.
-2. Whenever it is free, the decoding thread makes a batch of windows that are waiting: the first window of the job that
-   has had the fewest decoded, the earliest of several, and those of about its length, as many as `batch_tokens` allow.
-   So a short recording does not wait for the end of a long one, and nothing waits for a batch to fill.
+2. Whenever it is free, the decoding thread makes a batch of windows that are waiting: the first window of the job
+   whose turn it is, and those of about its length, as many as `batch_tokens` allow. Turns go round: first come, first
+   served, and a job that had its turn is the last in the queue. So a short recording does not wait for the end of a
+   long one, a long one gets on whatever arrives, and nothing waits for a batch to fill.
 3. What a window's text is does not depend on the batch: the functions are those of `slam-asr transcribe`."""
 
 import threading
@@ -13,7 +14,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
+
+import torch
 
 from data_prep.audio.decode import AudioError, Openable
 from decode.options import Answer, DecodeOptions
@@ -41,7 +45,7 @@ class Job:
     started: float | None = None  # when its first window went into a batch
     waiting: deque[tuple[int, Stretch]] = field(default_factory=deque)
     decoding: int = 0
-    batched: int = 0  # windows that have gone into a batch
+    turn: int = 0  # its place in the queue: the lowest is the next
     read: int = 0  # windows that were read
     reading: bool = False
     answers: dict[int, tuple[Stretch, Answer]] = field(default_factory=dict)  # not yet added, as earlier ones lack
@@ -68,6 +72,7 @@ class Decoder:
         self.error: BaseException | None = None  # why the thread ended, if not by `close`
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
+        self._turns = count()
         self._closed = False
         self._readers = ThreadPoolExecutor(READERS, "reader")
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
@@ -85,9 +90,11 @@ class Decoder:
     ) -> Job:
         """Accepts a recording. `on_end` gets the transcript, or an AudioError, an OSError, a DecodingError."""
         recording = Recording("")
+        job = Job(recording, iter(()), on_segment, on_end)
         stretches = stretches_of(self.model, source, SAMPLE_RATE, self.longest, self.vad)
-        job = Job(recording, self._within(recording, stretches), on_segment, on_end)
+        job.windows = self._windows(recording, self._bounded(job, stretches))
         with self._changed:
+            job.turn = next(self._turns)
             self._jobs.append(job)
             self._read_ahead(job)
         return job
@@ -106,14 +113,20 @@ class Decoder:
         self._thread.join()
         self._readers.shutdown(wait=False, cancel_futures=True)
 
-    def _within(self, recording: Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
-        """The windows, until the recording is longer than `max_seconds`; AudioError and OSError are raised."""
-        for stretch in read_windows(recording, stretches):
-            if recording.seconds > self.max_seconds:
-                raise AudioError("too-long", f"the recording is longer than {self.max_seconds:g} s, the most allowed")
-            yield stretch
+    def _windows(self, recording: Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+        """The windows to decode; AudioError and OSError are raised."""
+        yield from read_windows(recording, stretches)
         if recording.failure is not None:
             raise recording.failure
+
+    def _bounded(self, job: Job, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
+        """Windows and silences, until nobody waits for them; AudioError once there are more than `max_seconds`."""
+        for stretch in stretches:
+            if job.ended:
+                return
+            if stretch.end > self.max_seconds * SAMPLE_RATE:
+                raise AudioError("too-long", f"the recording is longer than {self.max_seconds:g} s, the most allowed")
+            yield stretch
 
     def _read_ahead(self, job: Job) -> None:  # with the lock
         if job.ended or job.reading or job.recording.is_read or len(job.waiting) >= AHEAD_WINDOWS // 2 + 1:
@@ -166,10 +179,10 @@ class Decoder:
             for job, number, stretch in batch:
                 job.waiting.remove((number, stretch))
                 job.decoding += 1
-                job.batched += 1
                 if job.started is None:
                     job.started = time.monotonic()
                 self._read_ahead(job)
+            batch[0][0].turn = next(self._turns)
             self.metrics.waiting.set(sum(len(job.waiting) for job in self._jobs))
             return batch
 
@@ -180,6 +193,8 @@ class Decoder:
         self.metrics.batch_windows.observe(len(batch))
         try:
             answers: list[Any] = answers_to(self.model, [(job.recording, s) for job, _, s in batch], self.options)
+        except torch.AcceleratorError:
+            raise  # the GPU computes nothing more in this process
         except Exception as error:  # out of memory, or a fault of one window: the others are not to suffer
             answers = [error] if len(batch) == 1 else [None] * len(batch)
         for (job, number, stretch), answer in zip(batch, answers, strict=True):
@@ -224,9 +239,8 @@ class DecodingError(Exception):
 
 
 def chosen(jobs: list[Job], length: Callable[[Stretch], int], budget: int) -> list[tuple[Job, int, Stretch]]:
-    """The windows of the next batch, rows x longest <= budget (or one row): see the module's second point. `jobs` are
-    in order of arrival."""
-    first = min((job for job in jobs if job.waiting), key=lambda job: job.batched)
+    """The windows of the next batch, rows x longest <= budget (or one row): see the module's second point."""
+    first = min((job for job in jobs if job.waiting), key=lambda job: job.turn)
     number, stretch = first.waiting[0]
     batch, longest = [(first, number, stretch)], length(stretch)
     others = [(job, n, s) for job in jobs for n, s in job.waiting if (job, n) != (first, number)]

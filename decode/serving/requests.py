@@ -81,11 +81,11 @@ def _checked(form: Mapping[str, Any], items: list[tuple[str, Any]], model: str) 
     streamed = stream in ("true", "1")
     if streamed and format not in STREAMED:
         raise Refusal(400, f"{format} cannot be streamed; ask for {', '.join(STREAMED)}, or without stream", "stream")
-    _require_possible(texts)
+    _require_possible(texts, items)
     return Asked(Upload(file), format, streamed, texts.get("language", ""))
 
 
-def _require_possible(texts: Mapping[str, str]) -> None:
+def _require_possible(texts: Mapping[str, str], items: list[tuple[str, Any]]) -> None:
     """Refusal 400 for what would change the transcript, and cannot."""
     if texts.get("prompt"):
         raise Refusal(400, "prompt cannot be given: the model was trained with one of its own; leave it out", "prompt")
@@ -95,9 +95,9 @@ def _require_possible(texts: Mapping[str, str]) -> None:
         warm = True
     if warm:
         raise Refusal(400, "temperature must be 0: the most likely transcript is searched for", "temperature")
-    for name in ("timestamp_granularities[]", "timestamp_granularities"):
-        if texts.get(name, "segment") not in ("segment", ""):
-            raise Refusal(400, f"{name} is {texts[name][:80]!r}; only `segment` is there", name)
+    for name, value in items:  # several of one name are allowed
+        if name.startswith("timestamp_granularities") and value not in ("segment", ""):
+            raise Refusal(400, f"{name} is {str(value)[:80]!r}; only `segment` is there", name)
     if texts.get("chunking_strategy", "auto") not in ("auto", ""):
         raise Refusal(400, "chunking_strategy must be auto: recordings are cut at silences", "chunking_strategy")
     if len(texts.get("language", "")) > 20:

@@ -84,7 +84,7 @@ class Server(uvicorn.Server):
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any that is free. UserError if the address cannot be had."""
+    """A socket for `listen`; port 0 takes any that is free. UserError if the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -92,12 +92,25 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
-        why = error.strerror or str(error)
-        raise UserError(f"cannot listen on {host}, port {port}: {why}; give another --host or --port") from None
+        raise _unavailable(host, port, error) from None
     except OverflowError:
         listening.close()
         raise UserError(f"--port {port} is not a port; give a number from 0 to 65535") from None
     return listening
+
+
+def listen(listening: socket.socket) -> None:
+    """From here on connections wait to be served. UserError if another process has begun to listen there."""
+    try:
+        listening.listen(BACKLOG)
+    except OSError as error:
+        host, port, *_ = listening.getsockname()
+        raise _unavailable(host, port, error) from None
+
+
+def _unavailable(host: str, port: int, error: OSError) -> UserError:
+    why = error.strerror or str(error)
+    return UserError(f"cannot listen on {host}, port {port}: {why}; give another --host or --port")
 
 
 def serve(service: Service, listening: socket.socket) -> int:

@@ -45,7 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     try:
         from decode.serving.application import Service
-        from decode.serving.server import bind, serve
+        from decode.serving.server import bind, listen, serve
     except ImportError as error:
         raise UserError(f"serve needs {error.name}, which is not installed: pip install 'slam-asr[serve]'") from None
     from decode.recordings.segments import require_vad
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     model, metrics = decoding.load(args), Metrics()
     decoder = Decoder(model, options, metrics, args.longest, args.vad, args.max_seconds)
     service = Service(decoder, metrics, name, limits, args.host, token)
+    listen(listening)
     host = f"[{args.host}]" if ":" in args.host else args.host
     print(f"serve: {name} at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
     if token is None and not is_local(args.host):
