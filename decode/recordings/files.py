@@ -99,6 +99,8 @@ def transcribe_each(
         recording = Recording(os.fspath(source) if isinstance(source, str | Path) else "")
         recordings.append(recording)
         for stretch in read_windows(recording, stretches_of(model, source, sample_rate, longest, vad)):
+            if stretch.wave is None:
+                continue
             recording.waiting += 1
             windows.append((recording, stretch))
             if len(windows) >= READ_AHEAD_WINDOWS or sum(s.seconds for _, s in windows) >= READ_AHEAD_SECONDS:
@@ -112,7 +114,7 @@ def transcribe_each(
 
 
 def read_windows(recording: Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
-    """Yields the windows to decode; adds silence and errors to the recording."""
+    """Yields the windows to decode, and the silences; adds silence and errors to the recording."""
     while not recording.is_read:
         try:
             stretch = next(stretches, None)
@@ -124,8 +126,7 @@ def read_windows(recording: Recording, stretches: Iterator[Stretch]) -> Iterator
         recording.seconds = stretch.end / SAMPLE_RATE
         if stretch.wave is None:
             recording.silent_seconds += stretch.seconds
-        else:
-            yield stretch
+        yield stretch
 
 
 def stretches_of(model: SlamAsr, source: Source, sample_rate: int, longest: float, vad: str) -> Iterator[Stretch]:

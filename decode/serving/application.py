@@ -24,6 +24,7 @@ from decode.serving.metrics import Metrics
 from decode.serving.requests import Asked, Upload, read_request
 
 GONE = 499  # as nginx counts requests whose client went away
+SAMPLES_PER_SECOND = 96_000  # 48 kHz stereo; a recording may have so many times the seconds allowed
 LOOK_SECONDS = 0.5  # between looks whether the client has gone away
 
 
@@ -199,13 +200,16 @@ def _transcript_of(result: Transcript | Exception) -> Transcript:
 def _require_recording(upload: Upload, limits: Limits) -> None:
     """Refusal for what is no recording, or one that says that it is too long; reads its header alone."""
     try:
-        seconds = probe(upload).seconds
+        info = probe(upload)
     except AudioError as error:
         raise _unusable(error) from None
+    seconds, samples = info.seconds, info.frames * info.channels
     if seconds > limits.seconds:
-        raise Refusal(
-            422, f"the recording has {seconds:,.0f} s, more than {limits.seconds:g} s, the most allowed", "file"
-        )
+        too_long = f"the recording has {seconds:,.0f} s, more than {limits.seconds:g} s, the most allowed"
+        raise Refusal(422, too_long, "file")
+    if samples > limits.seconds * SAMPLES_PER_SECOND:
+        kind = f"{seconds:,.0f} s of {info.rate:,} Hz and {info.channels} channels"
+        raise Refusal(422, f"{kind} are more samples than allowed; send it as 16 kHz mono", "file")
 
 
 def _unusable(error: AudioError) -> Refusal:

@@ -90,7 +90,7 @@ def require_own_page(request: Request, host: str) -> None:
     except ValueError:
         raise Refusal(400, "the Host header names no host") from None
     if is_local(host) and named.hostname not in (*LOCAL, host):
-        raise Refusal(421, f"this server is called {host}, not {named.hostname!r}")
+        raise Refusal(421, f"this server is called {host}, not {(named.hostname or '')[:80]!r}")
     origin = request.headers.get("origin")
     if origin is not None and origin.partition("://")[2] != named.netloc:
         raise Refusal(403, "requests from other web pages are not served")

@@ -1,7 +1,8 @@
 """Decodes the recordings of all requests together, on one thread that owns the model.
 
 1. A job is a recording that was accepted. A pool of threads reads its windows (decode/recordings) ahead, at most
-   AHEAD_WINDOWS of them, so that memory does not depend on a recording's length.
+   AHEAD_WINDOWS of them, and at most WAITING_WINDOWS of all jobs unless there are more jobs, so that memory does not
+   depend on the recordings' lengths. After each window or silence the thread is for the next job.
 2. Whenever it is free, the decoding thread makes a batch of windows that are waiting: the first window of the job
    whose turn it is, and those of about its length, as many as `batch_tokens` allow. Turns go round: first come, first
    served, and a job that had its turn is the last in the queue. So a short recording does not wait for the end of a
@@ -29,6 +30,7 @@ from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 AHEAD_WINDOWS = 16  # of a job: read and not yet decoded
+WAITING_WINDOWS = 256  # of all jobs; 2 MB each at 30 s
 READERS = 4  # threads that read recordings
 
 
@@ -72,6 +74,7 @@ class Decoder:
         self.error: BaseException | None = None  # why the thread ended, if not by `close`
         self._changed = threading.Condition()
         self._jobs: list[Job] = []
+        self._to_read: list[Job] = []  # one for each task of the readers
         self._turns = count()
         self._closed = False
         self._readers = ThreadPoolExecutor(READERS, "reader")
@@ -114,7 +117,7 @@ class Decoder:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _windows(self, recording: Recording, stretches: Iterator[Stretch]) -> Iterator[Stretch]:
-        """The windows to decode; AudioError and OSError are raised."""
+        """The windows to decode, and the silences; AudioError and OSError are raised."""
         yield from read_windows(recording, stretches)
         if recording.failure is not None:
             raise recording.failure
@@ -129,33 +132,35 @@ class Decoder:
             yield stretch
 
     def _read_ahead(self, job: Job) -> None:  # with the lock
-        if job.ended or job.reading or job.recording.is_read or len(job.waiting) >= AHEAD_WINDOWS // 2 + 1:
+        ahead = max(1, min(AHEAD_WINDOWS, WAITING_WINDOWS // max(1, len(self._jobs))))
+        if job.ended or job.reading or job.recording.is_read or len(job.waiting) >= ahead:
             return
         job.reading = True
-        self._readers.submit(self._read, job)
+        self._to_read.append(job)
+        self._readers.submit(self._read)
 
-    def _read(self, job: Job) -> None:
-        """Reads windows of a job until enough are waiting, on a reader's thread."""
-        error = None
+    def _read(self) -> None:
+        """Reads the next window or silence of a job, on a reader's thread, and queues the job to read on. New jobs are
+        read first, as hours of silence are read for minutes."""
+        with self._changed:
+            job = min(self._to_read, key=lambda job: job.recording.seconds > 0)
+            self._to_read.remove(job)
+        stretch = error = None
         try:
-            while True:
-                stretch = next(job.windows, None)
-                with self._changed:
-                    if stretch is not None:
-                        job.waiting.append((job.read, stretch))
-                        job.read += 1
-                        self._changed.notify_all()
-                    if stretch is None or job.ended or len(job.waiting) >= AHEAD_WINDOWS:
-                        break
+            stretch = None if job.ended else next(job.windows, None)
         except Exception as caught:
             error = caught
         with self._changed:
             job.reading = False
             if error is not None:
                 self._end(job, error)
-            else:
-                self._read_ahead(job)  # what was decoded in the meantime
-                self._end_if_done(job)
+                return
+            if stretch is not None and stretch.wave is not None and not job.ended:
+                job.waiting.append((job.read, stretch))
+                job.read += 1
+                self._changed.notify_all()
+            self._read_ahead(job)
+            self._end_if_done(job)
 
     def _run(self) -> None:
         try:

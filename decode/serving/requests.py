@@ -45,16 +45,22 @@ class Asked:
 
 
 async def read_request(request: Request, model: str) -> Asked:
-    """The form of a request for the model named `model`. Refusal 400, 404, 408, 413 or 415."""
+    """The form of a request for the model named `model`. Refusal 400, 404, 408, 413, 415 or 503."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
-        raise Refusal(415, f"the content type is {kind[:80] or 'missing'}, expected multipart/form-data with a file")
-    form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=10_000)
+        raise Refusal(
+            415,
+            f"the content type is {repr(kind[:80]) if kind else 'missing'}, expected multipart/form-data with a file",
+        )
     try:
-        return _checked(form, form.multi_items(), model)
-    except Refusal:
-        await form.close()
-        raise
+        form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=10_000)
+        try:
+            return _checked(form, form.multi_items(), model)
+        except (Refusal, OSError):
+            await form.close()
+            raise
+    except OSError as error:  # of the temporary file
+        raise Refusal(503, f"the server cannot store the upload: {error.strerror}; try again", None, 30) from None
 
 
 def _checked(form: Mapping[str, Any], items: list[tuple[str, Any]], model: str) -> Asked:

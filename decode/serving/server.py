@@ -1,6 +1,7 @@
 """Runs the application under uvicorn, from the listening socket to the last answer."""
 
 import asyncio
+import logging
 import resource
 import signal
 import socket
@@ -16,17 +17,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from decode.serving.application import Service, make_application
 from model.errors import UserError
 
-HEADER_SECONDS = 15.0  # a connection may be open so long without a whole request's headers
+HEADER_SECONDS = 15.0  # a connection may be open so long without a whole request's headers, or reading nothing
 BACKLOG = 1024  # connections that the kernel accepts ahead
 
 
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP protocol, which closes connections that send no whole request's headers in HEADER_SECONDS; the
-    library's own limit holds between requests only."""
+    """uvicorn's HTTP protocol, which closes connections that send no whole request's headers in HEADER_SECONDS, as the
+    library's own limit holds between requests only, and those that read nothing of what is sent to them, for which the
+    library would wait, at its end too."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._was_idle = False
+        self._was_idle, self._unsent = False, 0
         self._look = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -34,10 +36,13 @@ class PatientProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _close_if_idle(self) -> None:
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        if self._unsent >= before > 0:
+            self.transport.abort()  # `close` would wait until it is read
+            return
         idle = self.cycle is None or self.cycle.response_complete
         if idle and (self._was_idle or self.cycle is None):
             self.transport.close()
-            return
         self._was_idle = idle
         self._look = self.loop.call_later(HEADER_SECONDS, self._close_if_idle)
 
@@ -57,6 +62,7 @@ class Server(uvicorn.Server):
             access_log=False,
             backlog=BACKLOG,
             server_header=False,
+            proxy_headers=False,  # or a client names itself, in the log and to the limits
             h11_max_incomplete_event_size=32_768,
         )
         super().__init__(config)
@@ -117,6 +123,7 @@ def serve(service: Service, listening: socket.socket) -> int:
     """Serves until SIGTERM or SIGINT; 0 if all that was accepted was answered, 1 if it was not, or the decoder has
     stopped."""
     allow_connections()
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs every malformed body; so do we
     server = Server(service)
     service.decoder.on_death = lambda: setattr(server, "should_exit", True)
     asyncio.run(server.serve([listening]))

@@ -74,13 +74,17 @@ def run(args: argparse.Namespace) -> int:
 def _token(path: Path | None) -> str | None:
     """The token of a file, or of the environment. UserError for one that is missing or empty."""
     if path is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    try:
-        token = path.read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--token-file {path} cannot be read: {error}") from None
-    if not token or len(token.split()) != 1:
-        raise UserError(f"--token-file {path} must hold one token, without spaces")
+        token, place = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+        if not token:
+            return None
+    else:
+        place = f"--token-file {path}"
+        try:
+            token = path.read_text("utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{place} cannot be read: {error}") from None
+    if not token or not all("!" <= character <= "~" for character in token):
+        raise UserError(f"{place} must hold one token of printable ASCII characters, without spaces")
     return token
 
 
