@@ -201,7 +201,7 @@ def test_keys_of_the_recipe_that_are_named_exist(page):
 def test_options_that_are_named_exist():
     """Those in running text; those in blocks of commands are parsed when these are run."""
     source = "".join(path.read_text() for folder in ("launch", "train") for path in (ROOT / folder).rglob("*.py"))
-    others = {"--gpus-per-task", "--test-only", "--busy"}  # Slurm's; of tests.newcomer
+    others = {"--gpus-per-task", "--test-only", "--busy", "--merge"}  # Slurm's; of tests.newcomer; llama-gguf-split's
     for page in PAGES:
         if page.stem == "from-other-toolkits":
             continue

@@ -21,6 +21,9 @@ ALLOWED = {
     "torch._utils._rebuild_parameter",
     *(f"torch.{kind}Storage" for kind in STORAGES),
 }
+NEVER_SAVED = {"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "DUP", "GET", "MEMOIZE"}
+"""Opcodes that torch.save does not use. A tuple that is used twice is refused too: 60 of them, each of two of the one
+before, take forever to hash."""
 ADVICE = "give a file that torch.save wrote of a model's weights"
 
 
@@ -44,7 +47,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} holds {type(content).__name__}, not weights by their names; {ADVICE}")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"{path} holds {type(tensor).__name__} under {str(name)[:80]!r}, not a weight; {ADVICE}")
+            under = repr(name[:80]) if isinstance(name, str) else f"a {type(name).__name__}"
+            raise UserError(f"{path} holds {type(tensor).__name__} under {under}, not a weight; {ADVICE}")
         if tensor.numel() * tensor.element_size() > path.stat().st_size:  # strides of 0 make much of few bytes
             raise UserError(
                 f"{path}: {name[:80]!r} has the shape {list(tensor.shape)}, more than the file holds; {ADVICE}"
@@ -65,11 +69,15 @@ def _names_in_pickle(path: Path) -> Iterator[str]:
             if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
                 raise UserError(f"{path} has no data.pkl of at most {MAX_PICKLE_BYTES:,} bytes; {ADVICE}")
             content = archive.read(pickles[0])
+        previous, tuples = "", set()
         for opcode, argument, _ in pickletools.genops(content):
             if opcode.name == "GLOBAL":
                 yield str(argument).replace(" ", ".")
-            elif opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
-                yield f"{opcode.name} {argument or ''}".strip()  # protocols that torch.save does not use
+            elif opcode.name in NEVER_SAVED or (opcode.name in ("BINGET", "LONG_BINGET") and argument in tuples):
+                yield opcode.name
+            elif opcode.name in ("BINPUT", "LONG_BINPUT") and previous.startswith("TUPLE"):
+                tuples.add(argument)
+            previous = opcode.name
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; {ADVICE}") from None
     except zipfile.BadZipFile:

@@ -16,6 +16,7 @@ from decode.export.adapter import export
 from decode.export.hugging_face.export import export_hf
 from decode.export.hugging_face.modeling_slam_asr import SlamAsrForSpeechSeq2Seq
 from decode.export.hugging_face.remote_code import remote_code
+from decode.export.push import own_files
 from model import weights
 from model.adapters import build_adapter
 from model.encoders import load_encoder
@@ -186,6 +187,7 @@ def test_what_a_local_folder_alone_names_is_refused_or_named_by_an_id(tiny, tmp_
 
 def test_only_safetensors_are_opened(tiny, tmp_path):
     export_hf(tiny.adapter, tmp_path / "out", include_models=True)
+    assert {"encoder/model.safetensors", "slam_asr/modeling_slam_asr.py"} <= set(own_files(tmp_path / "out"))
     (tmp_path / "out" / "llm" / "model.safetensors").rename(tmp_path / "out" / "llm" / "pytorch_model.bin")
     with pytest.raises(UserError, match="llm' holds no safetensors weights; the folder is incomplete"):
         SlamAsrForSpeechSeq2Seq.from_pretrained(tmp_path / "out")
