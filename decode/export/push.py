@@ -39,7 +39,7 @@ def push(folder: str | Path, repo_id: str, public: bool = False) -> str:
             raise UserError("there is no token for the Hugging Face hub; set HF_TOKEN, or run `hf auth login`")
         api = HfApi()
         repo_id = api.create_repo(repo_id, private=not public, exist_ok=True).repo_id
-        stored = api.repo_info(repo_id)
+        stored = api.model_info(repo_id)
         if not stored.private and not public:
             raise UserError(f"{repo_id} is a public repository; give --public to upload to it all the same, or another")
         old = [file.rfilename for file in stored.siblings or []]

@@ -4,9 +4,10 @@
    AHEAD_WINDOWS of them, and at most WAITING_WINDOWS of all jobs unless there are more jobs, so that memory does not
    depend on the recordings' lengths. After each window or silence the thread is for the next job.
 2. Whenever it is free, the decoding thread makes a batch of windows that are waiting: the first window of the job
-   whose turn it is, and those of about its length, as many as `batch_tokens` allow. Turns go round: first come, first
-   served, and a job that had its turn is the last in the queue. So a short recording does not wait for the end of a
-   long one, a long one gets on whatever arrives, and nothing waits for a batch to fill.
+   whose turn it is, and those of about its length, as many as `batch_tokens` allow: a batch takes as long as its
+   longest window. Turns go round: first come, first served, and a job that had its turn is the last in the queue. So a
+   short recording waits for one batch of a long one, not for its end, a long one gets on whatever arrives, and nothing
+   waits for a batch to fill.
 3. What a window's text is does not depend on the batch: the functions are those of `slam-asr transcribe`."""
 
 import threading
@@ -26,12 +27,14 @@ from decode.recordings.files import Recording, answers_to, longest_window, read_
 from decode.recordings.segments import Stretch
 from decode.recordings.transcript import Segment, Transcript
 from decode.serving.metrics import Metrics
+from model.errors import UserError
 from model.sample_rate import SAMPLE_RATE
 from model.slam_asr import SlamAsr
 
 AHEAD_WINDOWS = 16  # of a job: read and not yet decoded
 WAITING_WINDOWS = 256  # of all jobs; 2 MB each at 30 s
 READERS = 4  # threads that read recordings
+ALIKE = 2  # windows of a batch are at most so many times as long, or short, as its first
 
 
 @dataclass(eq=False)
@@ -200,6 +203,8 @@ class Decoder:
             answers: list[Any] = answers_to(self.model, [(job.recording, s) for job, _, s in batch], self.options)
         except torch.AcceleratorError:
             raise  # the GPU computes nothing more in this process
+        except UserError as error:  # the backend cannot be reached, and was tried for long
+            answers = [error] * len(batch)
         except Exception as error:  # out of memory, or a fault of one window: the others are not to suffer
             answers = [error] if len(batch) == 1 else [None] * len(batch)
         for (job, number, stretch), answer in zip(batch, answers, strict=True):
@@ -248,8 +253,10 @@ def chosen(jobs: list[Job], length: Callable[[Stretch], int], budget: int) -> li
     first = min((job for job in jobs if job.waiting), key=lambda job: job.turn)
     number, stretch = first.waiting[0]
     batch, longest = [(first, number, stretch)], length(stretch)
-    others = [(job, n, s) for job in jobs for n, s in job.waiting if (job, n) != (first, number)]
-    for job, n, s in sorted(others, key=lambda other: abs(length(other[2]) - length(stretch))):
+    least, most = longest / ALIKE, longest * ALIKE
+    waiting = [(job, n, s) for job in jobs for n, s in job.waiting if (job, n) != (first, number)]
+    others = [other for other in waiting if least <= length(other[2]) <= most]
+    for job, n, s in sorted(others, key=lambda other: abs(length(other[2]) - longest)):
         longest = max(longest, length(s))
         if longest * (len(batch) + 1) > budget:
             break

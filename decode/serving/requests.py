@@ -28,7 +28,9 @@ class Upload:
 
     def open(self) -> BinaryIO:
         """A new reader, at the start."""
-        return FileIO(self._path, "rb")
+        reader = FileIO(self._path, "rb")
+        reader.name = "IN"  # in messages: the number of a file of the server's says nothing to a client
+        return reader
 
     def close(self) -> None:
         self._file.close()

@@ -16,6 +16,7 @@ from decode.export.adapter import export
 from decode.export.hugging_face.export import export_hf
 from decode.export.hugging_face.modeling_slam_asr import SlamAsrForSpeechSeq2Seq
 from decode.export.hugging_face.remote_code import remote_code
+from decode.export.push import own_files
 from model import weights
 from model.adapters import build_adapter
 from model.encoders import load_encoder
@@ -72,7 +73,7 @@ def recordings(folder: Path) -> list[str]:
     """Two clips, both with silence between them, silence, and a stereo one at 44.1 kHz."""
     clips = sorted(RECORDINGS.glob("*.flac"))
     first, second = (soundfile.read(clip, dtype="float32")[0] for clip in clips)
-    long = np.concatenate([first, second, np.zeros(16_000 * 8, np.float32), second, first])
+    long = np.concatenate([first, second, np.zeros(16_000 * 16, np.float32), second, first])
     soundfile.write(folder / "long.wav", long, 16_000)
     soundfile.write(folder / "silence.flac", np.zeros(32_000), 16_000)
     at_44 = np.interp(np.arange(0, len(first) - 1, 16 / 44.1), np.arange(len(first)), first)
@@ -110,7 +111,8 @@ def in_hub_cache(folder: Path, home: Path) -> str:
 
 
 def test_transformers_transcribes_as_this_project_without_it(tiny, tmp_path):
-    files, adapters = recordings(tmp_path), {"plain": STAND_IN, "lora": with_lora(tiny, tmp_path)}
+    files: Any = recordings(tmp_path)
+    adapters = {"plain": STAND_IN, "lora": with_lora(tiny, tmp_path)}
     for name, adapter in adapters.items():
         export_hf(adapter, tmp_path / "out" / name, include_models=True)
     hub_id = in_hub_cache(tmp_path / "out" / "plain", tmp_path / "home")
@@ -155,7 +157,7 @@ def test_what_a_local_folder_alone_names_is_refused_or_named_by_an_id(tiny, tmp_
     counts = {"substitutions": 2, "deletions": 1, "insertions": 0, "words": 12, "utterances": 3, "wer": 0.25}
     score = {"weights_sha256": own.digest, "shards_digest": "5e7", "beams": 1, "normaliser": "plain", "all": counts}
     (tmp_path / "score.json").write_text(json.dumps(score | {"by": {"language": {"en": counts, "(none)": counts}}}))
-    names = {"encoder": "me/encoder", "llm": "me/llm"}
+    names: Any = {"encoder": "me/encoder", "llm": "me/llm"}
     card = export_hf(tiny.adapter, tmp_path / "out", dtype="float16", score=tmp_path, **names)
     assert card.digest == export(tiny.adapter, tmp_path / "plain", "float16").digest
     assert read_card(tmp_path / "out") == card and (card.encoder_source, card.encoder_path) == ("me/encoder", "")
@@ -170,7 +172,7 @@ def test_what_a_local_folder_alone_names_is_refused_or_named_by_an_id(tiny, tmp_
         assert line in text
     with pytest.raises(UserError, match="is there already; name a new folder"):
         export_hf(tiny.adapter, tmp_path / "out", **names)
-    sources = {"encoder": own.encoder_source, "llm": own.llm_source}
+    sources: Any = {"encoder": own.encoder_source, "llm": own.llm_source}
     model = SlamAsrForSpeechSeq2Seq.from_pretrained(tmp_path / "out", device_map={"": "cpu"}, **sources)
     assert model.generate(torch.full((1, 4_000), 0.1)).shape[0] == 1
     with pytest.raises(UserError, match="option 'num_beam' is not known, did you mean 'num_beams'"):
@@ -185,6 +187,7 @@ def test_what_a_local_folder_alone_names_is_refused_or_named_by_an_id(tiny, tmp_
 
 def test_only_safetensors_are_opened(tiny, tmp_path):
     export_hf(tiny.adapter, tmp_path / "out", include_models=True)
+    assert {"encoder/model.safetensors", "slam_asr/modeling_slam_asr.py"} <= set(own_files(tmp_path / "out"))
     (tmp_path / "out" / "llm" / "model.safetensors").rename(tmp_path / "out" / "llm" / "pytorch_model.bin")
     with pytest.raises(UserError, match="llm' holds no safetensors weights; the folder is incomplete"):
         SlamAsrForSpeechSeq2Seq.from_pretrained(tmp_path / "out")

@@ -5,6 +5,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import numpy as np
@@ -43,7 +44,7 @@ def expected(server, *data: bytes):
 def test_the_openai_client_gets_what_transcribe_gives_in_every_format(server):
     [transcript] = expected(server, LONG)
     with openai.OpenAI(base_url=server.url + "/v1", api_key="any") as client:
-        create = client.audio.transcriptions.create
+        create: Any = client.audio.transcriptions.create
         assert [model.id for model in client.models.list()] == ["tiny"]
         assert client.models.retrieve("tiny").id == "tiny"
         assert create(file=("a.flac", LONG), model="tiny").text == transcript.text
@@ -83,6 +84,7 @@ def test_a_transcript_is_the_same_among_those_of_other_clients(server):
         (400, "file is empty", {"data": b""}),
         (400, "", {"data": b"no recording at all"}),
         (400, "", {"data": LONG[:5000]}),
+        (400, "ffmpeg -i IN -ar", {"data": b"\0\0\0\x18ftypM4A \0\0\0\0" + bytes(500)}),
         (422, "too short", {"data": recording(1, 0.026)}),
         (422, "more than 100 s", {"data": encode_flac(np.zeros(101 * 16_000, np.float32))}),
         (404, "ask for 'tiny'", {"model": "whisper-1"}),

@@ -106,7 +106,8 @@ def test_a_request_states_all_that_a_generation_config_could_change(served, endp
 
 def test_echoes_and_refusals_keep_their_first_answer(served, endpoint, monkeypatch):
     """A server cannot forbid sequences of tokens."""
-    monkeypatch.setattr("decode.guard.fault_of", lambda text, template: "echo")
+    monkeypatch.setattr("decode.generate.fault_of", lambda text, template: "echo")
+    endpoint.requests.clear()  # of the checks at the start
     [answer] = transcripts(served, batch_of([noise(0, 16_000)]), DecodeOptions())
     assert answer.note == "echo" and answer.text and len(endpoint.requests) == 1
 
