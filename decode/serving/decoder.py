@@ -155,6 +155,8 @@ class Decoder:
             error = caught
         with self._changed:
             job.reading = False
+            if job.ended:
+                self._remove(job)
             if error is not None:
                 self._end(job, error)
                 return
@@ -240,6 +242,8 @@ class Decoder:
 
     def _remove(self, job: Job) -> None:
         job.waiting.clear()
+        if not job.reading:
+            job.windows = iter(())  # closes the recording, which would stay open until the garbage is collected
         if job in self._jobs:
             self._jobs.remove(job)
 

@@ -1,10 +1,13 @@
 """What an attacker's hour found, and what must go on to hold: docs/serving.md has the whole table."""
 
+import gc
 import io
+import os
 import socket
 import tempfile
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -90,4 +93,26 @@ def test_waiting_windows_do_not_grow_with_the_requests(model, monkeypatch):
             time.sleep(0.005)
         for job in jobs:
             server.service.decoder.cancel(job)
-    assert most <= 8
+        assert most <= 8
+
+
+def test_clients_that_vanish_leave_no_open_recordings(server):
+    def recordings() -> int:
+        return sum("(deleted)" in os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+
+    gc.disable()
+    try:
+        before = recordings()
+        for _ in range(5):
+            with suppress(httpx.ReadTimeout):
+                httpx.post(
+                    server.url + "/v1/audio/transcriptions",
+                    files={"file": ("a", encode_flac(noise(2, 1_440_000)))},
+                    timeout=0.2,
+                )
+        deadline = time.monotonic() + 10
+        while recordings() > before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert recordings() <= before
+    finally:
+        gc.enable()
