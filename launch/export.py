@@ -79,7 +79,9 @@ def _require_fitting(args: argparse.Namespace) -> None:
     for name, formats in OF_SOME.items():
         if getattr(args, name) and args.format not in formats:
             option = f"--{name.replace('_', '-')}"
-            advice = "score OUT, then `slam-asr export OUT OUT --score DIR`" if name == "score" else "leave it out"
+            advice = "give that, or leave it out"
+            if name == "score":
+                advice = "score OUT, then `slam-asr export OUT OUT --score DIR`"
             raise UserError(f"{option} is for --format {' or '.join(formats)}, not {args.format}; {advice}")
     if args.format != "averaged" and len(args.sources) > 1:
         several = f"{len(args.sources)} sources are named, --format {args.format} takes one"

@@ -32,5 +32,6 @@ def run(args: argparse.Namespace) -> int:
     if card.encoder["family"] == "whisper" and toolkit == "SLAM-LLM":
         note = "SLAM-LLM gives the LLM all 300 embeddings of 30 s from Whisper, here it gets those of the recording"
         print(f"slam-asr: {note}; the WER may be higher", file=sys.stderr)
-    print(f"{args.out}: {what} for {card.encoder_source} and {card.llm_source}; measure its WER with slam-asr score")
+    shown = f"{card.encoder_source} and {card.llm_source}, {card.spec.stack} frames in an embedding"
+    print(f"{args.out}: {what} for {shown}; measure its WER with slam-asr score")
     return 0

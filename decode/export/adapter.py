@@ -87,6 +87,8 @@ def written_whole(out: Path) -> Iterator[Path]:
     try:
         with new_folder(out) as temporary:
             yield temporary
+            for file in temporary.rglob("*.safetensors"):
+                file.chmod(0o644)  # save_pretrained closes these to other users
     except OSError as error:
         failed = f"cannot write {str(out)!r}: {error.strerror or error}; nothing was left there"
         raise TransientError(f"{failed}, make room or name another folder") from None

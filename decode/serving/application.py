@@ -57,7 +57,8 @@ def make_application(service: Service) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def refused_by_starlette(_: Request, error: HTTPException) -> Response:
-        what = {404: "there is no such address; see /v1/models and /v1/audio/transcriptions", 405: "wrong method"}
+        there = "see /v1/models and /v1/audio/transcriptions"
+        what = {404: f"there is no such address; {there}", 405: "wrong method; recordings are sent by POST"}
         message = what.get(error.status_code, first_line(Exception(error.detail)) or "refused")
         return _refusal(Refusal(error.status_code, message), dict(error.headers or {}))
 

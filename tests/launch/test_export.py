@@ -11,9 +11,9 @@ from tests.tiny import tiny_recogniser
     ("arguments", "message"),
     [
         (["--format", "merge"], "format of an export 'merge' is not known, did you mean 'merged'?; known: adapter,"),
-        (["--llm", "x"], "--llm is for --format merged or hf, not adapter; leave it out"),
+        (["--llm", "x"], "--llm is for --format merged or hf, not adapter; give that, or leave it out"),
         (["--trust-remote-code", "--format", "averaged"], "--trust-remote-code is for --format merged, not averaged"),
-        (["--last", "2"], "--last is for --format averaged, not adapter; leave it out"),
+        (["--last", "2"], "--last is for --format averaged, not adapter; give that, or leave it out"),
         (["--format", "merged", "--score", "s"], "not merged; score OUT, then `slam-asr export OUT OUT --score DIR`"),
         (["--format", "averaged"], "the mean of one checkpoint, '{adapter}', is that checkpoint; name several"),
         (["--format", "averaged", "--last", "x"], "--last: invalid int value: 'x'"),

@@ -79,7 +79,8 @@ class SlamAsrForSpeechSeq2Seq(PreTrainedModel, GenerationMixin):
         dtype = others.pop("torch_dtype", dtype)
         for name in others:
             if name not in (*PLACES, *IGNORED) and not name.startswith("_"):
-                require_known("argument of from_pretrained", name, (*cls.from_pretrained.__annotations__, *PLACES))
+                known = [known for known in cls.from_pretrained.__annotations__ if known not in ("others", "return")]
+                require_known("argument of from_pretrained", name, (*known, *PLACES))
         name = os.fspath(pretrained_model_name_or_path)
         folder = Path(name) if os.path.isdir(name) else _fetched(name, {k: others[k] for k in PLACES if k in others})
         config = config or SlamAsrConfig.from_pretrained(folder)
@@ -136,6 +137,15 @@ class SlamAsrForSpeechSeq2Seq(PreTrainedModel, GenerationMixin):
             )
         return super().to(*args, **kwargs)
 
+    def half(self, *args: Any) -> Any:
+        return self.to(torch.float16)
+
+    def bfloat16(self, *args: Any) -> Any:
+        return self.to(torch.bfloat16)
+
+    def float(self, *args: Any) -> Any:
+        return self.to(torch.float32)
+
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Refused: the folder that was opened is the saved model."""
         raise UserError(f"the model is saved already, as it was loaded; copy the folder {self.config.name_or_path!r}")
@@ -181,6 +191,8 @@ class SlamAsrPipeline(Pipeline):
 
     def preprocess(self, inputs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What `transcribe` takes."""
+        if isinstance(inputs, str) and inputs.startswith(("http://", "https://")):
+            raise UserError(f"{inputs}: recordings are not downloaded; download it, and give its path or bytes")
         if not isinstance(inputs, dict):
             return inputs
         samples = inputs.get("raw", inputs.get("array"))

@@ -181,6 +181,8 @@ def test_what_a_local_folder_alone_names_is_refused_or_named_by_an_id(tiny, tmp_
         SlamAsrForSpeechSeq2Seq.from_pretrained(tmp_path / "out", load_in_8bit=True)
     with pytest.raises(UserError, match="the dtype is chosen when the model is loaded"):
         model.to(torch.float16)
+    with pytest.raises(UserError, match="the dtype is chosen when the model is loaded"):
+        model.half()
     with pytest.raises(UserError, match="copy the folder"):
         model.save_pretrained(tmp_path / "again")
 
