@@ -14,7 +14,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from decode.serving.application import Service, make_application
+from decode.serving.application import make_application
+from decode.serving.service import Service
 from model.errors import UserError
 
 HEADER_SECONDS = 15.0  # a connection may be open so long without a whole request's headers, or reading nothing

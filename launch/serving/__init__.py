@@ -44,8 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     try:
-        from decode.serving.application import Service
         from decode.serving.server import bind, listen, serve
+        from decode.serving.service import Service
     except ImportError as error:
         raise UserError(f"serve needs {error.name}, which is not installed: pip install 'slam-asr[serve]'") from None
     from decode.recordings.segments import require_vad

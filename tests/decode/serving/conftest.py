@@ -8,11 +8,11 @@ from typing import NamedTuple
 import pytest
 
 from decode.options import DecodeOptions
-from decode.serving.application import Service
 from decode.serving.connections import Limits
 from decode.serving.decoder import Decoder
 from decode.serving.metrics import Metrics
 from decode.serving.server import Server, bind
+from decode.serving.service import Service
 from model.slam_asr import SlamAsr
 
 
