@@ -13,6 +13,7 @@ OF_SOME = {  # option: the formats that it is for
     "llm": ("merged", "hf"),
     "encoder": ("hf",),
     "include_models": ("hf",),
+    "llm_dtype": ("merged",),
     "trust_remote_code": ("merged",),
     "last": ("averaged",),
 }
@@ -41,6 +42,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder", metavar="ID", help=encoder)
     llm = "with --format merged or hf: the same for the LLM"
     parser.add_argument("--llm", metavar="ID", help=llm)
+    stored = "with --format merged: float32, bfloat16 or float16 for the LLM's files (default: as the LLM is stored)"
+    parser.add_argument("--llm-dtype", metavar="DTYPE", help=stored)
     code = "with --format merged: run Python code that comes with the LLM (default: refuse)"
     parser.add_argument("--trust-remote-code", action="store_true", help=code)
 
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     elif args.format == "merged":
         from decode.export.merge import export_merged
 
-        card, line = export_merged(source, out, args.dtype, args.llm, args.trust_remote_code)
+        card, line = export_merged(source, out, args.dtype, args.llm, args.trust_remote_code, args.llm_dtype)
         print(f"{out}/llm: {line}")
     elif args.format == "hf":
         from decode.export.hugging_face.export import export_hf

@@ -102,7 +102,7 @@ def by_vllm(adapter: str, recordings: Sequence[str], work: Path) -> list[str]:
 
     folder = find_adapter(adapter)
     if read_card(folder).lora:
-        export_merged(folder, folder := work / "merged")
+        export_merged(folder, folder := work / "merged", llm_dtype="float32")
     llm = open_llm(read_card(folder), folder, None, "float32", "cpu", trust_remote_code=False)
     with serving(Endpoint(llm, "the LLM")) as endpoint:
         recogniser = load(folder, device="cpu", backend=f"vllm:{endpoint.url}#the LLM")

@@ -30,15 +30,19 @@ def export_merged(
     dtype: str = "float32",
     llm: str | None = None,
     trust_remote_code: bool = False,
+    llm_dtype: str | None = None,
 ) -> tuple[weights.AdapterCard, str]:
     """Exports an adapter with LoRA into the new folder `out` as an adapter without, for the merged LLM in `out`/llm,
     which is found there when `out` is moved. Returns its card, and a line about how the merged logits differ.
 
-    `dtype` is that of the adapter's file; the LLM is written in its stored dtype. `llm` is the LLM's place, if not the
-    one in adapter.json; it is held in float32: 4 bytes a parameter. UserError for an adapter without LoRA, a quantised
-    LLM, and for merged logits that differ by more than rounding."""
+    `dtype` is that of the adapter's file, `llm_dtype` ("float32", "bfloat16", "float16") that of the LLM's, by
+    default its stored one, which rounds what LoRA adds. `llm` is the LLM's place, if not the one in adapter.json;
+    it is held in float32: 4 bytes a parameter. UserError for an adapter without LoRA, a quantised LLM, and for
+    merged logits that differ by more than rounding."""
     source, out = weights.find_adapter(source), Path(out)
     require_known("dtype of an export", dtype, EXPORT_DTYPES)
+    if llm_dtype is not None:
+        require_known("dtype of a merged LLM", llm_dtype, DTYPES)
     if os.path.lexists(out):
         raise UserError(f"{str(out)!r} is there already; name a new folder")
     card, tensors = weights.read_adapter(source)
@@ -48,7 +52,8 @@ def export_merged(
     files, digests = weights.weight_files(tensors, merged, DTYPES[dtype])
     with written_whole(out) as temporary:
         loaded = weights.open_llm(card, source, llm, "float32", "cpu", trust_remote_code)
-        written = _write_merged(loaded.model, loaded.tokenizer, card, tensors, temporary / LLM)
+        stored = DTYPES[llm_dtype] if llm_dtype else loaded.model.config.dtype or torch.float32
+        written = _write_merged(loaded.model, loaded.tokenizer, card, tensors, temporary / LLM, stored)
         del loaded
         identity, line = _compared(*written, temporary / LLM, trust_remote_code)
         merged = replace(merged, **digests, **trained_on(source), llm=identity, llm_source=str(temporary / LLM))
@@ -59,9 +64,14 @@ def export_merged(
 
 
 def _write_merged(
-    model: Any, tokenizer: Any, card: weights.AdapterCard, tensors: dict[str, Tensor], folder: Path
+    model: Any,
+    tokenizer: Any,
+    card: weights.AdapterCard,
+    tensors: dict[str, Tensor],
+    folder: Path,
+    stored: torch.dtype,
 ) -> tuple[torch.dtype, Tensor, Tensor]:
-    """Merges LoRA into the model and writes it, in its stored dtype, with its tokenizer. Returns that dtype, and the
+    """Merges LoRA into the model and writes it, in the dtype `stored`, with its tokenizer. Returns that dtype, and the
     logits before LoRA was added and with it."""
     if getattr(model, "is_quantized", False) or getattr(model.config, "quantization_config", None):
         raise UserError(
@@ -69,7 +79,6 @@ def _write_merged(
             "adapter as it is, or merge it into the LLM's unquantised checkpoint with --llm"
         )
     assert card.lora is not None
-    stored = model.config.dtype or torch.float32
     plain = _logits(model)
     add_lora(model, card.lora)
     load_lora(model, tensors)

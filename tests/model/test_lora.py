@@ -223,6 +223,9 @@ def test_a_merged_llm_is_an_ordinary_one_and_its_adapter_needs_no_lora(made, tmp
     torch.testing.assert_close(
         loaded(batch).loss, unmerged(batch).loss, rtol=1e-5 if dtype == "float32" else 2e-2, atol=0
     )
+    export_merged(folder, tmp_path / "exact", llm_dtype="float32")
+    exact = load_for_decoding(tmp_path / "exact")
+    torch.testing.assert_close(exact(batch).loss, unmerged(batch).loss, rtol=1e-5, atol=0)
     assert "is there already" in refusal(export_merged, folder, tmp_path / "out")
     assert "has no LoRA to merge" in refusal(export_merged, tmp_path / "out", tmp_path / "other")
     assert not (tmp_path / "other").exists()
