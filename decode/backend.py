@@ -41,7 +41,7 @@ def parse_backend(text: str) -> Backend:
     if kind != "vllm" or not whole or parts.query:
         near = hint(kind, ["vllm"]) if kind != "vllm" else ""
         raise UserError(f"backend {without_secrets(text)!r} is not known{near}; write {EXAMPLE}")
-    url = url.rstrip("/")
+    url = url.rstrip("/").removesuffix("/completions")
     return Backend(url if url.endswith("/v1") else f"{url}/v1", model)
 
 

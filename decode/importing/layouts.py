@@ -18,6 +18,7 @@ from model.lora import PREFIX
 
 SLAM_LLM, SLAM_ASR_PYTORCH = "SLAM-LLM", "slam_asr_pytorch"
 LORA = re.compile(r"llm\.base_model\.model\.(.+\.lora_[AB])\.default\.weight")
+WRAPPED = "module."  # before every name that DistributedDataParallel saved
 TRAINED_TOO = {  # start of a name: what it belongs to
     "llm.": "the LLM",
     "language_model.": "the LLM",
@@ -66,6 +67,8 @@ LAYOUTS = (
 def recognised(weights: Mapping[str, Tensor], where: str, encoder_dim: int, llm_dim: int) -> Imported:
     """The weights of a file under our names, checked against the encoder's and the LLM's width. UserError, naming
     `where`, for a projector that is not here, for names that are missing or unknown, and for shapes that do not fit."""
+    if weights and all(name.startswith(WRAPPED) for name in weights):
+        weights = {name.removeprefix(WRAPPED): tensor for name, tensor in weights.items()}
     if "encoder_projector.query" in weights:
         raise UserError(
             f"{where} holds SLAM-LLM's q-former, whose queries attend to the whole utterance; the qformer here attends "

@@ -247,7 +247,11 @@ def _device(device_map: Any) -> str:
 
 
 def _renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by slam-asr's names. UserError for others."""
+    """Options by slam-asr's names. `language` and `task`, which callers of Whisper give, have no effect: an adapter has
+    the language it was trained with. UserError for others, and for another task than "transcribe"."""
+    if (task := options.get("task")) not in (None, "transcribe"):
+        raise UserError(f"task {task!r}: this model transcribes, it does nothing else")
+    options = {name: value for name, value in options.items() if name not in ("task", "language")}
     named = {RENAMED.get(name, name): value for name, value in options.items() if name != "do_sample" or value}
     for name in named:
         require_known("option", name, (*Search.__annotations__, "longest", "vad", *RENAMED))

@@ -52,7 +52,8 @@ pipe = pipeline(asr, model=folder, **trust)
 lines = {"pipeline": [r["text"] for r in pipe(paths)], "chunks": pipe(paths[0], return_timestamps=True)}
 lines["generator"] = [r["text"] for r in pipe(path for path in paths[:2])]
 lines["windows"] = pipe(paths[2], chunk_length_s=8)["text"]
-lines["bytes"] = pipe(open(paths[-1], "rb").read(), generate_kwargs={"num_beams": 2})["text"]
+as_for_whisper = {"num_beams": 2, "language": "en", "task": "transcribe"}
+lines["bytes"] = pipe(open(paths[-1], "rb").read(), generate_kwargs=as_for_whisper)["text"]
 stereo, rate = soundfile.read(paths[-1], dtype="float32")
 lines["dict"] = pipe({"raw": stereo.T, "sampling_rate": rate})["text"]
 model = AutoModel.from_pretrained(folder, **trust)

@@ -71,7 +71,7 @@ def of_sequential(weights, x):
     ("weights", "start", "theirs", "kind"),
     [
         (linear(), "encoder_projector.", of_linear, "concat"),
-        (cov1d(), "encoder_projector.", of_cov1d, "conv1d"),
+        (cov1d(), "module.encoder_projector.", of_cov1d, "conv1d"),  # as DistributedDataParallel saves it
         (linear(first="0", last="2"), "speech_encoder.adapter.", of_sequential, "concat"),
     ],
 )

@@ -186,6 +186,7 @@ def test_an_adapter_with_lora_is_refused(tmp_path):
     ("given", "url", "model"),
     [
         ("vllm:http://127.0.0.1:8000", "http://127.0.0.1:8000/v1", ""),
+        ("vllm:http://127.0.0.1:8000/v1/completions", "http://127.0.0.1:8000/v1", ""),
         ("vllm:https://host/llm/v1/#org/LLM-1B", "https://host/llm/v1", "org/LLM-1B"),
     ],
 )
