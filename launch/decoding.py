@@ -68,6 +68,30 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch-tokens", type=positive, default=2000, metavar="N", help=budget)
 
 
+def add_window_flags(parser: argparse.ArgumentParser) -> None:
+    """--longest and --vad: how recordings are cut into windows."""
+    add = parser.add_argument_group("long recordings").add_argument
+    longest = (
+        "longest window decoded at once (default: what 95 %% of the training utterances did not exceed; at most 30)"
+    )
+    add("--longest", type=window_seconds, metavar="SECONDS", help=longest)
+    vad = "voice activity detector, as silence is not decoded: energy (default), silero (extra vad) or off"
+    add("--vad", default="energy", metavar="NAME", help=vad)
+
+
+def window_seconds(text: str) -> float:
+    """The argument of --longest."""
+    from decode.recordings.segments import LEAST_SECONDS
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not LEAST_SECONDS <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of {LEAST_SECONDS:g} or more")
+    return seconds
+
+
 def given(args: argparse.Namespace) -> list[str]:
     """The flags of `add_flags` that are not at their defaults, as they are written."""
     parser = argparse.ArgumentParser()

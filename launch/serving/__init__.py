@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from launch import decoding
-from launch.transcribing import window_seconds
 from model.errors import UserError
 
 TOKEN_VARIABLE = "SLAM_ASR_TOKEN"  # the name of an environment variable
@@ -32,13 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--max-requests", type=decoding.positive, default=256, metavar="N", help=several)
     own = "of those, from one address (default: 128)"
     add("--max-per-client", type=decoding.positive, default=128, metavar="N", help=own)
-    add = parser.add_argument_group("long recordings").add_argument
-    longest = (
-        "longest window decoded at once (default: what 95 %% of the training utterances did not exceed; at most 30)"
-    )
-    add("--longest", type=window_seconds, metavar="SECONDS", help=longest)
-    vad = "voice activity detector, as silence is not decoded: energy (default), silero (extra vad) or off"
-    add("--vad", default="energy", metavar="NAME", help=vad)
+    decoding.add_window_flags(parser)
     decoding.add_flags(parser)
 
 

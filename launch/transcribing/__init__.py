@@ -37,13 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--format", metavar="FORMAT", help=several)
     add("--out", metavar="DIR", type=Path, help="folder for the transcripts, one file per recording and format")
     add("--overwrite", action="store_true", help="transcribe again even what is already in --out")
-    add = parser.add_argument_group("long recordings").add_argument
-    longest = (
-        "longest window decoded at once (default: what 95 %% of the training utterances did not exceed; at most 30)"
-    )
-    add("--longest", type=window_seconds, metavar="SECONDS", help=longest)
-    vad = "voice activity detector, as silence is not decoded: energy (default), silero (extra vad) or off"
-    add("--vad", default="energy", metavar="NAME", help=vad)
+    decoding.add_window_flags(parser)
     decoding.add_flags(parser)
 
 
@@ -132,16 +126,3 @@ def _formats(given: str | None, to_files: bool) -> list[str]:
     if len(names) > 1 and not to_files:
         raise UserError(f"--format {given} needs --out, a folder for the files; to print, give one format")
     return names
-
-
-def window_seconds(text: str) -> float:
-    """The argument of --longest."""
-    from decode.recordings.segments import LEAST_SECONDS
-
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not LEAST_SECONDS <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds of {LEAST_SECONDS:g} or more")
-    return seconds
