@@ -200,7 +200,8 @@ def test_keys_of_the_recipe_that_are_named_exist(page):
 
 def test_options_that_are_named_exist():
     """Those in running text; those in blocks of commands are parsed when these are run."""
-    source = "".join(path.read_text() for folder in ("launch", "train") for path in (ROOT / folder).rglob("*.py"))
+    folders = ("launch", "train", "recipes")
+    source = "".join(path.read_text() for folder in folders for path in (ROOT / folder).rglob("*.py"))
     others = {"--gpus-per-task", "--test-only", "--busy", "--merge"}  # Slurm's; of tests.newcomer; llama-gguf-split's
     others |= {"--enable-prompt-embeds", "--api-key", "--max-model-len", "--generation-config"}  # vLLM's
     for page in PAGES:

@@ -23,7 +23,7 @@ from model.packing import packed_lengths
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "build" / "real_pair"
-MOST_WER = 0.6  # of `make real`, over 37 words: the shipped adapter does better; one that is broken does far worse
+MOST_WER = 0.5  # of `make real`, over 37 words: the shipped adapter does better; one that is broken does far worse
 SENTENCES = ("The old man made a sign in the affirmative.", "The weather was fine.")
 TURNS = [{"role": "user", "content": "What is the capital of France?"}]
 
