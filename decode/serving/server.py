@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import resource
 import signal
 import socket
@@ -83,11 +84,12 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self.force_exit = self.should_exit
+        name, active = signal.Signals(sig).name, self.service.places.clients.total()
+        if self.should_exit:
+            print(f"serve: {name}: ended; requests that were not answered: {active}", file=sys.stderr, flush=True)
+            os._exit(1)  # nothing is left behind: uploads have no names, and a batch may take long to end
         self.should_exit = self.service.draining = True
-        active = self.service.places.clients.total()
-        todo = "stopping at once" if self.force_exit else f"stopping; requests left to answer: {active}"
-        print(f"serve: {signal.Signals(sig).name}: {todo}", file=sys.stderr, flush=True)
+        print(f"serve: {name}: stopping; requests left to answer: {active}", file=sys.stderr, flush=True)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -121,19 +123,14 @@ def _unavailable(host: str, port: int, error: OSError) -> UserError:
 
 
 def serve(service: Service, listening: socket.socket) -> int:
-    """Serves until SIGTERM or SIGINT; 0 if all that was accepted was answered, 1 if it was not, or the decoder has
-    stopped."""
+    """Serves until SIGTERM or SIGINT, and answers all that was accepted; 0, or 1 if the decoder has stopped."""
     allow_connections()
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs every malformed body; so do we
     server = Server(service)
     service.decoder.on_death = lambda: setattr(server, "should_exit", True)
     asyncio.run(server.serve([listening]))
-    left = service.places.clients.total()
     if service.decoder.error is not None:
         print(f"serve: the decoder has stopped: {service.decoder.error!r}", file=sys.stderr)
-        return 1
-    if left:
-        print(f"serve: requests that were not answered: {left}", file=sys.stderr)
         return 1
     service.decoder.close()
     print("serve: stopped; everything accepted was answered", file=sys.stderr)

@@ -50,18 +50,17 @@ def run(args: argparse.Namespace) -> int:
     options, token = decoding.options(args), _token(args.token_file)
     limits = Limits(args.max_megabytes, args.max_seconds, args.max_requests, args.max_per_client)
     name = args.name or Path(os.path.realpath(args.adapter)).name
-    listening = bind(args.host, args.port)  # before minutes of loading
-    model, metrics = decoding.load(args), Metrics()
-    decoder = Decoder(model, options, metrics, args.longest, args.vad, args.max_seconds)
-    service = Service(decoder, metrics, name, limits, args.host, token)
-    listen(listening)
-    host = f"[{args.host}]" if ":" in args.host else args.host
-    print(f"serve: {name} at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
-    if token is None and not is_local(args.host):
-        print(
-            "serve: anybody who reaches this address can use it; give --token-file to ask for a token", file=sys.stderr
-        )
-    return serve(service, listening)
+    with bind(args.host, args.port) as listening:  # before minutes of loading
+        model, metrics = decoding.load(args), Metrics()
+        decoder = Decoder(model, options, metrics, args.longest, args.vad, args.max_seconds)
+        service = Service(decoder, metrics, name, limits, args.host, token)
+        listen(listening)
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        print(f"serve: {name} at http://{host}:{listening.getsockname()[1]}", file=sys.stderr, flush=True)
+        if token is None and not is_local(args.host):
+            warning = "anybody who reaches this address can use it; give --token-file to ask for a token"
+            print(f"serve: {warning}", file=sys.stderr)
+        return serve(service, listening)
 
 
 def _token(path: Path | None) -> str | None:

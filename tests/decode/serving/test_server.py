@@ -33,6 +33,19 @@ def test_what_was_accepted_is_answered_after_a_signal(tiny, number):
         assert process.stderr is not None and "everything accepted was answered" in process.stderr.read()
 
 
+def test_a_second_signal_ends_it_at_once_and_says_what_was_not_answered(tiny):
+    with _started(tiny.adapter) as (process, url), socket.create_connection(_address(url)) as stalled:
+        stalled.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n")
+        stalled.sendall(b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x")
+        while _active(url) < 1:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None and "requests left to answer: 1" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 1
+        assert process.stderr.read() == "serve: SIGTERM: ended; requests that were not answered: 1\n"
+
+
 def test_a_port_that_is_taken_is_one_line_and_exit_code_2(tiny):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -42,6 +55,11 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(tiny):
 
 def _post(url: str, data: bytes) -> httpx.Response:
     return httpx.post(f"{url}/v1/audio/transcriptions", files={"file": ("a.flac", data)}, timeout=60)
+
+
+def _address(url: str) -> tuple[str, int]:
+    host, port = url.removeprefix("http://").split(":")
+    return host, int(port)
 
 
 def _active(url: str) -> float:
