@@ -36,11 +36,17 @@ def test_the_adapter_is_small_and_names_models_that_a_fetch_writes_below_any_fol
     assert card.encoder_path == f"../../../{card.encoder_source}" and card.llm_path == f"../../../{card.llm_source}"
 
 
-def test_the_adapters_readme_states_its_weights_recipe_data_and_wer():
+def test_the_adapters_readme_and_page_state_its_weights_sources_data_and_wer():
+    """A mean of checkpoints of two trainings has no one recipe: origin.json has them, the page the digests."""
     card, readme = read_card(ADAPTER), (ADAPTER / "README.md").read_text()
-    for digest in (card.weights_sha256, card.lora_sha256, card.recipe_sha256, card.data_sha256):
-        assert len(digest) in (0, 64) and digest in readme
-    assert card.recipe_sha256 and card.data_sha256 and re.search(r"^\| WER \| [0-9.]+ % ", readme, re.MULTILINE)
+    page = (FOLDER.parents[1] / "docs" / "real-pair.md").read_text()
+    for digest in (card.weights_sha256, card.lora_sha256):
+        assert len(digest) == 64 and digest in readme and digest in page
+    averaged = json.loads((ADAPTER / "origin.json").read_text())["averaged"]
+    assert len(averaged) == 7 and all(one["sha256"] in readme for one in averaged)
+    for what in ("what the weights depend on in `sixth.yaml`", "its training data"):
+        assert re.search(rf"^\| {re.escape(what)} \| `[0-9a-f]{{64}}` \|", page, re.MULTILINE)
+    assert re.search(r"^\| WER \| [0-9.]+ % ", readme, re.MULTILINE)
 
 
 def test_a_command_that_fails_ends_make_real_with_its_code_and_its_line(capfd):
