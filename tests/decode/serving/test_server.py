@@ -23,10 +23,11 @@ CLIENTS = 12
 def test_what_was_accepted_is_answered_after_a_signal(tiny, number):
     with _started(tiny.adapter) as (process, url), ThreadPoolExecutor(CLIENTS) as pool:
         waiting = [pool.submit(_post, url, encode_flac(noise(seed, 12 * 16_000))) for seed in range(CLIENTS)]
-        while _active(url) < CLIENTS and not any(answer.done() for answer in waiting):
+        while (accepted := _active(url)) < CLIENTS and not any(answer.done() for answer in waiting):
             time.sleep(0.01)
         process.send_signal(number)
-        assert [answer.result().status_code for answer in waiting] == [200] * CLIENTS
+        codes = [answer.result() for answer in waiting]  # 503 or no connection: not accepted, as it came later
+        assert codes.count(200) >= accepted > 0 and set(codes) <= {200, 503, None}
         assert process.wait(20) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(url + "/health")
@@ -53,8 +54,12 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(tiny):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and f"port {port}" in done.stderr
 
 
-def _post(url: str, data: bytes) -> httpx.Response:
-    return httpx.post(f"{url}/v1/audio/transcriptions", files={"file": ("a.flac", data)}, timeout=60)
+def _post(url: str, data: bytes) -> int | None:
+    """The status code; None without a connection."""
+    try:
+        return httpx.post(f"{url}/v1/audio/transcriptions", files={"file": ("a.flac", data)}, timeout=60).status_code
+    except httpx.ConnectError:
+        return None
 
 
 def _address(url: str) -> tuple[str, int]:
